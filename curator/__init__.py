@@ -1,0 +1,1 @@
+"""Caption curation for image-text shards: facts, decisions, immutable versions."""

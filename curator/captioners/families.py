@@ -1,0 +1,260 @@
+"""How the families of transformers models are asked, and where their answer starts.
+
+One class a family, each small. What differs between them (measured on transformers 5.23):
+
+    family      prompt                                  generate() returns
+    Chat        any instruction, by the chat template   prompt + answer
+    Florence2   one of three task tokens                decoder start token + answer
+    PaliGemma   "caption en", "describe en", or text    prompt + answer
+    Blip        none, or a beginning to be continued    beginning + answer
+    Blip2       none, or a question in its own format   prompt + answer
+
+Florence-2, PaliGemma and BLIP follow no instructions. For them the *preset* picks the task, as
+the `tasks` tables below say; a preset that a family cannot do is refused, never quietly replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from PIL import Image
+
+from curator.errors import UsageError
+from curator.prompts import preset_of
+
+
+class Family(Protocol):
+    """Turns images and prompts into model inputs.
+
+    `padding_side` is where short prompts are padded: on the left, so that every answer starts at
+    the same place. `one_prompt_a_batch`: neither side is right.
+    """
+
+    one_prompt_a_batch: bool
+    padding_side: str
+
+    def instruction(self, prompt: str) -> str:
+        """The text that the model is really given for `prompt`."""
+        ...
+
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
+        """The keyword arguments of `generate`."""
+        ...
+
+    def answer_start(self, inputs: Mapping[str, Any]) -> int:
+        """The position of the first new token in a row that `generate` returns."""
+        ...
+
+
+class Chat:
+    """Every model with a chat template: SmolVLM, Idefics3, Qwen-VL, LLaVA, FastVLM, InternVL..."""
+
+    one_prompt_a_batch = False
+    padding_side = "left"
+
+    def __init__(self, processor: Any, model: Any) -> None:
+        self._processor = processor
+        self._encoder_decoder = bool(model.config.is_encoder_decoder)
+
+    def instruction(self, prompt: str) -> str:
+        """The prompt itself."""
+        return prompt
+
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
+        """One user turn each: the image, then the text; padded on the left."""
+        turns = [
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "image", "image": image}, {"type": "text", "text": text}],
+                }
+            ]
+            for image, text in zip(images, instructions, strict=True)
+        ]
+        inputs = self._processor.apply_chat_template(
+            turns,
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
+        return dict(inputs)
+
+    def answer_start(self, inputs: Mapping[str, Any]) -> int:
+        """Behind the prompt; an encoder-decoder starts its output with one token of its own."""
+        return 1 if self._encoder_decoder else int(inputs["input_ids"].shape[1])
+
+
+class _Tasks:
+    """A family that is steered by a table: preset -> text."""
+
+    family: ClassVar[str]
+    tasks: ClassVar[Mapping[str, str]]
+    free_text: ClassVar[str | None]
+    one_prompt_a_batch = False
+    padding_side = "left"
+
+    def __init__(self, processor: Any, model: Any) -> None:
+        self._processor = processor
+        self._model = model
+
+    def instruction(self, prompt: str) -> str:
+        """The task of the preset that `prompt` came from; a custom template as it is, if allowed.
+
+        Raises:
+            UsageError: the family has no task for this preset, or takes no text of one's own.
+        """
+        preset = preset_of(prompt)
+        if preset is not None and preset in self.tasks:
+            return self.tasks[preset]
+        if preset is None and self.free_text is not None:
+            return prompt
+        free = f", or {self.free_text}" if self.free_text else ""
+        raise UsageError(
+            f"{self.family} cannot follow the prompt {preset or prompt!r}",
+            hint=f"use --prompt {' | '.join(self.tasks)}{free}; or a model with a chat template",
+            reason="prompt.unsupported",
+        )
+
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
+        """Images and texts through the processor."""
+        inputs = dict(
+            self._processor(
+                images=list(images), text=list(instructions), return_tensors="pt", padding=True
+            )
+        )
+        inputs.pop("labels", None)  # PaliGemma's processor adds them; generate refuses them
+        return inputs
+
+    def answer_start(self, inputs: Mapping[str, Any]) -> int:
+        """Behind the prompt."""
+        return int(inputs["input_ids"].shape[1])
+
+
+class Florence2(_Tasks):
+    """Florence-2, native class. Its longest task says most about where things are.
+
+    Its encoder counts positions from the left whatever is masked, so padding goes to the right;
+    the answer comes from the decoder and does not care.
+    """
+
+    family = "Florence-2"
+    tasks: ClassVar[Mapping[str, str]] = {
+        "short": "<CAPTION>",
+        "detailed": "<DETAILED_CAPTION>",
+        "spatial": "<MORE_DETAILED_CAPTION>",
+    }
+    free_text = None
+    padding_side = "right"
+
+    def answer_start(self, inputs: Mapping[str, Any]) -> int:
+        """Behind the decoder's start token, which is also its end token."""
+        return 1
+
+
+class PaliGemma(_Tasks):
+    """PaliGemma 1 and 2: prefixes of its pretraining, with the language code."""
+
+    family = "PaliGemma"
+    tasks: ClassVar[Mapping[str, str]] = {"short": "caption en", "detailed": "describe en"}
+    free_text = "a task of its own, e.g. 'answer en what is this?'"
+
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
+        """The image placeholder goes before the text."""
+        return super().encode(images, [f"<image>{text}" for text in instructions])
+
+
+class Blip(_Tasks):
+    """BLIP, which continues a beginning such as "a photography of"; presets give it none.
+
+    `generate` overwrites the first prompt token and drops the last one, so padded prompts of
+    different lengths come out wrong on either side: one prompt a batch.
+    """
+
+    family = "BLIP"
+    tasks: ClassVar[Mapping[str, str]] = {"short": ""}
+    free_text = "the beginning of a caption, e.g. 'a photography of'"
+    one_prompt_a_batch = True
+
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
+        """Without a text when the beginning is empty."""
+        if instructions[0]:
+            return super().encode(images, instructions)
+        return dict(self._processor(images=list(images), return_tensors="pt"))
+
+    def answer_start(self, inputs: Mapping[str, Any]) -> int:
+        """Behind the beginning, whose last token `generate` has dropped; else behind the start."""
+        return int(inputs["input_ids"].shape[1]) - 1 if "input_ids" in inputs else 1
+
+
+class Blip2(Blip):
+    """BLIP-2 without a chat template; "Question: ... Answer:" with the tuned ones."""
+
+    family = "BLIP-2"
+    free_text = "a beginning or a question, e.g. 'Question: what is this? Answer:'"
+
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
+        """Without a text `generate` makes the ids itself: the image tokens and a start token."""
+        if instructions[0]:
+            return _Tasks.encode(self, images, instructions)
+        config = self._model.config
+        row = [config.image_token_index] * config.num_query_tokens
+        ids = torch.tensor([[*row, config.text_config.bos_token_id]]).repeat(len(images), 1)
+        inputs = dict(self._processor.image_processor(list(images), return_tensors="pt"))
+        return {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def answer_start(self, inputs: Mapping[str, Any]) -> int:
+        """Behind the prompt; a T5 decoder has only its start token there."""
+        if self._model.config.text_config.is_encoder_decoder:
+            return 1
+        return int(inputs["input_ids"].shape[1])
+
+
+_BY_MODEL_TYPE: Mapping[str, type[_Tasks]] = {
+    "blip": Blip,
+    "blip-2": Blip2,
+    "florence2": Florence2,
+    "paligemma": PaliGemma,
+}
+
+
+def family_of(processor: Any, model: Any) -> Family:
+    """The family of a loaded model.
+
+    Raises:
+        UsageError: it has no chat template and is none of the known families.
+    """
+    model_type = model.config.model_type
+    if model_type in _BY_MODEL_TYPE:
+        return _BY_MODEL_TYPE[model_type](processor, model)
+    if getattr(processor, "chat_template", None):
+        return Chat(processor, model)
+    raise UsageError(
+        f"model type {model_type!r} has no chat template, so how to ask it is unknown",
+        hint=f"a model with a chat template works, and: {', '.join(sorted(_BY_MODEL_TYPE))}; "
+        "or run it in a server and use --captioner server",
+        reason="model.unsupported",
+    )
+
+
+def eos_token_ids(model: Any) -> list[int]:
+    """The ids that end an answer, from the same place as `generate` takes them."""
+    if model.config.model_type == "blip":  # its generate() passes this one explicitly
+        return [int(model.config.text_config.sep_token_id)]
+    found = getattr(model, "language_model", model).generation_config.eos_token_id
+    if model.config.model_type != "blip-2":
+        found = model.generation_config.eos_token_id
+    if found is None:
+        return []
+    return [int(found)] if isinstance(found, int) else [int(token) for token in found]
+
+
+def answer_ids(row: Sequence[int], eos: Sequence[int]) -> tuple[list[int], bool]:
+    """The tokens of one row before the first end token, and whether there was one."""
+    for position, token in enumerate(row):
+        if token in eos:
+            return list(row[:position]), True
+    return list(row), False

@@ -1,0 +1,249 @@
+"""Captions from a vision-language model in this process, through transformers' Auto classes.
+
+One path for all families (`curator.captioners.families` holds what differs): images decoded in
+threads, prompts padded, `generate`, the new tokens cut out and decoded. In fp32 a batch gives what
+its items give alone (tests/contracts/test_captioners.py, on tiny models of eight families); in
+bf16 and fp16 rounding depends on the batch, so there a near tie can fall either way.
+
+Only safetensors are loaded and no code of a model repository is run. The model's own
+generation_config stays in force (end tokens, repetition penalty) except for what `Sampling` says
+and for beams: there are none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from curator import models
+from curator.captioners.draw import BROKEN_LOGITS, Drawer, DrawProcessor, has_zero_run
+from curator.captioners.families import Family, answer_ids, eos_token_ids, family_of
+from curator.captioners.options import Sampling
+from curator.captioners.pictures import DecodePool
+from curator.devices import choose_device, choose_dtype
+from curator.errors import EngineError
+from curator.sample import Caption, CaptionFailure, CaptionRequest
+from curator.text import strip_special_tokens
+
+_DEFAULT_SAMPLING = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A request whose image could be decoded, with the text that the model is really given."""
+
+    request: CaptionRequest
+    image: Image.Image
+    instruction: str
+
+
+class LocalCaptioner:
+    """Captions with `model`: a local folder, or `org/name` on the hub at `revision`.
+
+    `dtype` (fp32, bf16, fp16) defaults to what the device is made for; `device` and `dtype` tell
+    afterwards what was chosen. Special tokens of the model's tokenizer are taken out of prompts.
+
+    Raises:
+        UsageError: no safetensors, unknown model type, or code of its own would be needed.
+        NotFoundError: no such folder, repository or revision.
+        EngineError: the hub cannot be reached, or the files do not make a model.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = models.DEFAULT_CAPTIONER,
+        sampling: Sampling = _DEFAULT_SAMPLING,
+        device: str | None = None,
+        dtype: str | None = None,
+        revision: str | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self._sampling = sampling
+        self._folder = str(models.locate(model, revision=revision))
+        self._processor = self._load_processor()
+        self._tokenizer = self._processor.tokenizer
+        self._special_tokens = _special_tokens(self._tokenizer)
+        self._images = DecodePool()
+        self._load_model()
+
+    def prefetch(self, requests: Sequence[CaptionRequest]) -> None:
+        """Start decoding the images of the batch that `caption` will be asked for next."""
+        self._images.prefetch(requests)
+
+    def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
+        """Answer every request, in order. What fails, fails alone.
+
+        Failures: `image.*` from decoding, `vlm.garbage` for broken logits, `vlm.oom` when one
+        image alone does not fit, `engine.error` when the model's processor refuses an image.
+
+        Raises:
+            UsageError: the model cannot follow this prompt.
+        """
+        outcomes: dict[int, Caption | CaptionFailure] = {}
+        groups: defaultdict[str, list[tuple[int, _Item]]] = defaultdict(list)
+        for position, image in enumerate(self._images.take(requests)):
+            if isinstance(image, CaptionFailure):
+                outcomes[position] = image
+                continue
+            item = _Item(requests[position], image, self._instruction(requests[position].prompt))
+            key = item.instruction if self._family.one_prompt_a_batch else ""
+            groups[key].append((position, item))
+        for group in groups.values():
+            answers = self._answer([item for _, item in group])
+            outcomes.update(zip((position for position, _ in group), answers, strict=True))
+        return [outcomes[position] for position in range(len(requests))]
+
+    def to_fp32(self) -> bool:
+        """Load the weights again in fp32; false when they are in fp32 already."""
+        if self.dtype == torch.float32:
+            return False
+        self.dtype = torch.float32
+        self._load_model()
+        return True
+
+    def _instruction(self, prompt: str) -> str:
+        """Task tokens such as <CAPTION> are added behind the cleaning, which would remove them."""
+        clean, _ = strip_special_tokens(prompt, self._special_tokens)
+        return self._family.instruction(clean)
+
+    def _answer(self, items: Sequence[_Item]) -> list[Caption | CaptionFailure]:
+        """One outcome an item; a batch that fails is halved until the culprit stands alone."""
+        try:
+            return self._generate(items)
+        except torch.OutOfMemoryError as error:
+            failure = CaptionFailure("vlm.oom", f"batch of 1: {str(error).splitlines()[0]}"[:500])
+        except ValueError as error:  # how processors say no, e.g. to an extreme aspect ratio
+            failure = CaptionFailure("engine.error", f"refused by the processor: {error}"[:500])
+        # Outside of `except`: the traceback would keep the tensors of the failed batch alive.
+        if len(items) == 1:
+            return [failure]
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(items) // 2
+        return self._answer(items[:half]) + self._answer(items[half:])
+
+    def _generate(self, items: Sequence[_Item]) -> list[Caption | CaptionFailure]:
+        encoded = self._family.encode(
+            [item.image for item in items], [item.instruction for item in items]
+        )
+        inputs = {name: self._to_device(value) for name, value in encoded.items()}
+        requests = [item.request for item in items]
+        eos = torch.tensor(self._eos, dtype=torch.long, device=self.device)
+        draw = DrawProcessor(Drawer(self._sampling, requests, self.device), eos, len(items))
+        with torch.inference_mode():
+            output_BT = self._model.generate(
+                **inputs,
+                max_new_tokens=self._sampling.max_tokens,
+                do_sample=False,  # `draw` does the sampling
+                num_beams=1,
+                logits_processor=[draw],
+                **_NO_WARPING,
+            )
+        rows_BT = output_BT[:, self._family.answer_start(inputs) :].tolist()
+        broken = draw.broken_B.tolist()
+        return [
+            BROKEN_LOGITS if broken[i] else self._caption(request, rows_BT[i])
+            for i, request in enumerate(requests)
+        ]
+
+    def _caption(self, request: CaptionRequest, row: list[int]) -> Caption | CaptionFailure:
+        ids, ended = answer_ids(row, self._eos)
+        if has_zero_run(ids):
+            return CaptionFailure("vlm.garbage", "a run of token 0")
+        text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+        seed = self._sampling.seed_of(request.candidate)
+        return Caption(text, "stop" if ended else "length", len(ids), seed)
+
+    def _to_device(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(self.device, self.dtype if value.is_floating_point() else None)
+
+    def _load_processor(self) -> Any:
+        with _loading(self._folder):
+            processor: Any = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]  # theirs
+                self._folder, trust_remote_code=False, local_files_only=True
+            )
+            if not hasattr(processor, "tokenizer"):  # Auto* settles for what it finds
+                raise ValueError(f"only a {type(processor).__name__}, no processor for images")
+        return processor
+
+    def _load_model(self) -> None:
+        with _loading(self._folder):
+            auto: Any = AutoModelForImageTextToText  # its annotation forgets the pair
+            model, info = auto.from_pretrained(
+                self._folder,
+                dtype=self.dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        _check_complete(self._folder, info)
+        self._model = model.to(self.device).eval()
+        self._family: Family = family_of(self._processor, self._model)
+        self._tokenizer.padding_side = self._family.padding_side
+        self._eos = eos_token_ids(self._model)
+
+
+# `Sampling` alone says how a token is drawn; what a checkpoint brings along would only warn.
+_NO_WARPING = {"temperature": None, "top_p": None, "top_k": None}
+
+
+def _special_tokens(tokenizer: Any) -> list[str]:
+    """The tokenizer's special tokens, without those that are ordinary text (some pad with "!")."""
+    added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+    tokens = {*tokenizer.all_special_tokens, *added}
+    return sorted(token for token in tokens if set(token) & set("<>[]|"))
+
+
+@contextmanager
+def _loading(folder: str) -> Iterator[None]:
+    """The border to transformers: what it raises on a folder becomes ours."""
+    # The command has a progress bar of its own.
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
+    try:
+        yield
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        first_line = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
+        raise EngineError(
+            f"transformers {transformers.__version__} cannot load the model "
+            f"({type(error).__name__}: {first_line})",
+            where=folder,
+            hint="models that need code of their own are not run; a server can: --captioner server",
+            reason="model.load",
+        ) from error
+
+
+def _check_complete(folder: str, info: Mapping[str, Any]) -> None:
+    """Missing weights are random ones, of which transformers only warns."""
+    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if missing:
+        raise EngineError(
+            f"{len(missing)} weights are not in the checkpoint, e.g. {missing[0]}",
+            where=folder,
+            did="nothing was captioned with random weights",
+            reason="model.load",
+        )

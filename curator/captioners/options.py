@@ -1,0 +1,49 @@
+"""Options that several captioners share. Frozen, checked when made, stored with every caption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from curator.errors import UsageError
+
+MAX_SEED = 2**31 - 1  # what every server accepts as a seed
+MIN_TEMPERATURE = 0.01  # below, dividing logits overflows, and it is greedy in all but name
+MAX_TEMPERATURE = 2.0
+RETRY_CANDIDATE = 1000  # added to the candidate of a second try; nobody asks for so many
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How a text is drawn from a model.
+
+    `max_tokens` bounds the new tokens of one caption. `temperature` 0 takes the likeliest token
+    every time (greedy: all candidates of an image are then the same). `top_p` in (0, 1] keeps the
+    likeliest tokens that together have that probability. Candidate number c of an image is drawn
+    with the seed `seed + c`.
+
+    Raises:
+        UsageError: a field is out of range; names it.
+    """
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
+        sane = self.temperature == 0 or MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE
+        allowed = f"0 (greedy), or {MIN_TEMPERATURE} to {MAX_TEMPERATURE}"
+        require(sane, "temperature", self.temperature, allowed)
+        require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
+
+    def seed_of(self, candidate: int) -> int:
+        """The seed that candidate number `candidate` of an image is drawn with."""
+        return (self.seed + candidate) % (MAX_SEED + 1)
+
+
+def require(holds: bool, field: str, value: object, allowed: str) -> None:
+    """Raise the UsageError that names `field`, its value and what is allowed, unless it holds."""
+    if not holds:
+        raise UsageError(f"{field} is {value!r}", hint=f"allowed: {allowed}", reason="option.value")

@@ -1,0 +1,130 @@
+"""What travels to and from an OpenAI-compatible server: the request's body, the answer's text."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from curator.captioners.options import Sampling
+from curator.images import decode
+from curator.sample import Caption, CaptionFailure, CaptionRequest
+
+_MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+
+
+class Mismatch(Exception):
+    """The answer does not hold exactly one text."""
+
+
+def body_of(request: CaptionRequest, *, model: str, sampling: Sampling) -> bytes:
+    """The JSON body for one caption: the image before the text, as the Qwen models were trained.
+
+    Raises:
+        Unusable: the image cannot be decoded. Servers fill truncated images with grey.
+    """
+    content = [
+        {"type": "image_url", "image_url": {"url": data_uri(request.image)}},
+        {"type": "text", "text": request.prompt},
+    ]
+    return json.dumps(
+        {
+            "model": model,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed_of(request.candidate),
+        }
+    ).encode()
+
+
+def data_uri(image: bytes) -> str:
+    """The image as a `data:` URI: its own bytes when every server reads them alike, else a PNG.
+
+    Most servers ignore the EXIF orientation and drop transparency, which shows hidden colours, and
+    they differ on CMYK, palettes, 16 bits and animations; there they get what all our parts see.
+
+    Raises:
+        Unusable: the image cannot be decoded.
+    """
+    decoded = decode(image)
+    mime = _MIME.get(decoded.info.format)
+    if decoded.info.notes or mime is None:
+        buffer = io.BytesIO()
+        decoded.image.save(buffer, format="PNG", compress_level=1)
+        image, mime = buffer.getvalue(), "image/png"
+    return f"data:{mime};base64,{base64.b64encode(image).decode('ascii')}"
+
+
+def caption_of(answer: bytes, *, seed: int) -> Caption | CaptionFailure:
+    """The caption in an answer; a failure when the server's filter took it.
+
+    Raises:
+        Mismatch: not JSON, or not exactly one choice with a message.
+    """
+    document = _json(answer)
+    choices = document.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        number = len(choices) if isinstance(choices, list) else "no"
+        raise Mismatch(f"{number} choices in the answer to one request")
+    message = choices[0].get("message")
+    if not isinstance(message, dict):
+        raise Mismatch("a choice without a message")
+    finish_reason = choices[0].get("finish_reason")
+    if finish_reason == "content_filter" or message.get("refusal"):
+        return CaptionFailure("vlm.refusal", str(message.get("refusal") or finish_reason)[:200])
+    usage = document.get("usage")
+    num_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return Caption(
+        _text(message.get("content")),
+        "length" if finish_reason == "length" else "stop",
+        num_tokens if isinstance(num_tokens, int) else 0,
+        seed,
+    )
+
+
+def error_text(answer: bytes) -> str:
+    """What the server says went wrong: its message, else the beginning of its answer."""
+    try:
+        document = _json(answer)
+    except Mismatch:
+        return answer[:400].decode("utf-8", "replace") or "(no text)"
+    error = document.get("error", document)
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or error
+    return str(error)
+
+
+def retry_after_sec(header: str | None) -> float | None:
+    """Seconds to wait by a Retry-After header (a number or an HTTP date); None if unusable."""
+    if header is None:
+        return None
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        moment = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _json(answer: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise Mismatch("an answer that is no JSON") from error
+    if not isinstance(document, dict):
+        raise Mismatch("an answer that is no JSON object")
+    return document
+
+
+def _text(content: object) -> str:
+    """Some servers give a list of parts instead of a string, and null for nothing."""
+    if isinstance(content, list):
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""

@@ -1,0 +1,298 @@
+"""Captions from a server that speaks OpenAI's chat completions: vLLM, SGLang, Ollama, LM Studio.
+
+One image, one HTTP request, one answer: whose answer it is never has to be guessed. Images travel
+as bytes inside the request, so the server fetches nothing. Sent are only model, messages,
+max_tokens, temperature, top_p and seed, to `{url}/chat/completions` and nowhere else: redirects
+are not followed, and no other path is ever asked (`/v1/models` fails on some servers).
+
+Proxies of the environment (HTTP_PROXY and so on) and ~/.netrc are not used: photos and keys go
+where `url` says, and a server on the own machine stays reachable behind a company proxy.
+
+The key is read from CURATOR_API_KEY, else OPENAI_API_KEY, and kept in the HTTP client's headers
+only. Messages show neither it nor a password in the URL.
+
+What is tried again: no connection, a connection that breaks, 408, 425, 429 and 5xx, with growing
+pauses or as Retry-After says. What is not: any other answer, and the stall timeout, which bounds
+one request with all its attempts. When a whole batch fails, a plain test picture is sent; if that
+fails too, the server is to blame and not the images, and the run ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+import httpx
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential_jitter,
+)
+
+from curator.captioners.excerpt import excerpt
+from curator.captioners.options import Sampling, require
+from curator.captioners.payload import Mismatch, body_of, caption_of, error_text, retry_after_sec
+from curator.captioners.pictures import probe_request
+from curator.errors import EngineError, Unusable, UsageError
+from curator.sample import Caption, CaptionFailure, CaptionRequest
+
+MAX_ANSWER_BYTES = 4 * 2**20
+MAX_ATTEMPTS = 5
+KEY_VARIABLES = ("CURATOR_API_KEY", "OPENAI_API_KEY")
+_CONNECT_TIMEOUT_SEC = 10.0
+_PROBE_TIMEOUT_SEC = 60.0
+_TRY_AGAIN = frozenset((408, 425, 429, *range(500, 600)))
+_THIS_IMAGE = frozenset((400, 413, 415, 422))
+_PAUSE = wait_exponential_jitter(multiplier=0.25, max=30.0, jitter=0.25)
+_DEFAULT_SAMPLING = Sampling()
+
+
+class _Transient(Exception):
+    """An attempt failed in a way that another one may not."""
+
+    def __init__(self, detail: str, *, pause_sec: float | None = None, down: bool = False) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.pause_sec = pause_sec
+        self.down = down
+
+
+class ServerCaptioner:
+    """Captions from the server at `url` (`http://host:8000/v1`), of its model `model`.
+
+    `concurrency` requests are on their way at a time. `stall_timeout_sec` bounds one request.
+    `Caption.num_tokens` is 0 when the server does not count. Connections live as long as a batch.
+
+    Raises:
+        UsageError: no or a wrong `url`, no `model`, or an option out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        sampling: Sampling = _DEFAULT_SAMPLING,
+        device: str | None = None,
+        dtype: str | None = None,
+        url: str | None = None,
+        concurrency: int = 8,
+        stall_timeout_sec: float = 600.0,
+    ) -> None:
+        if not model:
+            raise UsageError(
+                "captioner 'server' needs the name of the server's model",
+                hint="e.g. --model Qwen/Qwen3-VL-2B-Instruct",
+                reason="option.value",
+            )
+        require(concurrency >= 1, "concurrency", concurrency, "1 or more")
+        require(stall_timeout_sec > 0, "stall_timeout_sec", stall_timeout_sec, "above 0 seconds")
+        require(device is None, "device", device, "nothing; the server chooses")
+        require(dtype is None, "dtype", dtype, "nothing; the server chooses")
+        self._endpoint = _endpoint(url)
+        self.url = mask_url(self._endpoint)
+        self._model = model
+        self._sampling = sampling
+        self._concurrency = concurrency
+        self._stall_timeout_sec = stall_timeout_sec
+        self._certificates = httpx.create_ssl_context()  # SSL_CERT_FILE counts; slow to make
+
+    def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
+        """Answer every request, in order; what the server refuses for one image fails alone.
+
+        Failures: `image.*` from decoding; `engine.error` with the server's words; `vlm.stalled`;
+        `vlm.mismatch` when a request gets fewer or more answers than one, twice.
+
+        Raises:
+            EngineError: the server is down, stalls or answers nothing at all, wants another key,
+                or is not at this URL.
+        """
+        return asyncio.run(self._caption(requests))
+
+    async def _caption(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
+        client = httpx.AsyncClient(
+            headers=_key_header(),
+            follow_redirects=False,
+            trust_env=False,
+            verify=self._certificates,
+            timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_SEC),
+            limits=httpx.Limits(max_connections=self._concurrency),
+        )
+        async with client:
+            outcomes = await self._all(client, requests)
+            for position, outcome in enumerate(outcomes):
+                if isinstance(outcome, CaptionFailure) and outcome.reason == "vlm.mismatch":
+                    outcomes[position] = await self._outcome(client, requests[position])
+            if requests and all(map(_is_server_failure, outcomes)):
+                await self._require_alive(client)
+        return outcomes
+
+    async def _all(
+        self, client: httpx.AsyncClient, requests: Sequence[CaptionRequest]
+    ) -> list[Caption | CaptionFailure]:
+        """All outcomes; the first EngineError takes back the requests still on their way."""
+        slots = asyncio.Semaphore(self._concurrency)
+
+        async def in_a_slot(request: CaptionRequest) -> Caption | CaptionFailure:
+            async with slots:
+                return await self._outcome(client, request)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(in_a_slot(request)) for request in requests]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [task.result() for task in tasks]
+
+    async def _require_alive(self, client: httpx.AsyncClient) -> None:
+        timeout_sec = min(self._stall_timeout_sec, _PROBE_TIMEOUT_SEC)
+        probe = await self._outcome(client, probe_request(), timeout_sec=timeout_sec)
+        if isinstance(probe, CaptionFailure) and _is_server_failure(probe):
+            raise self._engine_error(
+                f"the server answers nothing, not for a plain test picture either: {probe.detail}",
+                reason=probe.reason,
+            )
+
+    async def _outcome(
+        self,
+        client: httpx.AsyncClient,
+        request: CaptionRequest,
+        *,
+        timeout_sec: float | None = None,
+    ) -> Caption | CaptionFailure:
+        """Ask for one caption, with all attempts."""
+        timeout_sec = timeout_sec or self._stall_timeout_sec
+        try:
+            body = await asyncio.to_thread(
+                body_of, request, model=self._model, sampling=self._sampling
+            )
+        except Unusable as error:
+            return CaptionFailure(error.reason, error.detail)
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(_Transient),
+            stop=stop_after_attempt(MAX_ATTEMPTS) | stop_before_delay(timeout_sec),
+            wait=_pause_sec,
+            reraise=True,
+        )
+        try:
+            async with asyncio.timeout(timeout_sec):
+                got: tuple[int, bytes] = await attempts(self._post, client, body)
+            status, answer = got
+            if status in _THIS_IMAGE:
+                return CaptionFailure("engine.error", f"HTTP {status}: {self._said(answer)}")
+            return caption_of(answer, seed=self._sampling.seed_of(request.candidate))
+        except TimeoutError:
+            return CaptionFailure("vlm.stalled", f"no answer within {timeout_sec:g} s")
+        except Mismatch as error:
+            return CaptionFailure("vlm.mismatch", str(error))
+        except _Transient as error:
+            if error.down:
+                raise self._engine_error(f"no connection: {error.detail}") from error
+            num_tries = attempts.statistics["attempt_number"]
+            return CaptionFailure("engine.error", f"{error.detail} (tried {num_tries} times)")
+
+    async def _post(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, bytes]:
+        """One attempt: (status, body) of an answer that is final."""
+        headers = {"Content-Type": "application/json"}
+        answer = bytearray()
+        try:
+            async with client.stream(
+                "POST", self._endpoint, content=body, headers=headers
+            ) as response:
+                async for chunk in response.aiter_bytes():
+                    answer += chunk
+                    if len(answer) > MAX_ANSWER_BYTES:
+                        raise Mismatch(f"an answer above {MAX_ANSWER_BYTES} bytes")
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            detail = self._masked(str(error) or type(error).__name__)
+            raise _Transient(detail, down=True) from error
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            detail = self._masked(f"{type(error).__name__} {error}".strip())
+            raise _Transient(f"the connection broke ({detail})") from error
+        self._judge_status(response, bytes(answer))
+        return response.status_code, bytes(answer)
+
+    def _judge_status(self, response: httpx.Response, answer: bytes) -> None:
+        """Raise unless the status says "here it is" or "not this image"."""
+        status = response.status_code
+        if status == httpx.codes.OK or status in _THIS_IMAGE:
+            return
+        said = f"HTTP {status}: {self._said(answer)}"
+        if status in _TRY_AGAIN:
+            raise _Transient(said, pause_sec=retry_after_sec(response.headers.get("Retry-After")))
+        raise self._engine_error(f"the server says {said}", hint=_HINTS.get(status))
+
+    def _engine_error(
+        self, what: str, *, hint: str | None = None, reason: str = "engine.error"
+    ) -> EngineError:
+        return EngineError(
+            what,
+            where=self.url,
+            hint=hint or "see the server's log, start it again and run the same command",
+            reason=reason,
+        )
+
+    def _said(self, answer: bytes) -> str:
+        return self._masked(error_text(answer))
+
+    def _masked(self, text: str) -> str:
+        """For messages: without the key (some servers repeat it) and the URL's password."""
+        for secret in (*_keys(), self._endpoint.password):
+            text = text.replace(secret, "***") if secret else text
+        return excerpt(text, max_chars=400)
+
+
+_HINTS = {
+    401: f"set the key in the environment: {KEY_VARIABLES[0]}=...",
+    403: f"set the key in the environment: {KEY_VARIABLES[0]}=...",
+    404: "check --model, and the URL: most servers want http://host:port/v1",
+    405: "check the URL: most servers want http://host:port/v1",
+}
+
+
+def mask_url(url: httpx.URL) -> str:
+    """The URL for messages: user name and password as `***`, no query."""
+    plain = url.copy_with(username=None, password=None, query=None, fragment=None)
+    return str(plain).replace("://", "://***@", 1) if url.userinfo else str(plain)
+
+
+def _endpoint(url: str | None) -> httpx.URL:
+    example = "e.g. --url http://localhost:8000/v1"
+    if not url:
+        raise UsageError("captioner 'server' needs a url", hint=example, reason="option.value")
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        # The message may hold the password, so it is not shown.
+        raise UsageError("url cannot be read", hint=example, reason="option.value") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise UsageError(f"url is {mask_url(parsed)!r}", hint=example, reason="option.value")
+    path = parsed.path.rstrip("/").removesuffix("/chat/completions")
+    return parsed.copy_with(path=f"{path}/chat/completions")
+
+
+def _keys() -> list[str]:
+    return [os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)]
+
+
+def _key_header() -> dict[str, str]:
+    return {"Authorization": f"Bearer {_keys()[0]}"} if _keys() else {}
+
+
+def _pause_sec(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, _Transient) and error.pause_sec is not None:
+        return error.pause_sec
+    return float(_PAUSE(state))
+
+
+def _is_server_failure(outcome: Caption | CaptionFailure) -> bool:
+    """A failure that a broken server would cause, whatever the image."""
+    return isinstance(outcome, CaptionFailure) and outcome.reason in (
+        "engine.error",
+        "vlm.stalled",
+        "vlm.mismatch",
+    )

@@ -1,0 +1,46 @@
+"""Notices a model that gives one caption to picture after picture (LVD-2M#4: 4,000 times)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+MAX_IMAGES = 20
+MAX_SHARE = 0.1
+
+I = TypeVar("I", bound=Hashable)  # noqa: E741 - how the caller names an image
+
+
+@dataclass(slots=True)
+class StuckDetector(Generic[I]):
+    """Collects, within a shard, the images that were given one and the same caption.
+
+    Too many is more than 20 images and more than a tenth of those captioned so far: a large
+    shard of much alike pictures may well hold 21 times "a man in a suit". Letter case, white
+    space and a final full stop do not tell captions apart.
+    """
+
+    _images: dict[str, dict[str, list[I]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    _totals: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _stuck: set[tuple[str, str]] = field(default_factory=set)
+
+    def note(self, shard: str, image: I, text: str) -> list[I]:
+        """Add a captioned image; return the images whose caption must not be used.
+
+        That is nobody at first, all images with this caption when the limit is passed, and the
+        image itself from then on.
+        """
+        folded = " ".join(text.casefold().split()).rstrip(" .")
+        self._totals[shard] += 1
+        if (shard, folded) in self._stuck:
+            return [image]
+        images = self._images[shard][folded]
+        images.append(image)
+        if len(images) <= max(MAX_IMAGES, MAX_SHARE * self._totals[shard]):
+            return []
+        self._stuck.add((shard, folded))
+        return images

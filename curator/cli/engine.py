@@ -1,0 +1,323 @@
+"""recaption, score, decide, policy: making facts and versions."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from curator.cli import options as o
+from curator.cli.output import show, show_json, table
+from curator.errors import UsageError
+
+if TYPE_CHECKING:
+    from curator.makers import Maker
+    from curator.steps.recaption import RecaptionReport
+    from curator.versions import Version
+
+_PolicyOption = Annotated[
+    str, typer.Option("--policy", help="A preset (see `curator policy`) or the path of a .toml.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(recaption)
+    app.command()(score)
+    app.command()(decide)
+    app.command()(policy)
+
+
+def recaption(
+    dataset: o.Dataset,
+    *,
+    policy: _PolicyOption = "best",
+    captioner: Annotated[
+        str, typer.Option(help="local (transformers), server (OpenAI-compatible), coca or echo.")
+    ] = "local",
+    model: Annotated[
+        str | None, typer.Option(help="Model of the captioner: folder, hub id, or server name.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Base URL of the server, e.g. http://gpu:8000/v1.")
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option(help="short, detailed, spatial, grounded, or a template of your own.")
+    ] = "short",
+    candidates: Annotated[int, typer.Option(min=1, help="Captions an image.")] = 1,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest caption, in tokens.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    scorer: o.Scorer = "clip",
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="'worst 30%'", help="Regenerate only the worst-scored alt texts."),
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Exit 3 if anything is in quarantine.")] = False,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    workers: o.Workers = 1,
+    batch_size: o.BatchSize = None,
+    stall_timeout: Annotated[
+        float, typer.Option(help="Seconds without an answer before a model is restarted.")
+    ] = 600.0,
+    max_quarantine: o.MaxQuarantine = 0.05,
+    caption_field: o.CaptionField = None,
+    image_ext: o.ImageExt = None,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Index, score, generate, score, decide, commit: a new version of the captions.
+
+    Goes on where an earlier run was stopped; what exists is not made again.
+
+    Example:
+
+        curator recaption shards/ --captioner server --url http://gpu:8000/v1 \\
+            --model Qwen/Qwen3-VL-8B-Instruct --policy best
+    """
+    from curator.makers import CaptionerChoice, captioner_maker
+    from curator.policy import load_policy
+    from curator.shards import ScanOptions
+    from curator.steps.recaption import Engine, Recaption
+    from curator.steps.recaption import recaption as run
+    from curator.steps.workspace import open_workspace
+    from curator.stopping import stop_on_signals
+
+    choice = CaptionerChoice(
+        captioner=captioner,
+        model=model,
+        url=url,
+        prompt=prompt,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        stall_timeout_sec=stall_timeout,
+    )
+    chosen = load_policy(policy)
+    worst = _worst_percent(only)
+    asked = Recaption(
+        captioner=captioner_maker(choice, candidates=candidates),
+        scorer=_scorer(scorer, device, dtype) if chosen.needs_score or worst else None,
+        policy=chosen,
+        candidates=candidates,
+        worst_percent=worst,
+        scan=ScanOptions(caption_field=caption_field, image_ext=_tuple(image_ext)),
+        strict=strict,
+    )
+    engine = Engine(
+        num_workers=workers,
+        score_batch_size=batch_size or 32,
+        caption_batch_size=batch_size or 16,
+        stall_timeout_sec=stall_timeout,
+        max_quarantine=max_quarantine,
+    )
+    ws = open_workspace(dataset, store, create=True)
+    with stop_on_signals() as stop:
+        report = run(ws, asked, engine, stop=stop)
+    if json:
+        show_json(_recaption_json(report))
+    else:
+        show(_recaption_text(dataset, report))
+
+
+def _scorer(scorer: str, device: str | None, dtype: str | None) -> Maker:
+    from curator.makers import scorer_maker
+
+    return scorer_maker(scorer, device=device, dtype=dtype)
+
+
+def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
+    return tuple(values) if values else None
+
+
+def _worst_percent(only: str | None) -> float | None:
+    if only is None:
+        return None
+    match = re.fullmatch(r"worst\s+(\d+(?:\.\d+)?)\s*%", only.strip())
+    if match is None or not 0 < float(match[1]) <= 100:  # noqa: PLR2004 - percent
+        raise UsageError(
+            f"--only {only!r} is not understood",
+            hint="write --only 'worst 30%'",
+            reason="option.value",
+        )
+    return float(match[1])
+
+
+def _recaption_json(report: RecaptionReport) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "version": _version_json(report.version),
+        "new": report.is_new,
+        "model_calls": report.num_calls,
+        "index": report.index.to_json(),
+        "scores": [asdict(summary) for summary in report.scores],
+        "captioned": asdict(report.captioned),
+        "scored": asdict(report.scored),
+    }
+
+
+def _version_json(version: Version) -> dict[str, object]:
+    return {
+        "number": version.number,
+        "id": version.id,
+        "parent": version.parent,
+        "counts": version.counts,
+        "num_samples": version.num_samples,
+        "totals": dict(version.totals),
+        "policy": dict(version.policy),
+        "thresholds": dict(version.thresholds),
+    }
+
+
+def _recaption_text(dataset: str, report: RecaptionReport) -> str:
+    made = [
+        f"captions made: {report.captioned.made:,}, scores made: {report.scored.made:,}"
+        if report.num_calls
+        else "every fact was there already: no model was called"
+    ]
+    failures = report.captioned.failures | report.scored.failures
+    if failures:
+        made.append("failed: " + ", ".join(f"{n}x {reason}" for reason, n in failures.items()))
+    if report.scores:
+        rows = [(s.source, s.num_texts, s.mean, *s.quartiles) for s in report.scores]
+        made.append(table(rows, ["score of", "texts", "mean", "25 %", "50 %", "75 %"]))
+    made.append(version_text(dataset, report.version, report.is_new))
+    return "\n".join(made)
+
+
+def version_text(dataset: str, version: Version, is_new: bool) -> str:
+    """The lines that end every command that makes a version."""
+    counts = ", ".join(f"{count:,} {action}" for action, count in version.counts.items() if count)
+    scored = version.totals.get("num_scored", 0)
+    mean = f", mean score {version.totals['score_sum'] / scored:.3f}" if scored else ""
+    head = "committed" if is_new else "nothing new: the same decision is"
+    where = dataset.rpartition("@")[0] or dataset
+    return "\n".join(
+        [
+            f"{head} {version.name} ({version.id[:12]}), policy {version.policy['name']}",
+            f"  {version.num_samples:,} samples: {counts}{mean}",
+            f"next: curator diff {where} --html diff.html, "
+            f"curator export {where}@{version.name} OUT",
+        ]
+    )
+
+
+def score(
+    dataset: o.Dataset,
+    *,
+    scorer: o.Scorer = "clip",
+    generated: Annotated[
+        bool, typer.Option("--generated", help="Score generated captions as well.")
+    ] = False,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    workers: o.Workers = 1,
+    batch_size: o.BatchSize = None,
+    max_quarantine: o.MaxQuarantine = 0.05,
+    caption_field: o.CaptionField = None,
+    image_ext: o.ImageExt = None,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Score how well the captions fit their images. Facts only: nothing is decided.
+
+    Example:
+
+        curator score shards/ --scorer ViT-B-32:laion2b_s34b_b79k
+    """
+    from dataclasses import asdict
+
+    from curator.facts import CAPTIONS
+    from curator.runs import open_run
+    from curator.shards import ScanOptions
+    from curator.steps.index import make_index, say_index
+    from curator.steps.recaption import Engine, score_all
+    from curator.steps.score import summarize
+    from curator.steps.workspace import open_workspace
+    from curator.stopping import stop_on_signals
+
+    maker = _scorer(scorer, device, dtype)
+    engine = Engine(
+        num_workers=workers, score_batch_size=batch_size or 32, max_quarantine=max_quarantine
+    )
+    scan = ScanOptions(caption_field=caption_field, image_ext=_tuple(image_ext))
+    ws = open_workspace(dataset, store, create=True)
+    options = {"dataset": dataset, "scorer": maker.name}
+    with stop_on_signals() as stop, open_run(ws.store, "score", options) as run:
+        say_index(make_index(ws, scan, stop=stop, num_workers=workers), run)
+        generators = tuple(ws.store.makers(CAPTIONS)) if generated else ()
+        aligner = None if maker.port == "text" else maker
+        tally = score_all(ws, aligner, engine, generators=generators, stop=stop)
+    summaries = summarize(ws, maker.name, generators)
+    if json:
+        show_json({"made": asdict(tally), "scores": [asdict(summary) for summary in summaries]})
+        return
+    show(f"scores made: {tally.made:,}" if tally.made else "every score was there already")
+    rows = [(s.source, s.num_texts, s.mean, *s.quartiles, s.num_truncated) for s in summaries]
+    show(table(rows, ["score of", "texts", "mean", "25 %", "50 %", "75 %", "over context"]))
+
+
+def decide(
+    dataset: o.Dataset,
+    *,
+    policy: _PolicyOption = "best",
+    generator: Annotated[
+        list[str] | None,
+        typer.Option("--generator", help="Prefer this generator; repeat for an order."),
+    ] = None,
+    use_scorer: Annotated[
+        str | None, typer.Option("--use-scorer", help="Whose scores count, if there are several.")
+    ] = None,
+    max_quarantine: o.MaxQuarantine = 0.05,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Apply a policy to the facts at hand: a new version in seconds, no model is loaded.
+
+    Example:
+
+        curator decide shards/ --policy raw-if-good
+    """
+    from curator.policy import load_policy
+    from curator.runs import open_run
+    from curator.steps.decide import Choice
+    from curator.steps.decide import decide as run
+    from curator.steps.workspace import open_workspace
+    from curator.stopping import stop_on_signals
+
+    chosen = load_policy(policy)
+    ws = open_workspace(dataset, store)
+    choice = Choice(
+        generators=tuple(generator or ()), scorer=use_scorer, max_quarantine=max_quarantine
+    )
+    options = {"dataset": dataset, "policy": chosen.name}
+    with stop_on_signals() as stop, open_run(ws.store, "decide", options):
+        version, is_new = run(ws, chosen, choice, stop=stop)
+    if json:
+        show_json({"version": _version_json(version), "new": is_new})
+    else:
+        show(version_text(dataset, version, is_new))
+
+
+def policy(
+    name: Annotated[str | None, typer.Argument(help="Print the TOML of this preset.")] = None,
+) -> None:
+    """List the policy presets, or print one to start your own from.
+
+    Example:
+
+        curator policy raw-if-good > mine.toml
+    """
+    from curator.policy import load_policy, preset_text, presets
+
+    if name is None:
+        show(table([(p, load_policy(p).description) for p in presets()], ["policy", ""]))
+    else:
+        show(preset_text(name))

@@ -1,0 +1,65 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Dataset = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="Folder, glob or brace pattern of .tar shards; @v2 names a version.",
+    ),
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="FOLDER",
+        help="Where the store lies; default $CURATOR_STORE or DATASET/.curator.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Scorer = Annotated[
+    str,
+    typer.Option(
+        "--scorer",
+        metavar="MODEL",
+        help="clip (the default model), an open_clip NAME:TAG, hub id org/name, or folder.",
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cuda, cuda:1, cpu; default: a GPU if there is one.")
+]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", help="fp32, bf16 or fp16; default: by device.")
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Worker processes; each has its own model and GPU.")
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Images a batch; default: by stage.")
+]
+MaxQuarantine = Annotated[
+    float,
+    typer.Option(
+        "--max-quarantine", min=0, max=1, help="Stop above this share of unusable samples."
+    ),
+]
+CaptionField = Annotated[
+    str | None,
+    typer.Option(
+        "--caption-field",
+        metavar="FIELD",
+        help="Take the alt text from this field of the .json member, not from .txt.",
+    ),
+]
+ImageExt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image-ext", metavar="EXT", help="Which image counts where a sample has several."
+    ),
+]

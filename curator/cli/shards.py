@@ -1,0 +1,164 @@
+"""pack, index, export: shards in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from curator.cli import options as o
+from curator.cli.output import show, show_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(pack)
+    app.command()(index)
+    app.command()(export)
+
+
+def pack(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of images with .txt files, or a .jsonl, .csv, COCO .json, .parquet."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards; new or of an earlier run.")],
+    *,
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="folder, jsonl, csv, coco or parquet; default: by content."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder that the paths of a table start from and stay in."),
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option("--image-column", help="Column with the path or the bytes.")
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option("--caption-column", help="Column with the caption; '' for none.")
+    ] = None,
+    samples_per_shard: Annotated[int, typer.Option(min=1, help="Rows a shard.")] = 10_000,
+    json: o.Json = False,
+) -> None:
+    """Pack images and captions into shards as img2dataset writes them; images stay as they are.
+
+    Example:
+
+        curator pack photos/ shards/
+    """
+    from curator import progress
+    from curator.pack import PackOptions
+    from curator.pack import pack as run
+    from curator.sources import SourceOptions
+    from curator.stopping import stop_on_signals
+
+    columns = SourceOptions(images=images, image_column=image_column, caption_column=caption_column)
+    options = PackOptions(format=format, source=columns, samples_per_shard=samples_per_shard)
+    with stop_on_signals() as stop, progress.bar("pack", None, "rows") as advance:
+
+        def step(number: int) -> None:
+            advance(number)
+            stop.check("the shards that are finished are kept")
+
+        report = run(source, out, options=options, on_progress=step)
+    if json:
+        show_json(report.to_json())
+        return
+    show(
+        f"{report.num_packed:,} of {report.num_rows:,} rows packed into {report.num_shards} shards"
+        f" ({report.num_new_shards} new), {report.num_without_caption:,} without a caption"
+    )
+    for reason, count in report.failures.items():
+        show(f"  not packed: {count:,}x {reason} (see the .parquet beside each shard)")
+    show(f"next: curator recaption {out}")
+
+
+def index(
+    dataset: o.Dataset,
+    *,
+    caption_field: o.CaptionField = None,
+    image_ext: o.ImageExt = None,
+    workers: o.Workers = 1,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Read every shard once: keys, offsets, hashes, sizes, alt texts, and every damage.
+
+    Example:
+
+        curator index shards/
+    """
+    from curator.runs import open_run
+    from curator.shards import ScanOptions
+    from curator.steps.index import make_index, say_index
+    from curator.steps.workspace import open_workspace
+    from curator.stopping import stop_on_signals
+
+    scan = ScanOptions(
+        caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None
+    )
+    ws = open_workspace(dataset, store, create=True)
+    with stop_on_signals() as stop, open_run(ws.store, "index", {"dataset": dataset}) as run:
+        report = make_index(ws, scan, stop=stop, num_workers=workers)
+        say_index(report, run)
+    if json:
+        show_json(report.to_json())
+    else:
+        usable = report.num_samples - report.num_unusable
+        show(f"{usable:,} of {report.num_samples:,} samples are usable")
+
+
+def export(
+    dataset: o.Dataset,
+    out: Annotated[Path, typer.Argument(help="Folder to write; new or of an earlier run.")],
+    *,
+    to: Annotated[
+        Literal["wds", "parquet", "hf"],
+        typer.Option("--to", help="Plain tars, tables, or tars with a Hugging Face card."),
+    ] = "wds",
+    other_members: Annotated[
+        bool, typer.Option("--other-members", help="Copy what is neither image, text nor json.")
+    ] = False,
+    license: Annotated[
+        str | None, typer.Option("--license", help="License id for the card, e.g. cc-by-4.0.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Columns for parquet: recap-datacomp.")
+    ] = None,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Write a version as files that any trainer reads; images byte for byte.
+
+    Example:
+
+        curator export shards/@v2 out/
+    """
+    from curator import progress
+    from curator.export import ExportOptions
+    from curator.export import export as run
+    from curator.steps.workspace import open_workspace
+    from curator.stopping import stop_on_signals
+
+    options = ExportOptions(other_members=other_members, license=license, preset=preset)
+    ws = open_workspace(dataset, store)
+    version = ws.version()
+    total = version.counts["captioned"] + version.counts["kept"]
+    with stop_on_signals() as stop, progress.bar("export", total, "samples") as advance:
+
+        def step(number: int) -> None:
+            advance(number)
+            stop.check("the shards that are finished are kept")
+
+        report = run(ws.store, ws.shards, version, out, to=to, options=options, on_progress=step)
+    if json:
+        show_json(report.to_json())
+        return
+    show(
+        f"{version.name} -> {out}: {report.num_samples:,} samples, {report.num_captions:,} captions"
+        f" in {report.num_shards} shards ({report.num_new_shards} new), {report.size_bytes:,} bytes"
+    )

@@ -1,0 +1,207 @@
+"""fsck, gc, quarantine, doctor: keeping a store whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from curator.cli import options as o
+from curator.cli.output import show, show_json, table
+from curator.errors import DamageError, StorageError
+
+_quarantine = typer.Typer(
+    help="What could not be used, and why.", no_args_is_help=True, rich_markup_mode=None
+)
+_Reason = Annotated[str | None, typer.Option("--reason", help="Only this reason code.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(fsck)
+    app.command()(gc)
+    app.command()(doctor)
+    _quarantine.command("list")(quarantine_list)
+    _quarantine.command("show")(quarantine_show)
+    _quarantine.command("retry")(quarantine_retry)
+    app.add_typer(_quarantine, name="quarantine")
+
+
+def fsck(
+    dataset: o.Dataset,
+    *,
+    deep: Annotated[bool, typer.Option(help="Also hash every file, source shards too.")] = False,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Prove that the store is whole, or name what is not (exit 12). Repairs nothing.
+
+    Example:
+
+        curator fsck shards/ --deep
+    """
+    from dataclasses import asdict
+
+    from curator.steps.fsck import fsck as run
+    from curator.steps.workspace import open_workspace
+
+    report = run(open_workspace(dataset, store), deep=deep)
+    if json:
+        show_json(asdict(report))
+    else:
+        for finding in report.notices:
+            show(f"note    {finding.where}: {finding.what}")
+        for finding in report.damage:
+            show(f"DAMAGE  {finding.where}: {finding.what}")
+        show(
+            f"{report.num_versions} versions, {report.num_files} decision files, "
+            f"{report.num_samples:,} samples: {len(report.damage)} damaged"
+        )
+    if report.damage:
+        raise DamageError(
+            f"{len(report.damage)} things are damaged, first {report.damage[0].what}",
+            where=report.damage[0].where,
+            hint="restore the files named above from a copy; fsck never changes anything",
+        )
+
+
+def gc(
+    dataset: o.Dataset,
+    *,
+    grace_days: Annotated[
+        float, typer.Option(min=0, help="Keep what is younger: a writer may still need it.")
+    ] = 7.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Remove leftovers that no version names. Facts and versions are never removed.
+
+    Example:
+
+        curator gc shards/ --dry-run
+    """
+    from curator.steps.gc import collect, find_garbage
+    from curator.steps.workspace import open_workspace
+
+    opened = open_workspace(dataset, store).store
+    find = find_garbage if dry_run else collect
+    found = list(find(opened, grace_days=grace_days))
+    if json:
+        show_json([{"path": g.path, "size_bytes": g.size_bytes, "why": g.why} for g in found])
+        return
+    for garbage in found:
+        show(f"{garbage.size_bytes:>12,}  {garbage.path}  ({garbage.why})")
+    verb = "could be removed" if dry_run else "removed"
+    total = sum(garbage.size_bytes for garbage in found)
+    show(f"{len(found)} files, {total:,} bytes {verb}")
+
+
+def doctor(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Where you want to work.")
+    ] = ".",
+    *,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Check the machine, the folder and the models before a long run.
+
+    Example:
+
+        curator doctor shards/
+    """
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from curator.steps.doctor import doctor as run
+
+    checks = list(run((store or Path(dataset)).resolve()))
+    if json:
+        show_json([asdict(check) for check in checks])
+    else:
+        show(table([(c.status, c.name, c.text) for c in checks], ["", "check", "found"]))
+    failed = [check for check in checks if check.status == "fail"]
+    if failed:
+        code = 23 if any(check.name == "commit" for check in failed) else 20
+        error = StorageError(f"{failed[0].name}: {failed[0].text}", reason="doctor.failed")
+        error.code = code
+        raise error
+
+
+def quarantine_list(
+    dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Json = False
+) -> None:
+    """Count what could not be used, by reason.
+
+    Example:
+
+        curator quarantine list shards/
+    """
+    from curator.reasons import REASONS
+    from curator.steps.quarantine import counts
+    from curator.steps.workspace import open_workspace
+
+    found = counts(open_workspace(dataset, store))
+    if json:
+        show_json(dict(found))
+        return
+    rows = [
+        (count, reason, "yes" if REASONS[reason].retryable else "no", REASONS[reason].text)
+        for reason, count in found.most_common()
+    ]
+    show(
+        table(rows, ["rows", "reason", "retry", "meaning"]) if rows else "nothing is in quarantine"
+    )
+
+
+def quarantine_show(
+    dataset: o.Dataset,
+    *,
+    reason: _Reason = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 50,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Print quarantine rows: where the bytes are and what is wrong with them.
+
+    Example:
+
+        curator quarantine show shards/ --reason image.truncated
+    """
+    from itertools import islice
+
+    from curator.steps.quarantine import rows
+    from curator.steps.workspace import open_workspace
+
+    found = list(islice(rows(open_workspace(dataset, store), reason), limit))
+    if json:
+        for row in found:
+            show_json(row.to_json())
+        return
+    cells = [(r.reason, r.shard, r.key, r.offset, r.attempts, r.detail[:60]) for r in found]
+    header = ["reason", "shard", "key", "offset", "attempts", "detail"]
+    show(table(cells, header) if cells else "nothing is in quarantine")
+
+
+def quarantine_retry(
+    dataset: o.Dataset,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Which failures to try again.")],
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Have the next `recaption` or `score` try these failures again.
+
+    Example:
+
+        curator quarantine retry shards/ --reason vlm.refusal
+    """
+    from curator.steps.quarantine import retry
+    from curator.steps.workspace import open_workspace
+
+    number = retry(open_workspace(dataset, store), reason)
+    if json:
+        show_json({"reason": reason, "reopened": number})
+    else:
+        show(f"{number} failures reopened; run the same recaption or score command again")

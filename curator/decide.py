@@ -1,0 +1,389 @@
+"""Facts x policy -> decision: which text(s) each sample gets, and why. Loads no model.
+
+Works shard by shard on whole columns, so memory is that of one shard; percentile thresholds take
+one pass before that (4 bytes a scored text), duplicate rules another (12 bytes a sample).
+
+Every sample of a shard gets exactly one action. `because` is the reason code for a quarantined
+sample, the names of the failed rules for a dropped one, and how the choice was made otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from curator import index, tables
+from curator.facts import CAPTIONS, SCORES, Facts, hex64
+from curator.index import text_sha256
+from curator.policy import ALT_TEXT, GENERATED, NUMERIC_FIELDS, Policy, Rule
+from curator.store import Store
+from curator.versions import ShardEntry
+
+DECISION_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("key", pa.large_string()),
+        ("image_sha256", pa.large_string()),
+        ("action", pa.large_string()),  # one of versions.ACTIONS
+        ("slot", pa.int16()),  # 0 for the first text of a sample, 1 for the second, ...
+        ("text", pa.large_string()),  # null for dropped and quarantined samples
+        ("text_sha256", pa.large_string()),
+        ("source", pa.large_string()),  # alt_text, or the name of the generator
+        ("weight", pa.float32()),  # sampling weight, adds up to 1 a sample
+        ("score", pa.float32()),  # the policy's scorer on this text; null if never scored
+        ("because", pa.large_string()),
+    ]
+)
+
+NOT_GENERATED = "not_generated"
+NO_TEXT = "no_text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a policy is applied to: makers by name, generators in order of preference."""
+
+    shards: tuple[str, ...]
+    generators: tuple[str, ...] = ()
+    scorer: str | None = None
+    checker: str | None = None
+
+
+class Decider:
+    """Applies one policy to the facts of one store."""
+
+    def __init__(self, store: Store, policy: Policy, inputs: Inputs) -> None:
+        self.store = store
+        self.policy = policy
+        self.inputs = inputs
+        self._captions = [
+            (name, Facts(store, CAPTIONS, name))
+            for name in inputs.generators
+            if policy.needs_generated
+        ]
+        self._scores = Facts(store, SCORES, inputs.scorer) if inputs.scorer else None
+        self._checks = (
+            Facts(store, SCORES, inputs.checker) if inputs.checker and policy.needs_flags else None
+        )
+
+    # -- thresholds -----------------------------------------------------------------------------
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """Values of the percentile limits: `<rule>@<source>` -> score.
+
+        The score at percentile p is the smallest one of which at least p % lie below, so that
+        `min_percentile = 70` keeps the best 30 %.
+        """
+        wanted = [rule for rule in self.policy.rule if rule.min_percentile is not None]
+        surgery = self.policy.surgery
+        by_sentence = surgery is not None and surgery.min_percentile is not None
+        if not wanted and not by_sentence:
+            return {}
+        scores: dict[str, list[np.ndarray]] = {}
+        sentences: dict[str, list[np.ndarray]] = {}
+        for shard in self.inputs.shards:
+            texts = self._texts(shard)
+            for (source,), part in texts.group_by("source"):
+                scores.setdefault(str(source), []).append(part["score"].drop_nulls().to_numpy())
+                parts = part["sentences"].explode().struct.field("score").drop_nulls()
+                sentences.setdefault(str(source), []).append(parts.to_numpy())
+        limits: dict[str, float] = {}
+        for rule in wanted:
+            for source, arrays in scores.items():
+                if rule.source in ("any", _kind(source)):
+                    _set_quantile(limits, f"{rule.name}@{source}", arrays, rule.min_percentile)
+        if surgery is not None and by_sentence:
+            for source, arrays in sentences.items():
+                _set_quantile(limits, f"surgery@{source}", arrays, surgery.min_percentile)
+        return limits
+
+    @cached_property
+    def _copies(self) -> dict[str, pl.DataFrame]:
+        """Shard -> row, copies, copy_number; from 64-bit keys of all images of the dataset."""
+        frames = [
+            index.read(self.store, shard, ["row", "image_sha256"]) for shard in self.inputs.shards
+        ]
+        keys = np.concatenate([hex64(frame["image_sha256"]) for frame in frames])
+        order = np.argsort(keys, kind="stable")  # stable: copies stay in dataset order
+        new = np.r_[True, keys[order][1:] != keys[order][:-1]]
+        starts = np.flatnonzero(new)
+        group = np.cumsum(new) - 1
+        copies = np.empty(len(keys), np.int32)
+        number = np.empty(len(keys), np.int32)
+        copies[order] = np.diff(np.r_[starts, len(keys)])[group]
+        number[order] = np.arange(len(keys)) - starts[group]
+        found, start = {}, 0
+        for shard, frame in zip(self.inputs.shards, frames, strict=True):
+            part = slice(start, start := start + len(frame))
+            found[shard] = frame.select("row").with_columns(
+                copies=pl.Series(copies[part]), copy_number=pl.Series(number[part])
+            )
+        return found
+
+    # -- texts ----------------------------------------------------------------------------------
+
+    def _texts(self, shard: str) -> pl.DataFrame:
+        """All competing texts of a shard with their scores, in order of preference."""
+        columns = ["row", "image_sha256", "alt_text", "alt_sha256", "width", "height", "reason"]
+        samples = index.read(self.store, shard, columns).filter(pl.col("reason").is_null())
+        parts = []
+        for source in self.policy.sources:
+            if source == ALT_TEXT:
+                parts.append(_alt_texts(samples))
+            else:
+                parts.extend(_generated(samples, name, facts) for name, facts in self._captions)
+        texts = (pl.concat(parts) if parts else _alt_texts(samples).clear()).with_row_index("rank")
+        texts = texts.join(samples.select("row", "width", "height"), on="row", how="left")
+        return self._with_scores(texts)
+
+    def _with_scores(self, texts: pl.DataFrame) -> pl.DataFrame:
+        keys = ["image_sha256", "text_sha256"]
+        names = ["score", "sentences", "failure"]
+        if self._scores is None:
+            empty = Facts(self.store, SCORES, "none").empty(names)
+            return texts.with_columns(pl.lit(None, t).alias(n) for n, t in empty.schema.items())
+        found = self._scores.read(texts.select(keys), names).select(*keys, *names)
+        return texts.join(found, on=keys, how="left", maintain_order="left")
+
+    def _with_flags(self, texts: pl.DataFrame) -> pl.DataFrame:
+        if self._checks is None:
+            return texts.with_columns(flags=pl.lit(None, pl.List(pl.String)))
+        wanted = texts.select(pl.lit("").alias("image_sha256"), "text_sha256")
+        found = self._checks.read(wanted, ["flags"]).select("text_sha256", "flags")
+        return texts.join(found, on="text_sha256", how="left", maintain_order="left")
+
+    def _operate(self, texts: pl.DataFrame) -> pl.DataFrame:
+        """Sentence surgery: texts of several sentences lose those below the limit."""
+        surgery = self.policy.surgery
+        kept_all = pl.lit(True).alias("whole")
+        if surgery is None:
+            return texts.with_columns(kept_all)
+        long = texts.filter(pl.col("sentences").list.len() > 1)
+        limit: pl.Expr = pl.lit(surgery.min_score, pl.Float32)
+        if surgery.min_percentile is not None:
+            limit = self._limit_of("surgery")
+        pieces = (
+            long.select("rank", "source", "text", "sentences")
+            .explode("sentences")
+            .unnest("sentences")
+            .with_columns(good=pl.col("score") >= limit)
+            .with_columns(piece=pl.col("text").str.slice("start", pl.col("end") - pl.col("start")))
+        )
+        operated = pieces.group_by("rank", maintain_order=True).agg(
+            whole=pl.col("good").all(),
+            new_text=pl.col("piece").filter("good").str.strip_chars().str.join(" "),
+            new_score=pl.col("score").filter("good").mean(),
+        )
+        joined = texts.join(operated, on="rank", how="left", maintain_order="left")
+        cut = pl.col("whole").is_not_null() & ~pl.col("whole")
+        joined = joined.with_columns(
+            text=pl.when(cut).then("new_text").otherwise("text"),
+            score=pl.when(cut).then("new_score").otherwise("score"),
+            whole=~cut,
+        )
+        changed = joined.filter(~pl.col("whole"))["text"].to_list()
+        digests = pl.Series([text_sha256(text) for text in changed], dtype=pl.String)
+        fixed = joined.filter(~pl.col("whole")).with_columns(text_sha256=digests)
+        return pl.concat([joined.filter("whole"), fixed]).sort("rank").drop("new_text", "new_score")
+
+    def _limit_of(self, name: str) -> pl.Expr:
+        limits = {
+            key.partition("@")[2]: value
+            for key, value in self.thresholds.items()
+            if key.partition("@")[0] == name
+        }
+        return pl.col("source").replace_strict(limits, default=None, return_dtype=pl.Float32)
+
+    # -- rules ----------------------------------------------------------------------------------
+
+    def _judge(self, shard: str, texts: pl.DataFrame) -> pl.DataFrame:
+        """Add `failed`: the name of the first rule that a text fails, or null."""
+        texts = self._operate(self._with_flags(texts))
+        if self.policy.needs_copies:
+            texts = texts.join(self._copies[shard], on="row", how="left", maintain_order="left")
+        texts = texts.with_columns(
+            num_chars=pl.col("text").str.len_chars(),
+            num_words=pl.col("text").str.count_matches(r"\S+"),
+        )
+        verdicts = [
+            pl.when(self._applies(rule) & ~self._passes(rule)).then(pl.lit(rule.name))
+            for rule in self.policy.rule
+        ]
+        nothing_left = pl.when(pl.col("text") == "").then(pl.lit("surgery"))
+        return texts.with_columns(failed=pl.coalesce(nothing_left, *verdicts))
+
+    @staticmethod
+    def _applies(rule: Rule) -> pl.Expr:
+        is_alt = pl.col("source") == ALT_TEXT
+        return {"any": pl.lit(True), ALT_TEXT: is_alt, GENERATED: ~is_alt}[rule.source]
+
+    def _passes(self, rule: Rule) -> pl.Expr:
+        if rule.field == "flags":
+            bad = pl.col("flags").list.set_intersection(list(rule.none_of)).list.len() > 0
+            return (~bad).fill_null(False)
+        assert rule.field in NUMERIC_FIELDS
+        value = pl.col(rule.field)
+        passed = value.is_not_null() & (value.is_not_nan() if rule.field == "score" else True)
+        if rule.min is not None:
+            passed &= value >= rule.min
+        if rule.max is not None:
+            passed &= value <= rule.max
+        if rule.min_percentile is not None:
+            passed &= value >= self._limit_of(rule.name)
+        return passed.fill_null(False)
+
+    # -- choice ---------------------------------------------------------------------------------
+
+    def decide(self, shard: str) -> pl.DataFrame:
+        """The decision for one shard, in the columns of DECISION_SCHEMA and its row order."""
+        samples = index.read(
+            self.store, shard, ["row", "key", "image_sha256", "alt_text", "alt_sha256", "reason"]
+        )
+        texts = self._judge(shard, self._texts(shard))
+        failures = self._failures(samples, texts)
+        bad_images = failures.filter(pl.col("failure").str.starts_with("image."))
+        alive = texts.filter(pl.col("failed").is_null()).join(bad_images, on="row", how="anti")
+        chosen = self._choose(alive)
+        rest = samples.join(chosen.select("row").unique(), on="row", how="anti")
+        unchosen = self._explain(rest, texts, failures)
+        columns = [name for name in DECISION_SCHEMA.names if name not in ("key", "image_sha256")]
+        rows = pl.concat([chosen.select(columns), unchosen.select(columns)])
+        return (
+            rows.join(samples.select("row", "key", "image_sha256"), on="row", how="left")
+            .select(DECISION_SCHEMA.names)
+            .sort("row", "slot")
+        )
+
+    def _choose(self, alive: pl.DataFrame) -> pl.DataFrame:
+        """The texts taken, with slot, weight, action and because."""
+        pick = self.policy.pick
+        if pick == "best":
+            order = [pl.col("row"), -pl.col("score").fill_null(-np.inf), pl.col("rank")]
+            ordered = alive.sort(order)
+        else:
+            ordered = alive.sort("row", "rank")
+        if pick == "all":
+            ordered = ordered.unique(["row", "text_sha256"], keep="first", maintain_order=True)
+        rivals = pl.len().over("row")
+        taken = ordered.with_columns(slot=pl.int_range(pl.len()).over("row"), rivals=rivals)
+        if pick != "all":
+            taken = taken.filter(pl.col("slot") == 0)
+        is_alt = pl.col("source") == ALT_TEXT
+        of_source = pl.when(is_alt).then(self.policy.weights.alt_text)
+        of_source_any = of_source.otherwise(self.policy.weights.generated)
+        share = of_source_any / pl.len().over("row", is_alt)
+        how = {
+            "best": pl.format("best of {}", "rivals"),
+            "first": pl.lit("first that passes"),
+            "all": pl.lit("passes"),
+        }[pick]
+        cut = pl.when("whole").then(pl.lit("")).otherwise(pl.lit(", unsupported sentences cut"))
+        return taken.with_columns(
+            weight=(share / share.sum().over("row")).fill_nan(0.0).cast(pl.Float32)
+            if pick == "all"
+            else pl.lit(1.0, pl.Float32),
+            action=pl.when((~is_alt).any().over("row"))
+            .then(pl.lit("captioned"))
+            .otherwise(pl.lit("kept")),
+            because=pl.concat_str(how, cut),
+            slot=pl.col("slot").cast(pl.Int16),
+        )
+
+    def _failures(self, samples: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
+        """Row -> the reason why a maker could not work on it; image reasons come first."""
+        usable = samples.filter(pl.col("reason").is_null())
+        found = [texts.select("row", "failure")]
+        for _, facts in self._captions:
+            wanted = usable.select("row", "image_sha256", candidate=pl.lit(0, pl.Int16))
+            made = facts.read(wanted, ["failure"]).select("image_sha256", "failure")
+            found.append(wanted.join(made, on="image_sha256").select("row", "failure"))
+        image_first = ~pl.col("failure").str.starts_with("image.")
+        unreadable = samples.filter(pl.col("reason").is_not_null())
+        return pl.concat(
+            [
+                unreadable.select("row", failure="reason"),
+                pl.concat(found).drop_nulls("failure").sort(image_first, "row"),
+            ]
+        ).unique("row", keep="first", maintain_order=True)
+
+    def _explain(
+        self, rest: pl.DataFrame, texts: pl.DataFrame, failures: pl.DataFrame
+    ) -> pl.DataFrame:
+        """Samples that no text passed for: kept by `otherwise`, quarantined, or dropped."""
+        side = pl.when(pl.col("source") == ALT_TEXT).then(pl.lit(ALT_TEXT))
+        reasons = (
+            texts.filter(pl.col("failed").is_not_null())
+            .with_columns(why=pl.format("{}: {}", side.otherwise(pl.lit(GENERATED)), "failed"))
+            .group_by("row")
+            .agg(pl.col("why").unique(maintain_order=True).str.join("; "))
+        )
+        nothing = NOT_GENERATED if self.policy.needs_generated else NO_TEXT
+        joined = (
+            self._with_scores(rest.with_columns(text_sha256="alt_sha256"))
+            .drop("failure")
+            .join(failures, on="row", how="left")
+            .join(reasons, on="row", how="left")
+            .with_columns(why=pl.coalesce("failure", "why", pl.lit(nothing)))
+        )
+        unusable = pl.col("reason").is_not_null() | pl.col("failure").str.starts_with("image.")
+        keep = ~unusable.fill_null(False) & pl.col("alt_text").is_not_null()
+        if self.policy.otherwise == "drop":
+            keep = pl.lit(False)
+        failed = pl.when(pl.col("failure").is_not_null()).then(pl.lit("quarantined"))
+        return joined.with_columns(
+            action=pl.when(keep)
+            .then(pl.lit("kept"))
+            .otherwise(failed.otherwise(pl.lit("dropped"))),
+            because=pl.when(keep).then(pl.format("no other: {}", "why")).otherwise("why"),
+            slot=pl.lit(0, pl.Int16),
+            text=pl.when(keep).then("alt_text"),
+            text_sha256=pl.when(keep).then("alt_sha256"),
+            source=pl.when(keep).then(pl.lit(ALT_TEXT)),
+            weight=pl.when(keep).then(pl.lit(1.0, pl.Float32)),
+            score=pl.when(keep).then("score"),
+        )
+
+
+def _alt_texts(samples: pl.DataFrame) -> pl.DataFrame:
+    return samples.filter(pl.col("alt_text").is_not_null()).select(
+        "row",
+        "image_sha256",
+        source=pl.lit(ALT_TEXT),
+        text="alt_text",
+        text_sha256="alt_sha256",
+    )
+
+
+def _generated(samples: pl.DataFrame, name: str, facts: Facts) -> pl.DataFrame:
+    """Every candidate of one generator for the images of a shard, candidate 0 first."""
+    made = facts.candidates(samples["image_sha256"], ["text", "text_sha256"])
+    return (
+        samples.select("row", "image_sha256")
+        .join(made.drop_nulls("text"), on="image_sha256")
+        .sort("row", "candidate")
+        .select("row", "image_sha256", source=pl.lit(name), text="text", text_sha256="text_sha256")
+    )
+
+
+def _kind(source: str) -> str:
+    return ALT_TEXT if source == ALT_TEXT else GENERATED
+
+
+def _set_quantile(
+    limits: dict[str, float], name: str, arrays: Sequence[np.ndarray], percentile: float | None
+) -> None:
+    scores = np.concatenate(arrays)
+    scores = scores[np.isfinite(scores)]
+    if len(scores) and percentile is not None:
+        limits[name] = float(np.quantile(scores, percentile / 100, method="higher"))
+
+
+def read_decision(store: Store, entry: ShardEntry) -> pl.DataFrame:
+    """The decision of one version for one shard, in the columns of DECISION_SCHEMA."""
+    return tables.read(store.root / entry.file, DECISION_SCHEMA)

@@ -1,0 +1,238 @@
+"""A version -> files that any trainer reads, without this tool.
+
+    wds       NAME.tar for every shard NAME: the samples that are captioned or kept
+    parquet   NAME.parquet: the captions as a table, no images (see `curator.export_tables`)
+    hf        data/NAME.tar and a dataset card (see `curator.export_card`)
+
+In a tar, KEY.jpg is the image byte for byte (its sha256 is checked while copying), KEY.txt the
+first caption, KEY.json the original fields and one more:
+
+    "curator": {"version": ..., "action": ..., "captions": [{"text", "source", "weight", "score"}]}
+
+open_clip_train reads only the .txt. To sample among several captions, map the decoded sample:
+`c = s["json"]["curator"]["captions"]; random.choices([x["text"] for x in c], [x["weight"] for x
+in c])[0]`.
+
+Beside each file lies NAME_stats.json (written last: it makes the shard complete), beside the tars
+sizes.json, from which open_clip_train takes the number of samples. curator_version.json says what
+was exported and is written when all is there. The same version gives the same bytes. A second run
+goes on behind the shards that are finished.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from curator import export_card, export_tables, fsops, outputs
+from curator.errors import UsageError, nearest
+from curator.export_shards import Advance, ShardJob, check_keys, write_table, write_tar
+from curator.shards import ShardRef
+from curator.store import Store
+from curator.versions import Version, iso
+
+MANIFEST = "curator_version.json"
+
+Target = Literal["wds", "parquet", "hf"]
+
+_FOLDER = {"wds": ".", "parquet": ".", "hf": "data"}
+_SUFFIX = {"wds": ".tar", "parquet": ".parquet", "hf": ".tar"}
+_WRITERS = {"wds": write_tar, "parquet": write_table, "hf": write_tar}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """`other_members` also copies what is neither image, txt nor json into the tars.
+
+    `license` is a Hugging Face license id; `hf` needs it. `preset` is a column layout of
+    `export_tables.PRESETS`, for `parquet`.
+    """
+
+    other_members: bool = False
+    license: str | None = None
+    preset: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """Counts in shards or samples of the whole output; `num_new_shards` were made by this run.
+
+    `num_json_replaced` samples had a .json that cannot be parsed; theirs holds `curator` only.
+    """
+
+    version: str
+    to: str
+    num_shards: int
+    num_new_shards: int
+    num_samples: int
+    num_captions: int
+    num_json_replaced: int
+    size_bytes: int
+
+    def to_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def export(
+    store: Store,
+    shards: Sequence[ShardRef],
+    version: Version,
+    out: Path,
+    *,
+    to: Target,
+    options: ExportOptions = ExportOptions(),
+    on_progress: Advance | None = None,
+) -> ExportReport:
+    """Write the captioned and kept samples of a version below `out`.
+
+    `shards` must hold all shards of the version. `on_progress` gets the number of samples just
+    written; when it raises, the shards that are finished stay.
+
+    Raises:
+        UsageError: an option, shard name or key that cannot be used, or `out` holds something
+            else; nothing was written.
+        DamageError: a shard or a decision is not what the version was made from.
+        ConflictError: another process is exporting into `out`.
+    """
+    _check_options(to, options)
+    refs = _match(version, shards)
+    paths = {name: _path(out / _FOLDER[to], name, _SUFFIX[to]) for name in refs}
+    for entry in version.shards:
+        check_keys(store, entry)
+    recipe = {
+        "verb": "export",
+        "version": version.id,
+        "to": to,
+        **{name: value for name, value in asdict(options).items() if value},
+    }
+    stats: dict[str, dict[str, Any]] = {}
+    num_new = 0
+    with outputs.filling(out, manifest=MANIFEST, recipe=recipe):
+        for entry in version.shards:
+            job = ShardJob(
+                store=store,
+                version=version,
+                entry=entry,
+                ref=refs[entry.name],
+                path=paths[entry.name],
+                other_members=options.other_members,
+                preset=options.preset,
+                on_progress=on_progress or (lambda _: None),
+            )
+            found = job.finished()
+            num_new += found is None
+            stats[entry.name] = found or job.make(_WRITERS[to])
+            if found:
+                job.on_progress(found["successes"])
+        report = _report(version, to, stats, num_new)
+        if to != "parquet":
+            _write_sizes(paths, stats)
+        if to == "hf":
+            _write_card(out, version, stats, report, str(options.license))
+        outputs.write_manifest(out / MANIFEST, recipe, _manifest(version, paths, stats, out))
+    return report
+
+
+def _path(folder: Path, name: str, suffix: str) -> Path:
+    path = outputs.inside(folder, name)
+    return path.with_name(path.name + suffix)
+
+
+def _check_options(to: str, options: ExportOptions) -> None:
+    if to not in get_args(Target):
+        raise UsageError(f"cannot export to {to!r}", hint=nearest(to, get_args(Target)))
+    if options.preset is not None:
+        if to != "parquet":
+            raise UsageError("a preset is for --to parquet", reason="option.value")
+        export_tables.check_preset(options.preset)
+    if to == "hf":
+        export_card.check_license(options.license)
+    elif options.license is not None:
+        raise UsageError("a license is for the dataset card of --to hf", reason="option.value")
+
+
+def _match(version: Version, shards: Sequence[ShardRef]) -> dict[str, ShardRef]:
+    known = {ref.name: ref for ref in shards}
+    missing = [entry.name for entry in version.shards if entry.name not in known]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} shards of {version.name} are not in the dataset, first {missing[0]!r}",
+            hint="name the dataset that the version was made from",
+            reason="shard.unknown",
+        )
+    return {entry.name: known[entry.name] for entry in version.shards}
+
+
+def _report(
+    version: Version, to: str, stats: Mapping[str, Mapping[str, Any]], num_new: int
+) -> ExportReport:
+    return ExportReport(
+        version=version.id,
+        to=to,
+        num_shards=len(stats),
+        num_new_shards=num_new,
+        num_samples=sum(one["successes"] for one in stats.values()),
+        num_captions=sum(one["num_captions"] for one in stats.values()),
+        num_json_replaced=sum(one["json_replaced"] for one in stats.values()),
+        size_bytes=sum(one["size_bytes"] for one in stats.values()),
+    )
+
+
+def _write_sizes(paths: Mapping[str, Path], stats: Mapping[str, Mapping[str, Any]]) -> None:
+    """{file name: samples} for each folder with tars; open_clip_train looks there."""
+    folders: dict[Path, dict[str, int]] = {}
+    for name, path in paths.items():
+        folders.setdefault(path.parent, {})[path.name] = stats[name]["successes"]
+    for folder, sizes in folders.items():
+        outputs.write_json(folder / "sizes.json", sizes)
+
+
+def _write_card(
+    out: Path,
+    version: Version,
+    stats: Mapping[str, Mapping[str, Any]],
+    report: ExportReport,
+    license_id: str,
+) -> None:
+    sources: Counter[str] = Counter()
+    for one in stats.values():
+        sources.update(one["sources"])
+    nested = any("/" in name for name in stats)
+    text = export_card.card(
+        version,
+        license_id=license_id,
+        num_samples=report.num_samples,
+        num_captions=report.num_captions,
+        sources=sources,
+        data_files="data/**/*.tar" if nested else "data/*.tar",
+    )
+    fsops.write_atomic(out / "README.md", text.encode())
+
+
+def _manifest(
+    version: Version,
+    paths: Mapping[str, Path],
+    stats: Mapping[str, Mapping[str, Any]],
+    out: Path,
+) -> dict[str, Any]:
+    names = ("successes", "num_captions", "size_bytes", "sha256")
+    return {
+        "version": {
+            "id": version.id,
+            "number": version.number,
+            "created": iso(version.created),
+            "tool_version": version.tool_version,
+            "policy": version.policy,
+            "thresholds": version.thresholds,
+            "makers": version.makers,
+            "counts": version.counts,
+        },
+        "files": {
+            paths[name].relative_to(out).as_posix(): {key: one[key] for key in names}
+            for name, one in stats.items()
+        },
+    }

@@ -1,0 +1,169 @@
+"""The samples of one shard on their way out: texts from the decision, bytes from the shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from curator.alttexts import MAX_JSON_BYTES
+from curator.errors import DamageError, Unusable
+from curator.sample import Member
+from curator.sources import parse_object
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One chosen caption. `score` is None if it was never scored."""
+
+    text: str
+    source: str
+    weight: float
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSample:
+    """One sample with its texts by slot. `members` are all its files, `image` among them."""
+
+    key: str
+    action: str
+    image: Member
+    image_sha256: str
+    members: tuple[Member, ...]
+    texts: tuple[Text, ...]
+
+    @property
+    def plain_ext(self) -> str:
+        """The extension trainers look for: `jpg` also where the shard has `0.25.JPG`."""
+        return self.image.ext.lower().rpartition(".")[2]
+
+    def as_json(self, version_id: str) -> dict[str, object]:
+        """The `curator` field of KEY.json."""
+        captions = [
+            {"text": one.text, "source": one.source, "weight": one.weight, "score": one.score}
+            for one in self.texts
+        ]
+        return {"version": version_id, "action": self.action, "captions": captions}
+
+
+def short_float(value: float | None) -> float | None:
+    """A 32-bit float by its shortest spelling (0.1, not 0.10000000149); None if not finite."""
+    if value is None or not np.isfinite(value):
+        return None
+    return float(str(np.float32(value)))
+
+
+def samples_of(rows: pl.DataFrame) -> Iterator[ExportSample]:
+    """The samples in `rows` (one a caption, sorted by row and slot)."""
+    for _, group in groupby(rows.iter_rows(named=True), key=lambda row: row["row"]):
+        captions = list(group)
+        first = captions[0]
+        yield ExportSample(
+            key=first["key"],
+            action=first["action"],
+            image=Member(first["ext"], first["offset"], first["length"]),
+            image_sha256=first["image_sha256"],
+            members=tuple(Member(**member) for member in first["members"]),
+            texts=tuple(
+                Text(
+                    text=row["text"],
+                    source=row["source"],
+                    weight=short_float(row["weight"]) or 0.0,
+                    score=short_float(row["score"]),
+                )
+                for row in captions
+            ),
+        )
+
+
+class ShardReader:
+    """An open shard; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        self._file = self.path.open("rb")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def read(self, member: Member) -> bytes:
+        """The bytes of one member.
+
+        Raises:
+            DamageError: the file is shorter than it was (source.changed).
+        """
+        data = os.pread(self._file.fileno(), member.length, member.offset)
+        if len(data) != member.length:
+            raise self._changed(f"ends inside a member at byte {member.offset}")
+        return data
+
+    def image(self, sample: ExportSample) -> bytes:
+        """The encoded image, checked.
+
+        Raises:
+            DamageError: it is not the one that was indexed (source.changed).
+        """
+        data = self.read(sample.image)
+        if hashlib.sha256(data).hexdigest() != sample.image_sha256:
+            raise self._changed(f"the image of {sample.key!r} is not the one that was indexed")
+        return data
+
+    def json_fields(self, sample: ExportSample) -> tuple[dict[str, Any], bool]:
+        """The fields of KEY.json, and whether they are lost because it cannot be parsed."""
+        member = _plain(sample, "json")
+        if member is None:
+            return {}, False
+        if member.length > MAX_JSON_BYTES:
+            return {}, True
+        try:
+            return dict(parse_object(self.read(member))), False
+        except Unusable:
+            return {}, True
+
+    def other_members(self, sample: ExportSample) -> list[tuple[str, bytes]]:
+        """Name and bytes of what is neither the image nor KEY.txt nor KEY.json."""
+        taken = {sample.plain_ext, "txt", "json"}
+        others = [one for one in sample.members if one != sample.image]
+        return [
+            (f"{sample.key}.{one.ext}", self.read(one))
+            for one in others
+            if one.ext.lower() not in taken
+        ]
+
+    def _changed(self, how: str) -> DamageError:
+        return DamageError(
+            f"the shard changed: {how}",
+            where=self.path,
+            did="the shards that are finished are kept",
+            hint="restore the shard, then run the same command again",
+            reason="source.changed",
+        )
+
+
+def json_bytes(fields: Mapping[str, Any]) -> bytes:
+    """KEY.json, in ASCII: half characters in foreign fields must not break it."""
+    return _ENCODER.encode(fields).encode()
+
+
+def _plain(sample: ExportSample, ext: str) -> Member | None:
+    return next((one for one in sample.members if one.ext.lower() == ext), None)

@@ -1,0 +1,184 @@
+"""One shard of a version -> one file of an export, and the counts beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from curator import export_tables, fsops, index, outputs, tables
+from curator.decide import read_decision
+from curator.errors import DamageError, UsageError
+from curator.export_samples import ExportSample, ShardReader, json_bytes, samples_of
+from curator.shards import ShardRef
+from curator.store import Store
+from curator.versions import ShardEntry, Version
+
+EXPORTED = ("captioned", "kept")
+MAX_KEY_CHARS = 128
+_INDEX_COLUMNS = (
+    *("row", "key", "ext", "offset", "length", "image_sha256", "width", "height"),
+    *("alt_text", "alt_sha256", "members"),
+)
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardJob:
+    """One shard to be exported to the file `path`; the options are those of `export`."""
+
+    store: Store
+    version: Version
+    entry: ShardEntry
+    ref: ShardRef
+    path: Path
+    other_members: bool
+    preset: str | None
+    on_progress: Advance
+
+    @property
+    def _stats_path(self) -> Path:
+        return self.path.with_name(f"{self.path.stem}_stats.json")
+
+    def finished(self) -> dict[str, Any] | None:
+        """The stats of the shard if an earlier run finished it."""
+        if not self._stats_path.exists() or not self.path.exists():
+            return None
+        stats = outputs.read_json(self._stats_path)
+        return stats if stats.get("size_bytes") == self.path.stat().st_size else None
+
+    def make(self, writer: Writer) -> dict[str, Any]:
+        """Write the file, then its stats.
+
+        Raises:
+            DamageError: the shard or the decision is not what the version was made from.
+        """
+        self._check_source()
+        rows = self._rows()
+        made = writer(self, rows)
+        num_samples = rows["row"].n_unique()
+        status = {name: self.entry.counts[name] for name in ("dropped", "quarantined")}
+        stats = {
+            "count": self.entry.num_samples,
+            "successes": num_samples,
+            "failed_to_download": 0,
+            "failed_to_resize": 0,
+            "status_dict": {"success": num_samples, **status},
+            "num_captions": len(rows),
+            "sources": dict(sorted(Counter(rows["source"].to_list()).items())),
+            "json_replaced": 0,
+            "size_bytes": self.path.stat().st_size,
+            **made,
+        }
+        outputs.write_json(self._stats_path, stats)
+        return stats
+
+    def _check_source(self) -> None:
+        """The shard must be the one that was indexed, and the index the one that was decided on."""
+        expected = self.entry.sha256
+        try:
+            found = index.check_unchanged(self.store, self.ref).sha256
+        except FileNotFoundError:
+            found = "gone"
+        if found != expected:
+            raise DamageError(
+                f"sha256 is {found[:12]}, {self.version.name} was made from {expected[:12]}",
+                where=self.ref.path,
+                did="the shards that are finished are kept",
+                hint="restore the shard, or export a version made from it as it is now",
+                reason="source.changed",
+            )
+
+    def _rows(self) -> pl.DataFrame:
+        """One row a caption, in the order of the shard: the decision with the places of the bytes.
+
+        Raises:
+            DamageError: the decision is not the one that the version names.
+        """
+        path = self.store.root / self.entry.file
+        if index.file_sha256(path) != self.entry.file_sha256:
+            raise DamageError(
+                f"the decision of {self.version.name} is not what was written",
+                where=path,
+                hint="`curator fsck` lists everything damaged; `curator decide` makes it again",
+            )
+        decided = read_decision(self.store, self.entry).filter(pl.col("action").is_in(EXPORTED))
+        places = index.read(self.store, self.entry.name, _INDEX_COLUMNS)
+        joined = decided.join(places, on=["row", "key", "image_sha256"], how="inner")
+        rows = joined.sort("row", "slot")
+        expected = sum(self.entry.counts[action] for action in EXPORTED)
+        found = rows["row"].n_unique()
+        if found != expected or len(rows) != len(decided):
+            raise DamageError(
+                f"{self.version.name} counts {expected} samples, {found} are there",
+                where=path,
+                hint="`curator fsck` lists everything damaged",
+            )
+        return rows
+
+
+Writer = Callable[[ShardJob, pl.DataFrame], dict[str, Any]]
+
+
+def check_keys(store: Store, entry: ShardEntry) -> None:
+    """WebDataset readers cut longer keys without a word (webdataset#428)."""
+    decided = read_decision(store, entry).filter(pl.col("action").is_in(EXPORTED))
+    bad = decided.filter(
+        (pl.col("key").str.len_chars() > MAX_KEY_CHARS)
+        | pl.col("key").str.contains(r"(^|/)\.\.?(/|$)|^/|//|\\|[[:cntrl:] ]|\.[^/]*$")
+    )["key"].to_list()
+    if bad:
+        raise UsageError(
+            f"{len(bad)} keys cannot be exported, first {bad[0]!r} "
+            f"({len(bad[0])} characters, limit {MAX_KEY_CHARS})",
+            where=f"shard {entry.name}",
+            did="nothing was written",
+            hint="rename these samples in the shards, or drop them by a policy",
+            reason="key.invalid",
+        )
+
+
+def write_tar(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
+    """Write a tar of the samples; the images are checked against their sha256."""
+    replaced = 0
+    with ShardReader(job.ref.path) as source, fsops.atomic_file(job.path) as file:
+        sink = outputs.TarSink(file)
+        for sample in samples_of(rows):
+            files, is_replaced = _members(sample, source, job)
+            replaced += is_replaced
+            for name, data in files:
+                sink.add(name, data)
+            job.on_progress(1)
+        sha256 = sink.finish()
+    return {"sha256": sha256, "json_replaced": replaced}
+
+
+def _members(
+    sample: ExportSample, source: ShardReader, job: ShardJob
+) -> tuple[list[tuple[str, bytes]], bool]:
+    fields, is_replaced = source.json_fields(sample)
+    fields["curator"] = sample.as_json(job.version.id)
+    files = [
+        (f"{sample.key}.{sample.plain_ext}", source.image(sample)),
+        (f"{sample.key}.txt", sample.texts[0].text.encode()),
+        (f"{sample.key}.json", json_bytes(fields)),
+    ]
+    if job.other_members:
+        files += source.other_members(sample)
+    return files, is_replaced
+
+
+def write_table(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
+    """Write a table of the captions."""
+    if job.preset is None:
+        table = export_tables.plain_table(rows, shard=job.entry.name)
+    else:
+        table = export_tables.recap_table(job.store, job.version, rows, path=job.ref.path)
+    sha256 = tables.write(job.path, table)
+    job.on_progress(rows["row"].n_unique())
+    return {"sha256": sha256}

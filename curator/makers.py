@@ -1,0 +1,191 @@
+"""Makers: who makes facts. A maker's name digests its recipe, so facts never mix.
+
+A recipe holds everything that changes an answer (model, revision, prompt, sampling) and nothing
+that does not (device, batch size, server address, number of candidates).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from curator.captioners import CAPTIONERS
+from curator.captioners.options import Sampling
+from curator.errors import UsageError, nearest
+from curator.models import (
+    CAPTIONER_FILES,
+    DEFAULT_CAPTIONER,
+    DEFAULT_SCORER,
+    SCORER_FILES,
+    identify,
+    locate,
+)
+from curator.prompts import ALT_TEXT, get_prompt
+from curator.registry import load
+from curator.scorers import SCORERS
+from curator.versions import digest
+
+SCORING_VERSION = 1
+"""Raised when the same model would give the same pair another score (windows, cleaning)."""
+
+TEXT_RULES_VERSION = 1
+"""Raised when curator.scorers.text would flag a text differently."""
+
+ECHO_VERSION = 1
+
+_MAX_TOKENS = {"short": 64, "grounded": 96}
+_MAX_TOKENS_LONG = 192
+_SLUG_CHARS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """`port` is a name of CAPTIONERS or SCORERS, `options` what its class is built with."""
+
+    name: str
+    port: str
+    recipe: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+
+def scorer_maker(
+    scorer: str, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
+) -> Maker:
+    """The maker for `--scorer`: a name of SCORERS, or the model of a `clip` scorer.
+
+    Raises:
+        UsageError, NotFoundError, EngineError: the model cannot be found; see `curator.models`.
+    """
+    if scorer == "text":
+        recipe: dict[str, Any] = {"scorer": "text", "rules": TEXT_RULES_VERSION}
+        return Maker(name=_name("text", "", recipe), port="text", recipe=recipe, options={})
+    model = DEFAULT_SCORER if scorer == "clip" else scorer
+    if ":" not in model and "/" not in model:
+        raise UsageError(
+            f"unknown scorer {scorer!r}",
+            hint=f"{nearest(scorer, SCORERS)}; or a folder, org/name, or ViT-B-32:tag",
+            reason="scorer.unknown",
+        )
+    locate(model, revision=revision, files=SCORER_FILES)
+    identity = identify(model, revision=revision)
+    # Scores are compared with each other, and the short formats move them in the second or third
+    # decimal: unlike for captions, the format is part of who says it.
+    exact: str = load("curator.devices:dtype_name")(dtype, device)
+    recipe = {
+        "scorer": "clip",
+        "model": identity.name,
+        "revision": identity.revision,
+        "dtype": exact,
+        "version": SCORING_VERSION,
+    }
+    return Maker(
+        name=_name("clip", identity.name, recipe),
+        port="clip",
+        recipe=recipe,
+        options={"model": model, "revision": revision, "device": device, "dtype": exact},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionerChoice:
+    """What the user asked for on the command line. None means: the default."""
+
+    captioner: str = "local"
+    model: str | None = None
+    revision: str | None = None
+    url: str | None = None
+    prompt: str = "short"
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    device: str | None = None
+    dtype: str | None = None
+    stall_timeout_sec: float = 600.0
+
+
+def captioner_maker(choice: CaptionerChoice, *, candidates: int = 1) -> Maker:
+    """The maker for `--captioner` and its options.
+
+    Raises:
+        UsageError: options that do not go together. Others: see `curator.models`.
+    """
+    prompt = get_prompt(choice.prompt)
+    sampling = Sampling(
+        max_tokens=choice.max_tokens or _MAX_TOKENS.get(prompt.name, _MAX_TOKENS_LONG),
+        temperature=choice.temperature,
+        top_p=choice.top_p,
+        seed=choice.seed,
+    )
+    if candidates > 1 and sampling.temperature == 0 and choice.captioner != "echo":
+        raise UsageError(
+            f"{candidates} candidates at temperature 0 would all be the same",
+            hint="add --temperature 0.7, or ask for one",
+            reason="option.value",
+        )
+    model, revision, options = _model_of(choice)
+    recipe = {
+        "captioner": choice.captioner,
+        "model": model,
+        "revision": revision,
+        "prompt": prompt.name,
+        "wordings": list(prompt.wordings),
+        "sampling": asdict(sampling),
+    }
+    return Maker(
+        name=_name(choice.captioner, f"{model or ''}-{prompt.name}", recipe),
+        port=choice.captioner,
+        recipe=recipe,
+        options={**options, "sampling": sampling},
+    )
+
+
+def _model_of(choice: CaptionerChoice) -> tuple[str | None, str | None, dict[str, Any]]:
+    if choice.captioner not in CAPTIONERS:
+        CAPTIONERS.get(choice.captioner)  # raises, with the nearest name
+    if choice.url is not None and choice.captioner != "server":
+        raise UsageError(
+            "--url is for --captioner server", hint="add --captioner server", reason="option.value"
+        )
+    if choice.captioner == "echo":
+        return "echo", str(ECHO_VERSION), {}
+    if choice.captioner == "server":
+        if not choice.url or not choice.model:
+            raise UsageError(
+                "--captioner server needs --url and --model",
+                hint="e.g. --url http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct",
+                reason="option.missing",
+            )
+        timeout = choice.stall_timeout_sec
+        options = {"model": choice.model, "url": choice.url, "stall_timeout_sec": timeout}
+        return choice.model, choice.revision, options
+    default = DEFAULT_CAPTIONER if choice.captioner == "local" else None
+    model = choice.model or default
+    if model is None:
+        raise UsageError(
+            f"--captioner {choice.captioner} needs --model",
+            hint="e.g. --model coca_ViT-L-14:mscoco_finetuned_laion2b_s13b_b90k, or a folder",
+            reason="option.missing",
+        )
+    files = CAPTIONER_FILES if choice.captioner == "local" else SCORER_FILES
+    locate(model, revision=choice.revision, files=files)
+    identity = identify(model, revision=choice.revision)
+    options = {
+        "model": model,
+        "revision": choice.revision,
+        "device": choice.device,
+        "dtype": choice.dtype,
+    }
+    return identity.name, identity.revision, options
+
+
+def uses_alt_text(recipe: Mapping[str, Any]) -> bool:
+    """Whether the prompt of a generator quotes the alt text."""
+    return any(ALT_TEXT in wording for wording in recipe.get("wordings", ()))
+
+
+def _name(kind: str, label: str, recipe: Mapping[str, Any]) -> str:
+    slug = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")[:_SLUG_CHARS].strip("-.")
+    return "-".join(part for part in (kind, slug, digest(recipe)[:8]) if part)

@@ -1,0 +1,180 @@
+"""A folder that one command fills file by file and can take up again after a crash.
+
+Used by what leaves the store: `pack` and `export`. While it is being filled the folder holds the
+recipe of the command in a hidden file; when all is done the manifest, which repeats the recipe,
+is written last. Whoever finds another recipe, or files and no recipe, keeps out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from curator import fsops
+from curator.errors import DamageError, UsageError
+from curator.tarfiles import BLOCK, END_OF_ARCHIVE, member_header
+from curator.versions import canonical_json
+
+CLAIM = ".curator-recipe.json"
+LOCK = ".curator-lock"
+
+_FLUSH_BYTES = 8 << 20
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+Recipe = Mapping[str, Any]
+
+
+def inside(root: Path, name: str) -> Path:
+    """`root / name`, for a name that comes from data.
+
+    Raises:
+        UsageError: the name points outside, or cannot be a file name; nothing was written.
+    """
+    parts = name.split("/")
+    if (
+        not name.isprintable()
+        or "\\" in name
+        or _DRIVE.match(name)
+        or any(part in ("", ".", "..") for part in parts)
+    ):
+        raise UsageError(
+            f"the name {name!r} points outside of the output folder or is no file name",
+            where=root,
+            did="nothing was written under it",
+            hint="rename the shard and index it again",
+            reason="path.traversal",
+        )
+    return root.joinpath(*parts)
+
+
+@contextlib.contextmanager
+def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
+    """Hold a new, empty or own folder for the block, alone.
+
+    `manifest` is the name of the file that the block writes last, by `write_manifest`.
+
+    Raises:
+        UsageError: the folder holds something else (reason `output.foreign`), or was begun with
+            another recipe (`output.other`); nothing was written.
+        ConflictError: another process is filling it.
+    """
+    _check_owner(root, manifest, recipe)
+    with fsops.locked(root / LOCK):
+        _check_owner(root, manifest, recipe)  # again: now nobody else can claim it
+        for leftover in sorted(root.rglob(f"{fsops.TEMP_PREFIX}*")):
+            fsops.remove(leftover)
+        if not (root / manifest).exists():
+            fsops.write_atomic(root / CLAIM, canonical_json(recipe))
+        yield
+        fsops.remove(root / CLAIM)
+
+
+def write_manifest(path: Path, recipe: Recipe, body: Mapping[str, Any]) -> None:
+    """Say that all is there: the last file of a `filling` block."""
+    write_json(path, {"recipe": recipe, **body})
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a small JSON file for people and tools, with a stable spelling."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    fsops.write_atomic(path, text.encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        DamageError: it is something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DamageError(f"not readable ({error})", where=path) from error
+    if not isinstance(value, dict):
+        raise DamageError("holds no JSON object", where=path)
+    return value
+
+
+def _check_owner(root: Path, manifest: str, recipe: Recipe) -> None:
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise UsageError("is a file, not a folder", where=root, reason="output.foreign")
+    names = sorted(
+        path.name
+        for path in root.iterdir()
+        if path.name != LOCK and not path.name.startswith(fsops.TEMP_PREFIX)
+    )
+    if not names:
+        return
+    owner = next((root / name for name in (CLAIM, manifest) if name in names), None)
+    found = read_json(owner) if owner else None
+    if found is not None and owner is not None and owner.name == manifest:
+        found = found.get("recipe")
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"the output folder holds other files ({', '.join(names[:3])}, {len(names)} in all)",
+            where=root,
+            did="nothing was written",
+            hint="give a new or an empty folder",
+            reason="output.foreign",
+        )
+    wanted = json.loads(canonical_json(recipe))
+    differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+    if differing:
+        changes = ", ".join(f"{k} {found.get(k)!r}, not {wanted.get(k)!r}" for k in differing)
+        raise UsageError(
+            f"the output folder was made with {changes}",
+            where=root,
+            did="nothing was written",
+            hint="give a new or an empty folder, or the same options to go on",
+            reason="output.other",
+        )
+
+
+class _Sink(Protocol):
+    def write(self, data: bytes, /) -> int: ...
+
+
+class TarSink:
+    """A tar that grows member by member, written in pieces of 8 MiB and hashed on the way.
+
+    Call `finish` once at the end. `size_bytes` is that of the archive so far, without its end.
+    """
+
+    def __init__(self, file: _Sink) -> None:
+        self._file = file
+        self._parts: list[bytes] = []
+        self._pending_bytes = 0
+        self._sha = hashlib.sha256()
+        self.size_bytes = 0
+
+    def add(self, name: str, data: bytes) -> None:
+        """Append one member."""
+        for part in (member_header(name, len(data)), data, bytes(-len(data) % BLOCK)):
+            self._put(part)
+        if self._pending_bytes >= _FLUSH_BYTES:
+            self._flush()
+
+    def finish(self) -> str:
+        """Write the end of the archive; return the SHA-256 (hex) of the whole."""
+        self._put(END_OF_ARCHIVE)
+        self._flush()
+        return self._sha.hexdigest()
+
+    def _put(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._pending_bytes += len(part)
+        self.size_bytes += len(part)
+
+    def _flush(self) -> None:
+        piece = b"".join(self._parts)
+        self._sha.update(piece)
+        self._file.write(piece)
+        self._parts.clear()
+        self._pending_bytes = 0

@@ -1,0 +1,374 @@
+"""Loose images and captions -> shards, as img2dataset lays them out.
+
+    00000.tar           KEY.jpg KEY.txt KEY.json of every row that could be packed
+    00000.parquet       every row, with the reason of those that could not
+    00000_stats.json    counts, written last: it makes the shard complete
+    curator_pack.json   written when all shards are there
+
+KEY is the number of the shard (5 digits) and of the row in it (4 digits). Images and captions are
+copied byte for byte, never re-encoded or cleaned: `index` judges them with its own options. Only
+the header of an image is looked at here, so an image that is damaged further down gets in.
+
+The same source and options give the same bytes. A second run goes on behind the last finished
+shard, after checking that the rows before it are still the ones that were packed. Memory is that
+of one image and of the rows of one shard.
+
+Layout: img2dataset 1.47 (writer.py, logger.py); its `duration` and times are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curator import fsops, images, outputs, sources, tables
+from curator.errors import DamageError, Unusable, UsageError
+from curator.sources import FORMATS, Item, SourceOptions, plain
+from curator.tarfiles import BLOCK, DEFAULT_MAX_MEMBER_BYTES, END_OF_ARCHIVE
+
+MANIFEST = "curator_pack.json"
+SUCCESS = "success"
+NOT_FOUND = "failed_to_download"
+NOT_AN_IMAGE = "failed_to_resize"
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("path", pa.string()),
+        ("caption", pa.string()),
+        ("captions", pa.list_(pa.string())),
+        ("status", pa.string()),  # success | failed_to_download | failed_to_resize
+        ("error_message", pa.string()),  # "<reason>: <detail>"
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("original_width", pa.int32()),
+        ("original_height", pa.int32()),
+        ("sha256", pa.string()),
+        ("metadata", pa.string()),  # the other columns of the source, as JSON
+    ]
+)
+
+# Only what no reader of shards could open is refused; size and shape are judged by `index`. The
+# number of pixels is limited because opening a WebP allocates its canvas.
+_LIMITS = images.Limits(min_side_px=1, max_aspect=float("inf"))
+_EXT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+_MIN_DIGITS = 4
+_END_BYTES = len(END_OF_ARCHIVE)
+_REPORT_EVERY = 100
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackOptions:
+    """`format` is a name of `sources.FORMATS`; None takes what the source looks like.
+
+    A shard is closed after `samples_per_shard` rows, or before it outgrows `max_shard_bytes`.
+    """
+
+    format: str | None = None
+    source: SourceOptions = field(default_factory=SourceOptions)
+    samples_per_shard: int = 10_000
+    max_shard_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            FORMATS.get(self.format)  # raises, with the nearest name
+        if self.samples_per_shard < 1:
+            raise UsageError(
+                f"samples_per_shard must be at least 1, not {self.samples_per_shard}",
+                reason="option.value",
+            )
+        if self.max_shard_bytes is not None and self.max_shard_bytes < 1:
+            raise UsageError(
+                f"max_shard_bytes must be at least 1, not {self.max_shard_bytes}",
+                reason="option.value",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackReport:
+    """Counts in rows or shards, of the whole output; `num_new_shards` were made by this run.
+
+    `failures` counts the rows that were not packed by reason; rows = packed + failures.
+    """
+
+    format: str
+    num_shards: int
+    num_new_shards: int
+    num_rows: int
+    num_packed: int
+    num_without_caption: int
+    failures: dict[str, int]
+
+    def to_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def pack(
+    source: Path,
+    out: Path,
+    *,
+    options: PackOptions = PackOptions(),
+    on_progress: Advance | None = None,
+) -> PackReport:
+    """Pack `source` into shards below `out`.
+
+    `on_progress` gets the number of rows just finished, about every hundred; when it raises, the
+    shards that are finished stay.
+
+    Raises:
+        UsageError: no such source, unknown format or column, or `out` holds something else.
+        DamageError: rows that were packed before are not the same any more (source.changed), or a
+            table cannot be read.
+        ConflictError: another process is packing into `out`.
+    """
+    kind = options.format or sources.detect(source)
+    _keep_apart(source, out)
+    reader: sources.Reader = FORMATS.get(kind)
+    recipe = {
+        "verb": "pack",
+        "format": kind,
+        "samples_per_shard": options.samples_per_shard,
+        "max_shard_bytes": options.max_shard_bytes,
+        "image_column": options.source.image_column,
+        "caption_column": options.source.caption_column,
+    }
+    feed = _Feed(reader(source, options.source), on_progress or (lambda _: None))
+    if feed.peek() is None:
+        raise UsageError("the source has no rows", where=source, reason="input.none_found")
+    with outputs.filling(out, manifest=MANIFEST, recipe=recipe):
+        packer = _Packer(out, feed, options)
+        stats = list(packer.run())
+        feed.report()
+        report = _report(kind, stats, packer.num_new)
+        counts = {k: v for k, v in report.to_json().items() if k != "num_new_shards"}
+        outputs.write_manifest(out / MANIFEST, recipe, counts)
+    return report
+
+
+def _keep_apart(source: Path, out: Path) -> None:
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(
+            "the output folder lies inside the source",
+            where=out,
+            did="nothing was written",
+            hint="give a folder beside it",
+            reason="output.inside_source",
+        )
+
+
+def _report(kind: str, stats: list[dict[str, Any]], num_new: int) -> PackReport:
+    failures: Counter[str] = Counter()
+    for one in stats:
+        failures.update({k: v for k, v in one["status_dict"].items() if k != SUCCESS})
+    return PackReport(
+        format=kind,
+        num_shards=len(stats),
+        num_new_shards=num_new,
+        num_rows=sum(one["count"] for one in stats),
+        num_packed=sum(one["successes"] for one in stats),
+        num_without_caption=sum(one["without_caption"] for one in stats),
+        failures=dict(sorted(failures.items())),
+    )
+
+
+class _Feed:
+    """The items of a source, with one step back and a running digest."""
+
+    def __init__(self, items: Iterator[Item], on_progress: Advance) -> None:
+        self._items = items
+        self._held: list[Item] = []
+        self._on_progress = on_progress
+        self._unreported = 0
+
+    def peek(self) -> Item | None:
+        """The next item, without taking it."""
+        if not self._held:
+            self._held.extend(item for item in (next(self._items, None),) if item is not None)
+        return self._held[0] if self._held else None
+
+    def take(self, sha: hashlib._Hash) -> Item | None:
+        """The next item; it counts as done and goes into the digest."""
+        item = self.peek()
+        if item is None:
+            return None
+        self._held.clear()
+        sha.update(item.digest())
+        self._unreported += 1
+        if self._unreported >= _REPORT_EVERY:
+            self.report()
+        return item
+
+    def report(self) -> None:
+        """Tell about the items taken since the last time."""
+        number, self._unreported = self._unreported, 0
+        self._on_progress(number)
+
+
+@dataclass(slots=True)
+class _Shard:
+    """A shard in the making."""
+
+    number: int
+    sha: hashlib._Hash = field(default_factory=hashlib.sha256)
+    rows: list[dict[str, object]] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    without_caption: int = 0
+
+
+class _Packer:
+    """Makes the shards that are not there yet, one after the other."""
+
+    def __init__(self, out: Path, feed: _Feed, options: PackOptions) -> None:
+        self.out = out
+        self.feed = feed
+        self.options = options
+        self.digits = max(_MIN_DIGITS, len(str(options.samples_per_shard - 1)))
+        self.num_new = 0
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """The stats of every shard, in order."""
+        number = 0
+        while self._is_finished(number) or self.feed.peek() is not None:
+            if self._is_finished(number):
+                yield self._skip(number)
+            else:
+                self.num_new += 1
+                yield self._make(number)
+            number += 1
+
+    def _is_finished(self, number: int) -> bool:
+        tar = self.out / f"{number:05d}.tar"
+        return tar.exists() and (self.out / f"{number:05d}_stats.json").exists()
+
+    def _skip(self, number: int) -> dict[str, Any]:
+        stats = outputs.read_json(self.out / f"{number:05d}_stats.json")
+        sha = hashlib.sha256()
+        for _ in range(int(stats.get("count", 0))):
+            if self.feed.take(sha) is None:
+                break
+        at_end = self.feed.peek() is None
+        if stats.get("source") != {"digest": sha.hexdigest(), "is_end": at_end}:
+            raise DamageError(
+                "the source is not the one that this shard was made from",
+                where=self.out / f"{number:05d}.tar",
+                did="the shards that are finished are kept",
+                hint="restore the source to go on, or pack it into another folder",
+                reason="source.changed",
+            )
+        return stats
+
+    def _make(self, number: int) -> dict[str, Any]:
+        base = self.out / f"{number:05d}"
+        shard = _Shard(number)
+        with fsops.atomic_file(base.with_suffix(".tar")) as file:
+            sink = outputs.TarSink(file)
+            self._fill(shard, sink)
+            sink.finish()
+        tables.write(base.with_suffix(".parquet"), pa.Table.from_pylist(shard.rows, ROW_SCHEMA))
+        stats = {
+            "count": len(shard.rows),
+            "successes": shard.statuses[SUCCESS],
+            NOT_FOUND: shard.statuses[NOT_FOUND],
+            NOT_AN_IMAGE: shard.statuses[NOT_AN_IMAGE],
+            "status_dict": {SUCCESS: shard.statuses[SUCCESS], **shard.reasons},
+            "without_caption": shard.without_caption,
+            "source": {"digest": shard.sha.hexdigest(), "is_end": self.feed.peek() is None},
+        }
+        outputs.write_json(self.out / f"{base.name}_stats.json", stats)
+        return stats
+
+    def _fill(self, shard: _Shard, sink: outputs.TarSink) -> None:
+        limit = self.options.max_shard_bytes
+        while len(shard.rows) < self.options.samples_per_shard:
+            item = self.feed.peek()
+            if item is None:
+                return
+            key = f"{shard.number:05d}{len(shard.rows):0{self.digits}d}"
+            row, members = _prepare(key, item)
+            size = _END_BYTES + sink.size_bytes + sum(map(_archived_bytes, members.values()))
+            if limit is not None and shard.statuses[SUCCESS] and size > limit:
+                return
+            self.feed.take(shard.sha)
+            for ext, data in members.items():
+                sink.add(f"{key}.{ext}", data)
+            shard.rows.append(row)
+            shard.statuses[str(row["status"])] += 1
+            if not members:
+                shard.reasons[str(row["error_message"]).partition(":")[0]] += 1
+            shard.without_caption += bool(members) and not item.captions
+
+
+def _archived_bytes(data: bytes) -> int:
+    """What a member with a short name takes in a tar: its header and its data in whole blocks."""
+    return BLOCK + -(-len(data) // BLOCK) * BLOCK
+
+
+def _prepare(key: str, item: Item) -> tuple[dict[str, object], dict[str, bytes]]:
+    """The row of an item, and its members by extension: none if it cannot be packed."""
+    captions = [text.decode("utf-8", "replace") for text in item.captions]
+    row: dict[str, object] = dict.fromkeys(ROW_SCHEMA.names)
+    row.update(key=key, path=item.origin, caption=captions[0] if captions else None)
+    row["captions"] = captions
+    meta = plain(item.meta)
+    assert isinstance(meta, dict)
+    if meta:
+        row["metadata"] = json.dumps(meta)
+    status = NOT_FOUND
+    try:
+        data = _image_bytes(item)
+        status = NOT_AN_IMAGE
+        info = images.probe(data, limits=_LIMITS)
+    except Unusable as problem:
+        row.update(status=status, error_message=f"{problem.reason}: {problem.detail}")
+        return row, {}
+    row.update(
+        status=SUCCESS,
+        width=info.width,
+        height=info.height,
+        original_width=info.width,
+        original_height=info.height,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+    members = {_EXT[info.format]: data}
+    if item.captions:
+        members["txt"] = item.captions[0]
+    members["json"] = _json_member(row, captions, meta)
+    return row, members
+
+
+def _image_bytes(item: Item) -> bytes:
+    if item.problem is not None:
+        raise item.problem
+    data = item.image
+    if isinstance(data, Path):
+        try:
+            if data.stat().st_size > DEFAULT_MAX_MEMBER_BYTES:
+                raise Unusable("tar.size_limit", f"above {DEFAULT_MAX_MEMBER_BYTES} bytes")
+            data = data.read_bytes()
+        except OSError as error:
+            raise Unusable("image.missing", str(error.strerror)) from error
+    assert data is not None, "an item without a problem has an image"
+    if len(data) > DEFAULT_MAX_MEMBER_BYTES:
+        raise Unusable("tar.size_limit", f"above {DEFAULT_MAX_MEMBER_BYTES} bytes")
+    return data
+
+
+def _json_member(row: dict[str, object], captions: list[str], meta: dict[str, object]) -> bytes:
+    """The fields of img2dataset, then those of the source; one of the same name gets a prefix."""
+    fields = {name: row[name] for name in ROW_SCHEMA.names if name not in ("captions", "metadata")}
+    if len(captions) > 1:
+        fields["captions"] = captions
+    for name, value in meta.items():
+        fields[f"source_{name}" if name in fields else name] = value
+    return json.dumps(fields).encode()

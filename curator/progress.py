@@ -1,0 +1,54 @@
+"""Progress on stderr: a bar with rate and time left on a terminal, nothing elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+Advance = Callable[[int], None]
+"""Call it with the number of items just finished."""
+
+
+class _Rate(ProgressColumn):
+    """Items a second, over the last moments."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed or 0:.1f}/s")  # noqa: PLR2004 - below ten a decimal tells something
+
+
+@contextmanager
+def bar(what: str, total: int | None, unit: str) -> Iterator[Advance]:
+    """A bar for `total` items (None: nobody knows). Silent when stderr is no terminal."""
+    console = Console(file=sys.stderr)
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        _Rate(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    with progress:
+        task = progress.add_task(what, total=total)
+        yield lambda number: progress.advance(task, number)
+
+
+def say(line: str) -> None:
+    """One line for people, on stderr: results go to stdout, everything else here."""
+    sys.stderr.write(line + "\n")

@@ -1,0 +1,88 @@
+"""A run: one command that wrote, with what it was asked, how far it came and how it ended.
+
+runs/<run>/run.json is rewritten as the run goes on, log.jsonl grows by a line an event. Neither
+decides anything: facts and versions do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curator import fsops, versions
+from curator.errors import CuratorError, StoppedError
+from curator.store import Store
+
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+_WRITE_EVERY_SEC = 2.0
+
+
+def mask_secrets(text: str) -> str:
+    """Hide user:password in URLs; keys never get here, they come from the environment only."""
+    return _USER_INFO.sub("***@", text)
+
+
+@dataclass(slots=True)
+class Run:
+    """An open run; see `open_run`."""
+
+    folder: Path
+    state: dict[str, Any] = field(default_factory=dict)
+    _written: float = 0.0
+
+    def event(self, name: str, **values: object) -> None:
+        """Add a line to log.jsonl. Not fsynced: a lost line is no lost work."""
+        line = json.dumps({"time": versions.now(), "event": name, **values}, default=str)
+        fsops.append_line(self.folder / "log.jsonl", mask_secrets(line))
+
+    def progress(self, stage: str, done: int, total: int, *, force: bool = False) -> None:
+        """Say how far a stage has come; written every two seconds."""
+        self.state.setdefault("stages", {})[stage] = {"done": done, "total": total}
+        now = versions.now()
+        if force or now - self._written >= _WRITE_EVERY_SEC:
+            self._written = now
+            self.write()
+
+    def write(self) -> None:
+        """Write run.json."""
+        text = json.dumps(self.state, indent=1, sort_keys=True, default=str)
+        fsops.write_atomic(self.folder / "run.json", mask_secrets(text).encode())
+
+
+@contextmanager
+def open_run(store: Store, verb: str, options: Mapping[str, object]) -> Iterator[Run]:
+    """Record one command: running, then done, stopped or failed."""
+    started = versions.now()
+    stamp = versions.iso(started).replace(":", "").replace("-", "")
+    run = Run(store.root / "runs" / f"{stamp}-{verb}-{secrets.token_hex(3)}")
+    run.state = {
+        "verb": verb,
+        "options": dict(options),
+        "status": "running",
+        "started": started,
+        "pid": os.getpid(),
+        "tool_version": versions.tool_version(),
+    }
+    run.write()
+    try:
+        yield run
+    except BaseException as error:
+        stopped = isinstance(error, StoppedError | KeyboardInterrupt)
+        run.state["status"] = "stopped" if stopped else "failed"
+        run.state["error"] = str(error)
+        if not isinstance(error, CuratorError):
+            run.event("error", traceback=traceback.format_exc())
+        raise
+    else:
+        run.state["status"] = "done"
+    finally:
+        run.state["ended"] = versions.now()
+        run.write()

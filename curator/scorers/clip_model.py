@@ -1,0 +1,177 @@
+"""An open_clip model from a local folder or the hub: loaded, checked, with its true token counts.
+
+Differs from `open_clip.create_model_and_transforms` in what it refuses: a folder without weights
+(open_clip warns and goes on with random ones), pickled weights (open_clip falls back to them when
+the safetensors cannot be fetched), and texts over the context (open_clip cuts them).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from PIL import Image
+from safetensors import SafetensorError
+
+from curator import models
+from curator.errors import EngineError, NotFoundError, UsageError, nearest
+from curator.text import strip_special_tokens
+
+_PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+_MAX_CACHED_WORDS = 500_000
+_SPECIAL_WORDS = ("<start_of_text>", "<end_of_text>")
+
+
+def repository(name: str, tag: str) -> str:
+    """The hub repository behind an open_clip model name and pretrained tag.
+
+    Raises:
+        NotFoundError: open_clip knows no such name or tag; names the nearest.
+        UsageError: the weights of this tag lie elsewhere or are a pickle.
+    """
+    config = get_pretrained_cfg(name, tag)
+    if not config:
+        tags = list_pretrained_tags_by_model(name)
+        raise NotFoundError(
+            f"open_clip has no weights {tag!r} for {name!r}" if tags else f"no model {name!r}",
+            hint=nearest(tag, tags) if tags else nearest(name, open_clip.list_models()),
+            reason="model.not_found",
+        )
+    location = str(config.get("hf_hub", ""))
+    if not location.endswith("/"):
+        raise UsageError(
+            f"the weights of {name}:{tag} are a pickle ({location or config['url']})",
+            did="nothing was loaded",
+            hint="docs/models.md says how to convert them into a folder",
+            reason="model.pickle",
+        )
+    return location.rstrip("/")
+
+
+class ClipTokens:
+    """The tokenizer of a CLIP model, with true counts.
+
+    Special tokens inside a text ("<end_of_text>") would end it for the model; they are taken out
+    before encoding and counting.
+    """
+
+    def __init__(self, tokenizer: SimpleTokenizer | HFTokenizer) -> None:
+        self._tokenizer = tokenizer
+        # A text is counted when it is planned and encoded soon after.
+        self._ids = functools.lru_cache(maxsize=4096)(self._encode_one)
+        self.limit = int(tokenizer.context_length)
+        self.num_special = self.count("")
+
+    def count(self, text: str) -> int:
+        """Number of tokens of `text` with the start and end tokens it will carry, uncut."""
+        return len(self._ids(text))
+
+    def encode(self, texts: Sequence[str]) -> torch.Tensor:
+        """Token ids of texts that fit, `[num_texts, limit]` int64."""
+        if isinstance(self._tokenizer, HFTokenizer):
+            plain = [strip_special_tokens(text)[0] for text in texts]
+            ids: torch.Tensor = self._tokenizer(plain)
+            return ids
+        ids = torch.zeros(len(texts), self.limit, dtype=torch.long)
+        for row, text in zip(ids, texts, strict=True):
+            words = self._ids(text)
+            row[: len(words)] = torch.tensor(words)
+        return ids
+
+    def _encode_one(self, text: str) -> list[int]:
+        """Token ids of one text: what the model gets, uncut and not padded."""
+        text = strip_special_tokens(text)[0]
+        tokenizer = self._tokenizer
+        if isinstance(tokenizer, HFTokenizer):
+            clips = tokenizer.tokenizer_mode == "clips"  # a mode that adds three tokens by itself
+            words: list[int] = tokenizer.tokenizer(
+                tokenizer.clean_fn(text), add_special_tokens=not clips, verbose=False
+            ).input_ids
+            return [0, *words, 0, 0] if clips else words
+        if len(tokenizer.cache) > _MAX_CACHED_WORDS:  # it keeps every word it has ever seen
+            tokenizer.cache = {key: key for key in _SPECIAL_WORDS}
+        return [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipModel:
+    """A loaded model in eval mode.
+
+    `preprocess` maps an RGB image to `[3, height, width]` float32 as the model was trained on;
+    `dtype` is what its towers take in.
+    """
+
+    net: Any
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    tokens: ClipTokens
+    device: torch.device
+    dtype: torch.dtype
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Unit features `[num_images, width]`, float32, of `[num_images, 3, height, width]`."""
+        images = images.to(self.device, self.dtype, non_blocking=True)
+        return _unit(self.net.encode_image(images))
+
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit features `[num_texts, width]`, float32."""
+        return _unit(self.net.encode_text(self.tokens.encode(texts).to(self.device)))
+
+
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(features.float(), dim=-1)
+
+
+_PRECISION = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+def load_clip(
+    model: str, *, device: torch.device, dtype: torch.dtype, revision: str | None = None
+) -> ClipModel:
+    """Load `model` (any form that `curator.models` knows) for inference.
+
+    Raises:
+        UsageError, NotFoundError: the name, the folder or its weights are not usable.
+        EngineError: the hub cannot be reached, or the files do not make a model.
+    """
+    folder = models.locate(model, revision=revision, files=models.SCORER_FILES)
+    _check_weights(folder)
+    source = f"local-dir:{folder}"
+    try:
+        net, _, preprocess = open_clip.create_model_and_transforms(
+            source, precision=_PRECISION[dtype], device=device
+        )
+        tokenizer = open_clip.get_tokenizer(source)
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+        raise EngineError(
+            f"cannot load the model ({type(error).__name__}: {error})",
+            where=folder,
+            reason="model.load",
+        ) from error
+    return ClipModel(net.eval(), preprocess, ClipTokens(tokenizer), device, dtype)
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse a folder in which open_clip would choose a pickle, or choose by chance."""
+    found = [path.name for path in models.weights(folder)]
+    if not (folder / "open_clip_config.json").is_file():
+        raise UsageError(
+            "no open_clip_config.json",
+            where=folder,
+            hint="a scorer is an open_clip model folder: that file and open_clip_model.safetensors",
+            reason="model.config",
+        )
+    pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth")]
+    if not set(_PREFERRED) & set(found) and (pickles or len(found) > 1):
+        raise UsageError(
+            f"cannot tell which weights are meant: {', '.join(sorted(found + pickles))}",
+            where=folder,
+            hint=f"name the right ones {_PREFERRED[0]}",
+            reason="model.weights",
+        )

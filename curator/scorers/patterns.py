@@ -1,0 +1,141 @@
+"""The phrases behind the flags of `curator.scorers.text`; English, any apostrophe, any case.
+
+A phrase is here because models or web pages write it and people who describe a picture do not.
+None backtracks more than a fixed number of characters.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+def _phrases(*alternatives: str, before: str = "") -> re.Pattern[str]:
+    """Compile; `~` in a phrase is an apostrophe: typewriter, typographic, or spaced ("do n~t")."""
+    pattern = before + "(?:" + "|".join(alternatives) + ")"
+    return re.compile(pattern.replace("~", " ?['\u2019\u02bc]"), re.IGNORECASE)
+
+
+# What may stand before the first word: quotes, Markdown, brackets, list marks.
+_OPENING = r"[\s\"'\u201c\u2018*_#>(\-]*"
+_PICTURE = r"(?:image|picture|photo|photograph|pic|scene|snapshot|illustration|painting)"
+_SHOWS = (
+    r"(?:shows?|showing|features?|featuring|depicts?|depicting|captures?|capturing|displays?"
+    r"|contains?|presents?|portrays?|illustrates?|is (?:of|an?|showing|depicting)"
+    r"|(?:we|you) (?:can )?see|there (?:is|are))"
+)
+
+BOILERPLATE = _phrases(
+    rf"(?:(?:in )?(?:this|the)|an?)(?: \w+)? {_PICTURE},? (?:\w+ly )?{_SHOWS}\b",
+    rf"(?:in|from) (?:this|the)(?: \w+)? {_PICTURE}\b",
+    rf"(?:this|it) (?:is|shows|depicts) (?:an?|the) (?:\w+ )?{_PICTURE} (?:of|that|showing)\b",
+    r"(?:sure|certainly|of course|okay|absolutely)[,!.:]",
+    r"here(?: is|~s| are) (?:an?|the|your|some)(?: [\w-]+){0,3} "
+    r"(?:caption|description|summary|alt text)",
+    r"(?:caption|description|answer|alt[- ]text|image description)\s*:",
+    before=_OPENING,
+)
+
+_CANNOT = r"(?:can ?not|can~t|could not|couldn~t|won~t|will not|am (?:unable|not able) to)"
+_SERVE = (
+    r"(?:assist|help|provide|describe|identify|generate|create|write|view|access|determine|comply"
+    r"|fulfill?|process|analy[sz]e|answer|caption|recogni[sz]e|discuss|engage|continue|produce"
+    r"|offer|interpret|tell|give|do that|make"
+    r"|see (?:(?:the|any|an|this) )?(?:image|picture|photo)s?)"
+)
+_MODEL = r"(?:ai|artificial intelligence|(?:large )?language model|text-based|virtual assistant)"
+_MISSING = r"(?:image|picture|photo|caption|description)"
+_GIVEN = r"(?:provided|attached|uploaded|included|available|loaded|displayed|found|visible|opened)"
+# Matched at the opening of each sentence: the same words further in are what a sign says, or what
+# a person in the picture could not do.
+REFUSAL = _phrases(
+    r"i(?: am|~m) (?:\w+ )?(?:sorry|afraid i|unable to|here to help|designed to)\b",
+    r"i(?: am|~m) (?:\w+ )?not (?:able|allowed|permitted|going|sure what|comfortable|capable)\b",
+    rf"(?:i|we) (?:\w+ )?{_CANNOT} (?:\w+ly )?{_SERVE}\b",
+    r"sorry,? (?:but |, )?(?:i|we|this|that)\b",
+    r"i (?:apologi[sz]e|refuse to|must decline|have to decline|have no (?:way|ability|access))\b",
+    rf"i (?:would )?need (?:to see )?(?:the|an) {_PICTURE}",
+    r"i (?:currently )?do(?: not|n~t) (?:(?:have|possess) (?:the |an? |any )?"
+    r"(?:ability|capability|access|image|information)|feel comfortable|support|see (?:an|any) )",
+    rf"(?:as|i(?: am|~m) (?:\w+, |just |only )?) ?an? (?:\w+ )?{_MODEL}\b",
+    r"it(?: is|~s) (?:not possible|impossible) (?:for me )?to\b",
+    # There was nothing to see.
+    rf"(?:there(?: is|~s) )?no {_MISSING} (?:(?:was|has been|is) )?{_GIVEN}",
+    rf"(?:(?:the|this|your) (?:requested )?)?{_MISSING} "
+    rf"(?:(?:is|was|has|could|can) ?)?(?:not|n~t) (?:be |been )?{_GIVEN}",
+    rf"it (?:seems|appears|looks)(?: like)?(?: that)? (?:there is )?no {_MISSING}\b",
+    r"it (?:seems|appears|looks)(?: like)?(?: that)? you (?:have|did)(?: not|n~t)\b",
+    r"(?:(?:could|can|would) you )?please (?:provide|upload|attach|share|send)\b",
+    r"(?:this|the|your) (?:content|request|image|prompt) (?:may )?(?:violates?|goes against)\b",
+    before=_OPENING
+    + r"(?:(?:but|however|unfortunately|regrettably|(?:my )?apologies|sorry|hi|hello"
+    rf"|i~m here to help|i~d be happy to help|without (?:the|an) {_PICTURE})[,.!]? (?:but )?)*",
+)
+
+SPEAKER = _phrases(r"(?:user|human|assistant|system|ai|bot|question|prompt)\s*:", before=r"\s*")
+
+SPAM = _phrases(
+    r"\b(?:free|fast|worldwide|express) (?:shipping|delivery)\b",
+    r"\bclick (?:here|the link|to (?:enlarge|view|zoom|see|buy))",
+    r"\b(?:buy|shop|order|book|call|subscribe|sign up|register) (?:now|online|today)\b",
+    r"\badd to (?:cart|bag|basket|wish ?list)\b",
+    r"\b(?:best|lowest|low|cheap|wholesale|factory|retail|sale|special) (?:prices?|deals?)\b",
+    r"\b(?:discounts?|coupons?|promo(?:tion)? codes?|clearance|wholesale|dropship\w*|cashback)\b",
+    r"\b\d{1,3} ?% (?:off|discount|cotton|polyester)",
+    r"\b(?:money back|in stock|out of stock|pre-?order|limited time|special offer|hot sale)\b",
+    r"\b(?:new arrivals?|best ?sellers?|top quality|high quality|brand new|all rights reserved)\b",
+    r"\b(?:free|hd|full) (?:download|wallpapers?|printables?|vectors?|clip ?art)\b",
+    r"\bdownload (?:now|free|hd|royalty)",
+    r"\broyalty[- ]free\b|\bstock (?:photos?|images?|photography|vectors?|illustrations?)\b",
+    r"\b(?:shutterstock|istock(?:photo)?|getty images|dreamstime|alamy|depositphotos|123rf)\b",
+    r"\b(?:pinterest|ebay|etsy|aliexpress|alibaba)\b",
+    r"\b(?:visit|follow|contact|check out|message|dm) (?:us|our|me|my)\b",
+    r"\b(?:link in (?:the )?bio|like and share|read more|learn more|terms apply)\b",
+    r"\u00a9|\(c\) ?\d{4}\b",
+    r"\b(?:sku|asin|isbn|upc|mpn|ean|(?:item|model|product) (?:no|number|code))\b[.:# ]*\w*\d",
+    r"[$\u20ac\u00a3\u00a5\u20b9] ?\d|\b\d+(?:[.,]\d\d)? ?(?:usd|eur|gbp|euros?|dollars)\b",
+    r"\bprice ?:|\bper (?:piece|unit|dozen)\b",
+    # Telephone numbers: with a plus, grouped as in North America, or behind a word that says so.
+    r"(?<![\w.])\+\d[\d ().-]{8,16}\d(?!\w)",
+    r"(?<![\w.])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\w)",
+    r"\b(?:tel|phone|call|whatsapp|fax)(?: us)?[.:]? ?(?:at )?\+?[\d(][\d ().-]{6,}",
+)
+
+_TOP_LEVEL = (
+    r"(?:com|net|org|info|biz|shop|store|online|edu|gov|io|de|fr|ru|cn|jp|it|nl|es|co\.[a-z]{2})"
+)
+URL = _phrases(
+    r"\bhttps?://|\bwww\.\w",
+    rf"(?<![\w@.-])[a-z0-9-]{{2,63}}\.{_TOP_LEVEL}(?![\w-])",
+    r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[a-z]{2,}",
+)
+
+_EXTENSION = (
+    r"\.(?:jpe?g|jpe|png|gif|webp|bmp|tiff?|heic|heif|avif|svg|psd|eps|mp4|mov|pdf|cr2|nef)"
+)
+_CAMERA = (
+    r"(?:img|image|imag|_?dsc[nf]?|dcim|pict?|pxl|mvimg|gopr|p|wp|cimg|sam|hpim|screen ?shot"
+    r"|capture|scan|photo|picture|untitled|unnamed|default|file|page|slide|figure|fb_img"
+    r"|whatsapp image|snapchat|download|attachment|wallpaper|banner|logo|thumb(?:nail)?)"
+)
+# Besides an extension anywhere, only a caption that is nothing but a name.
+FILE_NAME = _phrases(
+    rf"[\w)\]-]{_EXTENSION}\b",
+    # IMG_1234, DSC00012, Screenshot 2021-03-04 at 10.20.30, image-3-1024x768-scaled
+    rf"^{_CAMERA}[-_ ]*\(?\d[\d.:x]*[a-z]?"
+    r"(?:[-_ ()]+(?:\d[\d.:x]*[a-z]?|[a-z]{1,2}|copy|edit(?:ed)?|scaled|large|small))*[\s)]*$",
+    r"^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$",
+    r"^(?=\S*\d)[0-9a-f]{16,64}$",
+    # One word glued together with a figure in it: product_main_0042_large
+    r"^(?=\S*\d)[a-z0-9]+(?:[_-][a-z0-9]+){2,}$",
+    r"^(?=[_ -]*\d)[\d_ -]+(?:x\d+)?$",
+)
+
+HTML = _phrases(
+    r"</?(?:a|abbr|b|big|blockquote|body|br|center|code|div|em|embed|font|form|h[1-6]|head|hr"
+    r"|html|i|iframe|img|input|li|link|meta|object|ol|p|pre|s|script|small|span|strong|style|sub"
+    r"|sup|svg|table|tbody|td|th|tr|u|ul|video)(?:\s[^<>]{0,500})?/?>",
+    r"&(?:amp|lt|gt|quot|apos|nbsp|copy|reg|[mn]dash|[lr]squo|[lr]dquo|hellip|#x?\w{2,6});",
+    r"!\[[^\]]{0,200}\]\([^)]{0,500}\)",
+)
+# What a sign or a label in the picture says is content, not spam.
+QUOTED = re.compile(r"\"[^\"]{1,200}\"|\u201c[^\u201d]{1,200}\u201d")

@@ -1,0 +1,177 @@
+"""The health of a caption as a text: what is wrong with it whatever the image shows.
+
+Rules over the text alone, so that a million captions cost minutes and no model. Each flag is
+meant to be true when set; what it misses, the alignment score may see. Words are English except
+for scripts, loops, addresses and tokens, which know no language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+from curator.sample import Score
+from curator.scorers import patterns
+from curator.scorers.language import is_wrong_language
+from curator.text import split_sentences, strip_special_tokens
+
+FLAGS: dict[str, str] = {
+    "empty": "nothing to read",
+    "no_letters": "only figures and punctuation",
+    "too_short": "fewer than three words",
+    "repetition": "the same words or characters over and over",
+    "boilerplate": 'talk about "this image" before its content',
+    "refusal": "a model says that it cannot or will not, or that it is a model",
+    "echo": "the prompt, or a speaker's name, comes back",
+    "language": "surely not in the expected language",
+    "spam": "selling, prices, telephone numbers, lists of search words",
+    "url": "a web or mail address",
+    "file_name": "the name of a file, a camera's number, a hash",
+    "special_token": "a tokenizer's command",
+    "html": "markup",
+}
+# The caption is no description. The others are matters of taste.
+REJECTING = frozenset(FLAGS) - {"too_short", "boilerplate"}
+
+_MIN_WORDS = 3
+_LOOP_WORDS = 8
+_MAX_REPEATED_SHARE = 0.5
+_MIN_DISTINCT_2 = 0.4
+_MAX_SAME_WORD = 5
+_MAX_SAME_CHARACTER = 10
+_ECHO_WORDS = 8
+_MIN_ECHO_WORDS = 5
+_NGRAM = 4
+
+# A Chinese or Japanese character counts as a word; their texts have no spaces.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+(?:['’-]\w+)*")  # noqa: RUF001 - both apostrophes
+_LETTER = re.compile(r"[^\W\d_]")
+_SAME_CHARACTER = re.compile(rf"(\S)\1{{{_MAX_SAME_CHARACTER - 1}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class TextReport:
+    """`flags` are keys of `FLAGS`, in their order.
+
+    `measures`: `num_chars`; `num_words`; `distinct_2`, the share of word pairs that are distinct
+    (1 without repetition); `repeated_share`, the share of runs of four words that have been seen
+    before in the text (0 without repetition).
+    """
+
+    flags: tuple[str, ...]
+    measures: Mapping[str, float]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no rejecting flag is set."""
+        return not REJECTING.intersection(self.flags)
+
+
+def check_text(text: str, *, prompt: str = "", language: str = "en") -> TextReport:
+    """Look at one caption, cleaned or not; `prompt` is what a model was asked for it, if any.
+
+    Raises:
+        UsageError: `language` is no ISO 639-1 code of a known language.
+    """
+    words = _words(text)
+    measures = _measures(text, words)
+    if not text.strip():
+        return TextReport(("empty",), measures)
+    sentences = [text[start:end] for start, end in split_sentences(text)]
+    own = patterns.QUOTED.sub(" ", text).strip() or text.strip()
+    found = {
+        "no_letters": not _LETTER.search(text),
+        "too_short": len(words) < _MIN_WORDS,
+        "repetition": _is_repetition(text, words, measures),
+        "boilerplate": patterns.BOILERPLATE.match(text) is not None,
+        "refusal": any(patterns.REFUSAL.match(sentence) for sentence in sentences),
+        "echo": patterns.SPEAKER.match(text) is not None or _is_echo(words, sentences, prompt),
+        "language": is_wrong_language(text, language),
+        "spam": patterns.SPAM.search(own) is not None or _is_keyword_list(own),
+        "url": patterns.URL.search(own) is not None,
+        "file_name": patterns.FILE_NAME.search(own) is not None,
+        "special_token": strip_special_tokens(text)[1],
+        "html": patterns.HTML.search(text) is not None,
+    }
+    return TextReport(tuple(flag for flag, is_set in found.items() if is_set), measures)
+
+
+class TextScorer:
+    """The scorer `text`: 1.0 for a caption without a rejecting flag, else 0.0.
+
+    It never looks at the image. `flags` and `measures` of each score are those of `check_text`;
+    `num_tokens` is the number of words. `language` is the expected one, an ISO 639-1 code.
+    """
+
+    def __init__(self, *, language: str = "en") -> None:
+        is_wrong_language("", language)  # an unknown code fails here rather than in a worker
+        self._language = language
+
+    def score(self, pairs: Sequence[tuple[bytes, str]]) -> list[Score]:
+        """Score every pair, in the same order. Nothing fails: an empty text is flagged."""
+        reports = {
+            text: check_text(text, language=self._language)
+            for text in dict.fromkeys(text for _, text in pairs)
+        }
+        return [
+            Score(
+                float(report.healthy),
+                num_tokens=int(report.measures["num_words"]),
+                flags=report.flags,
+                measures=report.measures,
+            )
+            for report in (reports[text] for _, text in pairs)
+        ]
+
+
+def _measures(text: str, words: list[str]) -> dict[str, float]:
+    pairs = list(pairwise(words))
+    runs = list(zip(*(words[start:] for start in range(_NGRAM)), strict=False))
+    return {
+        "num_chars": float(len(text)),
+        "num_words": float(len(words)),
+        "distinct_2": len(set(pairs)) / len(pairs) if pairs else 1.0,
+        "repeated_share": 1.0 - len(set(runs)) / len(runs) if runs else 0.0,
+    }
+
+
+def _is_repetition(text: str, words: list[str], measures: Mapping[str, float]) -> bool:
+    if _SAME_CHARACTER.search(text):
+        return True
+    if max((len(list(run)) for _, run in groupby(words)), default=0) >= _MAX_SAME_WORD:
+        return True
+    return len(words) >= _LOOP_WORDS and (
+        measures["repeated_share"] > _MAX_REPEATED_SHARE or measures["distinct_2"] < _MIN_DISTINCT_2
+    )
+
+
+def _is_echo(words: list[str], sentences: list[str], prompt: str) -> bool:
+    """Whether the prompt's first words come back.
+
+    Only its first sentence counts: further down a prompt may quote the alt text, and a caption
+    may well repeat that. A short one ("A photo of") must come back as a sentence of its own.
+    """
+    spans = split_sentences(prompt)
+    if not spans:
+        return False
+    asked = _words(prompt[slice(*spans[0])])
+    if len(asked) < _MIN_ECHO_WORDS:
+        return len(asked) >= _MIN_WORDS and any(_words(each) == asked for each in sentences)
+    head = f" {' '.join(asked[:_ECHO_WORDS])} "
+    return head in f" {' '.join(words)} "
+
+
+def _words(text: str) -> list[str]:
+    return [match.group().casefold() for match in _WORD.finditer(text)]
+
+
+def _is_keyword_list(text: str) -> bool:
+    """Search words one after the other: many short pieces and a word that keeps coming back."""
+    pieces = [_words(piece) for piece in re.split(r"[,;|/#]", text)]
+    pieces = [piece for piece in pieces if piece]
+    if len(pieces) < 5 or sum(map(len, pieces)) > 3 * len(pieces):  # noqa: PLR2004
+        return False
+    heads = [piece[-1] for piece in pieces]
+    return len(pieces) >= 10 or len(set(heads)) <= len(heads) - 2  # noqa: PLR2004

@@ -1,0 +1,302 @@
+"""What `pack` can read, one row at a time: folders of images, and tables that name images.
+
+A source is an iterator of `Item`s in a fixed order. Nothing is decoded here and no image file is
+opened. A row that cannot be used is still an item and says why, so that rows in = rows out.
+
+A path that comes from the source must lie below one folder, the images root, after all links are
+followed: a table or an unpacked archive from somewhere cannot pull in other files of this machine.
+
+The formats are in `curator.source_folder` and `curator.source_tables`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from curator.alttexts import MAX_JSON_BYTES, MAX_JSON_DEPTH
+from curator.errors import Unusable, UsageError, nearest
+from curator.registry import Registry
+from curator.shards import IMAGE_EXT
+from curator.tarfiles import printable
+from curator.versions import canonical_json
+
+IMAGE_COLUMNS = ("image", "path", "file_name", "filepath", "image_path", "filename")
+CAPTION_COLUMNS = ("caption", "text", "alt_text", "title")
+
+FORMATS = Registry(
+    "format",
+    {
+        "folder": "curator.source_folder:read_folder",
+        "jsonl": "curator.source_tables:read_jsonl",
+        "csv": "curator.source_tables:read_csv",
+        "coco": "curator.source_tables:read_coco",
+        "parquet": "curator.source_tables:read_parquet",
+    },
+)
+_FORMAT_OF_SUFFIX = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "coco",
+    ".parquet": "parquet",
+}
+_SNIFFED_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """How to read a source.
+
+    `images` is the images root: the folder that relative paths start from and that no path may
+    leave; by default the source folder, or the folder of the table. The columns default to the
+    first of `IMAGE_COLUMNS` and `CAPTION_COLUMNS` that is there; `caption_column=""` says that
+    there are no captions.
+    """
+
+    images: Path | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One row of a source.
+
+    `origin` names it for people: a path below the source, or `table#row`. `image` is a file or
+    the encoded bytes. `captions` are the texts as bytes, unchanged; the first is the alt text.
+    `problem` is why the row cannot be used; then `image` is None.
+    """
+
+    origin: str
+    image: Path | bytes | None = None
+    captions: tuple[bytes, ...] = ()
+    meta: Mapping[str, object] = field(default_factory=dict)
+    problem: Unusable | None = None
+
+    def digest(self) -> bytes:
+        """Identifies the row, but for the content of image files."""
+        size = len(self.image) if isinstance(self.image, bytes) else None
+        captions = [caption.hex() for caption in self.captions]
+        row = [self.origin, size, captions, plain(self.meta), self.problem is None]
+        return hashlib.sha256(canonical_json(row)).digest()
+
+
+Reader = Callable[[Path, SourceOptions], Iterator[Item]]
+
+
+def detect(source: Path) -> str:
+    """The format of a source: a name of `FORMATS`.
+
+    Raises:
+        UsageError: it does not exist, or is none of them.
+    """
+    if source.is_dir():
+        return _detect_folder(source)
+    if not source.is_file():
+        raise UsageError("no such file or folder", where=source, reason="input.none_found")
+    with source.open("rb") as file:
+        head = file.read(_SNIFFED_BYTES)
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    suffix = source.suffix.lower()
+    if suffix not in _FORMAT_OF_SUFFIX:
+        raise UsageError(
+            "no format that pack knows by this name",
+            where=source,
+            hint=f"say which it is: --format {'|'.join(FORMATS)}",
+            reason="input.format",
+        )
+    return "jsonl" if suffix == ".json" and _is_json_lines(head) else _FORMAT_OF_SUFFIX[suffix]
+
+
+def _detect_folder(source: Path) -> str:
+    seen: set[str] = set()
+    for _, folders, names in os.walk(source):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found = {Path(name).suffix.lower()[1:] for name in names}
+        if found & IMAGE_EXT:
+            return "folder"
+        seen |= found
+    if "parquet" in seen:
+        return "parquet"
+    if "tar" in seen:
+        raise UsageError(
+            "these are shards already", where=source, hint="use them", reason="input.format"
+        )
+    raise UsageError("no image and no Parquet file", where=source, reason="input.none_found")
+
+
+def _is_json_lines(head: bytes) -> bool:
+    """Whether the first line is an object of its own; a COCO file is one object on many lines."""
+    try:
+        first = json.loads(head.partition(b"\n")[0])
+    except ValueError:
+        return False
+    return isinstance(first, dict) and "annotations" not in first
+
+
+class ImageRoot:
+    """The one folder that images may come from."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    def locate(self, name: str) -> Path:
+        """The file that a path from the source means, relative to the root or absolute.
+
+        Raises:
+            Unusable: path.traversal, or image.missing for no such file.
+        """
+        if "://" in name:
+            raise Unusable("image.missing", "a URL; pack downloads nothing")
+        try:
+            path = (self.root / name).resolve()
+            if not path.is_relative_to(self.root):
+                raise Unusable("path.traversal", "outside of the images root; --images widens it")
+            if not path.is_file():
+                raise Unusable("image.missing", "no such file")
+        except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, a loop of links
+            raise Unusable("image.missing", str(error)) from error
+        return path
+
+
+def make_item(
+    origin: str,
+    *,
+    image: object,
+    captions: object,
+    meta: Mapping[str, object],
+    root: ImageRoot,
+) -> Item:
+    """An item from the values of a row.
+
+    `image` is a path as text (looked up below `root`), bytes, Hugging Face's {bytes, path}, or
+    a `Path` that was looked up already.
+    """
+    texts: tuple[bytes, ...] = ()
+    try:
+        texts = to_captions(captions)
+        if isinstance(image, Mapping):
+            image = image.get("bytes") or image.get("path")
+        if image is None or image == "":
+            raise Unusable("image.missing", "the row names no image")
+        if not isinstance(image, str | bytes | Path):
+            raise Unusable("row.invalid", f"the image is of type {type(image).__name__}")
+        place = root.locate(image) if isinstance(image, str) else image
+    except Unusable as problem:
+        return Item(origin=origin, captions=texts, meta=meta, problem=problem)
+    return Item(origin=origin, image=place, captions=texts, meta=meta)
+
+
+def to_captions(value: object) -> tuple[bytes, ...]:
+    """The caption(s) in a value: text, bytes, a number, a list of these, or nothing.
+
+    Raises:
+        Unusable: row.invalid, it is something else.
+    """
+    parts = value if isinstance(value, list | tuple) else (value,)
+    return tuple(text for text in map(_to_caption, parts) if text is not None)
+
+
+def _to_caption(value: object) -> bytes | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str | int | float):
+        return _encode(str(value))
+    raise Unusable("row.invalid", f"the caption is of type {type(value).__name__}")
+
+
+def _encode(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")  # bytes that were no UTF-8 come back
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")  # JSON can spell half a UTF-16 pair
+
+
+def plain(value: object) -> object:
+    """A value of any table as JSON that every reader takes: no NaN, no half characters."""
+    result: object = str(value)  # dates, decimals, UUIDs
+    if value is None or isinstance(value, bool | int):
+        result = value
+    elif isinstance(value, float):
+        result = value if math.isfinite(value) else None
+    elif isinstance(value, str):
+        result = value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    elif isinstance(value, bytes):
+        result = b64encode(value).decode()
+    elif isinstance(value, Mapping):
+        result = {str(plain(str(name))): plain(part) for name, part in value.items()}
+    elif isinstance(value, Sequence):
+        result = [plain(part) for part in value]
+    return result
+
+
+def check_depth(value: object) -> None:
+    """Refuse JSON that is nested more than 100 deep.
+
+    Raises:
+        Unusable: json.too_deep.
+    """
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [
+            part
+            for one in level
+            if isinstance(one, dict | list)
+            for part in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise Unusable("json.too_deep", f"nested more than {MAX_JSON_DEPTH} deep")
+
+
+def parse_object(raw: bytes) -> dict[str, object]:
+    """A JSON object from a source.
+
+    Raises:
+        Unusable: json.too_large, json.too_deep or json.invalid.
+    """
+    if len(raw) > MAX_JSON_BYTES:
+        raise Unusable("json.too_large", f"more than {MAX_JSON_BYTES} bytes")
+    try:
+        value = json.loads(raw)
+    except RecursionError as error:
+        raise Unusable("json.too_deep", "nested too deeply") from error
+    except ValueError as error:
+        raise Unusable("json.invalid", str(error)[:500]) from error
+    if not isinstance(value, dict):
+        raise Unusable("json.invalid", f"a {type(value).__name__}, not an object")
+    if raw.count(b"[") + raw.count(b"{") > MAX_JSON_DEPTH:
+        check_depth(value)
+    return value
+
+
+def pick_column(
+    columns: Sequence[str], *, wanted: str | None, usual: Sequence[str], option: str
+) -> str | None:
+    """The column to use: the wanted one, or the first usual one; None if `wanted` is "".
+
+    Raises:
+        UsageError: it is not there; lists what there is.
+    """
+    if wanted == "":
+        return None
+    found = [name for name in ((wanted,) if wanted else usual) if name in columns]
+    if not found:
+        shown = [printable(name) for name in columns]
+        raise UsageError(
+            f"no column {wanted!r}" if wanted else f"no column among {', '.join(usual)}",
+            hint=f"{option} NAME; {nearest(wanted or usual[0], shown)}",
+            reason="input.column",
+        )
+    return found[0]

@@ -1,0 +1,197 @@
+"""decide: apply a policy to the facts at hand and commit the result as a version."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from curator import index, progress, tables, versions
+from curator.decide import DECISION_SCHEMA, Decider, Inputs
+from curator.errors import QuarantineLimitError, UsageError
+from curator.facts import CAPTIONS, SCORES
+from curator.policy import Policy
+from curator.runs import Run
+from curator.shards import ShardRef
+from curator.steps.workspace import Workspace
+from curator.stopping import StopRequest
+from curator.versions import ACTIONS, ShardEntry, Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which makers' facts to decide on; None or () lets the store say, when it is unambiguous."""
+
+    generators: Sequence[str] = ()
+    scorer: str | None = None
+    max_quarantine: float = 0.05
+
+
+def decide(
+    ws: Workspace, policy: Policy, choice: Choice, *, stop: StopRequest, run: Run | None = None
+) -> tuple[Version, bool]:
+    """Decide for every sample of every shard, and commit.
+
+    Returns:
+        the version, and whether it is new (the same decision is not committed twice).
+
+    Raises:
+        UsageError: the policy needs facts that are missing or ambiguous.
+        QuarantineLimitError: too large a share is unusable; nothing was committed.
+        DamageError: a shard changed since it was indexed; nothing was committed.
+    """
+    inputs = resolve_inputs(ws, policy, choice)
+    decider = Decider(ws.store, policy, inputs)
+    entries: list[ShardEntry] = []
+    totals: Counter[str] = Counter()
+    with progress.bar(f"decide ({policy.name})", len(ws.shards), "shards") as advance:
+        for ref in ws.shards:
+            frame = decider.decide(ref.name)
+            entries.append(_write(ws, ref, frame))
+            totals.update(_totals(frame))
+            stop.check("nothing was committed; all facts are kept")
+            advance(1)
+    _check_quarantine(entries, choice.max_quarantine)
+    for ref in ws.shards:
+        index.check_unchanged(ws.store, ref)
+    stored_policy = policy.model_dump(mode="json") | {
+        "generators": list(inputs.generators),
+        "scorer_facts": inputs.scorer,
+        "checker_facts": inputs.checker,
+    }
+    draft = Version(
+        number=0,
+        id=versions.version_id(stored_policy, entries),
+        parent=None,
+        created=0.0,
+        tool_version=versions.tool_version(),
+        policy=stored_policy,
+        thresholds=decider.thresholds,
+        makers=_recipes(ws, inputs),
+        totals=dict(totals),
+        shards=tuple(entries),
+    )
+    return ws.store.commit(draft)
+
+
+def _write(ws: Workspace, ref: ShardRef, frame: pl.DataFrame) -> ShardEntry:
+    """Write the decision of one shard under the name of its content; it may be there already."""
+    table = tables.to_table(frame, DECISION_SCHEMA)
+    rows_digest = tables.content_digest(table)
+    path = ws.store.decision_path(ref.name, rows_digest)
+    file_sha256 = index.file_sha256(path) if path.exists() else tables.write(path, table)
+    facts = index.shard_facts(ws.store, ref.name)
+    counts = _counts(frame)
+    assert sum(counts.values()) == facts.num_samples, "conservation: every sample has one action"
+    return ShardEntry(
+        name=ref.name,
+        sha256=facts.sha256,
+        num_samples=facts.num_samples,
+        counts=counts,
+        rows_digest=rows_digest,
+        file=path.relative_to(ws.store.root).as_posix(),
+        file_sha256=file_sha256,
+    )
+
+
+def _counts(frame: pl.DataFrame) -> dict[str, int]:
+    found = frame.filter(pl.col("slot") == 0)["action"].value_counts()
+    by_action = dict(found.iter_rows())
+    return {action: int(by_action.get(action, 0)) for action in ACTIONS}
+
+
+def _totals(frame: pl.DataFrame) -> dict[str, float]:
+    """Sums over the chosen texts, from which means can be taken across shards."""
+    texts = frame.filter(pl.col("text").is_not_null())
+    scored = texts.filter(pl.col("score").is_finite())
+    return {
+        "num_texts": len(texts),
+        "num_words": int(texts["text"].str.count_matches(r"\S+").sum()),
+        "num_scored": len(scored),
+        "score_sum": float(scored["score"].cast(pl.Float64).sum()),
+    }
+
+
+def _check_quarantine(entries: Sequence[ShardEntry], limit: float) -> None:
+    num_samples = sum(entry.num_samples for entry in entries)
+    unusable = sum(entry.counts["quarantined"] for entry in entries)
+    if num_samples and unusable > limit * num_samples:
+        raise QuarantineLimitError(
+            f"{unusable:,} of {num_samples:,} samples ({unusable / num_samples:.1%}) are unusable, "
+            f"the limit is {limit:.1%}",
+            did="nothing was committed; all facts are kept",
+            hint="look with `curator quarantine list`, or raise --max-quarantine",
+        )
+
+
+def _recipes(ws: Workspace, inputs: Inputs) -> dict[str, dict[str, Any]]:
+    names = {name: CAPTIONS for name in inputs.generators}
+    names |= {name: SCORES for name in (inputs.scorer, inputs.checker) if name}
+    return {name: ws.store.recipe(kind, name) for name, kind in names.items()}
+
+
+def resolve_inputs(ws: Workspace, policy: Policy, choice: Choice) -> Inputs:
+    """Find the makers that a policy needs among those with facts in the store."""
+    generators = _generators(ws, policy, choice.generators)
+    scorer = checker = None
+    if policy.needs_score:
+        scorer = _one_scorer(ws, policy.scorer, choice.scorer)
+    if policy.needs_flags:
+        checker = _one_scorer(ws, "text", None)
+    return Inputs(
+        shards=tuple(ref.name for ref in ws.shards),
+        generators=generators,
+        scorer=scorer,
+        checker=checker,
+    )
+
+
+def _generators(ws: Workspace, policy: Policy, asked: Sequence[str]) -> tuple[str, ...]:
+    if not policy.needs_generated:
+        return ()
+    known = ws.store.makers(CAPTIONS)
+    unknown = [name for name in asked if name not in known]
+    if unknown or not known:
+        raise UsageError(
+            f"no captions by {unknown[0]!r}" if unknown else "there are no generated captions yet",
+            where=ws.store.root,
+            hint=f"there are: {', '.join(known)}" if known else "run `curator recaption` first",
+            reason="generator.unknown",
+        )
+    rest = [name for name in known if name not in asked]
+    if policy.pick == "first" and len(rest) > 1 and not asked:
+        raise UsageError(
+            f"policy {policy.name!r} takes the first caption that passes, "
+            f"and {len(rest)} generators wrote some",
+            hint="say which comes first: --generator " + " or ".join(rest),
+            reason="generator.ambiguous",
+        )
+    return (*asked, *rest)
+
+
+def _one_scorer(ws: Workspace, port: str, asked: str | None) -> str:
+    known = [
+        name
+        for name in ws.store.makers(SCORES)
+        if ws.store.recipe(SCORES, name).get("scorer") == port
+    ]
+    if asked is not None:
+        known = [name for name in known if name == asked]
+    if len(known) == 1:
+        return known[0]
+    if known:
+        raise UsageError(
+            f"{len(known)} {port!r} scorers have scores here",
+            hint="say which one counts: --use-scorer " + " or ".join(known),
+            reason="scorer.ambiguous",
+        )
+    how = "--scorer text" if port == "text" else "--scorer clip"
+    raise UsageError(
+        f"the policy needs scores by {asked or port!r}, and there are none",
+        where=ws.store.root,
+        hint=f"run `curator score {ws.spec} {how}` first",
+        reason="scorer.none",
+    )

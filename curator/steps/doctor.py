@@ -1,0 +1,107 @@
+"""doctor: will a long run here end well? Checks the machine, the store and the models."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+import torch
+
+from curator import fsops
+from curator.errors import CuratorError
+from curator.models import DEFAULT_CAPTIONER, DEFAULT_SCORER, identify
+
+# Below these, known holes: image bombs (Pillow), code from Parquet (pyarrow), weights_only (torch).
+_FLOORS = {"pillow": (12, 3), "pyarrow": (14, 0, 1), "torch": (2, 10), "streamlit": (1, 54)}
+_PYTHON_FLOORS = {11: 13, 12: 11, 13: 4}
+_MIN_FREE_BYTES = 1 << 30
+_MIN_OPEN_FILES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: `status` is ok, warn or fail."""
+
+    name: str
+    status: str
+    text: str
+
+
+def doctor(store_root: Path) -> Iterator[Check]:
+    """Run all checks for a store at (or to be made at) this folder; it may not exist yet."""
+    yield _python()
+    for package, floor in _FLOORS.items():
+        found = package_version(package)
+        numbers = tuple(int(part) for part in found.split("+")[0].split(".") if part.isdigit())
+        yield Check(
+            package, "ok" if numbers >= floor else "fail", f"{found} (at least {_dotted(floor)})"
+        )
+    yield _device()
+    folder = next(path for path in (store_root, *store_root.parents) if path.exists())
+    yield _space(folder)
+    yield _open_files()
+    yield _put_if_absent(folder)
+    for kind, model in (("scorer", DEFAULT_SCORER), ("captioner", DEFAULT_CAPTIONER)):
+        yield _model(kind, model)
+
+
+def _python() -> Check:
+    info = sys.version_info
+    floor = _PYTHON_FLOORS.get(info.minor, 0)
+    ok = info.micro >= floor
+    text = platform.python_version()
+    if not ok:
+        text += f" (3.{info.minor}.{floor} fixes holes in tarfile, which this tool does not use)"
+    return Check("python", "ok" if ok else "warn", text)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _device() -> Check:
+    if not torch.cuda.is_available():
+        return Check("device", "warn", "no CUDA device: captioning runs on the CPU, slowly")
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return Check("device", "ok", ", ".join(names))
+
+
+def _space(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free
+    status = "ok" if free >= _MIN_FREE_BYTES else "warn"
+    return Check("disk", status, f"{free / 2**30:.1f} GiB free at {folder}")
+
+
+def _open_files() -> Check:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Check("open files", "ok" if soft >= _MIN_OPEN_FILES else "warn", f"limit {soft}")
+
+
+def _put_if_absent(folder: Path) -> Check:
+    """A commit needs exclusive creation: the second put of the same name must be refused."""
+    probe = folder / f"{fsops.TEMP_PREFIX}doctor-{secrets.token_hex(4)}"
+    try:
+        first = fsops.put_if_absent(probe, b"1")
+        second = fsops.put_if_absent(probe, b"2")
+        fsops.remove(probe)
+    except (CuratorError, OSError) as error:
+        return Check("commit", "fail", f"{folder} cannot be written: {error}")
+    if first and not second:
+        return Check("commit", "ok", f"exclusive creation works at {folder}")
+    return Check("commit", "fail", f"{folder} lets a second writer overwrite a commit")
+
+
+def _model(kind: str, model: str) -> Check:
+    try:
+        identity = identify(model)
+    except CuratorError:
+        text = f"{model} is not in the hub cache; it is fetched on first use"
+        return Check(f"default {kind}", "warn", text)
+    return Check(f"default {kind}", "ok", str(identity))

@@ -1,0 +1,198 @@
+"""fsck: prove that the store is whole, or name what is not. It never repairs anything.
+
+The invariants (reliability I1-I9): every visible version opens and every file it names is there;
+versions are contiguous, each with one parent; every sample of a shard has exactly one action
+(conservation) and each key is there once; no temporary file is referenced; journals end well.
+`deep` also hashes every file, including the source shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from curator import index, progress, tables
+from curator.decide import DECISION_SCHEMA, read_decision
+from curator.errors import CuratorError
+from curator.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES
+from curator.fsops import TEMP_PREFIX
+from curator.journal import replay
+from curator.steps.workspace import Workspace
+from curator.store import Store
+from curator.versions import ACTIONS, ShardEntry, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong. `where` is a path, `what` names expected and found."""
+
+    where: str
+    what: str
+
+
+@dataclass(slots=True)
+class FsckReport:
+    """`damage` must be empty in a whole store; `notices` are harmless leftovers."""
+
+    num_versions: int = 0
+    num_files: int = 0
+    num_samples: int = 0
+    damage: list[Finding] = field(default_factory=list)
+    notices: list[Finding] = field(default_factory=list)
+
+
+def fsck(ws: Workspace, *, deep: bool = False) -> FsckReport:
+    """Check the store of a dataset; with `deep`, read and hash everything."""
+    report = FsckReport()
+    found = _versions(ws.store, report)
+    files: dict[str, ShardEntry] = {}
+    for version in found:
+        files.update({entry.file: entry for entry in version.shards})
+    with progress.bar("fsck", len(files) + len(ws.shards), "files") as advance:
+        for entry in files.values():
+            report.damage.extend(_decision(ws.store, entry, deep))
+            advance(1)
+        for ref in ws.shards:
+            report.damage.extend(_index(ws, ref.name, deep))
+            advance(1)
+    report.num_files = len(files)
+    report.damage.extend(_facts(ws.store, deep))
+    report.damage.extend(_tags(ws.store, found))
+    report.notices.extend(_leftovers(ws.store))
+    report.num_samples = sum(
+        index.shard_facts(ws.store, ref.name).num_samples
+        for ref in ws.shards
+        if ws.store.index_path(ref.name).exists()
+    )
+    return report
+
+
+def _versions(store: Store, report: FsckReport) -> list[Version]:
+    numbers = store.numbers()
+    found: list[Version] = []
+    if numbers != list(range(1, len(numbers) + 1)):
+        report.damage.append(
+            Finding(str(store.root / "versions"), f"numbers are not 1..n: {numbers[:20]}")
+        )
+    for number in numbers:
+        path = store.manifest_path(number)
+        try:
+            version = store.version(number)
+        except CuratorError as error:
+            report.damage.append(Finding(str(path), str(error)))
+            continue
+        before = found[-1] if found else None
+        expected = before.id if before else None
+        if version.parent != expected and (before is None or before.number == number - 1):
+            report.damage.append(
+                Finding(str(path), f"parent is {version.parent}, expected {expected}")
+            )
+        if before and version.created <= before.created:
+            report.damage.append(Finding(str(path), "created before its parent"))
+        found.append(version)
+    report.num_versions = len(found)
+    return found
+
+
+def _decision(store: Store, entry: ShardEntry, deep: bool) -> Iterator[Finding]:
+    path = store.root / entry.file
+    if not path.exists():
+        yield Finding(str(path), "the file is missing, a version names it")
+        return
+    if deep and (found := index.file_sha256(path)) != entry.file_sha256:
+        yield Finding(str(path), f"sha256 is {found}, expected {entry.file_sha256}")
+        return
+    try:
+        frame = read_decision(store, entry)
+    except CuratorError as error:
+        yield Finding(str(path), str(error))
+        return
+    if deep:
+        digest = tables.content_digest(tables.to_table(frame, DECISION_SCHEMA))
+        if digest != entry.rows_digest:
+            yield Finding(str(path), f"content is {digest[:12]}, expected {entry.rows_digest[:12]}")
+    yield from _conservation(store, entry, frame, path)
+
+
+def _conservation(
+    store: Store, entry: ShardEntry, frame: pl.DataFrame, path: Path
+) -> Iterator[Finding]:
+    first = frame.filter(pl.col("slot") == 0)
+    counts = dict(first["action"].value_counts().iter_rows())
+    if {action: counts.get(action, 0) for action in ACTIONS} != dict(entry.counts):
+        yield Finding(str(path), f"counts are {counts}, the version says {dict(entry.counts)}")
+    if first["row"].to_list() != list(range(entry.num_samples)):
+        yield Finding(
+            str(path), f"{len(first)} samples decided, expected rows 0..{entry.num_samples - 1}"
+        )
+    if frame.select(pl.struct("row", "slot").is_duplicated().any()).item():
+        yield Finding(str(path), "a row has the same slot twice")
+    text = pl.col("text").is_not_null()
+    used = pl.col("action").is_in(["captioned", "kept"])
+    wrong = frame.filter((text != used) | pl.col("because").is_null())
+    if len(wrong):
+        yield Finding(str(path), f"{len(wrong)} rows with a text but no use, or no reason")
+    if store.index_path(entry.name).exists():
+        facts = index.shard_facts(store, entry.name)
+        if facts.sha256 == entry.sha256 and facts.num_samples != entry.num_samples:
+            yield Finding(
+                str(path), f"{entry.num_samples} samples, the index has {facts.num_samples}"
+            )
+
+
+def _index(ws: Workspace, shard: str, deep: bool) -> Iterator[Finding]:
+    path = ws.store.index_path(shard)
+    if not path.exists():
+        return
+    try:
+        facts = index.shard_facts(ws.store, shard)
+        rows = index.read(ws.store, shard, None if deep else ["row"])
+        if len(rows) != facts.num_samples:
+            yield Finding(str(path), f"{len(rows)} rows, expected {facts.num_samples}")
+        ref = ws.ref(shard)
+        if ref.path.stat().st_size != facts.size_bytes:
+            yield Finding(
+                str(ref.path),
+                f"{ref.path.stat().st_size} bytes, indexed with {facts.size_bytes}",
+            )
+        elif deep and (found := index.file_sha256(ref.path)) != facts.sha256:
+            yield Finding(str(ref.path), f"sha256 is {found}, indexed as {facts.sha256}")
+    except (CuratorError, FileNotFoundError) as error:
+        yield Finding(str(path), str(error))
+
+
+def _facts(store: Store, deep: bool) -> Iterator[Finding]:
+    for kind, schema in ((CAPTIONS, CAPTION_SCHEMA), (SCORES, SCORE_SCHEMA)):
+        for path in sorted((store.root / "facts" / kind).rglob("*.parquet")):
+            try:
+                frame = tables.read(path, schema)
+            except CuratorError as error:
+                yield Finding(str(path), str(error))
+                continue
+            table = tables.to_table(frame, schema)
+            digest = tables.content_digest(table)[:12] if deep else None
+            if digest is not None and not path.stem.endswith(digest):
+                yield Finding(str(path), f"content is {digest}, the name says otherwise")
+
+
+def _tags(store: Store, found: list[Version]) -> Iterator[Finding]:
+    numbers = {version.number for version in found}
+    try:
+        for tag, number in store.tags().items():
+            if number not in numbers:
+                yield Finding(str(store.root / "tags" / tag), f"names version {number}: not there")
+    except CuratorError as error:
+        yield Finding(str(store.root / "tags"), str(error))
+
+
+def _leftovers(store: Store) -> Iterator[Finding]:
+    for path in sorted(store.root.rglob(f"{TEMP_PREFIX}*")):
+        yield Finding(str(path), "a temporary file of a process that died; `curator gc` removes it")
+    for path in sorted((store.root / "journal").rglob("*.jnl")):
+        records, valid = replay(path)
+        torn = path.stat().st_size - valid
+        tail = f", {torn} bytes torn" if torn else ""
+        yield Finding(str(path), f"{len(records)} facts wait for their run to go on{tail}")

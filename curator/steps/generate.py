@@ -1,0 +1,195 @@
+"""generate: captions for the images that a generator has not captioned yet. Facts only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from curator import index, progress, versions
+from curator.captioners.stuck import StuckDetector
+from curator.errors import UsageError
+from curator.executors import Done, Executor, Failed
+from curator.facts import CAPTIONS, SCORES, Facts
+from curator.index import text_sha256
+from curator.makers import Maker
+from curator.prompts import get_prompt, render
+from curator.sample import Caption, CaptionFailure
+from curator.shards import ShardRef
+from curator.steps.making import Making, Record, Tally, crash_reason, make
+from curator.steps.workspace import Workspace
+from curator.stopping import StopRequest
+from curator.work import CaptionItem, CaptionWork, ImageRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Only:
+    """Work on the samples whose alt text scores worst: a share of the dataset, in percent."""
+
+    worst_percent: float
+    scorer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionTask:
+    """What to caption, by whom."""
+
+    maker: Maker
+    executor: Executor
+    candidates: int = 1
+    batch_size: int = 16
+    only: Only | None = None
+    max_failed_share: float = 1.0
+
+
+def generate(ws: Workspace, task: CaptionTask, *, stop: StopRequest) -> Tally:
+    """Caption every image that has no caption from this maker yet.
+
+    Raises:
+        as `curator.steps.making.make`.
+    """
+    maker = task.maker
+    facts = Facts(ws.store, CAPTIONS, maker.name)
+    ws.store.write_recipe(CAPTIONS, maker.name, maker.recipe)
+    limit = _worst_limit(ws, task.only) if task.only else None
+    total = sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
+    with progress.bar(f"caption ({maker.port})", total * task.candidates, "captions") as advance:
+        making = Making(
+            facts=facts,
+            build=partial(CaptionWork, maker.port, str(maker.recipe["prompt"]), maker.options),
+            to_records=_to_records,
+            executor=task.executor,
+            batch_size=task.batch_size,
+            review=partial(_review, StuckDetector()),
+            max_failed_share=task.max_failed_share,
+        )
+        planned = _plan(ws, facts, task, limit, advance)
+        return make(making, planned, advance=advance, stop=stop)
+
+
+def _plan(
+    ws: Workspace,
+    facts: Facts,
+    task: CaptionTask,
+    limit: float | None,
+    advance: progress.Advance,
+) -> Iterator[tuple[str, list[CaptionItem]]]:
+    numbers = pl.DataFrame({"candidate": pl.Series(range(task.candidates), dtype=pl.Int16)})
+    for ref in ws.shards:
+        columns = ["image_sha256", "offset", "length", "alt_text", "alt_sha256", "reason"]
+        samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
+        if limit is not None and task.only is not None:
+            samples = _worst(ws, samples, task.only, limit)
+        images = samples.unique("image_sha256", keep="first", maintain_order=True)
+        wanted = images.join(numbers, how="cross", maintain_order="left_right")
+        pending = facts.pending(wanted)
+        advance(index.shard_facts(ws.store, ref.name).num_samples * task.candidates - len(pending))
+        yield ref.name, _items(ref, task, pending)
+
+
+def _items(ref: ShardRef, task: CaptionTask, pending: pl.DataFrame) -> list[CaptionItem]:
+    prompt = get_prompt(str(task.maker.recipe["prompt"]))
+    rows = pending.select("image_sha256", "offset", "length", "alt_text", "candidate", "attempt")
+    return [
+        CaptionItem(
+            ref.name,
+            ImageRef(ref.path, offset, length, sha256),
+            render(prompt, alt_text=alt_text),
+            number,
+            attempt,
+        )
+        for sha256, offset, length, alt_text, number, attempt in rows.iter_rows()
+    ]
+
+
+def _worst_limit(ws: Workspace, only: Only) -> float:
+    """The score below which the worst `worst_percent` of the alt texts lie."""
+    facts = Facts(ws.store, SCORES, only.scorer)
+    scores = []
+    for ref in ws.shards:
+        columns = ["image_sha256", "alt_sha256", "reason"]
+        samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
+        pairs = samples.rename({"alt_sha256": "text_sha256"}).drop_nulls("text_sha256")
+        scores.append(pairs.join(facts.read(pairs, ["score"]), on=facts.key)["score"].to_numpy())
+    finite = np.concatenate(scores)
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
+        raise UsageError(
+            "--only worst needs scores of the alt texts, and there are none",
+            hint="drop --only, or check that the samples have alt texts",
+            reason="only.no_scores",
+        )
+    return float(np.quantile(finite, only.worst_percent / 100, method="higher"))
+
+
+def _worst(ws: Workspace, samples: pl.DataFrame, only: Only, limit: float) -> pl.DataFrame:
+    """Samples below the limit; those without a usable score are among the worst."""
+    facts = Facts(ws.store, SCORES, only.scorer)
+    pairs = samples.with_columns(text_sha256=pl.col("alt_sha256").fill_null(""))
+    known = facts.read(pairs, ["score"]).select(*facts.key, "score")
+    joined = pairs.join(known, on=facts.key, how="left", maintain_order="left")
+    bad = pl.col("score").is_null() | pl.col("score").is_nan() | (pl.col("score") < limit)
+    return joined.filter(bad).select(samples.columns)
+
+
+def _review(
+    detector: StuckDetector[tuple[str, int]], shard: str, records: list[Record]
+) -> list[Record]:
+    """Turn captions that were given too often into failures, those stored before as well."""
+    reviewed: dict[tuple[str, int, int], Record] = {}
+    for record in records:
+        me = (record["image_sha256"], record["attempt"])
+        if record["text"] is None or record["candidate"] != 0:
+            reviewed[(*me, record["candidate"])] = record
+            continue
+        stuck = detector.note(shard, me, record["text"])
+        if me not in stuck:
+            reviewed[(*me, 0)] = record
+        for image, attempt in stuck:
+            detail = f"given to many images of the shard: {record['text'][:200]}"
+            # A higher attempt outweighs what the journal may hold already.
+            newer = {"image_sha256": image, "attempt": attempt + 1}
+            reviewed[(image, attempt, 0)] = {**record, **newer, **_failed("vlm.stuck", detail)}
+    return list(reviewed.values())
+
+
+def _failed(reason: str, detail: str) -> dict[str, Any]:
+    return {"text": None, "text_sha256": None, "failure": reason, "detail": detail[:500]}
+
+
+def _to_records(
+    outcome: Done[CaptionItem, Caption | CaptionFailure] | Failed[CaptionItem],
+) -> list[Record]:
+    item = outcome.item
+    record: dict[str, Any] = {
+        "image_sha256": item.image.sha256,
+        "candidate": item.candidate,
+        "text": None,
+        "text_sha256": None,
+        "finish_reason": None,
+        "num_tokens": None,
+        "seed": None,
+        "failure": None,
+        "detail": None,
+        "attempt": item.attempt,
+        "created": versions.now(),
+    }
+    if isinstance(outcome, Failed):
+        return [{**record, **_failed(crash_reason(outcome), outcome.detail)}]
+    result = outcome.result
+    if isinstance(result, CaptionFailure):
+        return [{**record, **_failed(result.reason, result.detail)}]
+    return [
+        {
+            **record,
+            "text": result.text,
+            "text_sha256": text_sha256(result.text),
+            "finish_reason": result.finish_reason,
+            "num_tokens": result.num_tokens,
+            "seed": result.seed,
+        }
+    ]

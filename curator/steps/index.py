@@ -1,0 +1,125 @@
+"""index: read every shard once and write down what is in it, damage included."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+
+from curator import index, progress
+from curator.facts import hex64
+from curator.runs import Run
+from curator.shards import ScanOptions, ShardRef, ShardScan, scan_shard
+from curator.steps.workspace import Workspace
+from curator.stopping import StopRequest
+
+PLACEHOLDER_COPIES = 10
+"""An image in this many rows is taken for a placeholder ("image not available") and reported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexReport:
+    """What `index` did and found. Counts are in shards or samples, as named."""
+
+    num_shards: int
+    num_scanned: int
+    num_samples: int
+    num_unusable: int
+    reasons: dict[str, int]
+    problems: dict[str, int]
+    num_ignored_members: int
+    num_duplicate_images: int
+    placeholders: dict[str, int]
+    num_cross_shard_keys: int
+
+    def to_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def make_index(
+    ws: Workspace, options: ScanOptions, *, stop: StopRequest, num_workers: int = 1
+) -> IndexReport:
+    """Index the shards that have no current index.
+
+    Raises:
+        StoppedError: a signal came; finished shards stay indexed.
+    """
+    todo = [ref for ref in ws.shards if index.current(ws.store, ref, options) is None]
+    with progress.bar("index", len(todo), "shards") as advance:
+        for ref, scan in _scans(todo, options, num_workers):
+            index.write(ws.store, ref, scan, options)
+            advance(1)
+            stop.check(f"the index of {len(ws.shards)} shards is kept as far as it came")
+    return report(ws, num_scanned=len(todo))
+
+
+def _scans(
+    todo: Sequence[ShardRef], options: ScanOptions, num_workers: int
+) -> Iterator[tuple[ShardRef, ShardScan]]:
+    scan = partial(scan_shard, options=options)
+    if num_workers <= 1 or len(todo) <= 1:
+        yield from zip(todo, map(scan, todo), strict=True)
+        return
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        yield from zip(todo, pool.map(scan, todo), strict=True)
+
+
+def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:
+    """Sum up the index of a dataset: damage, unusable samples, duplicates, placeholders."""
+    reasons: Counter[str] = Counter()
+    problems: Counter[str] = Counter()
+    num_samples = num_unusable = ignored = 0
+    images, keys = [], []
+    for ref in ws.shards:
+        facts = index.shard_facts(ws.store, ref.name)
+        rows = index.read(ws.store, ref.name, ["key", "image_sha256", "reason"])
+        num_samples += facts.num_samples
+        num_unusable += facts.num_unusable
+        ignored += facts.ignored_members
+        problems.update(str(problem["reason"]) for problem in facts.problems)
+        reasons.update(rows["reason"].drop_nulls().to_list())
+        images.append(hex64(rows["image_sha256"].drop_nulls()))
+        keys.append(np.unique(rows["key"].hash(seed=0).to_numpy()))
+    values, copies = np.unique(np.concatenate(images), return_counts=True)
+    all_keys = np.concatenate(keys)
+    return IndexReport(
+        num_shards=len(ws.shards),
+        num_scanned=num_scanned,
+        num_samples=num_samples,
+        num_unusable=num_unusable,
+        reasons=dict(reasons.most_common()),
+        problems=dict(problems.most_common()),
+        num_ignored_members=ignored,
+        num_duplicate_images=int((copies - 1).sum()),
+        placeholders={
+            f"{value:016x}": int(count)
+            for value, count in zip(values, copies, strict=True)
+            if count >= PLACEHOLDER_COPIES
+        },
+        num_cross_shard_keys=len(all_keys) - len(np.unique(all_keys)),
+    )
+
+
+def say_index(report: IndexReport, run: Run) -> None:
+    """One line a finding, for people."""
+    run.event("index", **report.to_json())
+    progress.say(
+        f"{report.num_samples:,} samples in {report.num_shards} shards"
+        f" ({report.num_scanned} read now)"
+    )
+    for kind, found in (("unusable", report.reasons), ("damage", report.problems)):
+        if found:
+            listed = ", ".join(f"{count}x {reason}" for reason, count in found.items())
+            progress.say(f"  {kind}: {listed}")
+    if report.num_ignored_members:
+        progress.say(f"  ignored: {report.num_ignored_members} members that could hold code")
+    if report.num_duplicate_images:
+        progress.say(f"  duplicates: {report.num_duplicate_images:,} rows repeat an image")
+    for prefix, copies in list(report.placeholders.items())[:3]:
+        progress.say(f"  placeholder? image {prefix}... lies in {copies} rows")

@@ -1,0 +1,163 @@
+"""quarantine: everything that could not be used, why, and where its bytes are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import polars as pl
+
+from curator import index
+from curator.errors import UsageError, nearest
+from curator.facts import CAPTIONS, SCORES, Facts
+from curator.reasons import REASONS
+from curator.steps.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One quarantine row: bytes are referenced (shard, offset, length), never copied.
+
+    `key` and `sha256` are None for damage of the tar itself; `maker` is who failed, None for
+    what was found while reading.
+    """
+
+    stage: str
+    reason: str
+    detail: str
+    shard: str
+    key: str | None
+    member: str | None
+    offset: int | None
+    length: int | None
+    sha256: str | None
+    retryable: bool
+    maker: str | None
+    attempts: int
+
+    def to_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def rows(ws: Workspace, reason: str | None = None) -> Iterator[Row]:
+    """All quarantine rows of a dataset, shard by shard.
+
+    Raises:
+        UsageError: no such reason.
+    """
+    if reason is not None:
+        check_reason(reason)
+    makers = [
+        Facts(ws.store, kind, name) for kind in (CAPTIONS, SCORES) for name in ws.store.makers(kind)
+    ]
+    for ref in ws.shards:
+        for row in (*_read_stage(ws, ref.name), *_maker_stage(ws, ref.name, makers)):
+            if reason in (None, row.reason):
+                yield row
+
+
+def _read_stage(ws: Workspace, shard: str) -> Iterator[Row]:
+    for problem in index.shard_facts(ws.store, shard).problems:
+        yield _row(
+            shard,
+            str(problem["reason"]),
+            str(problem["detail"]),
+            offset=problem.get("offset"),
+            member=problem.get("member"),
+        )
+    columns = ["key", "ext", "offset", "length", "image_sha256", "reason", "detail"]
+    unusable = index.read(ws.store, shard, columns).filter(pl.col("reason").is_not_null())
+    for key, ext, offset, length, sha256, reason, detail in unusable.iter_rows():
+        yield _row(
+            shard,
+            reason,
+            detail or "",
+            key=key,
+            member=f"{key}.{ext}" if ext else None,
+            offset=offset,
+            length=length,
+            sha256=sha256,
+        )
+
+
+def _maker_stage(ws: Workspace, shard: str, makers: list[Facts]) -> Iterator[Row]:
+    columns = ["key", "ext", "offset", "length", "image_sha256", "alt_sha256", "reason"]
+    samples = index.read(ws.store, shard, columns).filter(pl.col("reason").is_null())
+    for facts in makers:
+        if facts.kind == CAPTIONS:
+            found = facts.candidates(samples["image_sha256"], ["failure", "detail", "attempt"])
+        else:
+            pairs = samples.rename({"alt_sha256": "text_sha256"}).drop_nulls("text_sha256")
+            found = facts.read(pairs, ["failure", "detail", "attempt"])
+        failed = found.drop_nulls("failure").select("image_sha256", "failure", "detail", "attempt")
+        for key, ext, offset, length, sha256, *_, failure, detail, attempt in samples.join(
+            failed, on="image_sha256"
+        ).iter_rows():
+            yield _row(
+                shard,
+                failure,
+                detail or "",
+                key=key,
+                member=f"{key}.{ext}",
+                offset=offset,
+                length=length,
+                sha256=sha256,
+                maker=facts.maker,
+                attempts=attempt + 1,
+            )
+
+
+def _row(shard: str, reason: str, detail: str, **known: object) -> Row:
+    about = REASONS[reason]
+    empty: dict[str, object] = {
+        "key": None,
+        "member": None,
+        "offset": None,
+        "length": None,
+        "sha256": None,
+        "maker": None,
+        "attempts": 1,
+    }
+    return Row(
+        stage=about.stage,
+        reason=reason,
+        detail=detail[:500],
+        shard=shard,
+        retryable=about.retryable,
+        **(empty | known),  # type: ignore[arg-type]  # mypy cannot type a ** of mixed values
+    )
+
+
+def counts(ws: Workspace) -> Counter[str]:
+    """Rows by reason."""
+    return Counter(row.reason for row in rows(ws))
+
+
+def retry(ws: Workspace, reason: str) -> int:
+    """Ask for failures with this reason to be tried again by the next run; count them.
+
+    Raises:
+        UsageError: unknown, or trying the same bytes again cannot end differently.
+    """
+    check_reason(reason)
+    if not REASONS[reason].retryable:
+        raise UsageError(
+            f"{reason} cannot be retried: {REASONS[reason].text}",
+            hint="repair the shard; `curator index` then reads it again",
+            reason="quarantine.not_retryable",
+        )
+    return sum(
+        Facts(ws.store, kind, name).reopen([reason])
+        for kind in (CAPTIONS, SCORES)
+        for name in ws.store.makers(kind)
+    )
+
+
+def check_reason(reason: str) -> None:
+    """Raise the UsageError that names the nearest reason, unless it is one."""
+    if reason not in REASONS:
+        raise UsageError(
+            f"unknown reason {reason!r}", hint=nearest(reason, REASONS), reason="quarantine.reason"
+        )

@@ -1,0 +1,174 @@
+"""recaption: index, score, generate, score, decide, commit. The verb this tool is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from curator.errors import StrictError
+from curator.executors import Executor
+from curator.executors.local import InlineExecutor, ProcessExecutor
+from curator.makers import Maker, scorer_maker
+from curator.policy import Policy
+from curator.runs import open_run
+from curator.shards import ScanOptions
+from curator.steps.decide import Choice, decide
+from curator.steps.generate import CaptionTask, Only, generate
+from curator.steps.index import IndexReport, make_index, say_index
+from curator.steps.making import Tally
+from curator.steps.score import ScoreSummary, ScoreTask, score, summarize
+from curator.steps.workspace import Workspace
+from curator.stopping import StopRequest
+from curator.versions import Version
+
+_INLINE = frozenset({"echo", "text"})
+"""Makers that touch no image and load no model: a process around them would only cost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """How the work is spread: worker processes, batch sizes, and when to give up."""
+
+    num_workers: int = 1
+    score_batch_size: int = 32
+    caption_batch_size: int = 16
+    stall_timeout_sec: float = 600.0
+    max_quarantine: float = 0.05
+
+    def executor(self, maker: Maker) -> Executor:
+        """Where this maker runs."""
+        if maker.port in _INLINE:
+            return InlineExecutor()
+        return ProcessExecutor(self.num_workers, self.stall_timeout_sec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recaption:
+    """What `recaption` was asked for. `scorer` None means that no alignment score is needed."""
+
+    captioner: Maker
+    scorer: Maker | None
+    policy: Policy
+    candidates: int = 1
+    worst_percent: float | None = None
+    scan: ScanOptions = field(default_factory=ScanOptions)
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecaptionReport:
+    """What happened: model calls made now, and the version that stands for the result."""
+
+    index: IndexReport
+    scored: Tally
+    captioned: Tally
+    scores: list[ScoreSummary]
+    version: Version
+    is_new: bool
+
+    @property
+    def num_calls(self) -> int:
+        """Facts that models were asked for in this run."""
+        tallies = (self.scored, self.captioned)
+        return sum(tally.made + tally.num_failed for tally in tallies)
+
+
+def score_all(
+    ws: Workspace,
+    scorer: Maker | None,
+    engine: Engine,
+    *,
+    generators: tuple[str, ...] = (),
+    with_alt_text: bool = True,
+    stop: StopRequest,
+) -> Tally:
+    """Alignment scores (if there is a scorer) and text health of what is not scored yet."""
+    total = Tally()
+    for maker in (scorer, scorer_maker("text")):
+        if maker is None:
+            continue
+        task = ScoreTask(
+            maker=maker,
+            executor=engine.executor(maker),
+            generators=generators,
+            with_alt_text=with_alt_text,
+            batch_size=engine.score_batch_size,
+            max_failed_share=engine.max_quarantine,
+        )
+        tally = score(ws, task, stop=stop)
+        if maker.port != "text":  # checking a text asks no model
+            total.made += tally.made
+            for reason, count in tally.failures.items():
+                total.failures[reason] = total.failures.get(reason, 0) + count
+    return total
+
+
+def recaption(
+    ws: Workspace, asked: Recaption, engine: Engine, *, stop: StopRequest
+) -> RecaptionReport:
+    """Run all stages; every one goes on where an earlier run left it.
+
+    Raises:
+        StoppedError, QuarantineLimitError, EngineError, DamageError, StorageError: what was
+        finished before is kept. StrictError: done, but rows are in quarantine.
+    """
+    options = {
+        "dataset": ws.spec,
+        "captioner": asked.captioner.name,
+        "scorer": asked.scorer.name if asked.scorer else None,
+        "policy": asked.policy.name,
+    }
+    with open_run(ws.store, "recaption", options) as run:
+        indexed = make_index(ws, asked.scan, stop=stop, num_workers=engine.num_workers)
+        say_index(indexed, run)
+        scored = score_all(ws, asked.scorer, engine, stop=stop)
+        only = None
+        if asked.worst_percent is not None and asked.scorer is not None:
+            only = Only(worst_percent=asked.worst_percent, scorer=asked.scorer.name)
+        task = CaptionTask(
+            maker=asked.captioner,
+            executor=engine.executor(asked.captioner),
+            candidates=asked.candidates,
+            batch_size=engine.caption_batch_size,
+            only=only,
+            max_failed_share=engine.max_quarantine,
+        )
+        captioned = generate(ws, task, stop=stop)
+        generator = asked.captioner.name
+        more = score_all(
+            ws, asked.scorer, engine, generators=(generator,), with_alt_text=False, stop=stop
+        )
+        policy = asked.policy
+        if only is not None:
+            # A budget regenerates some samples; the others keep what they have.
+            policy = policy.model_copy(update={"otherwise": "keep_alt"})
+        choice = Choice(
+            generators=(generator,) if policy.needs_generated else (),
+            scorer=asked.scorer.name if asked.scorer else None,
+            max_quarantine=engine.max_quarantine,
+        )
+        version, is_new = decide(ws, policy, choice, stop=stop)
+        scored = _add(scored, more)
+        run.event("version", number=version.number, id=version.id, new=is_new)
+        scores = summarize(ws, asked.scorer.name, (generator,)) if asked.scorer else []
+    report = RecaptionReport(
+        index=indexed,
+        scored=scored,
+        captioned=captioned,
+        scores=scores,
+        version=version,
+        is_new=is_new,
+    )
+    if asked.strict and version.counts["quarantined"]:
+        unusable = version.counts["quarantined"]
+        raise StrictError(
+            f"{version.name} is committed, with {unusable} samples in quarantine",
+            hint="`curator quarantine list` says why",
+        )
+    return report
+
+
+def _add(one: Tally, other: Tally) -> Tally:
+    failures = dict(one.failures)
+    for reason, count in other.failures.items():
+        failures[reason] = failures.get(reason, 0) + count
+    return Tally(one.made + other.made, failures)

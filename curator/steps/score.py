@@ -1,0 +1,191 @@
+"""score: alignment of image-text pairs, and the health of texts. Facts only, no decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import polars as pl
+
+from curator import index, progress, versions
+from curator.executors import Done, Executor, Failed
+from curator.facts import CAPTIONS, SCORES, Facts
+from curator.index import text_sha256
+from curator.makers import Maker
+from curator.policy import ALT_TEXT
+from curator.sample import Score
+from curator.shards import ShardRef
+from curator.steps.making import Making, Record, Tally, crash_reason, make
+from curator.steps.workspace import Workspace
+from curator.stopping import StopRequest
+from curator.work import ImageRef, ScoreItem, ScoreWork
+
+_TEXTS_A_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreTask:
+    """What to score. `generators` are those whose captions are scored beside the alt text."""
+
+    maker: Maker
+    executor: Executor
+    generators: Sequence[str] = ()
+    with_alt_text: bool = True
+    batch_size: int = 32
+    max_failed_share: float = 1.0
+
+
+def score(ws: Workspace, task: ScoreTask, *, stop: StopRequest) -> Tally:
+    """Score every pair that has no score from this maker yet.
+
+    Raises:
+        as `curator.steps.making.make`.
+    """
+    maker = task.maker
+    facts = Facts(ws.store, SCORES, maker.name)
+    ws.store.write_recipe(SCORES, maker.name, maker.recipe)
+    text_only = maker.port == "text"
+    sources = [Facts(ws.store, CAPTIONS, name) for name in task.generators]
+    with progress.bar(f"score ({maker.port})", _total(ws), "samples") as advance:
+        planned = _plan(ws, facts, sources, task, text_only, advance)
+        making = Making(
+            facts=facts,
+            build=partial(ScoreWork, maker.port, maker.options),
+            to_records=_to_records,
+            executor=task.executor,
+            batch_size=_TEXTS_A_BATCH if text_only else task.batch_size,
+            max_failed_share=task.max_failed_share,
+        )
+        return make(making, planned, advance=advance, stop=stop)
+
+
+def _total(ws: Workspace) -> int:
+    return sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
+
+
+def _plan(
+    ws: Workspace,
+    facts: Facts,
+    sources: Sequence[Facts],
+    task: ScoreTask,
+    text_only: bool,
+    advance: progress.Advance,
+) -> Iterator[tuple[str, list[ScoreItem]]]:
+    for ref in ws.shards:
+        columns = ["image_sha256", "offset", "length", "alt_text", "alt_sha256", "reason"]
+        samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
+        pairs = _pairs(samples, sources, task.with_alt_text)
+        if text_only:
+            pairs = pairs.with_columns(image_sha256=pl.lit(""))
+        pending = facts.pending(pairs)
+        items = _text_items(ref, pending) if text_only else _image_items(ref, samples, pending)
+        advance(index.shard_facts(ws.store, ref.name).num_samples - len(items))
+        yield ref.name, items
+
+
+def _pairs(samples: pl.DataFrame, sources: Sequence[Facts], alt_text: bool) -> pl.DataFrame:
+    """The distinct (image, text) pairs of a shard: image_sha256, text_sha256, text."""
+    columns = ["image_sha256", "text_sha256", "text"]
+    parts = [
+        facts.candidates(samples["image_sha256"], ["text", "text_sha256"]).select(columns)
+        for facts in sources
+    ]
+    if alt_text or not parts:
+        renamed = samples.rename({"alt_text": "text", "alt_sha256": "text_sha256"})
+        parts.insert(0, renamed.select(columns))
+    pairs = pl.concat(parts).drop_nulls()
+    return pairs.unique(["image_sha256", "text_sha256"], keep="first", maintain_order=True)
+
+
+def _text_items(ref: ShardRef, pending: pl.DataFrame) -> list[ScoreItem]:
+    rows = pending.select("text", "attempt").iter_rows()
+    return [ScoreItem(ref.name, None, (text,), attempt) for text, attempt in rows]
+
+
+def _image_items(ref: ShardRef, samples: pl.DataFrame, pending: pl.DataFrame) -> list[ScoreItem]:
+    places = samples.select("image_sha256", "offset", "length").unique(
+        "image_sha256", keep="first", maintain_order=True
+    )
+    keys = ["image_sha256", "attempt"]
+    grouped = pending.group_by(keys, maintain_order=True).agg("text")
+    rows = grouped.join(places, on="image_sha256", how="left", maintain_order="left")
+    return [
+        ScoreItem(ref.name, ImageRef(ref.path, offset, length, sha256), tuple(texts), attempt)
+        for sha256, attempt, texts, offset, length in rows.iter_rows()
+    ]
+
+
+def _to_records(outcome: Done[ScoreItem, list[Score]] | Failed[ScoreItem]) -> list[Record]:
+    item = outcome.item
+    if isinstance(outcome, Failed):
+        lost = Score(score=None, failure=crash_reason(outcome), detail=outcome.detail)
+        scores: Sequence[Score] = [lost] * len(item.texts)
+    else:
+        scores = outcome.result
+    return [_record(item, text, found) for text, found in zip(item.texts, scores, strict=True)]
+
+
+def _record(item: ScoreItem, text: str, found: Score) -> dict[str, Any]:
+    return {
+        "image_sha256": item.image.sha256 if item.image else "",
+        "text_sha256": text_sha256(text),
+        "score": found.score,
+        "num_tokens": found.num_tokens,
+        "truncated": found.truncated,
+        "sentences": [
+            {"start": part.start, "end": part.end, "score": part.score} for part in found.sentences
+        ],
+        "flags": list(found.flags),
+        "measures": [
+            {"name": name, "value": value} for name, value in sorted(found.measures.items())
+        ],
+        "failure": found.failure,
+        "detail": found.detail[:500] or None,
+        "attempt": item.attempt,
+        "created": versions.now(),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreSummary:
+    """Scores of one source: all finite ones, as the policy sees them."""
+
+    source: str
+    num_texts: int
+    mean: float
+    quartiles: tuple[float, float, float]
+    num_truncated: int
+
+
+def summarize(ws: Workspace, maker_name: str, generators: Sequence[str]) -> list[ScoreSummary]:
+    """Mean and quartiles of the scores of the alt texts and of each generator."""
+    facts = Facts(ws.store, SCORES, maker_name)
+    found = []
+    for source in (ALT_TEXT, *generators):
+        sources = [] if source == ALT_TEXT else [Facts(ws.store, CAPTIONS, source)]
+        parts = []
+        for ref in ws.shards:
+            columns = ["image_sha256", "alt_text", "alt_sha256", "reason"]
+            samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
+            pairs = _pairs(samples, sources, source == ALT_TEXT)
+            parts.append(facts.read(pairs, ["score", "truncated"]).select("score", "truncated"))
+        scores = pl.concat(parts).filter(pl.col("score").is_finite())
+        if len(scores):
+            column = scores["score"]
+            q25, q50, q75 = (_number(column.quantile(q)) for q in (0.25, 0.5, 0.75))
+            found.append(
+                ScoreSummary(
+                    source=source,
+                    num_texts=len(scores),
+                    mean=_number(column.mean()),
+                    quartiles=(q25, q50, q75),
+                    num_truncated=int(scores["truncated"].sum()),
+                )
+            )
+    return found
+
+
+def _number(value: Any) -> float:
+    return float(value)

@@ -1,0 +1,1 @@
+"""Dense-task finetuning, studies and reports; comes with the verdict."""

@@ -1,0 +1,1 @@
+"""Pretraining on a caption version (CLIP, SigLIP, MAE); comes with the verdict."""

@@ -1,0 +1,17 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The research data and models beside the checkout; never part of the project."""
+    if not (SHARED / "data" / "photos" / "00000.tar").exists():
+        pytest.skip(f"the research data is not there: {SHARED.name}/ beside the checkout")
+    return SHARED

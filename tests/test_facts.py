@@ -1,0 +1,145 @@
+"""Facts: never made twice, never lost, the best row wins, copies across shards are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curator.errors import ConflictError
+from curator.facts import CAPTIONS, REOPENED, Facts, KeyIndex, key64
+from curator.store import Store
+
+A, B, C = (letter * 64 for letter in "abc")
+
+
+def record(
+    image: str, text: str | None, *, candidate: int = 0, **more: object
+) -> dict[str, object]:
+    return {
+        "image_sha256": image,
+        "candidate": candidate,
+        "text": text,
+        "text_sha256": text,
+        "attempt": 0,
+        "created": 1.0,
+        **more,
+    }
+
+
+def wanted(*images: str, candidate: int = 0) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"image_sha256": images, "candidate": [candidate] * len(images)},
+        schema_overrides={"candidate": pl.Int16},
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / "store")
+
+
+def facts_of(store: Store) -> Facts:
+    return Facts(store, CAPTIONS, "g")
+
+
+def write(store: Store, shard: str, *records: dict[str, object], finish: bool = True) -> None:
+    writer = facts_of(store).writer(shard)
+    writer.add(list(records))
+    if finish:
+        writer.finish()
+    else:
+        writer.close()
+
+
+def test_what_exists_is_not_pending_in_a_file_or_a_journal(store: Store) -> None:
+    write(store, "s0", record(A, "a"))
+    write(store, "s1", record(B, "b"), finish=False)
+    pending = facts_of(store).pending(wanted(A, B, C))
+    assert pending["image_sha256"].to_list() == [C]
+    assert pending["attempt"].to_list() == [0]
+
+
+def test_an_image_in_two_shards_is_handed_out_once(store: Store) -> None:
+    facts = facts_of(store)
+    assert facts.pending(wanted(A, B, A))["image_sha256"].to_list() == [A, B]
+    assert facts.pending(wanted(B, C))["image_sha256"].to_list() == [C]
+
+
+def test_another_candidate_is_another_fact(store: Store) -> None:
+    write(store, "s0", record(A, "a"))
+    facts = facts_of(store)
+    assert len(facts.pending(wanted(A, candidate=1))) == 1
+    write(store, "s0", record(A, "second", candidate=1))
+    found = facts_of(store).candidates(pl.Series([A, B]), ["text"])
+    assert found.sort("candidate")["text"].to_list() == ["a", "second"]
+
+
+def test_a_fact_made_for_another_shard_is_found(store: Store) -> None:
+    write(store, "s0", record(A, "from s0"), record(B, "b"))
+    write(store, "s1", record(C, "c"))
+    found = facts_of(store).read(wanted(C, A)).sort("image_sha256")
+    assert found["text"].to_list() == ["from s0", "c"]
+
+
+def test_the_last_attempt_counts_and_among_equals_a_success(store: Store) -> None:
+    write(store, "s0", record(A, None, failure="vlm.oom"), record(B, "b"))
+    write(store, "s1", record(A, "another process had more luck"))
+    write(store, "s0", record(B, None, failure="vlm.stuck", attempt=1))
+    found = facts_of(store).read(wanted(A, B)).sort("image_sha256")
+    assert found["text"].to_list() == ["another process had more luck", None]
+    assert found["failure"].to_list() == [None, "vlm.stuck"]
+
+
+def test_a_reopened_failure_is_pending_once_and_counts_up(store: Store) -> None:
+    write(store, "s0", record(A, None, failure="vlm.refusal"), record(B, "b"))
+    assert facts_of(store).reopen(["vlm.refusal"]) == 1
+    assert facts_of(store).read(wanted(A))["failure"].to_list() == [REOPENED]
+    facts = facts_of(store)
+    pending = facts.pending(wanted(A, B))
+    assert pending.select("image_sha256", "attempt").rows() == [(A, 2)]
+    assert facts.pending(wanted(A)).is_empty()
+    write(store, "s0", record(A, "now it works", attempt=2))
+    assert facts_of(store).pending(wanted(A)).is_empty()
+    assert facts_of(store).read(wanted(A))["text"].to_list() == ["now it works"]
+    assert facts_of(store).reopen(["vlm.refusal"]) == 0
+
+
+def test_finishing_turns_the_journal_into_one_file_named_by_content(store: Store) -> None:
+    write(store, "deep/s0", record(A, "a"))
+    (path,) = (store.root / "facts").rglob("*.parquet")
+    assert path.relative_to(store.facts_dir(CAPTIONS, "g")).as_posix().startswith("deep/s0.")
+    assert not list((store.root / "journal").rglob("*.jnl"))
+    write(store, "deep/s0", record(A, "a"))  # the same facts again: the same name
+    assert len(list((store.root / "facts").rglob("*.parquet"))) == 1
+
+
+def test_row_61_a_journal_has_one_writer(store: Store) -> None:
+    first = facts_of(store).writer("s0")
+    with pytest.raises(ConflictError) as caught:
+        facts_of(store).writer("s0")
+    assert caught.value.code == 11
+    first.close()
+
+
+def test_the_key_of_a_caption_counts_the_candidate() -> None:
+    # the first 16 hex digits as a number, plus the candidate
+    frame = wanted("00000000000000ff" + "0" * 48, candidate=2)
+    assert key64(frame, CAPTIONS).tolist() == [0xFF + 2]
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=8), max_size=12), st.integers(0, 30))
+def test_the_key_index_agrees_with_a_dictionary(files: list[list[int]], asked: int) -> None:
+    index, truth = KeyIndex(), {}
+    for number, keys in enumerate(files):
+        if keys:
+            index.add(np.array(keys, np.uint64), number)
+        for key in keys:
+            truth.setdefault(key, set()).add(number)
+    keys = np.array([asked, 31], np.uint64)
+    assert index.files(keys) == truth.get(asked, set())
+    assert index.contains(keys).tolist() == [asked in truth, False]

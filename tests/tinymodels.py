@@ -1,0 +1,400 @@
+"""Tiny models with random weights, one of each family, built offline and saved to a folder.
+
+They say nothing sensible; they prove plumbing: padding, batching, cutting, loading. A folder is
+laid out as a hub download (under 2 MB), so everything reads it through the Auto classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+SENTENCES = [
+    "a dog runs on the beach",
+    "two people stand in front of a red house",
+    "Describe this image in one short sentence.",
+    "Write a one-sentence caption in English for this photo.",
+]
+TEXT: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+}
+VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 56,
+    "patch_size": 14,
+    "initializer_range": 0.02,  # BLIP's own 1e-10 would make it blind
+}
+IMAGE_FIRST = (
+    "{% for m in messages %}<|user|>{% for c in m.content %}{% if c.type == 'image' %}IMG"
+    "{% endif %}{% endfor %}{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}"
+    "{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def tokenizer(*special: str, eos: str = "<|end|>", pad: str = "<pad>", **options: Any) -> Any:
+    """A byte-level BPE of about 300 tokens; `special` come behind <pad>, the end and the turns."""
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    tokens = [pad, eos, "<|user|>", "<|assistant|>", *special]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=tokens,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(SENTENCES, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, padding_side="left", pad_token=pad, eos_token=eos, **options
+    )
+
+
+def _save(folder: Path, model: Any, processor: Any) -> Path:
+    spread(model)
+    model.eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def spread(model: Any) -> None:
+    """Widen the weights: with the usual 0.02 the logits are flat and every image gets one text."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "norm" not in name:
+                parameter.mul_(6.0)
+
+
+def _ids(tok: Any, **named: str) -> dict[str, int]:
+    return {key: tok.convert_tokens_to_ids(token) for key, token in named.items()}
+
+
+def blip(folder: Path) -> Path:
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+
+    words = sorted({word for line in SENTENCES for word in line.lower().strip(".").split()})
+    letters = [*"abcdefghijklmnopqrstuvwxyz.-", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys(specials + words + letters))}
+    tok = BertTokenizerFast(vocab=vocab)
+    text = {
+        "vocab_size": len(vocab),
+        "hidden_size": 32,
+        "encoder_hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "bos_token_id": vocab["[DEC]"],
+        "sep_token_id": vocab["[SEP]"],
+        "pad_token_id": vocab["[PAD]"],
+        "eos_token_id": vocab["[SEP]"],
+    }
+    config = BlipConfig(text_config=text, vision_config=VISION, projection_dim=32)
+    images = BlipImageProcessor(size={"height": 56, "width": 56})
+    return _save(folder, BlipForConditionalGeneration(config), BlipProcessor(images, tok))
+
+
+def smolvlm(folder: Path) -> Path:
+    from transformers import (
+        SmolVLMConfig,
+        SmolVLMForConditionalGeneration,
+        SmolVLMImageProcessor,
+        SmolVLMProcessor,
+        SmolVLMVideoProcessor,
+    )
+
+    image_tokens = ("<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>")
+    grid = [f"<row_{r}_col_{c}>" for r in range(1, 5) for c in range(1, 5)]
+    tok = tokenizer(
+        *image_tokens,
+        *grid,
+        extra_special_tokens={
+            "fake_image_token": "<fake_token_around_image>",
+            "image_token": "<image>",
+            "global_image_token": "<global-img>",
+            "end_of_utterance_token": "<end_of_utterance>",
+        },
+    )
+    config = SmolVLMConfig(
+        vision_config=VISION,
+        text_config={"model_type": "llama", **TEXT, "vocab_size": len(tok), **_eos(tok)},
+        scale_factor=2,
+        **_ids(tok, image_token_id="<image>", pad_token_id="<pad>"),
+    )
+    sizes = {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
+    processor = SmolVLMProcessor(
+        SmolVLMImageProcessor(**sizes),
+        tok,
+        SmolVLMVideoProcessor(**sizes),
+        image_seq_len=4,
+        chat_template=IMAGE_FIRST.replace("IMG", "<image>"),
+    )
+    return _save(folder, SmolVLMForConditionalGeneration(config), processor)
+
+
+def _eos(tok: Any) -> dict[str, int]:
+    return {"eos_token_id": tok.eos_token_id, "pad_token_id": tok.pad_token_id, "bos_token_id": 1}
+
+
+def qwen2_vl(folder: Path) -> Path:
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    tok = tokenizer("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    ids = _ids(
+        tok,
+        image_token_id="<|image_pad|>",
+        video_token_id="<|video_pad|>",
+        vision_start_token_id="<|vision_start|>",
+        vision_end_token_id="<|vision_end|>",
+    )
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **TEXT,
+            "vocab_size": len(tok),
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [1, 1, 2],
+                "rope_theta": 1e4,
+            },
+            **_eos(tok),
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "patch_size": 14,
+            "window_size": 56,
+            "fullatt_block_indexes": [1],
+        },
+        **ids,
+    )
+    pixels = {"min_pixels": 28 * 28 * 4, "max_pixels": 28 * 28 * 16}
+    processor = Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessor(**pixels),
+        tok,
+        Qwen2VLVideoProcessor(**pixels),
+        chat_template=IMAGE_FIRST.replace("IMG", "<|vision_start|><|image_pad|><|vision_end|>"),
+    )
+    return _save(folder, Qwen2_5_VLForConditionalGeneration(config), processor)
+
+
+def llava(folder: Path) -> Path:
+    from transformers import (
+        CLIPImageProcessor,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tok = tokenizer("<image>", extra_special_tokens={"image_token": "<image>"})
+    config = LlavaConfig(
+        vision_config={"model_type": "clip_vision_model", **VISION, "projection_dim": 32},
+        text_config={"model_type": "llama", **TEXT, "vocab_size": len(tok), **_eos(tok)},
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
+    )
+    size = {"height": 56, "width": 56}
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
+        tok,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=IMAGE_FIRST.replace("IMG", "<image>"),
+    )
+    return _save(folder, LlavaForConditionalGeneration(config), processor)
+
+
+def fast_vlm(folder: Path) -> Path:
+    from transformers import (
+        CLIPImageProcessor,
+        FastVlmConfig,
+        FastVlmForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tok = tokenizer("<image>", extra_special_tokens={"image_token": "<image>"})
+    config = FastVlmConfig(
+        vision_config={
+            "model_type": "timm_wrapper",
+            "architecture": "test_resnet",
+            "do_pooling": True,
+            "hidden_size": 96,
+        },
+        text_config={"model_type": "qwen2", **TEXT, "vocab_size": len(tok), **_eos(tok)},
+        image_token_id=tok.convert_tokens_to_ids("<image>"),
+        image_seq_length=9,
+    )
+    size = {"height": 96, "width": 96}
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
+        tok,
+        patch_size=32,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
+        chat_template=IMAGE_FIRST.replace("IMG", "<image>"),
+    )
+    return _save(folder, FastVlmForConditionalGeneration(config), processor)
+
+
+def florence2(folder: Path) -> Path:
+    from transformers import (
+        CLIPImageProcessor,
+        Florence2Config,
+        Florence2ForConditionalGeneration,
+        Florence2Processor,
+    )
+
+    tok = tokenizer(
+        "<image>",
+        "<s>",
+        eos="</s>",
+        bos_token="<s>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    ids = _ids(tok, bos_token_id="<s>", eos_token_id="</s>", pad_token_id="<pad>")
+    config = Florence2Config(
+        text_config={
+            "model_type": "bart",
+            "vocab_size": len(tok),
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "max_position_embeddings": 512,
+            "decoder_start_token_id": ids["eos_token_id"],
+            "forced_bos_token_id": ids["bos_token_id"],
+            **ids,
+        },
+        vision_config={
+            "embed_dim": [8, 16, 16, 32],
+            "num_heads": [1, 2, 2, 4],
+            "num_groups": [1, 2, 2, 4],
+            "depths": [1, 1, 1, 1],
+            "window_size": 4,
+            "projection_dim": 32,
+            "max_temporal_embeddings": 4,
+            "max_position_embeddings": 8,
+        },
+        image_token_id=tok.convert_tokens_to_ids("<image>"),
+        is_encoder_decoder=True,
+        **ids,
+    )
+    size = {"height": 64, "width": 64}
+    images = CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False)
+    images.image_seq_length = 5
+    processor = Florence2Processor(images, tok, num_additional_image_tokens=1)
+    return _save(folder, Florence2ForConditionalGeneration(config), processor)
+
+
+def paligemma(folder: Path) -> Path:
+    from transformers import (
+        PaliGemmaConfig,
+        PaliGemmaForConditionalGeneration,
+        PaliGemmaProcessor,
+        SiglipImageProcessor,
+    )
+
+    tok = tokenizer(
+        "<image>", "<bos>", bos_token="<bos>", extra_special_tokens={"image_token": "<image>"}
+    )
+    config = PaliGemmaConfig(
+        vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
+        text_config={
+            "model_type": "gemma",
+            **TEXT,
+            "head_dim": 8,
+            "vocab_size": len(tok),
+            "num_image_tokens": 16,
+            **_eos(tok),
+        },
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
+        projection_dim=32,
+        hidden_size=32,
+    )
+    images = SiglipImageProcessor(size={"height": 56, "width": 56})
+    images.image_seq_length = 16
+    return _save(folder, PaliGemmaForConditionalGeneration(config), PaliGemmaProcessor(images, tok))
+
+
+def blip2(folder: Path) -> Path:
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        BlipImageProcessor,
+    )
+
+    tok = tokenizer("<image>", "<s>", bos_token="<s>")
+    text = {
+        "model_type": "opt",
+        "vocab_size": len(tok),
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        **_eos(tok),
+    }
+    qformer = {
+        "vocab_size": len(tok),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "encoder_hidden_size": 32,
+    }
+    config = Blip2Config(
+        vision_config=VISION,
+        qformer_config=qformer,
+        text_config=text,
+        num_query_tokens=4,
+        image_text_hidden_size=32,
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
+    )
+    images = BlipImageProcessor(size={"height": 56, "width": 56})
+    processor = Blip2Processor(images, tok, num_query_tokens=4)
+    return _save(folder, Blip2ForConditionalGeneration(config), processor)
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "blip": blip,
+    "blip2": blip2,
+    "smolvlm": smolvlm,
+    "qwen2_5_vl": qwen2_vl,
+    "llava": llava,
+    "fast_vlm": fast_vlm,
+    "florence2": florence2,
+    "paligemma": paligemma,
+}

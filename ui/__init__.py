@@ -1,0 +1,1 @@
+"""The caption inspection dashboard (Streamlit)."""
