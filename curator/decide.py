@@ -66,6 +66,7 @@ class Decider:
             for name in inputs.generators
             if policy.needs_generated
         ]
+        self.num_unscored = 0
         self._scores = Facts(store, SCORES, inputs.scorer) if inputs.scorer else None
         self._checks = (
             Facts(store, SCORES, inputs.checker) if inputs.checker and policy.needs_flags else None
@@ -246,6 +247,7 @@ class Decider:
             self.store, shard, ["row", "key", "image_sha256", "alt_text", "alt_sha256", "reason"]
         )
         texts = self._judge(shard, self._texts(shard))
+        self.num_unscored += texts["score"].null_count() if self.policy.needs_score else 0
         failures = self._failures(samples, texts)
         bad_images = failures.filter(pl.col("failure").str.starts_with("image."))
         alive = texts.filter(pl.col("failed").is_null()).join(bad_images, on="row", how="anti")

@@ -6,6 +6,7 @@ The tree (exit code behind the name; a code not listed means failure):
     ├── UsageError             2   the command line, a config file or an input pattern is wrong
     ├── StrictError            3   done, but --strict was asked for and rows are in quarantine
     ├── QuarantineLimitError   4   stopped: more rows unusable than --max-quarantine allows
+    ├── GateError              5   `diff` found more than its gates allow
     ├── NotFoundError         10   dataset, version or tag does not exist
     ├── ConflictError         11   another writer was faster, or holds the lock
     ├── DamageError           12   a file is not what was written, or a source shard changed
@@ -22,6 +23,7 @@ used, and becomes a quarantine row with that reason (see `curator.reasons`).
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -75,6 +77,13 @@ class QuarantineLimitError(CuratorError):
 
     code = 4
     reason = "quarantine.limit"
+
+
+class GateError(CuratorError):
+    """Two versions differ by more than the gates of `curator diff` allow."""
+
+    code = 5
+    reason = "diff.gate"
 
 
 class NotFoundError(CuratorError):
@@ -144,6 +153,18 @@ class Unusable(Exception):
         super().__init__(reason, detail)  # both, so that it survives pickling between processes
         self.reason = reason
         self.detail = detail
+
+
+_USER_INFO = re.compile(r"(?<=://)[^/\s\"']*@")
+_QUERY = re.compile(r"(://[^\s\"'?]*\?)[^\s\"']+")
+
+
+def mask_secrets(text: str) -> str:
+    """Hide user:password and the query (presigned URLs) of every URL in a text.
+
+    Keys never get this far: they come from the environment, and nobody prints it.
+    """
+    return _QUERY.sub(r"\1***", _USER_INFO.sub("***@", text))
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -13,16 +13,18 @@ from typing import Any
 
 from curator.captioners import CAPTIONERS
 from curator.captioners.options import Sampling
-from curator.errors import UsageError, nearest
+from curator.errors import EngineError, UsageError, nearest
 from curator.models import (
     CAPTIONER_FILES,
     DEFAULT_CAPTIONER,
+    DEFAULT_CAPTIONER_GPU,
     DEFAULT_SCORER,
+    DEFAULT_SCORER_GPU,
     SCORER_FILES,
     identify,
     locate,
 )
-from curator.prompts import ALT_TEXT, get_prompt
+from curator.prompts import get_prompt
 from curator.registry import load
 from curator.scorers import SCORERS
 from curator.versions import digest
@@ -61,7 +63,7 @@ def scorer_maker(
     if scorer == "text":
         recipe: dict[str, Any] = {"scorer": "text", "rules": TEXT_RULES_VERSION}
         return Maker(name=_name("text", "", recipe), port="text", recipe=recipe, options={})
-    model = DEFAULT_SCORER if scorer == "clip" else scorer
+    model = _default(DEFAULT_SCORER, DEFAULT_SCORER_GPU, device) if scorer == "clip" else scorer
     if ":" not in model and "/" not in model:
         raise UsageError(
             f"unknown scorer {scorer!r}",
@@ -161,8 +163,9 @@ def _model_of(choice: CaptionerChoice) -> tuple[str | None, str | None, dict[str
         timeout = choice.stall_timeout_sec
         options = {"model": choice.model, "url": choice.url, "stall_timeout_sec": timeout}
         return choice.model, choice.revision, options
-    default = DEFAULT_CAPTIONER if choice.captioner == "local" else None
-    model = choice.model or default
+    model = choice.model
+    if model is None and choice.captioner == "local":
+        model = _default(DEFAULT_CAPTIONER, DEFAULT_CAPTIONER_GPU, choice.device)
     if model is None:
         raise UsageError(
             f"--captioner {choice.captioner} needs --model",
@@ -170,7 +173,12 @@ def _model_of(choice: CaptionerChoice) -> tuple[str | None, str | None, dict[str
             reason="option.missing",
         )
     files = CAPTIONER_FILES if choice.captioner == "local" else SCORER_FILES
-    locate(model, revision=choice.revision, files=files)
+    try:
+        locate(model, revision=choice.revision, files=files)
+    except EngineError as error:
+        server = "--captioner server --url URL --model NAME asks a server instead"
+        error.hint = f"{error.hint}; {server}"
+        raise
     identity = identify(model, revision=choice.revision)
     options = {
         "model": model,
@@ -181,9 +189,9 @@ def _model_of(choice: CaptionerChoice) -> tuple[str | None, str | None, dict[str
     return identity.name, identity.revision, options
 
 
-def uses_alt_text(recipe: Mapping[str, Any]) -> bool:
-    """Whether the prompt of a generator quotes the alt text."""
-    return any(ALT_TEXT in wording for wording in recipe.get("wordings", ()))
+def _default(cpu: str, gpu: str, device: str | None) -> str:
+    """The default model for the device that the work will run on."""
+    return gpu if load("curator.devices:choose_device")(device).type == "cuda" else cpu
 
 
 def _name(kind: str, label: str, recipe: Mapping[str, Any]) -> str:

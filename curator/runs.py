@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import traceback
 from collections.abc import Iterator, Mapping
@@ -18,16 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from curator import fsops, versions
-from curator.errors import CuratorError, StoppedError
+from curator.errors import CuratorError, StoppedError, mask_secrets
 from curator.store import Store
 
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 _WRITE_EVERY_SEC = 2.0
-
-
-def mask_secrets(text: str) -> str:
-    """Hide user:password in URLs; keys never get here, they come from the environment only."""
-    return _USER_INFO.sub("***@", text)
 
 
 @dataclass(slots=True)

@@ -113,10 +113,16 @@ class Store:
         """Read one version.
 
         Raises:
-            DamageError: the manifest, its number or its link to its parent is wrong.
+            DamageError: the manifest is missing, or it, its number or its id is wrong.
         """
         path = self.manifest_path(number)
-        found = versions.from_json(path.read_bytes(), path)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise DamageError(
+                f"version {number} is missing", where=path, reason="manifest.damaged"
+            ) from error
+        found = versions.from_json(data, path)
         if found.number != number:
             raise DamageError(
                 f"holds version {found.number}, expected {number}",
@@ -257,9 +263,16 @@ class Store:
             fsops.write_atomic(path, versions.canonical_json(recipe))
 
     def recipe(self, kind: str, maker: str) -> dict[str, object]:
-        """The recipe of a maker, as written by `write_recipe`."""
+        """The recipe of a maker, as written by `write_recipe`.
+
+        Raises:
+            DamageError: it is not readable.
+        """
         path = self.facts_dir(kind, maker) / "maker.json"
-        recipe: dict[str, object] = json.loads(path.read_bytes())
+        try:
+            recipe: dict[str, object] = dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise DamageError("the recipe is not readable", where=path) from error
         return recipe
 
     def makers(self, kind: str) -> list[str]:

@@ -158,7 +158,14 @@ def from_json(data: bytes, where: object) -> Version:
             hint="restore the file from a copy; `curator fsck` lists everything damaged",
             reason="manifest.damaged",
         )
-    shards = tuple(ShardEntry(**entry) for entry in body.pop("shards"))
     known = {f.name for f in fields(Version)}
     extra = {key: body.pop(key) for key in list(body) if key not in known}
-    return Version(**body, shards=shards, extra=extra)
+    try:
+        shards = tuple(ShardEntry(**entry) for entry in body.pop("shards"))
+        return Version(**body, shards=shards, extra=extra)
+    except (TypeError, KeyError) as error:
+        raise DamageError(
+            f"the manifest has other fields than format {FORMAT} ({error})",
+            where=where,
+            reason="manifest.damaged",
+        ) from error

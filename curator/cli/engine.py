@@ -69,7 +69,7 @@ def recaption(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Index, score, generate, score, decide, commit: a new version of the captions.
+    """Index, score, regenerate, decide: a new version.
 
     Goes on where an earlier run was stopped; what exists is not made again.
 
@@ -199,10 +199,13 @@ def version_text(dataset: str, version: Version, is_new: bool) -> str:
     mean = f", mean score {version.totals['score_sum'] / scored:.3f}" if scored else ""
     head = "committed" if is_new else "nothing new: the same decision is"
     where = dataset.rpartition("@")[0] or dataset
+    unscored = int(version.totals.get("num_unscored", 0))
+    note = f"  {unscored:,} texts have no score: `curator score {where} --generated` makes them"
     return "\n".join(
         [
             f"{head} {version.name} ({version.id[:12]}), policy {version.policy['name']}",
             f"  {version.num_samples:,} samples: {counts}{mean}",
+            *([note] if unscored else []),
             f"next: curator diff {where} --html diff.html, "
             f"curator export {where}@{version.name} OUT",
         ]
@@ -226,7 +229,9 @@ def score(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Score how well the captions fit their images. Facts only: nothing is decided.
+    """Score how well captions fit their images.
+
+    Makes facts only: nothing is decided.
 
     Example:
 
@@ -279,7 +284,9 @@ def decide(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Apply a policy to the facts at hand: a new version in seconds, no model is loaded.
+    """Apply a policy to the facts: a version in seconds.
+
+    Loads no model.
 
     Example:
 
@@ -309,7 +316,7 @@ def decide(
 def policy(
     name: Annotated[str | None, typer.Argument(help="Print the TOML of this preset.")] = None,
 ) -> None:
-    """List the policy presets, or print one to start your own from.
+    """List the policy presets, or print one.
 
     Example:
 

@@ -1,19 +1,23 @@
-"""log, show, tag: looking at versions and naming them."""
+"""log, show, diff, query, tag: looking at versions and naming them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
+from curator.errors import GateError, UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command()(log)
     app.command(name="show")(show_version)
+    app.command()(diff)
+    app.command()(query)
     app.command()(tag)
 
 
@@ -54,7 +58,7 @@ def log(dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Json = False
 
 
 def show_version(dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Json = False) -> None:
-    """Show how a version was made: policy, thresholds, makers, counts.
+    """Show how a version was made.
 
     Example:
 
@@ -82,6 +86,117 @@ def show_version(dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Jso
     lines.append(f"samples {version.num_samples:,} in {len(version.shards)} shards")
     lines += [f"  {action:<12}{count:>12,}" for action, count in version.counts.items()]
     show("\n".join(lines))
+
+
+def diff(
+    old: Annotated[str, typer.Argument(metavar="DATASET@OLD", help="The older version.")],
+    new: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATASET@NEW]", help="The newer one; default: the newest, or OLD's child."
+        ),
+    ] = None,
+    *,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a self-contained page with pictures.")
+    ] = None,
+    changes: Annotated[
+        Path | None, typer.Option("--changes", help="Write every changed caption as JSONL.")
+    ] = None,
+    max_dropped: Annotated[
+        float | None, typer.Option(help="Gate: largest share of samples newly dropped.")
+    ] = None,
+    min_shift: Annotated[
+        float | None, typer.Option(help="Gate: smallest shift of the mean score.")
+    ] = None,
+    max_lost_names: Annotated[
+        float | None, typer.Option(help="Gate: largest share of alt texts that lose a name.")
+    ] = None,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Compare two versions, caption by caption.
+
+    With one version, it is compared with the one before it. A violated gate exits with 5.
+
+    Example:
+
+        curator diff shards/@v1 shards/@v2 --html diff.html
+    """
+    from dataclasses import asdict
+
+    from curator import compare, fsops
+    from curator.compare_html import render_html, thumbnails
+    from curator.compare_text import render_text
+    from curator.steps.workspace import open_workspace
+    from curator.versions import canonical_json
+
+    ws = open_workspace(old, store)
+    if new is not None:
+        older, newer = ws.version(), open_workspace(new, store).version()
+    else:
+        newer = ws.version()
+        if newer.number == 1:
+            raise UsageError(
+                "v1 has nothing before it", hint="name two versions", reason="version.none"
+            )
+        older = ws.store.version(newer.number - 1)
+    found = compare.diff(ws.store, older, newer)
+    if changes is not None:
+        with fsops.atomic_file(changes) as file:
+            for change in compare.changes(ws.store, older, newer):
+                file.write(canonical_json(asdict(change)) + b"\n")
+    if html is not None:
+        page = render_html(found, thumbnails(ws.store, ws.dataset, found))
+        fsops.write_atomic(html, page.encode())
+    show(compare.to_json(found) if json else render_text(found))
+    violated = compare.gate(
+        found,
+        max_dropped_share=max_dropped,
+        min_mean_score_shift=min_shift,
+        max_lost_names_share=max_lost_names,
+    )
+    if violated:
+        raise GateError("; ".join(violated), hint="the report above says where")
+
+
+def query(
+    dataset: o.Dataset,
+    sql: Annotated[str, typer.Argument(help="One SELECT; see the views below.")],
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 1000,
+    timeout: Annotated[float, typer.Option(help="Seconds at most.")] = 30.0,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Ask the tables in SQL; read-only.
+
+    Views: samples, captions (of DATASET@VERSION), all_captions, generated, scores, versions,
+    quarantine, problems. Their columns are listed in docs/query.md.
+
+    Example:
+
+        curator query shards/ "select source, count(*) from captions group by source"
+    """
+    from curator.query import run_query
+    from curator.steps.workspace import open_workspace
+
+    ws = open_workspace(dataset, store)
+    version = ws.version().number if ws.version_name else None
+    names = [ref.name for ref in ws.shards]
+    found = run_query(
+        ws.store, sql, version=version, shards=names, limit=limit, timeout_sec=timeout
+    )
+    rows = found.table.to_pylist()
+    if json:
+        for row in rows:
+            show_json(row)
+    else:
+        show(table([list(row.values()) for row in rows], found.table.column_names))
+    if found.truncated:
+        from curator.progress import say
+
+        say(f"only the first {limit:,} rows are shown: --limit says how many")
 
 
 def tag(

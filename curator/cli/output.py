@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from curator.errors import CuratorError
+from curator.errors import CuratorError, mask_secrets
 
 
 def show(text: str) -> None:
@@ -56,9 +56,16 @@ def run_app(app: Callable[..., Any], argv: Sequence[str]) -> int:
     """Run the command line and return the exit code. Never shows a traceback."""
     as_json = "--json" in argv
     try:
-        result = app(list(argv), standalone_mode=False)
+        result = app(list(argv), standalone_mode=False, prog_name="curator")
     except CuratorError as error:
-        line = {"code": error.code, "error": error.reason, "hint": error.hint, "what": str(error)}
+        line = {
+            "code": error.code,
+            "error": error.reason,
+            "what": error.what,
+            "path": error.where,
+            "did": error.did,
+            "hint": error.hint,
+        }
         return _fail(f"error[{error.reason}]: {error}", line, as_json)
     except TyperException as error:
         line = {"code": error.exit_code, "error": "usage", "what": error.format_message()}
@@ -84,9 +91,11 @@ def _help_hint(error: TyperException) -> str:
 
 
 def _fail(text: str, line: Mapping[str, object], as_json: bool) -> int:
-    sys.stderr.write(text + "\n")
+    # What the user typed comes back in messages, and a URL in it may hold a password.
+    sys.stderr.write(mask_secrets(text) + "\n")
     if as_json:
-        sys.stderr.write(json.dumps({"type": "exit", **line}, ensure_ascii=False) + "\n")
+        said = json.dumps({"type": "exit", **line}, ensure_ascii=False)
+        sys.stderr.write(mask_secrets(said) + "\n")
     code = line["code"]
     assert isinstance(code, int)
     return code

@@ -44,7 +44,9 @@ def pack(
     samples_per_shard: Annotated[int, typer.Option(min=1, help="Rows a shard.")] = 10_000,
     json: o.Json = False,
 ) -> None:
-    """Pack images and captions into shards as img2dataset writes them; images stay as they are.
+    """Pack images and captions into .tar shards.
+
+    The layout is img2dataset's; image bytes stay as they are.
 
     Example:
 
@@ -86,7 +88,9 @@ def index(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Read every shard once: keys, offsets, hashes, sizes, alt texts, and every damage.
+    """Read every shard once and list all damage.
+
+    Keeps keys, offsets, hashes, sizes and alt texts; `recaption` and `score` do it by themselves.
 
     Example:
 
@@ -132,7 +136,9 @@ def export(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Write a version as files that any trainer reads; images byte for byte.
+    """Write a version as files any trainer reads.
+
+    Images are copied byte for byte.
 
     Example:
 

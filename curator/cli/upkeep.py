@@ -34,7 +34,9 @@ def fsck(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Prove that the store is whole, or name what is not (exit 12). Repairs nothing.
+    """Prove that the store is whole, or name the damage.
+
+    Exits with 12 on damage. Repairs nothing.
 
     Example:
 
@@ -75,7 +77,9 @@ def gc(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Remove leftovers that no version names. Facts and versions are never removed.
+    """Remove leftovers that no version names.
+
+    Facts and versions are never removed.
 
     Example:
 
@@ -105,7 +109,9 @@ def doctor(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Check the machine, the folder and the models before a long run.
+    """Check machine, store and models.
+
+    For before a long run; exits with 20 or 23 when it would not end well.
 
     Example:
 

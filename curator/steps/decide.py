@@ -71,7 +71,7 @@ def decide(
         policy=stored_policy,
         thresholds=decider.thresholds,
         makers=_recipes(ws, inputs),
-        totals=dict(totals),
+        totals={**totals, "num_unscored": decider.num_unscored},
         shards=tuple(entries),
     )
     return ws.store.commit(draft)

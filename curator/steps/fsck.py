@@ -16,7 +16,7 @@ import polars as pl
 
 from curator import index, progress, tables
 from curator.decide import DECISION_SCHEMA, read_decision
-from curator.errors import CuratorError
+from curator.errors import CuratorError, DamageError
 from curator.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES
 from curator.fsops import TEMP_PREFIX
 from curator.journal import replay
@@ -56,17 +56,12 @@ def fsck(ws: Workspace, *, deep: bool = False) -> FsckReport:
             report.damage.extend(_decision(ws.store, entry, deep))
             advance(1)
         for ref in ws.shards:
-            report.damage.extend(_index(ws, ref.name, deep))
+            report.damage.extend(_index(ws, ref.name, deep, report))
             advance(1)
     report.num_files = len(files)
     report.damage.extend(_facts(ws.store, deep))
     report.damage.extend(_tags(ws.store, found))
     report.notices.extend(_leftovers(ws.store))
-    report.num_samples = sum(
-        index.shard_facts(ws.store, ref.name).num_samples
-        for ref in ws.shards
-        if ws.store.index_path(ref.name).exists()
-    )
     return report
 
 
@@ -136,19 +131,23 @@ def _conservation(
     if len(wrong):
         yield Finding(str(path), f"{len(wrong)} rows with a text but no use, or no reason")
     if store.index_path(entry.name).exists():
-        facts = index.shard_facts(store, entry.name)
+        try:
+            facts = index.shard_facts(store, entry.name)
+        except DamageError:
+            return  # `_index` names it, if the shard belongs to the dataset as given
         if facts.sha256 == entry.sha256 and facts.num_samples != entry.num_samples:
             yield Finding(
                 str(path), f"{entry.num_samples} samples, the index has {facts.num_samples}"
             )
 
 
-def _index(ws: Workspace, shard: str, deep: bool) -> Iterator[Finding]:
+def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterator[Finding]:
     path = ws.store.index_path(shard)
     if not path.exists():
         return
     try:
         facts = index.shard_facts(ws.store, shard)
+        report.num_samples += facts.num_samples
         rows = index.read(ws.store, shard, None if deep else ["row"])
         if len(rows) != facts.num_samples:
             yield Finding(str(path), f"{len(rows)} rows, expected {facts.num_samples}")
@@ -166,6 +165,11 @@ def _index(ws: Workspace, shard: str, deep: bool) -> Iterator[Finding]:
 
 def _facts(store: Store, deep: bool) -> Iterator[Finding]:
     for kind, schema in ((CAPTIONS, CAPTION_SCHEMA), (SCORES, SCORE_SCHEMA)):
+        for maker in store.makers(kind):
+            try:
+                store.recipe(kind, maker)
+            except DamageError as error:
+                yield Finding(str(error.where), error.what)
         for path in sorted((store.root / "facts" / kind).rglob("*.parquet")):
             try:
                 frame = tables.read(path, schema)

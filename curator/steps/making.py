@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from curator import progress
 from curator.errors import QuarantineLimitError
 from curator.executors import Done, Executor, Failed, Work
 from curator.facts import Facts, FactWriter
@@ -126,7 +127,12 @@ def _batches(
     for shard, items in shards:
         left_over = facts.store.journal_path(facts.kind, facts.maker, shard).exists()
         if items or left_over:
-            writers[shard] = facts.writer(shard)
+            writers[shard] = writer = facts.writer(shard)
+            if writer.torn_bytes:
+                progress.say(
+                    f"{shard}: cut {writer.torn_bytes} bytes of a record that a crash tore off; "
+                    "it is made again"
+                )
         if not items and left_over:
             ended.append(shard)
         remaining[shard] = len(items)

@@ -85,28 +85,39 @@ def _read_stage(ws: Workspace, shard: str) -> Iterator[Row]:
 def _maker_stage(ws: Workspace, shard: str, makers: list[Facts]) -> Iterator[Row]:
     columns = ["key", "ext", "offset", "length", "image_sha256", "alt_sha256", "reason"]
     samples = index.read(ws.store, shard, columns).filter(pl.col("reason").is_null())
+    generators = [facts for facts in makers if facts.kind == CAPTIONS]
+    verdict = ["failure", "detail", "attempt"]
     for facts in makers:
         if facts.kind == CAPTIONS:
-            found = facts.candidates(samples["image_sha256"], ["failure", "detail", "attempt"])
+            asked = samples
+            found = facts.candidates(samples["image_sha256"], verdict)
         else:
-            pairs = samples.rename({"alt_sha256": "text_sha256"}).drop_nulls("text_sha256")
-            found = facts.read(pairs, ["failure", "detail", "attempt"])
-        failed = found.drop_nulls("failure").select("image_sha256", "failure", "detail", "attempt")
-        for key, ext, offset, length, sha256, *_, failure, detail, attempt in samples.join(
-            failed, on="image_sha256"
-        ).iter_rows():
+            asked = _pairs(samples, generators)
+            found = facts.read(asked, verdict)
+        on = [name for name in facts.key if name in asked.columns]
+        failed = found.drop_nulls("failure").select(*on, *verdict)
+        for row in asked.join(failed, on=on, maintain_order="left").iter_rows(named=True):
             yield _row(
                 shard,
-                failure,
-                detail or "",
-                key=key,
-                member=f"{key}.{ext}",
-                offset=offset,
-                length=length,
-                sha256=sha256,
+                row["failure"],
+                row["detail"] or "",
+                key=row["key"],
+                member=f"{row['key']}.{row['ext']}",
+                offset=row["offset"],
+                length=row["length"],
+                sha256=row["image_sha256"],
                 maker=facts.maker,
-                attempts=attempt + 1,
+                attempts=row["attempt"] + 1,
             )
+
+
+def _pairs(samples: pl.DataFrame, generators: list[Facts]) -> pl.DataFrame:
+    """Every sample with each of its texts, as `text_sha256`: what scorers are asked for."""
+    texts = [samples.with_columns(text_sha256="alt_sha256")]
+    for facts in generators:
+        made = facts.candidates(samples["image_sha256"], ["text_sha256"])
+        texts.append(samples.join(made.select("image_sha256", "text_sha256"), on="image_sha256"))
+    return pl.concat(texts).drop_nulls("text_sha256").unique(maintain_order=True)
 
 
 def _row(shard: str, reason: str, detail: str, **known: object) -> Row:

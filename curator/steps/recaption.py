@@ -15,13 +15,14 @@ from curator.steps.decide import Choice, decide
 from curator.steps.generate import CaptionTask, Only, generate
 from curator.steps.index import IndexReport, make_index, say_index
 from curator.steps.making import Tally
+from curator.steps.quarantine import rows as quarantine_rows
 from curator.steps.score import ScoreSummary, ScoreTask, score, summarize
 from curator.steps.workspace import Workspace
 from curator.stopping import StopRequest
 from curator.versions import Version
 
 _INLINE = frozenset({"echo", "text"})
-"""Makers that touch no image and load no model: a process around them would only cost."""
+"""Makers that load no model: a process around them would only cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +159,20 @@ def recaption(
         version=version,
         is_new=is_new,
     )
-    if asked.strict and version.counts["quarantined"]:
-        unusable = version.counts["quarantined"]
-        raise StrictError(
-            f"{version.name} is committed, with {unusable} samples in quarantine",
-            hint="`curator quarantine list` says why",
-        )
+    if asked.strict:
+        _check_strict(ws, asked, version)
     return report
+
+
+def _check_strict(ws: Workspace, asked: Recaption, version: Version) -> None:
+    """Rows of the shards and of the makers of this run; what others failed at does not count."""
+    makers = {None, asked.captioner.name, asked.scorer.name if asked.scorer else None}
+    num_rows = sum(row.maker in makers for row in quarantine_rows(ws))
+    if num_rows:
+        raise StrictError(
+            f"{version.name} is committed, with {num_rows:,} rows in quarantine",
+            hint=f"`curator quarantine list {ws.spec}` says why",
+        )
 
 
 def _add(one: Tally, other: Tally) -> Tally:

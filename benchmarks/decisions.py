@@ -1,0 +1,133 @@
+"""Does the decision help? Per policy: wrong alt texts gone, right ones kept, scores, chrF.
+
+For a dataset whose samples carry a label (`match` / `no-match`: is the alt text this photo's?) and
+human captions, like the research pack of 2,000 Flickr8k photos. Run `curator recaption` first:
+
+    curator recaption PHOTOS --store STORE --scorer CLIP --captioner local --model VLM --policy best
+    python benchmarks/decisions.py PHOTOS --store STORE --labels PHOTOS/captions.parquet
+
+chrF compares each chosen text with the photo's human captions other than the alt text itself; it
+knows nothing of the scorer. The scorer's own mean is shown as well, but where scorer and captioner
+share training data (as in the pack) it flatters the captions. Also printed: the AUROC of the alt
+texts' scores against the labels, with the same number from `plain_loop.py`'s scores if given.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+import torch
+from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.functional.text import chrf_score
+
+from curator import index
+from curator.decide import read_decision
+from curator.facts import SCORES, Facts
+from curator.policy import load_policy, presets
+from curator.steps.decide import Choice, decide
+from curator.steps.workspace import Workspace, open_workspace
+from curator.stopping import StopRequest
+from curator.versions import Version
+
+
+def alt_scores(ws: Workspace, scorer: str) -> pl.DataFrame:
+    """key, alt_text, score of every sample."""
+    facts = Facts(ws.store, SCORES, scorer)
+    parts = []
+    for ref in ws.shards:
+        samples = index.read(
+            ws.store, ref.name, ["key", "image_sha256", "alt_text", "alt_sha256"]
+        ).rename({"alt_sha256": "text_sha256"})
+        scores = facts.read(samples, ["score"]).select("image_sha256", "text_sha256", "score")
+        parts.append(samples.join(scores, on=["image_sha256", "text_sha256"], how="left"))
+    return pl.concat(parts).select("key", "alt_text", "score")
+
+
+def auroc(scores: pl.DataFrame, labels: pl.DataFrame) -> float:
+    """Probability that a right alt text scores above a wrong one."""
+    joined = scores.join(labels, on="key").drop_nulls("score")
+    target = torch.tensor((joined["label"] == "match").to_list())
+    return float(binary_auroc(torch.tensor(joined["score"].to_list()), target))
+
+
+def chrf(pairs: Iterable[tuple[str, list[str]]]) -> float:
+    """Corpus chrF (0 to 100) of texts against their references."""
+    texts, references = zip(*pairs, strict=True)
+    return 100 * float(chrf_score(list(texts), list(references), n_word_order=0))
+
+
+def references(labels: pl.DataFrame, alt: pl.DataFrame) -> dict[str, list[str]]:
+    """key -> human captions that are not the alt text."""
+    joined = labels.join(alt.select("key", "alt_text"), on="key")
+    return {
+        key: [caption.strip() for caption in human if caption.strip() != alt_text]
+        for key, human, alt_text in joined.select("key", "human_captions", "alt_text").iter_rows()
+    }
+
+
+def judge(
+    ws: Workspace,
+    version: Version,
+    labels: pl.DataFrame,
+    alt: pl.DataFrame,
+    human: dict[str, list[str]],
+) -> dict[str, object]:
+    """One row of the table."""
+    chosen = pl.concat([read_decision(ws.store, entry) for entry in version.shards])
+    by_sample = chosen.group_by("key").agg(
+        alt_used=(pl.col("source") == "alt_text").any(), used=pl.col("text").is_not_null().any()
+    )
+    judged = by_sample.join(labels.select("key", "label"), on="key")
+    wrong = judged.filter(pl.col("label") == "no-match")
+    right = judged.filter(pl.col("label") == "match")
+    texts = chosen.drop_nulls("text")
+    return {
+        "policy": version.policy["name"],
+        "wrong gone": 1 - wrong["alt_used"].fill_null(False).mean(),
+        "right kept": right["alt_used"].fill_null(False).mean(),
+        "samples used": judged["used"].mean(),
+        "mean score": texts["score"].mean(),
+        "chrF": chrf((text, human[key]) for key, text in texts.select("key", "text").iter_rows()),
+    }
+
+
+def main() -> None:
+    """Print the AUROC and the table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset")
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--labels", type=Path, required=True)
+    options = parser.parse_args()
+    ws = open_workspace(options.dataset, options.store)
+    labels = pl.read_parquet(options.labels)
+    scorer = next(name for name in ws.store.makers(SCORES) if name.startswith("clip-"))
+    alt = alt_scores(ws, scorer)
+    human = references(labels, alt)
+    print(f"AUROC of right against wrong alt texts: {auroc(alt, labels):.4f} (n={len(alt):,})\n")
+    before = {
+        "policy": "(alt text as it is)",
+        "wrong gone": 0.0,
+        "right kept": 1.0,
+        "samples used": 1.0,
+        "mean score": alt["score"].mean(),
+        "chrF": chrf((text, human[key]) for key, text in alt.select("key", "alt_text").iter_rows()),
+    }
+    rows = [before]
+    for name in presets():
+        choice = Choice(scorer=scorer, max_quarantine=1.0)
+        version, _ = decide(ws, load_policy(name), choice, stop=StopRequest())
+        rows.append(judge(ws, version, labels, alt, human))
+    print("| policy | wrong alt texts gone | right ones kept | samples used | mean score | chrF |")
+    print("|---|---|---|---|---|---|")
+    for row in rows:
+        print(
+            f"| {row['policy']} | {row['wrong gone']:.1%} | {row['right kept']:.1%} "
+            f"| {row['samples used']:.1%} | {row['mean score']:.3f} | {row['chrF']:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""A comparison as one HTML page to show to a colleague: pictures inside, no script, no request.
+
+Captions are text of strangers: the template escapes everything, and a content security policy
+forbids all but inline styles and `data:` pictures. The same comparison gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import polars as pl
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from rapidfuzz.distance import Indel
+
+from curator import images, index
+from curator.compare_plots import length_plot, score_plot
+from curator.compare_text import CHOOSER_NOTE, policy_name, verdict
+from curator.compare_values import Change, Diff, Side
+from curator.errors import DamageError, Unusable
+from curator.policy import ALT_TEXT
+from curator.shards import Dataset, read_bytes
+from curator.store import Store
+from curator.versions import ACTIONS
+
+THUMBNAIL_SIDE_PX = 320
+_JPEG_QUALITY = 82
+# Below this share of common words, marking single words says less than the two texts do.
+_MIN_SIMILARITY = 0.3
+_ONE_DECIMAL_BELOW = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small picture as a `data:` URI, or `note`: why there is none."""
+
+    uri: str | None
+    note: str = ""
+
+
+class Part(NamedTuple):
+    """Some words of a text; `changed` if the other text does not have them here."""
+
+    words: str
+    changed: bool
+
+
+Thumbnails = Mapping[tuple[str, int], Thumbnail]
+"""By shard and row."""
+
+
+def thumbnails(store: Store, dataset: Dataset, diff: Diff) -> dict[tuple[str, int], Thumbnail]:
+    """The pictures of all examples in `diff`, at most 320 pixels wide and high.
+
+    A picture that cannot be read any more is left out with a note.
+
+    Raises:
+        StorageError: the storage fails.
+    """
+    paths = {ref.name: ref.path for ref in dataset.shards}
+    places = {(one.shard, one.row) for one in (*diff.gains, *diff.losses, *diff.picked)}
+    places |= {(one.shard, one.row) for one in diff.lost}
+    wanted: dict[str, set[int]] = {}
+    for shard, row in places:
+        wanted.setdefault(shard, set()).add(row)
+    found = {}
+    for shard, rows in sorted(wanted.items()):
+        samples = index.read(store, shard, ["row", "offset", "length", "image_sha256"])
+        for row, offset, length, sha256 in samples.filter(pl.col("row").is_in(rows)).iter_rows():
+            if shard not in paths:
+                found[shard, row] = Thumbnail(None, "the shard is not in this dataset")
+                continue
+            try:
+                data = read_bytes(paths[shard], offset, length)
+                if hashlib.sha256(data).hexdigest() != sha256:
+                    raise Unusable("source.changed", "the shard changed since it was indexed")
+                found[shard, row] = Thumbnail(_data_uri(images.decode(data).image))
+            except (Unusable, DamageError) as error:
+                found[shard, row] = Thumbnail(None, error.reason)
+    return found
+
+
+def _data_uri(image: Image.Image) -> str:
+    image.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=_JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def render_html(diff: Diff, thumbnails: Thumbnails) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=PackageLoader("curator"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": _count, "share": _share, "signed": _signed, "source": _source}
+    environment.filters["decimal"] = _decimal
+    galleries = [
+        ("Largest gains", "The first text scores most above the one before.", diff.gains),
+        ("Largest losses", "The first text scores most below the one before.", diff.losses),
+        ("At random", "Drawn from all samples whose texts changed.", diff.picked),
+    ]
+    scores = diff.scores
+    return environment.get_template("diff.html").render(
+        diff=diff,
+        verdict=verdict(diff),
+        policy_name=policy_name,
+        actions=ACTIONS,
+        alt_text=ALT_TEXT,
+        num_changed=sum(diff.num_changed.values()),
+        score_plot=score_plot(scores) if scores and scores.old.n + scores.new.n else None,
+        length_plot=length_plot(diff.old_lengths, diff.new_lengths),
+        chooser_note=CHOOSER_NOTE,
+        galleries=[
+            (title, about, [(change, *text_parts(change)) for change in changes])
+            for title, about, changes in galleries
+            if changes
+        ],
+        thumbnails=thumbnails,
+        no_picture=Thumbnail(None, "no picture"),
+        made=[(side, policy_lines(side), maker_lines(side)) for side in (diff.old, diff.new)],
+    )
+
+
+def text_parts(change: Change) -> tuple[list[list[Part]], list[list[Part]]]:
+    """The old and the new texts of a sample, cut where their words differ.
+
+    A text that both have is not marked; the others are compared in order, first with first.
+    """
+    old_only = [text.text for text in change.old if text.text not in {t.text for t in change.new}]
+    new_only = [text.text for text in change.new if text.text not in {t.text for t in change.old}]
+    marked: dict[str, list[Part]] = {}
+    for before, after in zip(old_only, new_only, strict=False):
+        marked[before], marked[after] = word_diff(before, after)
+    for text in (*old_only, *new_only):
+        marked.setdefault(text, [Part(text, changed=False)])
+    both = [[marked.get(t.text, [Part(t.text, changed=False)]) for t in change.old]]
+    both += [[marked.get(t.text, [Part(t.text, changed=False)]) for t in change.new]]
+    return both[0], both[1]
+
+
+def word_diff(old: str, new: str) -> tuple[list[Part], list[Part]]:
+    """Two texts in runs of words: those that only this text has are `changed`.
+
+    Case and punctuation at the ends of a word make no difference.
+    """
+    old_words, new_words = old.split(), new.split()
+    old_plain, new_plain = map(_bare, old_words), map(_bare, new_words)
+    steps = Indel.opcodes(list(old_plain), list(new_plain))
+    num_equal = sum(step.src_end - step.src_start for step in steps if step.tag == "equal")
+    if 2 * num_equal < _MIN_SIMILARITY * (len(old_words) + len(new_words)):
+        return [Part(old, changed=False)], [Part(new, changed=False)]
+    before: list[Part] = []
+    after: list[Part] = []
+    for step in steps:
+        removed = " ".join(old_words[step.src_start : step.src_end])
+        added = " ".join(new_words[step.dest_start : step.dest_end])
+        before += [Part(removed, step.tag != "equal")] if removed else []
+        after += [Part(added, step.tag != "equal")] if added else []
+    return before, after
+
+
+def _bare(word: str) -> str:
+    return word.casefold().strip(string.punctuation) or word
+
+
+# -- how a version was made ---------------------------------------------------------------------
+
+
+def policy_lines(side: Side) -> list[tuple[str, str]]:
+    """A policy in words: (label, value)."""
+    policy = side.policy
+    lines = [
+        ("texts", " or ".join(map(_source, policy.get("sources", ())))),
+        ("takes", _PICKS.get(str(policy.get("pick")), str(policy.get("pick")))),
+    ]
+    for rule in policy.get("rule", ()):
+        lines.append((str(rule["name"]), _rule(rule, side.thresholds)))
+    surgery = policy.get("surgery")
+    if surgery:
+        lines.append(("surgery", f"sentences leave when their score is below {_limit(surgery)}"))
+    if policy.get("pick") == "all":
+        weights = policy.get("weights") or {}
+        lines.append(("weights", ", ".join(f"{_source(k)} {v:g}" for k, v in weights.items())))
+    kept = policy.get("otherwise") == "keep_alt"
+    lines.append(("otherwise", "keeps the alt text" if kept else "drops the sample"))
+    return lines
+
+
+_PICKS = {
+    "best": "the best by score",
+    "first": "the first that passes",
+    "all": "all that pass",
+}
+
+
+def _rule(rule: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
+    parts = []
+    if rule.get("none_of"):
+        parts.append("none of " + ", ".join(rule["none_of"]))
+    if rule.get("min") is not None:
+        parts.append(f"at least {rule['min']:g}")
+    if rule.get("max") is not None:
+        parts.append(f"at most {rule['max']:g}")
+    if rule.get("min_percentile") is not None:
+        values = [
+            f"{value:.3f} for {_source(key.partition('@')[2])}"
+            for key, value in thresholds.items()
+            if key.partition("@")[0] == rule["name"]
+        ]
+        reached = f" ({', '.join(values)})" if values else ""
+        parts.append(f"at or above percentile {rule['min_percentile']:g}{reached}")
+    whose = "" if rule.get("source", "any") == "any" else f" of {_source(rule['source'])}"
+    return f"{rule['field']}{whose}: {', '.join(parts)}"
+
+
+def _limit(surgery: Mapping[str, Any]) -> str:
+    if surgery.get("min_score") is not None:
+        return f"{surgery['min_score']:g}"
+    return f"percentile {surgery['min_percentile']:g}"
+
+
+def maker_lines(side: Side) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Every generator and scorer with its recipe as (key, value)."""
+    return [
+        (name, [(key, _plain(value)) for key, value in sorted(recipe.items())])
+        for name, recipe in sorted(side.makers.items())
+    ]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in sorted(value.items()))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " / ".join(dict.fromkeys(map(_plain, value)))
+    return str(value)
+
+
+def _source(source: str) -> str:
+    return {"alt_text": "alt text", "generated": "generated"}.get(source, source)
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _share(value: float, total: float = 1.0) -> str:
+    share = value / total if total else 0.0
+    percent = f"{share:.1%}" if share < _ONE_DECIMAL_BELOW and share else f"{share:.0%}"
+    return percent.replace("%", "\u202f%")
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.3f}".replace("-", "\u2212")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "\u2212")

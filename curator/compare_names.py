@@ -1,0 +1,109 @@
+"""Names and numbers of an alt text, and which of them the chosen texts no longer say.
+
+A name is a run of capitalised words that does not open a sentence; where more than 70 % of such
+words are capitalised (a headline) nothing is taken for a name. A number is a figure or a number
+word from two on ("one" is mostly a pronoun); "3" and "three" are the same. File names and links
+say neither. It is a heuristic for English-like scripts: good for the drift between two versions,
+not for the truth about one text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from curator.text import split_sentences
+
+_TOKEN = re.compile(r"\S+")
+_NO_PROSE = re.compile(r"[_/\\@]|\.(?:jpe?g|png|gif|webp|bmp|tiff?|html?|php|com|org|net)\b", re.I)
+_WORD = re.compile(r"[^\W_]+(?:['\u2019.,:-][^\W_]+)*")
+_FIGURE = re.compile(r"\d[\d.,:]*")
+_POSSESSIVE = re.compile(r"['\u2019]s$")
+_MAX_HEADLINE_SHARE = 0.7
+_MIN_HEADLINE_WORDS = 3
+
+_UNITS = (
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+)
+_TENS = "thirty forty fifty sixty seventy eighty ninety hundred"
+NUMBER_WORDS = {
+    **{word: str(number) for number, word in enumerate(_UNITS.split(), 2)},
+    **{word: str(number * 10) for number, word in enumerate(_TENS.split(), 3)},
+    "dozen": "12",
+    "thousand": "1000",
+    "million": "1000000",
+}
+
+# What could hold a name or a number at all; a cheap test before the exact one.
+MAYBE = r"\S\s+\S*\p{Lu}|\p{N}|(?i)\b(?:" + "|".join(NUMBER_WORDS) + r")\b"
+
+
+class Items(NamedTuple):
+    """What an alt text says: names as written, numbers as figures. In order, without repeats."""
+
+    names: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+
+def items_of(text: str) -> Items:
+    """The names and numbers in `text`."""
+    words = _words(text)
+    starts = {start for start, _ in split_sentences(text)}
+    # A sentence may open with a quote or a bracket or both before its first word.
+    inside = {start for start, _ in words if not starts & {start, start - 1, start - 2}}
+    letters = [word for start, word in words if start in inside and word[0].isalpha()]
+    num_capitals = sum(word[0].isupper() for word in letters)
+    headline = num_capitals > _MAX_HEADLINE_SHARE * max(len(letters), _MIN_HEADLINE_WORDS)
+    names: list[str] = []
+    end_of_last = -2
+    for start, word in words:
+        is_name = word[0].isupper() and len(word) > 1 and start in inside and not headline
+        if not is_name or word.lower() in NUMBER_WORDS:
+            end_of_last = -2
+            continue
+        if start == end_of_last + 1:
+            names[-1] += f" {word}"
+        else:
+            names.append(_POSSESSIVE.sub("", word))
+        end_of_last = start + len(word)
+    numbers = [number for _, word in words for number in _numbers(word)]
+    return Items(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(numbers)))
+
+
+def lost_items(items: Items, texts: Iterable[str]) -> Items:
+    """Those that none of `texts` says, in whatever case."""
+    said: set[str] = set()
+    for text in texts:
+        for _, word in _words(text):
+            whole = word.casefold()
+            said.update(_POSSESSIVE.sub("", part) for part in (whole, *whole.split("-")))
+            said.update(_numbers(word))
+    return Items(
+        tuple(
+            name
+            for name in items.names
+            if not all(_POSSESSIVE.sub("", part) in said for part in name.casefold().split())
+        ),
+        tuple(number for number in items.numbers if number not in said),
+    )
+
+
+def _words(text: str) -> list[tuple[int, str]]:
+    """(start, word) of all words that are prose."""
+    return [
+        (token.start() + word.start(), word[0])
+        for token in _TOKEN.finditer(text)
+        if not _NO_PROSE.search(token[0])
+        for word in _WORD.finditer(token[0])
+    ]
+
+
+def _numbers(word: str) -> Iterator[str]:
+    """The numbers in a word; several in "two-to-three"."""
+    for part in word.split("-"):
+        if _FIGURE.fullmatch(part):
+            yield part.replace(",", "")
+        elif part.lower() in NUMBER_WORDS:
+            yield NUMBER_WORDS[part.lower()]

@@ -1,0 +1,155 @@
+"""One shard of two versions: samples matched, texts scored, what changed.
+
+A sample of the old version is the one of the new version with the same key; the n-th of a key
+matches the n-th where a key repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from curator import index
+from curator.compare_values import GAINED, LOST, REWORDED, Change, Text
+from curator.decide import DECISION_SCHEMA, read_decision
+from curator.errors import UsageError, nearest
+from curator.facts import SCORES, Facts
+from curator.store import Store
+from curator.versions import ShardEntry, Version
+
+
+class Judge:
+    """Scores of texts under one scorer, for both versions."""
+
+    def __init__(self, store: Store, old: Version, new: Version, scorer: str | None) -> None:
+        known = store.makers(SCORES)
+        if scorer is not None and scorer not in known:
+            raise UsageError(
+                f"no scores by {scorer!r}", hint=nearest(scorer, known), reason="scorer.unknown"
+            )
+        align = [name for name in known if store.recipe(SCORES, name).get("scorer") != "text"]
+        used = [version.policy.get("scorer_facts") for version in (new, old)]
+        only = align if len(align) == 1 else []
+        self.scorer = next((name for name in (scorer, *used, *only) if name in known), None)
+        self.recipe = store.recipe(SCORES, self.scorer) if self.scorer else {}
+        self._own = [version.policy.get("scorer_facts") == self.scorer for version in (old, new)]
+        self._facts = Facts(store, SCORES, self.scorer) if self.scorer else None
+
+    def judge(self, decision: pl.DataFrame, *, is_new: bool) -> pl.DataFrame:
+        """A decision of the old or new version with its column `score` as this scorer has it."""
+        if self._facts is None:
+            return decision.with_columns(score=pl.lit(None, pl.Float32))
+        keys = ["image_sha256", "text_sha256"]
+        found = self._facts.read(decision.select(keys).drop_nulls(), ["score"])
+        joined = decision.join(
+            found.select(*keys, fact="score"), on=keys, how="left", maintain_order="left"
+        )
+        scores = [pl.col("fact"), pl.col("score")] if self._own[is_new] else [pl.col("fact")]
+        score = pl.coalesce(column.fill_nan(None) for column in scores)
+        return joined.with_columns(score=score).drop("fact")
+
+
+class ShardPair:
+    """What two versions decided for one shard; either may lack it.
+
+    `old` and `new` are decisions with the column `score` as the judge has it. `samples` has one row
+    a sample of either: key, nth, alt_text, and with the suffix _old or _new row, action, because,
+    image_sha256, texts (their identity as a set) and score (of the first text); then `kind`
+    (null if nothing changed or it is in one version only) and `gain`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        judge: Judge,
+        shard: str,
+        *,
+        old: ShardEntry | None,
+        new: ShardEntry | None,
+    ) -> None:
+        self.shard = shard
+        self.old = judge.judge(_decision(store, old), is_new=False)
+        self.new = judge.judge(_decision(store, new), is_new=True)
+        both = _heads(self.old, "_old").join(
+            _heads(self.new, "_new"), on=["key", "nth"], how="full", coalesce=True, nulls_equal=True
+        )
+        alts = _numbered(index.read(store, shard, ["key", "alt_text"]))
+        same = pl.col("texts_old").eq_missing(pl.col("texts_new"))
+        kinds = (
+            pl.when(pl.col("row_old").is_null() | pl.col("row_new").is_null() | same)
+            .then(None)
+            .when(pl.col("texts_old").is_null())
+            .then(pl.lit(GAINED))
+            .when(pl.col("texts_new").is_null())
+            .then(pl.lit(LOST))
+            .otherwise(pl.lit(REWORDED))
+        )
+        self.samples = (
+            both.join(alts, on=["key", "nth"], how="left", nulls_equal=True)
+            .with_columns(kind=kinds, gain=pl.col("score_new") - pl.col("score_old"))
+            .sort("row_new", "row_old", nulls_last=True)
+        )
+
+    @property
+    def changed(self) -> pl.DataFrame:
+        """The samples in both versions whose texts changed."""
+        return self.samples.filter(pl.col("kind").is_not_null())
+
+    def examples(self, samples: pl.DataFrame) -> Iterator[Change]:
+        """Rows of `samples` with their texts."""
+        old = texts_of(self.old, samples["row_old"])
+        new = texts_of(self.new, samples["row_new"])
+        for row in samples.iter_rows(named=True):
+            yield Change(
+                shard=self.shard,
+                row=row["row_new"],
+                key=row["key"],
+                image_sha256=row["image_sha256_new"],
+                kind=row["kind"],
+                old_action=row["action_old"],
+                new_action=row["action_new"],
+                because=row["because_new"],
+                alt_text=row["alt_text"],
+                old=old.get(row["row_old"], ()),
+                new=new.get(row["row_new"], ()),
+                gain=row["gain"],
+            )
+
+
+def texts_of(decision: pl.DataFrame, rows: pl.Series) -> dict[int, tuple[Text, ...]]:
+    """The chosen texts of some rows, slot 0 first."""
+    wanted = decision.filter(
+        pl.col("text").is_not_null() & pl.col("row").is_in(rows.drop_nulls().implode())
+    ).sort("row", "slot")
+    found: dict[int, tuple[Text, ...]] = {}
+    for row, text, source, score in wanted.select("row", "text", "source", "score").iter_rows():
+        chosen = Text(text=text, source=source, score=score)
+        found[row] = (*found.get(row, ()), chosen)
+    return found
+
+
+def _decision(store: Store, entry: ShardEntry | None) -> pl.DataFrame:
+    if entry is not None:
+        return read_decision(store, entry)
+    empty = pl.from_arrow(DECISION_SCHEMA.empty_table())
+    assert isinstance(empty, pl.DataFrame)
+    return empty
+
+
+def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add `nth`: 0 for the first row with its key, 1 for the next."""
+    return frame.with_columns(nth=pl.int_range(pl.len()).over("key"))
+
+
+def _heads(decision: pl.DataFrame, suffix: str) -> pl.DataFrame:
+    """One row a sample: its first text, and the set of all of them."""
+    heads = decision.filter(pl.col("slot") == 0).sort("row")
+    sets = (
+        decision.drop_nulls("text_sha256")
+        .group_by("row")
+        .agg(texts=pl.col("text_sha256").unique().sort().str.join(" "))
+    )
+    columns = ["row", "image_sha256", "action", "because", "score", "texts"]
+    joined = _numbered(heads).join(sets, on="row", how="left", maintain_order="left")
+    return joined.select("key", "nth", pl.col(columns).name.suffix(suffix))

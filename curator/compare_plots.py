@@ -1,0 +1,109 @@
+"""The two pictures of a comparison as inline SVG that follows the page's light or dark colours.
+
+matplotlib knows no CSS variables: it draws in stand-in colours, which become variables afterwards.
+The same numbers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from curator.compare_stats import MAX_WORDS_SHOWN, Lengths
+from curator.compare_text import histograms
+from curator.compare_values import ScoreShift
+
+_OLD, _NEW, _MUTED, _LINE = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
+_VARIABLES = {_OLD: "--old", _NEW: "--new", _MUTED: "--muted", _LINE: "--line"}
+_SIZE_IN = (7.2, 3.1)
+_MAX_LENGTH_BINS = 40
+
+
+def score_plot(scores: ScoreShift) -> str:
+    """Histograms of the scores of both versions, as shares of their texts."""
+    low, step, old, new = histograms(scores, max_bars=72)
+    edges = [low + step * number for number in range(len(old) + 1)]
+
+    def draw(axes: Axes) -> None:
+        _steps(axes, edges, old, new)
+        for found, color in ((scores.old, _OLD), (scores.new, _NEW)):
+            if found.mean is not None:
+                axes.axvline(found.mean, color=color, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.xaxis.set_major_locator(MaxNLocator(8))
+
+    return _svg("score", "histogram of the scores before and after", draw)
+
+
+def length_plot(old: Lengths, new: Lengths) -> str:
+    """Histograms of the words a text in both versions, as shares of their texts."""
+    longest = max(len(old.histogram), len(new.histogram))
+    width = -(-longest // _MAX_LENGTH_BINS)
+
+    def shares(lengths: Lengths) -> list[float]:
+        counts = lengths.histogram + (0,) * (longest - len(lengths.histogram))
+        return [
+            sum(counts[start : start + width]) / max(lengths.num_texts, 1)
+            for start in range(0, longest, width)
+        ]
+
+    bars = shares(old)
+    edges = [number * width - 0.5 for number in range(len(bars) + 1)]
+
+    def draw(axes: Axes) -> None:
+        _steps(axes, edges, bars, shares(new))
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(_words_label))
+
+    return _svg("length", "histogram of the words a text before and after", draw)
+
+
+def _words_label(value: float, _position: int) -> str:
+    return f"{MAX_WORDS_SHOWN}+" if value >= MAX_WORDS_SHOWN else f"{value:g}"
+
+
+def _steps(axes: Axes, edges: Sequence[float], old: Sequence[float], new: Sequence[float]) -> None:
+    for shares, color, alpha in ((old, _OLD, 0.28), (new, _NEW, 0.22)):
+        axes.stairs(shares, edges, color=color, fill=True, alpha=alpha, linewidth=0)
+        axes.stairs(shares, edges, color=color, linewidth=1.6)
+
+
+def _svg(salt: str, label: str, draw: Callable[[Axes], None]) -> str:
+    # A salt for each picture: the ids inside come from it, and both are in one page.
+    with mpl.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=_SIZE_IN, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.margins(x=0.01)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:.3g} %"))
+        axes.tick_params(length=0, colors=_MUTED, pad=5)
+        axes.grid(axis="y", color=_LINE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side == "bottom")
+            spine.set_color(_LINE)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(out.getvalue(), label)
+
+
+def _inline(svg: str, label: str) -> str:
+    """An SVG document as an element of a page, without prolog, size, colours and font."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
+    body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
+    body = re.sub(r' (?:xmlns(?::xlink)?)="[^"]*"', "", body)
+    body = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", body)
+    for stand_in, variable in _VARIABLES.items():
+        body = body.replace(stand_in, f"var({variable})")
+    return body.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()

@@ -1,0 +1,144 @@
+"""What a comparison of two versions consists of: plain values, fit for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from curator.compare_stats import Distribution, Lengths, Paired
+from curator.compare_words import Vocabulary
+
+REWORDED, GAINED, LOST = "reworded", "gained", "lost"
+"""How the texts of a sample changed: other texts, texts where there were none, none any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of the two versions. `counts` are samples by action, `sources` texts by source."""
+
+    number: int
+    name: str
+    id: str
+    created: str
+    tool_version: str
+    policy: Mapping[str, Any]
+    thresholds: Mapping[str, float]
+    makers: Mapping[str, Mapping[str, Any]]
+    num_shards: int
+    num_samples: int
+    num_texts: int
+    counts: Mapping[str, int]
+    sources: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """One chosen text. `score` is that of the comparison's scorer, None if there is none."""
+
+    text: str
+    source: str
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One sample whose texts changed; `kind` is reworded, gained or lost.
+
+    `row` is its place in the newer index of the shard. `gain` is new minus old score of the first
+    text. `because` is the new version's reason.
+    """
+
+    shard: str
+    row: int
+    key: str
+    image_sha256: str | None
+    kind: str
+    old_action: str
+    new_action: str
+    because: str
+    alt_text: str | None
+    old: tuple[Text, ...]
+    new: tuple[Text, ...]
+    gain: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostItems:
+    """A sample whose chosen texts no longer say some `items` of its alt text."""
+
+    shard: str
+    row: int
+    key: str
+    alt_text: str
+    items: tuple[str, ...]
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameCount:
+    """Names and numbers in the alt texts of the samples that have a text, and how many of them
+    none of the chosen texts says."""
+
+    num_names: int
+    num_numbers: int
+    lost_names: int
+    lost_numbers: int
+
+    @property
+    def share(self) -> float:
+        """Lost ones among all, 0 when there are none."""
+        return (self.lost_names + self.lost_numbers) / max(self.num_names + self.num_numbers, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreShift:
+    """Scores under one scorer: of all texts of a version, and of the changed samples in pairs.
+
+    `is_chooser` says that the new version's policy chose by this scorer, so that a rise under it is
+    no independent evidence.
+    """
+
+    scorer: str
+    is_chooser: bool
+    recipe: Mapping[str, Any]
+    old: Distribution
+    new: Distribution
+    paired: Paired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diff:
+    """Everything about two versions that fits on a page; plain data.
+
+    `transitions[old action][new action]` counts samples that are in both. `only_old` and
+    `only_new` count samples of the other ones; `shards_changed` are shards whose bytes changed.
+    `gains` and `losses` are the samples with the largest differences in score, best and worst
+    first; `picked` are drawn at random among all that changed, the same ones for the same seed.
+    """
+
+    old: Side
+    new: Side
+    shards_added: tuple[str, ...]
+    shards_removed: tuple[str, ...]
+    shards_changed: tuple[str, ...]
+    only_old: int
+    only_new: int
+    num_unchanged: int
+    num_changed: Mapping[str, int]
+    transitions: Mapping[str, Mapping[str, int]]
+    scores: ScoreShift | None
+    old_lengths: Lengths
+    new_lengths: Lengths
+    vocabulary: Vocabulary
+    old_names: NameCount
+    new_names: NameCount
+    lost: tuple[LostItems, ...]
+    gains: tuple[Change, ...]
+    losses: tuple[Change, ...]
+    picked: tuple[Change, ...]
+
+    @property
+    def num_common(self) -> int:
+        """Samples in both versions."""
+        return self.num_unchanged + sum(self.num_changed.values())

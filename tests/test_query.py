@@ -1,0 +1,343 @@
+"""Read-only SQL: right answers, and nothing else than answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from curator import query, query_worker
+from curator.errors import DamageError, UsageError
+from curator.facts import SCORES, Facts
+from curator.query import VIEWS, Request, run_query, schema_of_views
+from tests import storekit, tars
+from tests.storekit import Kit
+
+SECRET = "the-secret-of-another-file"
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    return storekit.small_store(tmp_path_factory.mktemp("query") / "shards")
+
+
+def ask(kit: Kit, sql: str, **changes: object) -> list[dict[str, object]]:
+    """The rows, from the worker's code in this process: the same way without the start."""
+    head, table = query_worker.answer(request(kit, sql, **changes))
+    assert table is not None, head
+    rows: list[dict[str, object]] = table.to_pylist()
+    return rows
+
+
+def request(kit: Kit, sql: str, **changes: object) -> Request:
+    known = {
+        "root": str(kit.ws.store.root),
+        "sql": sql,
+        "version": None,
+        "shards": None,
+        "limit": 1000,
+        "timeout_sec": 30.0,
+        "memory_mib": 1024,
+    }
+    return Request(**(known | changes))  # type: ignore[arg-type]  # kwargs of several types
+
+
+# -- answers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_views_are_as_documented(kit: Kit, view: query.View) -> None:
+    found = ask(kit, f"describe {view.name}")
+    columns = {row["column_name"]: row["column_type"] for row in found}
+    assert columns == {name: kind for name, (kind, _) in view.columns.items()}
+
+
+def test_every_view_is_in_the_help() -> None:
+    text = schema_of_views()
+    assert all(f"{view.name}: {view.about}" in text for view in VIEWS)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_captions_are_those_of_the_newest_version(kit: Kit) -> None:
+    # The last policy, "strict", keeps four alt texts and drops five (storekit).
+    sql = "select action, count(*) n, any_value(version) v from captions group by 1 order by 1"
+    assert ask(kit, sql) == [
+        {"action": "dropped", "n": 5, "v": 4},
+        {"action": "kept", "n": 4, "v": 4},
+        {"action": "quarantined", "n": 1, "v": 4},
+    ]
+
+
+def test_captions_of_another_version_and_of_some_shards(kit: Kit) -> None:
+    sql = "select version, shard, count(*) n from captions group by all"
+    assert ask(kit, sql, version=3, shards=["00001"]) == [{"version": 3, "shard": "00001", "n": 6}]
+
+
+def test_versions_can_be_compared(kit: Kit) -> None:
+    # From the alt texts to the best: a0, a1, a5 and b3 have another text (storekit).
+    sql = """select new.key from all_captions old join all_captions new using (shard, row, slot)
+             where old.version = 1 and new.version = 2 and old.text <> new.text order by 1"""
+    assert [row["key"] for row in ask(kit, sql)] == ["a0", "a1", "a5", "b3"]
+
+
+def test_samples_know_where_their_bytes_lie(kit: Kit) -> None:
+    sql = "select shard, byte_offset, num_bytes from samples where key = 'b1'"
+    (row,) = ask(kit, sql)
+    tar = (kit.ws.dataset.root / "00001.tar").read_bytes()
+    start, length = row["byte_offset"], row["num_bytes"]
+    assert isinstance(start, int)
+    assert isinstance(length, int)
+    assert tar[start : start + length] == storekit.image("b1")
+
+
+def test_facts_carry_their_maker(kit: Kit) -> None:
+    sql = "select generator, count(*) n, count(text) texts from generated group by 1"
+    # Nine tries, of which one was refused.
+    assert ask(kit, sql) == [{"generator": storekit.GENERATOR, "n": 9, "texts": 8}]
+    sql = "select scorer, count(*) n, max(score) best from scores group by 1"
+    (row,) = ask(kit, sql)
+    # b1 says the same twice and has one score; b2 has none; a3 and a4 one: 2 x 6 + 1 + 1 + 1.
+    assert row == {"scorer": storekit.SCORER, "n": 15, "best": pytest.approx(0.33)}
+
+
+def test_facts_in_a_journal_are_seen(kit: Kit, tmp_path: Path) -> None:
+    mine = storekit.open_kit(tmp_path)
+    writer = Facts(mine.ws.store, SCORES, storekit.SCORER).writer("00000")
+    writer.add([storekit.score_fact(b"another image", "a text", 0.5)])  # acknowledged, unfinished
+    assert ask(mine, "select count(*) n from scores") == [{"n": 16}]
+    writer.close()
+
+
+def test_quarantine_holds_every_kind(kit: Kit) -> None:
+    sql = "select stage, reason, retryable, shard, key, maker from quarantine order by key"
+    assert ask(kit, sql) == [
+        {
+            "stage": "caption",
+            "reason": "vlm.refusal",
+            "retryable": True,
+            "shard": "00000",
+            "key": "a4",
+            "maker": storekit.GENERATOR,
+        },
+        {
+            "stage": "decode",
+            "reason": "image.truncated",
+            "retryable": False,
+            "shard": "00001",
+            "key": "b2",
+            "maker": None,
+        },
+    ]
+
+
+def test_quarantine_forgets_what_a_retry_mended_and_names_damaged_tars(tmp_path: Path) -> None:
+    storekit.write_shards(tmp_path)
+    whole = (tmp_path / "00001.tar").read_bytes()
+    (tmp_path / "00002.tar").write_bytes(whole[:-1024])  # cut at its end-of-archive blocks
+    mine = storekit.open_kit(tmp_path)
+    captions = Facts(mine.ws.store, "captions", storekit.GENERATOR)
+    mended = storekit.caption_fact(storekit.Row("a4", generated="three apples"))
+    assert mended is not None
+    storekit.add_facts(captions, "00000", [mended | {"attempt": 1}])
+    found = ask(mine, "select reason, key from quarantine where shard <> '00001' order by all")
+    # 00002 holds the samples of 00001 again, the broken one too.
+    assert found == [
+        {"reason": "image.truncated", "key": "b2"},
+        {"reason": "tar.no_eof", "key": None},
+    ]
+
+
+def test_a_store_without_anything_has_empty_views(tmp_path: Path) -> None:
+    storekit.write_shards(tmp_path)
+    empty = Kit(storekit.open_workspace(str(tmp_path), None, create=True))
+    for view in VIEWS:
+        assert ask(empty, f"select * from {view.name}") == []
+
+
+def test_more_rows_than_the_limit(kit: Kit) -> None:
+    head, table = query_worker.answer(request(kit, "select key from samples order by 1", limit=3))
+    assert head == {"truncated": True}
+    assert table is not None
+    assert table["key"].to_pylist() == ["a0", "a1", "a2"]
+    head, table = query_worker.answer(request(kit, "select key from samples", limit=10))
+    assert head == {"truncated": False}
+
+
+def test_damage_is_named_and_never_an_answer(tmp_path: Path) -> None:
+    mine = storekit.open_kit(tmp_path)
+    (path,) = (mine.ws.store.root / "facts" / "captions").rglob("00000.*.parquet")
+    whole = path.read_bytes()
+    columns = pq.ParquetFile(path).metadata.row_group(0)
+    place = next(c for c in map(columns.column, range(11)) if c.path_in_schema == "text")
+    sql = "select text from generated order by 1"
+    before = ask(mine, sql)
+    found = set()
+    for at in range(place.dictionary_page_offset, place.data_page_offset + 20, 9):
+        path.write_bytes(tars.flip(whole, at))
+        head, table = query_worker.answer(request(mine, sql))
+        found.add(head.get("error"))
+        # A bit of a page header may mean nothing; then the rows are as they were.
+        assert head.get("error") == DamageError.reason or table.to_pylist() == before
+    assert DamageError.reason in found
+
+
+# -- attacks --------------------------------------------------------------------------------------
+
+# What foreign SQL may try; {secret} is a file beside the store, {out} one that must not come to be.
+ATTACKS = [
+    "copy (select 1) to '{out}'",
+    "with x as (copy (select 1) to '{out}') select 1",
+    "select * from (with x as (copy (select 1) to '{out}' (format parquet)) select 1)",
+    "select (with x as (copy (select 1) to '{out}') select 1)",
+    "with x as (insert into samples values (1) returning *) select * from x",
+    "with x as (delete from samples returning *) select * from x",
+    "export database '{out}'",
+    "attach '{out}' as other",
+    "attach '{secret}' as other (read_only)",
+    "install httpfs",
+    "load '{secret}'",
+    "create table t as select 1",
+    "create secret s (type s3, key_id 'a', secret 'b')",
+    "drop view samples",
+    "insert into captions select * from captions",
+    "update captions set text = 'x'",
+    "pragma database_list",
+    "set enable_external_access = true",
+    "set memory_limit = '100GB'",
+    "reset lock_configuration",
+    "call pragma_version()",
+    "explain analyze select 1",
+    "checkpoint",
+    "select 1; copy (select 1) to '{out}'",
+    "select * from read_csv('{secret}')",
+    "select * from read_csv_auto('{secret}', header = false)",
+    "select * from sniff_csv('{secret}')",
+    "select * from read_text('{secret}')",
+    "select * from read_blob('{secret}')",
+    "select * from read_json('{secret}')",
+    "select * from '{secret}'",
+    'select * from "{secret}"',
+    "select * from glob('{folder}/*')",
+    "select * from read_parquet('{folder}/store/index/*.parquet')",
+    "select * from parquet_scan('{folder}/store/index/00000.parquet')",
+    "select * from read_csv('https://example.org/x.csv')",
+    "select * from query('copy (select 1) to ''{out}''')",
+    "select * from query_table('{secret}')",
+    "select getenv('HOME')",
+    "select * from request",
+    "select * from python_variable",
+    "select * from arrow_scan(1, 2, 3)",
+    "select * from pandas_scan(140000000000000)",
+    "select * from json_execute_serialized_sql('[\"copy\"]')",
+    "",
+    "-- nothing",
+]
+
+python_variable = [{"secret": SECRET}]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_attacks_read_and_write_nothing(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    secret, out = tmp_path / "secret.csv", tmp_path / "out"
+    secret.write_text(f"{SECRET}\n")
+    (tmp_path / "store").symlink_to(kit.ws.store.root)
+    before = snapshot(tmp_path), snapshot(kit.ws.dataset.root)
+    sql = attack.format(secret=secret, out=out, folder=tmp_path)
+    head, table = query_worker.answer(request(kit, sql))
+    assert table is None
+    assert head["error"] in ("query.refused", "query.invalid")
+    assert SECRET not in str(head)
+    assert (snapshot(tmp_path), snapshot(kit.ws.dataset.root)) == before
+
+
+def test_there_are_no_secrets_to_list(kit: Kit) -> None:
+    assert ask(kit, "select * from duckdb_secrets()") == []
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_what_looks_like_an_attack_inside_a_text_is_a_text(kit: Kit) -> None:
+    sql = "select 'copy (select 1) to ''x''; drop table samples' as t from samples limit 1"
+    assert ask(kit, sql) == [{"t": "copy (select 1) to 'x'; drop table samples"}]
+
+
+# -- the process ----------------------------------------------------------------------------------
+
+
+def test_run_query_gives_the_rows(kit: Kit) -> None:
+    sql = "select text from captions where text like '%bold%' or text like '%riding%'"
+    result = run_query(kit.ws.store, sql, version=1)
+    assert sorted(result.table["text"].to_pylist()) == [
+        "a <b>bold</b> sign",
+        "a man riding a bike",
+    ]
+    assert result.truncated is False
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        # Never ends; DuckDB could be interrupted here.
+        ("with recursive t(n) as (select 1 union all select n + 1 from t) select max(n) from t",
+         "query.timeout"),
+        # 17 GB in one list, beside DuckDB's own memory limit.
+        ("select len(range(2000000000))", "query.too_large"),
+        # Too many groups for the limit, and no disk to spill to.
+        ("select count(*) from (select distinct range from range(200000000))", "query.too_large"),
+    ],
+)  # fmt: skip
+def test_run_query_bounds_time_and_memory(kit: Kit, sql: str, reason: str) -> None:
+    started = time.monotonic()
+    timeout_sec = 6.0 if reason == "query.timeout" else 60.0
+    with pytest.raises(UsageError) as caught:
+        run_query(kit.ws.store, sql, timeout_sec=timeout_sec, memory_mib=512)
+    assert caught.value.reason == reason
+    assert reason != "query.timeout" or time.monotonic() - started < timeout_sec + 5
+
+
+def test_errors_name_what_is_allowed(kit: Kit) -> None:
+    with pytest.raises(UsageError, match=r"samples, captions\(version, shard, row, key") as caught:
+        run_query(kit.ws.store, "select txt from captions")
+    assert caught.value.reason == "query.invalid"
+    assert caught.value.code == 2
+
+
+def test_damage_ends_with_its_own_error(tmp_path: Path) -> None:
+    mine = storekit.open_kit(tmp_path)
+    path = mine.ws.store.index_path("00000")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamageError):
+        run_query(mine.ws.store, "select * from samples")
+
+
+def test_the_process_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    assert SECRET not in str(query._environment())
+
+
+def test_the_kernel_forbids_the_process_to_write(kit: Kit, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = (
+        "import sys; from curator import query_worker as w; from curator.query import Request; "
+        "w._limit_process(Request(root='', sql='', version=None, shards=None, limit=1,"
+        " timeout_sec=5, memory_mib=512)); open(sys.argv[1], 'wb', 0).write(b'x')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(out)], capture_output=True, check=False, env=os.environ
+    )
+    assert b"File too large" in done.stderr
+    assert out.read_bytes() == b""

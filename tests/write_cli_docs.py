@@ -1,0 +1,83 @@
+"""Writes the pages of docs/ that are made from code; tests/test_cli_docs.py checks them."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import typer.main
+
+from curator.cli.app import app
+from curator.cli.output import run_app
+from curator.query import schema_of_views
+from curator.reasons import REASONS
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+HEAD = """# Commands
+
+Made from `--help` by `make docs`; `make test` fails when it is out of step. Exit codes: [exit-codes.md](exit-codes.md).
+"""
+
+
+QUERY_HEAD = """# The tables in SQL
+
+`curator query DATASET "select ..."` runs one read-only SELECT (DuckDB) over these views; `DATASET@v2` chooses the
+version behind `captions`. A query has no access to files, settings or the network, 30 s and 1 GiB unless told
+otherwise. Made from the code by `make docs`.
+"""
+REASONS_HEAD = """# Why a sample was not used
+
+Every quarantine row and every failed fact carries one of these codes. *Retry* says whether `curator quarantine retry`
+can change anything. Made from the code by `make docs`.
+
+| reason | found while | retry | meaning |
+|---|---|---|---|"""
+
+
+def commands() -> list[list[str]]:
+    """Every command as the words that call it, groups before their members."""
+    found = []
+    for name, command in typer.main.get_command(app).commands.items():
+        found.append([name])
+        found += [[name, member] for member in getattr(command, "commands", {})]
+    return found
+
+
+def help_of(words: list[str]) -> str:
+    """What `curator WORDS --help` prints."""
+    out = io.StringIO()
+    with redirect_stdout(out):
+        run_app(app, [*words, "--help"])
+    lines = out.getvalue().splitlines()
+    return "\n".join(line.rstrip() for line in lines).strip()
+
+
+def page() -> str:
+    """The whole of docs/cli.md."""
+    parts = [HEAD]
+    for words in ([], *commands()):
+        title = " ".join(["curator", *words])
+        parts.append(f"## {title}\n\n```\n{help_of(words)}\n```\n")
+    return "\n".join(parts)
+
+
+def query_page() -> str:
+    """The whole of docs/query.md."""
+    return f"{QUERY_HEAD}\n```\n{schema_of_views().strip()}\n```\n"
+
+
+def reasons_page() -> str:
+    """The whole of docs/reasons.md."""
+    rows = [
+        f"| `{code}` | {about.stage} | {'yes' if about.retryable else 'no'} | {about.text} |"
+        for code, about in REASONS.items()
+    ]
+    return "\n".join([REASONS_HEAD, *rows]) + "\n"
+
+
+PAGES = {"cli.md": page, "query.md": query_page, "reasons.md": reasons_page}
+
+if __name__ == "__main__":
+    for name, make in PAGES.items():
+        (DOCS / name).write_text(make())
