@@ -41,3 +41,6 @@ docs: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+demo: setup
+	$(BIN)/python -m curator.demo demo-out

@@ -29,11 +29,11 @@ class Judge:
                 f"no scores by {scorer!r}", hint=nearest(scorer, known), reason="scorer.unknown"
             )
         align = [name for name in known if store.recipe(SCORES, name).get("scorer") != "text"]
-        used = [version.policy.get("scorer_facts") for version in (new, old)]
+        used = [version.policy.get("scores_by") for version in (new, old)]
         only = align if len(align) == 1 else []
         self.scorer = next((name for name in (scorer, *used, *only) if name in known), None)
         self.recipe = store.recipe(SCORES, self.scorer) if self.scorer else {}
-        self._own = [version.policy.get("scorer_facts") == self.scorer for version in (old, new)]
+        self._own = [version.policy.get("scores_by") == self.scorer for version in (old, new)]
         self._facts = Facts(store, SCORES, self.scorer) if self.scorer else None
 
     def judge(self, decision: pl.DataFrame, *, is_new: bool) -> pl.DataFrame:

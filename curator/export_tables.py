@@ -109,7 +109,7 @@ def _urls(samples: pl.DataFrame, path: Path) -> list[str | None]:
 
 def _alt_scores(store: Store, version: Version, samples: pl.DataFrame) -> pl.DataFrame:
     keys = samples.select("image_sha256", text_sha256="alt_sha256").drop_nulls().unique()
-    scorer = version.policy.get("scorer_facts")
+    scorer = version.policy.get("scores_by")
     if scorer is None:
         return keys.with_columns(org_clip_score=pl.lit(None, pl.Float32))
     found = Facts(store, SCORES, scorer).read(keys, ["score"])

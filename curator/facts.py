@@ -13,6 +13,7 @@ different facts share a key with a chance of about n^2 / 2^65, 3e-4 at 100 milli
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from curator import tables
+from curator import fsops, tables
 from curator.journal import Journal, replay
 from curator.store import Store
 
@@ -283,9 +284,10 @@ class FactWriter:
                 [*self._facts.key, "attempt", "created"]
             )
             table = tables.to_table(frame, self._facts.schema)
-            name = f"{self._shard}.{tables.content_digest(table)[:12]}.parquet"
+            data = tables.to_bytes(table)
+            name = f"{self._shard}.{hashlib.sha256(data).hexdigest()[:12]}.parquet"
             path = self._facts.store.facts_dir(self._facts.kind, self._facts.maker) / name
-            tables.write(path, table)
+            fsops.write_atomic(path, data)
             self._facts.written(path, frame)
         self._journal.discard()
 

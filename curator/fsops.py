@@ -34,8 +34,12 @@ _PERMANENT = {
     errno.EPERM: ("storage.no_permission", "check the owner, or use --store FOLDER"),
     errno.EMFILE: ("storage.too_many_files", "raise `ulimit -n`, then run it again"),
     errno.ENAMETOOLONG: ("storage.name_too_long", "use a store with a shorter path"),
+    errno.EEXIST: ("storage.not_a_folder", "move that file away, or use --store FOLDER"),
+    errno.ENOTDIR: ("storage.not_a_folder", "move that file away, or use --store FOLDER"),
     errno.EIO: ("storage.io_error", "check the disk; nothing half-written is visible"),
 }
+
+_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 StepHook = Callable[[str, Path], None]
 
@@ -89,7 +93,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno not in _PERMANENT:
             raise
         reason, hint = _PERMANENT[error.errno]
-        free = _free_space(path)
+        free = _free_space(path) if error.errno in _SPACE else ""
         raise StorageError(
             f"{os.strerror(error.errno)}{free}",
             where=error.filename or path,

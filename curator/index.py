@@ -48,7 +48,10 @@ _HASH_CHUNK_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFacts:
-    """What is known of a shard as a whole. `problems` are its damages (reason, detail, ...)."""
+    """What is known of a shard as a whole. `problems` are its damages (reason, detail, ...).
+
+    `rows_digest` is over the content of the index itself.
+    """
 
     shard: str
     sha256: str
@@ -59,21 +62,11 @@ class ShardFacts:
     ignored_members: int
     options: Mapping[str, Any]
     problems: Sequence[Mapping[str, Any]]
+    rows_digest: str
 
 
 def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) -> ShardFacts:
     """Write the index of one shard."""
-    facts = ShardFacts(
-        shard=ref.name,
-        sha256=scan.sha256,
-        size_bytes=scan.size_bytes,
-        mtime_ns=_stat(ref.path)[1],
-        num_samples=len(scan.samples),
-        num_unusable=sum(sample.reason is not None for sample in scan.samples),
-        ignored_members=scan.num_unsafe,
-        options=asdict(options),
-        problems=[asdict(problem) for problem in scan.problems],
-    )
     rows = [
         {
             "row": sample.row,
@@ -96,6 +89,18 @@ def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) ->
         for sample in scan.samples
     ]
     table = tables.to_table(tables.from_rows(rows, INDEX_SCHEMA), INDEX_SCHEMA)
+    facts = ShardFacts(
+        shard=ref.name,
+        sha256=scan.sha256,
+        size_bytes=scan.size_bytes,
+        mtime_ns=_stat(ref.path)[1],
+        num_samples=len(scan.samples),
+        num_unusable=sum(sample.reason is not None for sample in scan.samples),
+        ignored_members=scan.num_unsafe,
+        options=asdict(options),
+        problems=[asdict(problem) for problem in scan.problems],
+        rows_digest=tables.content_digest(table),
+    )
     tables.write(store.index_path(ref.name), table, canonical_json(asdict(facts)))
     return facts
 

@@ -26,7 +26,8 @@ def replay(path: Path) -> tuple[list[dict[str, Any]], int]:
     while position + _HEAD.size <= len(data):
         length, crc = _HEAD.unpack_from(data, position)
         body = data[position + _HEAD.size : position + _HEAD.size + length]
-        if len(body) < length or zlib.crc32(body) != crc:
+        # A file system may leave zeros where data should be: length 0 with the right checksum.
+        if not length or len(body) < length or zlib.crc32(body) != crc:
             break
         records.append(json.loads(body))
         position += _HEAD.size + length

@@ -61,8 +61,7 @@ def scorer_maker(
         UsageError, NotFoundError, EngineError: the model cannot be found; see `curator.models`.
     """
     if scorer == "text":
-        recipe: dict[str, Any] = {"scorer": "text", "rules": TEXT_RULES_VERSION}
-        return Maker(name=_name("text", "", recipe), port="text", recipe=recipe, options={})
+        return checker_maker("en")
     model = _default(DEFAULT_SCORER, DEFAULT_SCORER_GPU, device) if scorer == "clip" else scorer
     if ":" not in model and "/" not in model:
         raise UsageError(
@@ -90,6 +89,22 @@ def scorer_maker(
     )
 
 
+def checker_maker(language: str) -> Maker:
+    """The maker of text health for captions in this language, an ISO 639-1 code.
+
+    Raises:
+        UsageError: no such code, or a language that cannot be told from others.
+    """
+    load("curator.scorers.language:is_wrong_language")("", language)  # raises for unknown codes
+    recipe = {"scorer": "text", "language": language, "rules": TEXT_RULES_VERSION}
+    return Maker(
+        name=_name("text", language, recipe),
+        port="text",
+        recipe=recipe,
+        options={"language": language},
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionerChoice:
     """What the user asked for on the command line. None means: the default."""
@@ -99,6 +114,7 @@ class CaptionerChoice:
     revision: str | None = None
     url: str | None = None
     prompt: str = "short"
+    language: str = "en"
     max_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
@@ -134,6 +150,7 @@ def captioner_maker(choice: CaptionerChoice, *, candidates: int = 1) -> Maker:
         "revision": revision,
         "prompt": prompt.name,
         "wordings": list(prompt.wordings),
+        "language": choice.language,
         "sampling": asdict(sampling),
     }
     return Maker(
@@ -159,6 +176,12 @@ def _model_of(choice: CaptionerChoice) -> tuple[str | None, str | None, dict[str
                 "--captioner server needs --url and --model",
                 hint="e.g. --url http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct",
                 reason="option.missing",
+            )
+        if not re.match(r"https?://[^/]", choice.url):
+            raise UsageError(
+                f"--url is {choice.url!r}",
+                hint="allowed: http://HOST:PORT/v1 or https://...",
+                reason="option.value",
             )
         timeout = choice.stall_timeout_sec
         options = {"model": choice.model, "url": choice.url, "stall_timeout_sec": timeout}

@@ -167,7 +167,12 @@ def load_policy(name_or_path: str) -> Policy:
     if path.suffix == ".toml":
         if not path.is_file():
             raise UsageError("no such policy file", where=path, reason="policy.unknown")
-        text = path.read_text()
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"not valid TOML ({error})", where=path, reason="policy.invalid"
+            ) from error
     else:
         text = preset_text(name_or_path)
     return parse_policy(text, where=name_or_path)

@@ -24,7 +24,9 @@ _METADATA_KEY = b"curator"
 def to_bytes(table: pa.Table, metadata: bytes = b"") -> bytes:
     """One Parquet file; byte-identical for the same content and library version."""
     if metadata:
-        table = table.replace_schema_metadata({_METADATA_KEY: metadata})
+        # Parquet has no checksum over its footer, where the metadata lies.
+        sealed = hashlib.sha256(metadata).hexdigest().encode() + b"\n" + metadata
+        table = table.replace_schema_metadata({_METADATA_KEY: sealed})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", compression_level=3, write_page_checksum=True)
     return bytes(sink.getvalue())
@@ -58,17 +60,29 @@ def read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) ->
     wanted = pa.schema([schema.field(name) for name in columns]) if columns is not None else schema
     if not table.schema.equals(wanted):
         raise DamageError("the table has other columns than were written", where=path)
-    frame = pl.from_arrow(table)
+    # The cast drops what a foreign file may say about its columns, such as extension types.
+    frame = pl.from_arrow(table.cast(wanted))
     assert isinstance(frame, pl.DataFrame)
     return frame
 
 
 def read_metadata(path: Path) -> bytes:
-    """The metadata given to `write`."""
+    """The metadata given to `write`.
+
+    Raises:
+        DamageError: there is none, or it is not what was written.
+    """
     try:
-        return bytes((pq.read_schema(path).metadata or {})[_METADATA_KEY])
+        sealed = bytes((pq.read_schema(path).metadata or {})[_METADATA_KEY])
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DamageError(f"no metadata ({_one_line(error)})", where=path) from error
+    expected, _, metadata = sealed.partition(b"\n")
+    found = hashlib.sha256(metadata).hexdigest().encode()
+    if found != expected:
+        raise DamageError(
+            f"checksum of the metadata is {found[:12]!r}, expected {expected[:12]!r}", where=path
+        )
+    return metadata
 
 
 def to_table(frame: pl.DataFrame, schema: pa.Schema) -> pa.Table:

@@ -80,9 +80,11 @@ def probe(item: CaptionItem | ScoreItem) -> None:
 class CaptionWork:
     """Captions batches. `captioner` is a name of `CAPTIONERS`."""
 
-    def __init__(self, captioner: str, prompt_name: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, captioner: str, options: Mapping[str, Any], *, prompt: str, language: str
+    ) -> None:
         self._captioner = Guarded(
-            CAPTIONERS.get(captioner)(**options), prompt=get_prompt(prompt_name)
+            CAPTIONERS.get(captioner)(**options), prompt=get_prompt(prompt), language=language
         )
         self._ahead: dict[CaptionItem, CaptionRequest] = {}
 

@@ -24,7 +24,7 @@ from curator.captioners import CAPTIONERS
 from curator.export import ExportOptions, export
 from curator.facts import CAPTIONS
 from curator.journal import replay
-from curator.makers import CaptionerChoice, captioner_maker
+from curator.makers import CaptionerChoice, captioner_maker, checker_maker
 from curator.policy import load_policy, parse_policy
 from curator.scorers import SCORERS
 from curator.shards import ScanOptions
@@ -70,7 +70,7 @@ def do_index(root: Path) -> int:
 
 
 def do_score(root: Path) -> int:
-    score_all(workspace(root), None, ENGINE, stop=StopRequest())
+    score_all(workspace(root), [checker_maker("en")], ENGINE, stop=StopRequest())
     return 0
 
 
@@ -78,6 +78,7 @@ def do_recaption(root: Path) -> int:
     asked = Recaption(
         captioner=captioner_maker(CaptionerChoice(captioner="echo")),
         scorer=None,
+        checker=checker_maker("en"),
         policy=load_policy("replace"),
     )
     tally = recaption(workspace(root), asked, ENGINE, stop=StopRequest()).captioned

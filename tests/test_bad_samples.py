@@ -235,13 +235,11 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
 
 def test_rows_50_and_51_what_a_server_is_asked(tmp_path: Path, stub: tuple[str, Path]) -> None:
     url, log = stub
-    files = [
-        f for key, text in HOSTILE.items() for f in sample(key, int(key[:2], 16), caption=text)
-    ]
     # each its own image: the answer belongs to the image, and the request as well
     files = [
-        (name, tars.image_bytes(i)) if name.endswith("jpg") else (name, data)
-        for i, (name, data) in enumerate(files)
+        file
+        for seed, (key, text) in enumerate(HOSTILE.items())
+        for file in sample(key, seed, caption=text)
     ]
     shard(tmp_path, *files)
     server = ("--captioner", "server", "--url", url, "--model", "tiny", "--prompt", "grounded")
@@ -264,13 +262,22 @@ def test_row_51_alt_texts_with_tokens_are_flagged(tmp_path: Path) -> None:
     assert (counts["kept"], counts["dropped"]) == (2, 1)
 
 
-def _overflow(state: dict[str, torch.Tensor]) -> None:
-    """Black (-1 after normalising) sums to -infinity; mid-grey (0.004) stays finite."""
-    state["visual.conv1.weight"].fill_(1e38)
+def _overflowing_clip(folder: Path) -> Path:
+    """A model that gives NaN for black (the sum is infinite), and a number for mid-grey (all 0)."""
+
+    def edit(state: dict[str, torch.Tensor]) -> None:
+        state["visual.conv1.weight"].fill_(3e38)
+
+    save_tiny_clip(folder, edit=edit)
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["preprocess_cfg"]["mean"] = [128 / 255] * 3
+    path.write_text(json.dumps(config))
+    return folder
 
 
 def test_rows_41_and_48_scores(tmp_path: Path) -> None:
-    model = save_tiny_clip(tmp_path / "clip", edit=_overflow)
+    model = _overflowing_clip(tmp_path / "clip")
     folder = tmp_path / "shards"
     folder.mkdir()
     black, grey = (saved(Image.new("RGB", (32, 32), (level,) * 3), "PNG") for level in (0, 128))

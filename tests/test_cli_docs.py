@@ -1,4 +1,4 @@
-"""Made pages are in step: docs/cli.md says what `--help` says, and every command is documented with an example."""
+"""Made pages are in step with the code, and every command has help and an example."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from curator.policy import load_policy, parse_policy, preset_text, presets
 from curator.scorers.text import FLAGS
 
 
-def test_the_presets_are_the_six_promised() -> None:
-    assert presets() == ["best", "filter", "keep-all", "mix", "raw-if-good", "replace"]
+def test_the_presets_are_those_promised() -> None:
+    assert presets() == ["as-is", "best", "filter", "keep-all", "mix", "raw-if-good", "replace"]
 
 
 @pytest.mark.parametrize("name", presets())

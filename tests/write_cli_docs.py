@@ -16,20 +16,21 @@ from curator.reasons import REASONS
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HEAD = """# Commands
 
-Made from `--help` by `make docs`; `make test` fails when it is out of step. Exit codes: [exit-codes.md](exit-codes.md).
+Made from `--help` by `make docs`; `make test` fails when it is out of step.
+Exit codes: [exit-codes.md](exit-codes.md).
 """
 
 
 QUERY_HEAD = """# The tables in SQL
 
-`curator query DATASET "select ..."` runs one read-only SELECT (DuckDB) over these views; `DATASET@v2` chooses the
-version behind `captions`. A query has no access to files, settings or the network, 30 s and 1 GiB unless told
-otherwise. Made from the code by `make docs`.
+`curator query DATASET "select ..."` runs one read-only SELECT (DuckDB) over these views;
+`DATASET@v2` chooses the version behind `captions`. A query has no access to files, settings or
+the network, 30 s and 1 GiB of memory. Made from the code by `make docs`.
 """
 REASONS_HEAD = """# Why a sample was not used
 
-Every quarantine row and every failed fact carries one of these codes. *Retry* says whether `curator quarantine retry`
-can change anything. Made from the code by `make docs`.
+Every quarantine row and every failed fact carries one of these codes. *Retry* says whether
+`curator quarantine retry` can change anything. Made from the code by `make docs`.
 
 | reason | found while | retry | meaning |
 |---|---|---|---|"""

@@ -50,6 +50,7 @@ def recaption(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    language: o.Language = "en",
     scorer: o.Scorer = "clip",
     only: Annotated[
         str | None,
@@ -61,7 +62,7 @@ def recaption(
     workers: o.Workers = 1,
     batch_size: o.BatchSize = None,
     stall_timeout: Annotated[
-        float, typer.Option(help="Seconds without an answer before a model is restarted.")
+        float, typer.Option(min=1, help="Seconds without an answer before a model is restarted.")
     ] = 600.0,
     max_quarantine: o.MaxQuarantine = 0.05,
     caption_field: o.CaptionField = None,
@@ -78,7 +79,7 @@ def recaption(
         curator recaption shards/ --captioner server --url http://gpu:8000/v1 \\
             --model Qwen/Qwen3-VL-8B-Instruct --policy best
     """
-    from curator.makers import CaptionerChoice, captioner_maker
+    from curator.makers import CaptionerChoice, captioner_maker, checker_maker
     from curator.policy import load_policy
     from curator.shards import ScanOptions
     from curator.steps.recaption import Engine, Recaption
@@ -91,6 +92,7 @@ def recaption(
         model=model,
         url=url,
         prompt=prompt,
+        language=language,
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -104,6 +106,7 @@ def recaption(
     asked = Recaption(
         captioner=captioner_maker(choice, candidates=candidates),
         scorer=_scorer(scorer, device, dtype) if chosen.needs_score or worst else None,
+        checker=checker_maker(language),
         policy=chosen,
         candidates=candidates,
         worst_percent=worst,
@@ -216,6 +219,7 @@ def score(
     dataset: o.Dataset,
     *,
     scorer: o.Scorer = "clip",
+    language: o.Language = "en",
     generated: Annotated[
         bool, typer.Option("--generated", help="Score generated captions as well.")
     ] = False,
@@ -240,6 +244,7 @@ def score(
     from dataclasses import asdict
 
     from curator.facts import CAPTIONS
+    from curator.makers import checker_maker
     from curator.runs import open_run
     from curator.shards import ScanOptions
     from curator.steps.index import make_index, say_index
@@ -248,7 +253,9 @@ def score(
     from curator.steps.workspace import open_workspace
     from curator.stopping import stop_on_signals
 
-    maker = _scorer(scorer, device, dtype)
+    checker = checker_maker(language)
+    maker = checker if scorer == "text" else _scorer(scorer, device, dtype)
+    makers = [checker] if maker is checker else [maker, checker]
     engine = Engine(
         num_workers=workers, score_batch_size=batch_size or 32, max_quarantine=max_quarantine
     )
@@ -258,15 +265,19 @@ def score(
     with stop_on_signals() as stop, open_run(ws.store, "score", options) as run:
         say_index(make_index(ws, scan, stop=stop, num_workers=workers), run)
         generators = tuple(ws.store.makers(CAPTIONS)) if generated else ()
-        aligner = None if maker.port == "text" else maker
-        tally = score_all(ws, aligner, engine, generators=generators, stop=stop)
+        tally = score_all(ws, makers, engine, generators=generators, stop=stop)
     summaries = summarize(ws, maker.name, generators)
     if json:
         show_json({"made": asdict(tally), "scores": [asdict(summary) for summary in summaries]})
         return
     show(f"scores made: {tally.made:,}" if tally.made else "every score was there already")
-    rows = [(s.source, s.num_texts, s.mean, *s.quartiles, s.num_truncated) for s in summaries]
-    show(table(rows, ["score of", "texts", "mean", "25 %", "50 %", "75 %", "over context"]))
+    rows = [
+        (s.source, s.num_texts, s.mean, *s.quartiles, s.weakest_sentence, s.num_truncated)
+        for s in summaries
+    ]
+    quartiles = ["25 %", "50 %", "75 %"]
+    header = ["score of", "texts", "mean", *quartiles, "weakest sentence", "over context"]
+    show(table(rows, header))
 
 
 def decide(
@@ -280,6 +291,9 @@ def decide(
     use_scorer: Annotated[
         str | None, typer.Option("--use-scorer", help="Whose scores count, if there are several.")
     ] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", help="Whose text health counts, if several.")
+    ] = None,
     max_quarantine: o.MaxQuarantine = 0.05,
     store: o.StoreOption = None,
     json: o.Json = False,
@@ -292,6 +306,7 @@ def decide(
 
         curator decide shards/ --policy raw-if-good
     """
+    from curator.makers import checker_maker
     from curator.policy import load_policy
     from curator.runs import open_run
     from curator.steps.decide import Choice
@@ -302,7 +317,10 @@ def decide(
     chosen = load_policy(policy)
     ws = open_workspace(dataset, store)
     choice = Choice(
-        generators=tuple(generator or ()), scorer=use_scorer, max_quarantine=max_quarantine
+        generators=tuple(generator or ()),
+        scorer=use_scorer,
+        checker=checker_maker(language).name if language else None,
+        max_quarantine=max_quarantine,
     )
     options = {"dataset": dataset, "policy": chosen.name}
     with stop_on_signals() as stop, open_run(ws.store, "decide", options):

@@ -31,6 +31,9 @@ Scorer = Annotated[
         help="clip (the default model), an open_clip NAME:TAG, hub id org/name, or folder.",
     ),
 ]
+Language = Annotated[
+    str, typer.Option("--language", help="Language that captions should be in, e.g. en, de, ja.")
+]
 Device = Annotated[
     str | None, typer.Option("--device", help="cuda, cuda:1, cpu; default: a GPU if there is one.")
 ]

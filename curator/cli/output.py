@@ -6,12 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.exceptions import TyperException
 
 from curator.errors import CuratorError, mask_secrets
+from curator.fsops import storage_errors
 
 
 def show(text: str) -> None:
@@ -56,7 +58,8 @@ def run_app(app: Callable[..., Any], argv: Sequence[str]) -> int:
     """Run the command line and return the exit code. Never shows a traceback."""
     as_json = "--json" in argv
     try:
-        result = app(list(argv), standalone_mode=False, prog_name="curator")
+        with storage_errors(Path.cwd()):  # of reading: what writes maps its own
+            result = app(list(argv), standalone_mode=False, prog_name="curator")
     except CuratorError as error:
         line = {
             "code": error.code,

@@ -88,7 +88,7 @@ class ClipScorer:
         """Start decoding the images of a batch that `score` will be asked for next.
 
         The two newest prefetched batches are kept, so call it for batch n + 1 before `score` of
-        batch n: 4 * 3 * side**2 bytes an image stay in memory until then.
+        batch n: 3 * side**2 bytes an image stay in memory until then.
         """
         batch = dict.fromkeys(image for image, _ in pairs)
         self._ahead.append({image: self._pool.submit(self._decode, image) for image in batch})
@@ -181,8 +181,8 @@ class ClipScorer:
         return load_clip(self._name, device=self._device, dtype=dtype, revision=self._revision)
 
     def _decode(self, data: bytes) -> torch.Tensor:
-        """Decode one image to the model's input, `[3, height, width]` float32."""
-        return self._clip.preprocess(images.decode(data, limits=self._limits).image)
+        """Decode one image to the size of the model's input, `[height, width, 3]` uint8."""
+        return self._clip.resize(images.decode(data, limits=self._limits).image)
 
     def _decoded(self, batch: Sequence[bytes]) -> Iterator[tuple[bytes, torch.Tensor | Unusable]]:
         """Yield every image of `batch`, decoding two forwards ahead of the consumer."""

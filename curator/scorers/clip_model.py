@@ -8,17 +8,23 @@ the safetensors cannot be fetched), and texts over the context (open_clip cuts t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from PIL import Image
 from safetensors import SafetensorError
+from torchvision.transforms import (  # type: ignore[import-untyped]  # ships no types
+    Compose,
+    Normalize,
+    ToTensor,
+)
 
 from curator import models
 from curator.errors import EngineError, NotFoundError, UsageError, nearest
@@ -109,15 +115,29 @@ class ClipModel:
     """
 
     net: Any
-    preprocess: Callable[[Image.Image], torch.Tensor]
+    preprocess: Compose
     tokens: ClipTokens
     device: torch.device
     dtype: torch.dtype
 
+    def resize(self, image: Image.Image) -> torch.Tensor:
+        """Resize and crop an RGB image for the model: `[height, width, 3]` uint8.
+
+        The half of `preprocess` that is worth a thread. The other half, `encode_images`, costs as
+        much as decoding when it is done image by image, and 4 times the memory.
+        """
+        for step in self.preprocess.transforms[:-2]:
+            image = step(image)
+        return torch.from_numpy(np.array(image))
+
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Unit features `[num_images, width]`, float32, of `[num_images, 3, height, width]`."""
-        images = images.to(self.device, self.dtype, non_blocking=True)
-        return _unit(self.net.encode_image(images))
+        """Unit features `[num_images, width]`, float32, of `[num_images, height, width, 3]` uint8.
+
+        The pixels are those of `preprocess`, bit by bit.
+        """
+        pixels = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        pixels = self.preprocess.transforms[-1](pixels.float().div_(255))
+        return _unit(self.net.encode_image(pixels.to(self.dtype)))
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit features `[num_texts, width]`, float32."""
@@ -154,7 +174,12 @@ def load_clip(
             where=folder,
             reason="model.load",
         ) from error
-    return ClipModel(net.eval(), preprocess, ClipTokens(tokenizer), device, dtype)
+    # What `resize` and `encode_images` share among them.
+    assert isinstance(preprocess.transforms[-2], ToTensor)
+    assert isinstance(preprocess.transforms[-1], Normalize)
+    # Pixels come with the channels last; convolutions then run a quarter faster, also on CPUs.
+    net = net.eval().to(memory_format=torch.channels_last)
+    return ClipModel(net, preprocess, ClipTokens(tokenizer), device, dtype)
 
 
 def _check_weights(folder: Path) -> None:

@@ -27,6 +27,7 @@ class Choice:
 
     generators: Sequence[str] = ()
     scorer: str | None = None
+    checker: str | None = None
     max_quarantine: float = 0.05
 
 
@@ -59,7 +60,8 @@ def decide(
         index.check_unchanged(ws.store, ref)
     stored_policy = policy.model_dump(mode="json") | {
         "generators": list(inputs.generators),
-        "scorer_facts": inputs.scorer,
+        "scorer_facts": inputs.scorer if policy.needs_score else None,
+        "scores_by": inputs.scorer,
         "checker_facts": inputs.checker,
     }
     draft = Version(
@@ -136,11 +138,12 @@ def _recipes(ws: Workspace, inputs: Inputs) -> dict[str, dict[str, Any]]:
 def resolve_inputs(ws: Workspace, policy: Policy, choice: Choice) -> Inputs:
     """Find the makers that a policy needs among those with facts in the store."""
     generators = _generators(ws, policy, choice.generators)
-    scorer = checker = None
-    if policy.needs_score:
+    checker = _one_scorer(ws, "text", choice.checker) if policy.needs_flags else None
+    scorer = None
+    if policy.needs_score or choice.scorer is not None:
         scorer = _one_scorer(ws, policy.scorer, choice.scorer)
-    if policy.needs_flags:
-        checker = _one_scorer(ws, "text", None)
+    elif len(known := _scorers(ws, policy.scorer)) == 1:
+        scorer = known[0]  # decides nothing, but the scores of the chosen texts are of interest
     return Inputs(
         shards=tuple(ref.name for ref in ws.shards),
         generators=generators,
@@ -172,20 +175,22 @@ def _generators(ws: Workspace, policy: Policy, asked: Sequence[str]) -> tuple[st
     return (*asked, *rest)
 
 
+def _scorers(ws: Workspace, port: str) -> list[str]:
+    names = ws.store.makers(SCORES)
+    return [name for name in names if ws.store.recipe(SCORES, name).get("scorer") == port]
+
+
 def _one_scorer(ws: Workspace, port: str, asked: str | None) -> str:
-    known = [
-        name
-        for name in ws.store.makers(SCORES)
-        if ws.store.recipe(SCORES, name).get("scorer") == port
-    ]
+    known = _scorers(ws, port)
     if asked is not None:
         known = [name for name in known if name == asked]
     if len(known) == 1:
         return known[0]
     if known:
+        option = "--language" if port == "text" else "--use-scorer"
         raise UsageError(
-            f"{len(known)} {port!r} scorers have scores here",
-            hint="say which one counts: --use-scorer " + " or ".join(known),
+            f"{len(known)} {port!r} scorers have scores here: {', '.join(known)}",
+            hint=f"say which one counts with {option}",
             reason="scorer.ambiguous",
         )
     how = "--scorer text" if port == "text" else "--scorer clip"

@@ -60,7 +60,13 @@ def generate(ws: Workspace, task: CaptionTask, *, stop: StopRequest) -> Tally:
     with progress.bar(f"caption ({maker.port})", total * task.candidates, "captions") as advance:
         making = Making(
             facts=facts,
-            build=partial(CaptionWork, maker.port, str(maker.recipe["prompt"]), maker.options),
+            build=partial(
+                CaptionWork,
+                maker.port,
+                maker.options,
+                prompt=maker.recipe["prompt"],
+                language=maker.recipe["language"],
+            ),
             to_records=_to_records,
             executor=task.executor,
             batch_size=task.batch_size,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from curator.errors import StrictError
 from curator.executors import Executor
 from curator.executors.local import InlineExecutor, ProcessExecutor
-from curator.makers import Maker, scorer_maker
+from curator.makers import Maker
 from curator.policy import Policy
 from curator.runs import open_run
 from curator.shards import ScanOptions
@@ -48,6 +49,7 @@ class Recaption:
 
     captioner: Maker
     scorer: Maker | None
+    checker: Maker
     policy: Policy
     candidates: int = 1
     worst_percent: float | None = None
@@ -75,18 +77,16 @@ class RecaptionReport:
 
 def score_all(
     ws: Workspace,
-    scorer: Maker | None,
+    makers: Sequence[Maker],
     engine: Engine,
     *,
     generators: tuple[str, ...] = (),
     with_alt_text: bool = True,
     stop: StopRequest,
 ) -> Tally:
-    """Alignment scores (if there is a scorer) and text health of what is not scored yet."""
+    """Have each of `makers` score what it has not scored yet."""
     total = Tally()
-    for maker in (scorer, scorer_maker("text")):
-        if maker is None:
-            continue
+    for maker in makers:
         task = ScoreTask(
             maker=maker,
             executor=engine.executor(maker),
@@ -121,7 +121,8 @@ def recaption(
     with open_run(ws.store, "recaption", options) as run:
         indexed = make_index(ws, asked.scan, stop=stop, num_workers=engine.num_workers)
         say_index(indexed, run)
-        scored = score_all(ws, asked.scorer, engine, stop=stop)
+        makers = [asked.scorer, asked.checker] if asked.scorer else [asked.checker]
+        scored = score_all(ws, makers, engine, stop=stop)
         only = None
         if asked.worst_percent is not None and asked.scorer is not None:
             only = Only(worst_percent=asked.worst_percent, scorer=asked.scorer.name)
@@ -136,7 +137,7 @@ def recaption(
         captioned = generate(ws, task, stop=stop)
         generator = asked.captioner.name
         more = score_all(
-            ws, asked.scorer, engine, generators=(generator,), with_alt_text=False, stop=stop
+            ws, makers, engine, generators=(generator,), with_alt_text=False, stop=stop
         )
         policy = asked.policy
         if only is not None:
@@ -145,6 +146,7 @@ def recaption(
         choice = Choice(
             generators=(generator,) if policy.needs_generated else (),
             scorer=asked.scorer.name if asked.scorer else None,
+            checker=asked.checker.name,
             max_quarantine=engine.max_quarantine,
         )
         version, is_new = decide(ws, policy, choice, stop=stop)

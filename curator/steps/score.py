@@ -74,8 +74,7 @@ def _plan(
     advance: progress.Advance,
 ) -> Iterator[tuple[str, list[ScoreItem]]]:
     for ref in ws.shards:
-        columns = ["image_sha256", "offset", "length", "alt_text", "alt_sha256", "reason"]
-        samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
+        samples = _usable(ws, ref, ["image_sha256", "offset", "length", "alt_text", "alt_sha256"])
         pairs = _pairs(samples, sources, task.with_alt_text)
         if text_only:
             pairs = pairs.with_columns(image_sha256=pl.lit(""))
@@ -83,6 +82,11 @@ def _plan(
         items = _text_items(ref, pending) if text_only else _image_items(ref, samples, pending)
         advance(index.shard_facts(ws.store, ref.name).num_samples - len(items))
         yield ref.name, items
+
+
+def _usable(ws: Workspace, ref: ShardRef, columns: list[str]) -> pl.DataFrame:
+    rows = index.read(ws.store, ref.name, [*columns, "reason"])
+    return rows.filter(pl.col("reason").is_null()).drop("reason")
 
 
 def _pairs(samples: pl.DataFrame, sources: Sequence[Facts], alt_text: bool) -> pl.DataFrame:
@@ -150,27 +154,32 @@ def _record(item: ScoreItem, text: str, found: Score) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreSummary:
-    """Scores of one source: all finite ones, as the policy sees them."""
+    """Scores of one source: all finite ones, as the policy sees them.
+
+    `weakest_sentence` is the mean, over texts of several sentences, of their lowest sentence
+    score; None where there is no such text.
+    """
 
     source: str
     num_texts: int
     mean: float
     quartiles: tuple[float, float, float]
     num_truncated: int
+    weakest_sentence: float | None
 
 
 def summarize(ws: Workspace, maker_name: str, generators: Sequence[str]) -> list[ScoreSummary]:
     """Mean and quartiles of the scores of the alt texts and of each generator."""
     facts = Facts(ws.store, SCORES, maker_name)
+    columns = ["score", "truncated", "sentences"]
     found = []
     for source in (ALT_TEXT, *generators):
         sources = [] if source == ALT_TEXT else [Facts(ws.store, CAPTIONS, source)]
         parts = []
         for ref in ws.shards:
-            columns = ["image_sha256", "alt_text", "alt_sha256", "reason"]
-            samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
+            samples = _usable(ws, ref, ["image_sha256", "alt_text", "alt_sha256"])
             pairs = _pairs(samples, sources, source == ALT_TEXT)
-            parts.append(facts.read(pairs, ["score", "truncated"]).select("score", "truncated"))
+            parts.append(facts.read(pairs, columns).select(columns))
         scores = pl.concat(parts).filter(pl.col("score").is_finite())
         if len(scores):
             column = scores["score"]
@@ -182,9 +191,16 @@ def summarize(ws: Workspace, maker_name: str, generators: Sequence[str]) -> list
                     mean=_number(column.mean()),
                     quartiles=(q25, q50, q75),
                     num_truncated=int(scores["truncated"].sum()),
+                    weakest_sentence=_weakest(scores),
                 )
             )
     return found
+
+
+def _weakest(scores: pl.DataFrame) -> float | None:
+    lists = scores.filter(pl.col("sentences").list.len() > 1)["sentences"]
+    lowest = lists.list.eval(pl.element().struct.field("score")).list.min()
+    return _number(lowest.mean()) if len(lowest) else None
 
 
 def _number(value: Any) -> float:

@@ -1,0 +1,1 @@
+"""The demo: a small dataset that makes itself, offline."""

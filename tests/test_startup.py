@@ -1,0 +1,146 @@
+"""What starting costs: help loads nothing heavy, and nothing happens when a module is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import typer
+
+from curator.cli.app import app
+
+# Milliseconds each when first imported (design notes): torch 2,951, polars 316, rich 140, ...
+HEAVY = frozenset(
+    (
+        "torch", "torchvision", "transformers", "open_clip", "timm", "polars", "pyarrow", "duckdb",
+        "numpy", "rich", "PIL", "matplotlib", "pandas", "httpx", "huggingface_hub", "webdataset",
+        "streamlit", "jinja2", "lingua", "pebble",
+    )
+)  # fmt: skip  # not pydantic: typer takes it itself
+LEAVES = frozenset(
+    f"curator.{name}"
+    for name in (
+        "captioners.coca", "captioners.draw", "captioners.families", "captioners.local", "devices",
+        "scorers.clip", "scorers.clip_model", "steps.doctor",
+    )
+)  # fmt: skip  # the modules that may import torch
+TARGET_SEC = 0.3
+LIMIT_SEC = 2.0
+
+
+def commands(found: typer.core.TyperGroup, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every verb and sub-verb, e.g. ("quarantine", "list")."""
+    verbs = [before]
+    for name, command in found.commands.items():
+        if isinstance(command, typer.core.TyperGroup):
+            verbs += commands(command, (*before, name))
+        else:
+            verbs.append((*before, name))
+    return verbs
+
+
+VERBS = commands(typer.main.get_command(app))  # type: ignore[arg-type]  # an app with commands
+
+_HELP_OF_ALL = """
+import contextlib, io, json, sys
+from curator.cli.app import app
+from curator.cli.output import run_app
+loaded = {}
+for verb in json.loads(sys.argv[1]):
+    before = set(sys.modules)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = run_app(app, [*verb, "--help"])
+    assert code == 0, verb
+    assert "Usage: " in said.getvalue(), verb
+    loaded[" ".join(verb)] = sorted(set(sys.modules) - before)
+loaded["import"] = sorted(before)
+print(json.dumps(loaded))
+"""
+
+
+def test_no_help_loads_a_heavy_library() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _HELP_OF_ALL, json.dumps(VERBS)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for verb, modules in json.loads(done.stdout).items():
+        heavy = {module.partition(".")[0] for module in modules} & HEAVY
+        assert not heavy, f"curator {verb} --help loads {sorted(heavy)}"
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_help_says_what_it_does_and_shows_an_example(verb: tuple[str, ...]) -> None:
+    command = typer.main.get_command(app)
+    for name in verb:
+        command = command.commands[name]  # type: ignore[attr-defined]  # a group, by construction
+    assert command.help
+    is_group = isinstance(command, typer.core.TyperGroup)
+    assert is_group or f"curator {' '.join(verb)}" in command.help.partition("Example")[2]
+
+
+STARTS = (["-m", "curator"], ["-c", "from curator.cli.app import main; main()"])
+
+
+@pytest.mark.parametrize("start", STARTS, ids=["module", "script"])
+def test_help_answers_at_once(start: list[str]) -> None:
+    best = 10.0
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *start, "--help"], capture_output=True, check=True)
+        best = min(best, time.perf_counter() - began)
+    assert best < LIMIT_SEC
+    if best > TARGET_SEC:
+        with warnings.catch_warnings():  # a busy machine is no failure
+            warnings.simplefilter("always")
+            warnings.warn(f"curator --help took {best:.2f} s, wanted {TARGET_SEC}", stacklevel=1)
+
+
+_IMPORT_ALL = """
+import importlib.machinery, json, os, pkgutil, sys, threading, warnings
+warnings.simplefilter("error", ResourceWarning)
+import curator
+before = sorted(os.listdir("."))
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "transformers", "open_clip"):
+            return importlib.machinery.ModuleSpec(name, self)  # polars asks whether it is there
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        raise ImportError("the leaf modules that run models take ten seconds to import")
+sys.meta_path.insert(0, NoTorch())
+leaves = []
+for found in pkgutil.walk_packages(curator.__path__, "curator."):
+    if not found.name.endswith("__main__"):
+        try:
+            importlib.import_module(found.name)
+        except ImportError:
+            leaves.append(found.name)
+mine = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+print(json.dumps({"files": sorted(os.listdir(".")) != before, "threads": mine, "leaves": leaves}))
+"""
+
+
+def test_importing_any_module_does_nothing(tmp_path: Path) -> None:
+    """No output, no file, no thread; and torch is needed by leaf modules only."""
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT_ALL],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    leaves = found.pop("leaves")
+    assert found == {"files": False, "threads": []}
+    assert set(leaves) <= LEAVES
