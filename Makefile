@@ -36,7 +36,7 @@ test-slow: setup
 	$(BIN)/pytest -m "slow or gpu"
 
 docs: setup
-	COLUMNS=80 $(BIN)/python -m tests.write_cli_docs
+	COLUMNS=80 $(BIN)/python -m tests.write_docs
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -6,21 +6,15 @@ parsed. Without `field` no JSON is ever opened: a broken one then costs the samp
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from curator import strictjson
 from curator.errors import Unusable
 from curator.sample import Member
 from curator.text import clean_str, clean_text
 
 MAX_TEXT_BYTES = 64 * 1024
-MAX_JSON_BYTES = 10 * 1000 * 1000
-MAX_JSON_DEPTH = 100
-
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_BRACKET = re.compile(rb"[\[{\]}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +77,10 @@ def read_alt_text(
 
 
 def _parse(member: Member, read: Callable[[Member], bytes]) -> object:
-    if member.length > MAX_JSON_BYTES:
-        raise Unusable("json.too_large", f"{member.length} bytes, limit {MAX_JSON_BYTES}")
-    raw = read(member)
-    if _depth(raw) > MAX_JSON_DEPTH:
-        raise Unusable("json.too_deep", f"nested more than {MAX_JSON_DEPTH} deep")
-    try:
-        return json.loads(raw)
-    except ValueError as exc:  # also bytes that are no UTF-8, and integers of 4,300 digits
-        raise Unusable("json.invalid", str(exc)[:500]) from exc
-    except RecursionError as exc:  # UTF-16, where brackets and quotes are counted wrongly
-        raise Unusable("json.too_deep", str(exc)) from exc
-
-
-def _depth(raw: bytes) -> int:
-    """How deep brackets are nested outside of strings; cheap when there are few brackets."""
-    if raw.count(b"[") + raw.count(b"{") <= MAX_JSON_DEPTH:
-        return 0
-    depth = deepest = 0
-    for match in _BRACKET.finditer(_STRING.sub(b"", raw)):
-        depth += 1 if match[0] in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+    if member.length > strictjson.MAX_JSON_BYTES:
+        limit = strictjson.MAX_JSON_BYTES
+        raise Unusable("json.too_large", f"{member.length} bytes, limit {limit}")
+    return strictjson.parse(read(member))
 
 
 def _lookup(value: object, field: str) -> object:

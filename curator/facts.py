@@ -238,9 +238,17 @@ class Facts:
         wanted = pl.DataFrame({"image_sha256": images.drop_nulls().unique()})
         return self.read(wanted.join(numbers, how="cross"), columns)
 
-    def writer(self, shard: str) -> FactWriter:
-        """Open the journal of one shard; see `FactWriter`."""
-        return FactWriter(self, shard)
+    def writer(self, shard: str, stage: str = "") -> FactWriter:
+        """Open the journal of one shard; see `FactWriter`.
+
+        `stage` keeps the journals of two stages apart that use the same maker one after the
+        other: what a crash left of the second must not be finished by the first.
+        """
+        return FactWriter(self, shard, self.journal(shard, stage))
+
+    def journal(self, shard: str, stage: str) -> Path:
+        """Where the journal of a shard lies while a stage works on it."""
+        return self.store.journal_path(self.kind, self.maker, f"{shard}{stage}")
 
     def written(self, path: Path, frame: pl.DataFrame) -> None:
         """Take note of a file this process just wrote."""
@@ -265,10 +273,10 @@ class Facts:
 class FactWriter:
     """New facts of one maker over one shard. One process at a time (ConflictError)."""
 
-    def __init__(self, facts: Facts, shard: str) -> None:
+    def __init__(self, facts: Facts, shard: str, journal: Path) -> None:
         self._facts = facts
         self._shard = shard
-        self._journal = Journal(facts.store.journal_path(facts.kind, facts.maker, shard))
+        self._journal = Journal(journal)
         self._records = list(self._journal.records)
         self.torn_bytes = self._journal.torn_bytes
 

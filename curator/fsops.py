@@ -261,21 +261,24 @@ class Appender:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file for the block; it is gone afterwards, and freed when the process dies.
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock file for the block, alone or `shared` with others; it is freed on death too.
+
+    The file of a lock held alone is gone afterwards, that of a shared one stays.
 
     Raises:
-        ConflictError: another process holds it.
+        ConflictError: another process holds it, and not both are `shared`.
     """
     make_dir(path.parent)
     with storage_errors(path):
         _failpoint.step("lock", path)
-        handle = _open_locked(path)
+        handle = _open_locked(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         yield
     finally:
         # The name goes before the lock does: nobody may end up with a lock on a deleted file.
-        path.unlink(missing_ok=True)
+        if not shared:
+            path.unlink(missing_ok=True)
         handle.close()
 
 
@@ -318,11 +321,11 @@ def remove_tree(path: Path) -> None:
         path.rmdir()
 
 
-def _open_locked(path: Path) -> IO[bytes]:
+def _open_locked(path: Path, kind: int = fcntl.LOCK_EX) -> IO[bytes]:
     while True:
         handle = path.open("ab")
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.close()
             raise ConflictError(

@@ -154,7 +154,7 @@ def captioner_maker(choice: CaptionerChoice, *, candidates: int = 1) -> Maker:
         "sampling": asdict(sampling),
     }
     return Maker(
-        name=_name(choice.captioner, f"{model or ''}-{prompt.name}", recipe),
+        name=_name(choice.captioner, f"{model}-{prompt.name}".removeprefix("echo-"), recipe),
         port=choice.captioner,
         recipe=recipe,
         options={**options, "sampling": sampling},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -30,6 +31,22 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed or 0:.1f}/s")  # noqa: PLR2004 - below ten a decimal tells something
 
 
+Listener = Callable[[str, int, int], None]
+"""Called with what is done, how much of it, and the total, each time a bar moves."""
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def reporting_to(listener: Listener) -> Iterator[None]:
+    """Have every bar of the block report to `listener` as well, terminal or not."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 @contextmanager
 def bar(what: str, total: int | None, unit: str) -> Iterator[Advance]:
     """A bar for `total` items (None: nobody knows). Silent when stderr is no terminal."""
@@ -46,7 +63,16 @@ def bar(what: str, total: int | None, unit: str) -> Iterator[Advance]:
     progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
     with progress:
         task = progress.add_task(what, total=total)
-        yield lambda number: progress.advance(task, number)
+        listener, done = _listener.get(), 0
+
+        def advance(number: int) -> None:
+            nonlocal done
+            done += number
+            progress.advance(task, number)
+            if listener is not None and total is not None:
+                listener(what, done, total)
+
+        yield advance
 
 
 def say(line: str) -> None:

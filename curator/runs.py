@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curator import fsops, versions
+from curator import fsops, progress, versions
 from curator.errors import CuratorError, StoppedError, mask_secrets
 from curator.store import Store
 
@@ -36,11 +37,11 @@ class Run:
         line = json.dumps({"time": versions.now(), "event": name, **values}, default=str)
         fsops.append_line(self.folder / "log.jsonl", mask_secrets(line))
 
-    def progress(self, stage: str, done: int, total: int, *, force: bool = False) -> None:
+    def progress(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage has come; written every two seconds."""
         self.state.setdefault("stages", {})[stage] = {"done": done, "total": total}
-        now = versions.now()
-        if force or now - self._written >= _WRITE_EVERY_SEC:
+        now = time.monotonic()
+        if now - self._written >= _WRITE_EVERY_SEC:
             self._written = now
             self.write()
 
@@ -66,7 +67,8 @@ def open_run(store: Store, verb: str, options: Mapping[str, object]) -> Iterator
     }
     run.write()
     try:
-        yield run
+        with progress.reporting_to(run.progress):
+            yield run
     except BaseException as error:
         stopped = isinstance(error, StoppedError | KeyboardInterrupt)
         run.state["status"] = "stopped" if stopped else "failed"

@@ -9,6 +9,7 @@
     versions/000001.json                   THE COMMIT, written last, put-if-absent
     runs/<run>/                            run.json and log.jsonl of every command that wrote
     tags/<tag>.json
+    decisions.lock                         held by whoever decides or collects garbage
 
 Presence of versions/N.json means the version is complete. Nothing a user owns is ever modified.
 """
@@ -19,6 +20,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from curator import fsops, versions
@@ -210,6 +212,25 @@ class Store:
             did="all facts and decision files are kept",
             hint="run the same command again",
         )
+
+    def deciding(self) -> AbstractContextManager[None]:
+        """Hold this from the first file of a decision to its commit, so that gc leaves them.
+
+        A decision may use files that lie there, old and named by no version, and the grace
+        period of gc does not protect those.
+
+        Raises:
+            ConflictError: on entering, when files are being collected.
+        """
+        return fsops.locked(self.root / "decisions.lock", shared=True)
+
+    def collecting(self) -> AbstractContextManager[None]:
+        """Hold this while unnamed files are looked for and removed.
+
+        Raises:
+            ConflictError: on entering, when somebody decides or collects.
+        """
+        return fsops.locked(self.root / "decisions.lock")
 
     def _put_manifest(self, version: Version) -> bool:
         path = self.manifest_path(version.number)

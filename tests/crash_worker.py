@@ -21,7 +21,7 @@ os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
 from curator import fsops
 from curator.captioners import CAPTIONERS
-from curator.export import ExportOptions, export
+from curator.export.version import ExportOptions, export
 from curator.facts import CAPTIONS
 from curator.journal import replay
 from curator.makers import CaptionerChoice, captioner_maker, checker_maker
@@ -150,14 +150,16 @@ def tree(root: Path) -> dict[str, str]:
 
 
 def acknowledged(root: Path) -> int:
-    """Caption facts on disk: whole journal records and rows of fact files."""
+    """Different caption facts on disk: whole journal records and rows of fact files."""
     import pyarrow.parquet as pq
 
-    journals = (root / "store" / "journal" / CAPTIONS).rglob("*.jnl")
-    files = (root / "store" / "facts" / CAPTIONS).rglob("*.parquet")
-    return sum(len(replay(path)[0]) for path in journals) + sum(
-        pq.read_metadata(path).num_rows for path in files
-    )
+    found = set()
+    for path in (root / "store" / "journal" / CAPTIONS).rglob("*.jnl"):
+        found |= {(r["image_sha256"], r["candidate"]) for r in replay(path)[0]}
+    for path in (root / "store" / "facts" / CAPTIONS).rglob("*.parquet"):
+        rows = pq.read_table(path, columns=["image_sha256", "candidate"], partitioning=None)
+        found |= {tuple(row.values()) for row in rows.to_pylist()}
+    return len(found)
 
 
 def damage(root: Path) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from curator import fsops, index
-from curator.export import ExportOptions, export
+from curator.export.version import ExportOptions, export
 from curator.prompts import MAX_ALT_TEXT_CHARS, PRESETS
 from curator.steps.workspace import open_workspace
 from curator.text import strip_special_tokens

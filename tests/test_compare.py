@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from curator.compare import changes, diff, gate, mean_shift, to_json
-from curator.compare_html import render_html
-from curator.compare_text import WIDTH, render_text, verdict
-from curator.compare_values import Change, Diff, Text
+from curator.compare.diff import changes, diff, gate, mean_shift, to_json
+from curator.compare.html import render_html
+from curator.compare.text import WIDTH, render_text, verdict
+from curator.compare.values import Change, Diff, Text
 from curator.errors import UsageError
 from curator.facts import SCORES, Facts
 from curator.shards import Dataset, ScanOptions

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from curator.compare import diff
-from curator.compare_html import render_html, text_parts, thumbnails, word_diff
-from curator.compare_text import verdict
-from curator.compare_values import Diff
+from curator.compare.diff import diff
+from curator.compare.html import render_html, text_parts, thumbnails, word_diff
+from curator.compare.text import verdict
+from curator.compare.values import Diff
 from curator.shards import Dataset
 from tests import storekit
 from tests.storekit import Kit, Row

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator import compare_words
-from curator.compare_names import items_of, lost_items
-from curator.compare_stats import (
+from curator.compare import words as compare_words
+from curator.compare.names import items_of, lost_items
+from curator.compare.stats import (
     LengthCounter,
     PairCounter,
     ScoreCounter,
 )
-from curator.compare_words import Sketch, WordCounter
+from curator.compare.words import Sketch, WordCounter
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50), st.integers(1, 4))

@@ -20,9 +20,9 @@ from huggingface_hub import DatasetCard
 
 from curator import fsops, outputs
 from curator.errors import ConflictError, CuratorError, DamageError, StorageError, UsageError
-from curator.export import MANIFEST, ExportOptions, ExportReport, Target, export
-from curator.export_card import size_category
-from curator.export_shards import EXPORTED
+from curator.export.card import size_category
+from curator.export.shards import EXPORTED
+from curator.export.version import MANIFEST, ExportOptions, ExportReport, Target, export
 from curator.shards import ScanOptions, ShardRef, discover, scan_shard
 from curator.steps.index import make_index
 from curator.steps.workspace import open_workspace
@@ -552,7 +552,7 @@ def test_kill_in_the_middle(kit: Kit, tmp_path: Path) -> None:
     run(kit, "best", tmp_path / "whole")
     script = (
         "import sys; from pathlib import Path\n"
-        "from curator.export import export\n"
+        "from curator.export.version import export\n"
         "from curator.steps.workspace import open_workspace\n"
         "ws = open_workspace(sys.argv[1], None)\n"
         "version = ws.store.resolve('v2')\n"

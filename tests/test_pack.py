@@ -24,9 +24,9 @@ from PIL import Image
 
 from curator import fsops, outputs
 from curator.errors import ConflictError, DamageError, StorageError, UsageError
-from curator.pack import MANIFEST, PackOptions, PackReport, pack
+from curator.pack.shards import MANIFEST, PackOptions, PackReport, pack
+from curator.pack.sources import Item, SourceOptions, detect, plain
 from curator.shards import ScanOptions, discover, scan_shard
-from curator.sources import Item, SourceOptions, detect, plain
 from tests import tars
 from tests.webread import webdataset_samples
 
@@ -300,8 +300,8 @@ def test_jsonl(tmp_path: Path) -> None:
 def test_jsonl_line_above_the_limit_is_one_bad_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curator.source_tables.MAX_JSON_BYTES", 100)
-    monkeypatch.setattr("curator.sources.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("curator.pack.tables.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("curator.strictjson.MAX_JSON_BYTES", 100)
     put(tmp_path, {"a.jpg": JPEG})
     good = '{"path": "a.jpg", "caption": "ok"}'
     # 100 characters are allowed; 101 and any multiple of the read size are not
@@ -581,7 +581,7 @@ def test_kill_in_the_middle(tmp_path: Path) -> None:
     source = photos(tmp_path / "photos", 5)
     pack(source, tmp_path / "whole", options=THREE)
     script = (
-        "import sys; from pathlib import Path; from curator.pack import pack, PackOptions\n"
+        "import sys; from pathlib import Path; from curator.pack.shards import pack, PackOptions\n"
         "pack(Path(sys.argv[1]), Path(sys.argv[2]), options=PackOptions(samples_per_shard=2))\n"
     )
     command = [sys.executable, "-c", script, str(source), str(tmp_path / "out")]

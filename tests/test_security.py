@@ -90,7 +90,7 @@ def hostile(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Audited, bool]:
-    """index, recaption, query, export, fsck, gc over the hostile dataset; what they did."""
+    """Every verb over the hostile dataset; what they did."""
     folder = tmp_path_factory.mktemp("hostile")
     shards, out, store = hostile(folder), folder / "out", folder / "store"
     (folder / "run_all.py").touch()
@@ -104,6 +104,8 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Audited, 
             ("recaption", shards, *where, *echo, "--policy", "replace"),
             ("recaption", shards, *where, *echo, "--policy", "replace", "--caption-field", "url"),
             ("quarantine", "show", shards, *where, "--json"),
+            ("query", shards, "select count(*) from captions", *where),
+            ("diff", f"{shards}@v1", f"{shards}@v2", *where, "--html", out / "diff.html"),
             ("export", shards, out / "wds", *where),
             ("export", shards, out / "parquet", *where, "--to", "parquet"),
             ("fsck", shards, *where, "--deep"),
@@ -141,7 +143,7 @@ def test_the_record_would_show_it(tmp_path: Path) -> None:
 
 def test_the_hostile_dataset_is_worked_through(whole_run: tuple[Path, Audited, bool]) -> None:
     _, done, _ = whole_run
-    assert done.codes == [0] * 8, done.err
+    assert done.codes == [0] * 10, done.err
     rows = [json.loads(line) for line in done.out.splitlines() if line.startswith("{")]
     found = {row["reason"] for row in rows}
     assert {
@@ -167,7 +169,12 @@ def test_s2_no_code_comes_from_data(whole_run: tuple[Path, Audited, bool]) -> No
     folder, done, _ = whole_run
     assert done.named("pickle.") == []
     assert done.named("exec", "compile") == [], "nothing of ours makes code of text"
-    assert done.starts == []
+    # one process: that of `query`, whose command line holds nothing of the data or the SQL
+    (query,) = done.starts
+    assert query.name == "subprocess.Popen"
+    assert query.arguments[0] == sys.executable
+    assert "'from curator.query_worker import main; main()'" in str(query.arguments[1])
+    assert "select" not in str(query.arguments)
     assert not (folder / "escaped").exists()
 
 

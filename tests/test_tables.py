@@ -133,7 +133,7 @@ def test_equal_rows_give_equal_digests_and_others_do_not(
         assert tables.content_digest(made) != tables.content_digest(swapped)
 
 
-def test_building_rows_does_not_import_pandas() -> None:
+def test_neither_building_nor_reading_imports_pandas(tmp_path: Path) -> None:
     import subprocess
     import sys
 
@@ -142,6 +142,8 @@ def test_building_rows_does_not_import_pandas() -> None:
         "s = pa.schema([('a', pa.int32()), ('b', pa.large_list(pa.large_string()))]);"
         "t = tables.to_table(tables.from_rows([{'a': 1, 'b': ['x']}], s), s);"
         "tables.content_digest(t); tables.to_bytes(t); tables.empty(s);"
+        "import pathlib; p = pathlib.Path('x.parquet'); tables.write(p, t, b'{}');"
+        "assert tables.read(p, s, ['b', 'a']).columns == ['b', 'a']; tables.read_metadata(p);"
         "assert 'pandas' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -125,9 +125,10 @@ def diff(
     """
     from dataclasses import asdict
 
-    from curator import compare, fsops
-    from curator.compare_html import render_html, thumbnails
-    from curator.compare_text import render_text
+    from curator import fsops
+    from curator.compare import diff as compare
+    from curator.compare.html import render_html, thumbnails
+    from curator.compare.text import render_text
     from curator.steps.workspace import open_workspace
     from curator.versions import canonical_json
 

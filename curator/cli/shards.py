@@ -53,9 +53,9 @@ def pack(
         curator pack photos/ shards/
     """
     from curator import progress
-    from curator.pack import PackOptions
-    from curator.pack import pack as run
-    from curator.sources import SourceOptions
+    from curator.pack.shards import PackOptions
+    from curator.pack.shards import pack as run
+    from curator.pack.sources import SourceOptions
     from curator.stopping import stop_on_signals
 
     columns = SourceOptions(images=images, image_column=image_column, caption_column=caption_column)
@@ -145,8 +145,8 @@ def export(
         curator export shards/@v2 out/
     """
     from curator import progress
-    from curator.export import ExportOptions
-    from curator.export import export as run
+    from curator.export.version import ExportOptions
+    from curator.export.version import export as run
     from curator.steps.workspace import open_workspace
     from curator.stopping import stop_on_signals
 

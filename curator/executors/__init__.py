@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -44,7 +44,7 @@ class Executor(Protocol):
         *,
         probe: Callable[[Any], object],
         stop: Callable[[], bool],
-    ) -> Iterator[list[Done[T, R] | Failed[T]]]:
+    ) -> Generator[list[Done[T, R] | Failed[T]]]:
         """Yield the outcomes of each batch as it finishes: exactly one for every item.
 
         `probe` is what can go wrong with an item before the model sees it (decoding); it tells

@@ -12,7 +12,7 @@ import platform
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from itertools import islice
@@ -44,7 +44,7 @@ class InlineExecutor:
         *,
         probe: Callable[[Any], object],
         stop: Callable[[], bool],
-    ) -> Iterator[list[Done[T, R] | Failed[T]]]:
+    ) -> Generator[list[Done[T, R] | Failed[T]]]:
         """See `curator.executors.Executor`; the probe is not needed."""
         work: Work[T, R] | None = None
         for batch in batches:
@@ -77,7 +77,7 @@ class ProcessExecutor:
         *,
         probe: Callable[[Any], object],
         stop: Callable[[], bool],
-    ) -> Iterator[list[Done[T, R] | Failed[T]]]:
+    ) -> Generator[list[Done[T, R] | Failed[T]]]:
         """See `curator.executors.Executor`."""
         source = iter(batches)
         first = list(islice(source, 1))
@@ -215,11 +215,11 @@ def _start_worker(build: Callable[[], Work[Any, Any]], gpu: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything imports torch
-    _keep_freed_memory()
+    keep_freed_memory()
     _build = build
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc use freed memory again instead of giving it back to the kernel.
 
     By default blocks above 32 MB are unmapped when freed, so a CPU model gets every activation of

@@ -14,7 +14,6 @@ from curator.decide import DECISION_SCHEMA, Decider, Inputs
 from curator.errors import QuarantineLimitError, UsageError
 from curator.facts import CAPTIONS, SCORES
 from curator.policy import Policy
-from curator.runs import Run
 from curator.shards import ShardRef
 from curator.steps.workspace import Workspace
 from curator.stopping import StopRequest
@@ -32,7 +31,7 @@ class Choice:
 
 
 def decide(
-    ws: Workspace, policy: Policy, choice: Choice, *, stop: StopRequest, run: Run | None = None
+    ws: Workspace, policy: Policy, choice: Choice, *, stop: StopRequest
 ) -> tuple[Version, bool]:
     """Decide for every sample of every shard, and commit.
 
@@ -43,7 +42,15 @@ def decide(
         UsageError: the policy needs facts that are missing or ambiguous.
         QuarantineLimitError: too large a share is unusable; nothing was committed.
         DamageError: a shard changed since it was indexed; nothing was committed.
+        ConflictError: unnamed files are being collected right now.
     """
+    with ws.store.deciding():
+        return _decide(ws, policy, choice, stop)
+
+
+def _decide(
+    ws: Workspace, policy: Policy, choice: Choice, stop: StopRequest
+) -> tuple[Version, bool]:
     inputs = resolve_inputs(ws, policy, choice)
     decider = Decider(ws.store, policy, inputs)
     entries: list[ShardEntry] = []

@@ -35,14 +35,22 @@ def find_garbage(store: Store, *, grace_days: float = 7.0) -> Iterator[Garbage]:
         if path.relative_to(store.root).as_posix() not in named:
             candidates.append((path, "a decision that no version names"))
     for path, why in sorted(candidates):
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            continue  # the temporary file of a writer at work, renamed since
         if stat.st_mtime <= newest:
             yield Garbage(path, stat.st_size, why)
 
 
 def collect(store: Store, *, grace_days: float = 7.0) -> list[Garbage]:
-    """Remove the garbage and say what went. Stopped halfway, the next run does the rest."""
-    found = list(find_garbage(store, grace_days=grace_days))
-    for garbage in found:
-        fsops.remove(garbage.path)
+    """Remove the garbage and say what went. Stopped halfway, the next run does the rest.
+
+    Raises:
+        ConflictError: somebody decides right now. DamageError: as `find_garbage`.
+    """
+    with store.collecting():
+        found = list(find_garbage(store, grace_days=grace_days))
+        for garbage in found:
+            fsops.remove(garbage.path)
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -65,6 +66,7 @@ class Making(Generic[I, R]):
     batch_size: int
     review: Callable[[str, list[Record]], list[Record]] = lambda _shard, records: records
     max_failed_share: float = 1.0
+    stage: str = ""
 
 
 def crash_reason(outcome: Failed[Any]) -> str:
@@ -93,20 +95,21 @@ def make(
     ended: deque[str] = deque()
     source = _batches(making, shards, writers, remaining, ended)
     try:
-        outcomes = making.executor.run(making.build, source, probe=probe, stop=stop)
-        for batch in outcomes:
-            shard = batch[0].item.shard
-            records = [record for outcome in batch for record in making.to_records(outcome)]
-            records = making.review(shard, records)
-            writers[shard].add(records)
-            tally.add(records)
-            advance(len(batch))
-            remaining[shard] -= len(batch)
-            _check_share(tally, making.max_failed_share)
-            if not remaining[shard]:
-                ended.append(shard)
-            while ended:
-                writers.pop(ended.popleft()).finish()
+        run = making.executor.run(making.build, source, probe=probe, stop=stop)
+        with closing(run) as outcomes:  # whatever happens below, the workers end with it
+            for batch in outcomes:
+                shard = batch[0].item.shard
+                records = [record for outcome in batch for record in making.to_records(outcome)]
+                records = making.review(shard, records)
+                writers[shard].add(records)
+                tally.add(records)
+                advance(len(batch))
+                remaining[shard] -= len(batch)
+                _check_share(tally, making.max_failed_share)
+                if not remaining[shard]:
+                    ended.append(shard)
+                while ended:
+                    writers.pop(ended.popleft()).finish()
         while ended:  # shards with nothing to do but an old journal to turn into a file
             writers.pop(ended.popleft()).finish()
         stop.check(f"{tally.made:,} new facts are kept")
@@ -125,9 +128,9 @@ def _batches(
 ) -> Iterator[Sequence[I]]:
     facts = making.facts
     for shard, items in shards:
-        left_over = facts.store.journal_path(facts.kind, facts.maker, shard).exists()
+        left_over = facts.journal(shard, making.stage).exists()
         if items or left_over:
-            writers[shard] = writer = facts.writer(shard)
+            writers[shard] = writer = facts.writer(shard, making.stage)
             if writer.torn_bytes:
                 progress.say(
                     f"{shard}: cut {writer.torn_bytes} bytes of a record that a crash tore off; "

@@ -57,6 +57,7 @@ def score(ws: Workspace, task: ScoreTask, *, stop: StopRequest) -> Tally:
             executor=task.executor,
             batch_size=_TEXTS_A_BATCH if text_only else task.batch_size,
             max_failed_share=task.max_failed_share,
+            stage="" if task.with_alt_text else "+generated",
         )
         return make(making, planned, advance=advance, stop=stop)
 

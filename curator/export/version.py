@@ -1,8 +1,8 @@
 """A version -> files that any trainer reads, without this tool.
 
     wds       NAME.tar for every shard NAME: the samples that are captioned or kept
-    parquet   NAME.parquet: the captions as a table, no images (see `curator.export_tables`)
-    hf        data/NAME.tar and a dataset card (see `curator.export_card`)
+    parquet   NAME.parquet: the captions as a table, no images (see `curator.export.tables`)
+    hf        data/NAME.tar and a dataset card (see `curator.export.card`)
 
 In a tar, KEY.jpg is the image byte for byte (its sha256 is checked while copying), KEY.txt the
 first caption, KEY.json the original fields and one more:
@@ -27,9 +27,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from curator import export_card, export_tables, fsops, outputs
+from curator import fsops, outputs
 from curator.errors import UsageError, nearest
-from curator.export_shards import Advance, ShardJob, check_keys, write_table, write_tar
+from curator.export import card as export_card
+from curator.export import tables as export_tables
+from curator.export.shards import Advance, ShardJob, check_keys, write_table, write_tar
 from curator.shards import ShardRef
 from curator.store import Store
 from curator.versions import Version, iso

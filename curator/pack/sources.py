@@ -6,7 +6,7 @@ opened. A row that cannot be used is still an item and says why, so that rows in
 A path that comes from the source must lie below one folder, the images root, after all links are
 followed: a table or an unpacked archive from somewhere cannot pull in other files of this machine.
 
-The formats are in `curator.source_folder` and `curator.source_tables`.
+The formats are in `curator.pack.folder` and `curator.pack.tables`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curator.alttexts import MAX_JSON_BYTES, MAX_JSON_DEPTH
 from curator.errors import Unusable, UsageError, nearest
 from curator.registry import Registry
 from curator.shards import IMAGE_EXT
@@ -33,11 +32,11 @@ CAPTION_COLUMNS = ("caption", "text", "alt_text", "title")
 FORMATS = Registry(
     "format",
     {
-        "folder": "curator.source_folder:read_folder",
-        "jsonl": "curator.source_tables:read_jsonl",
-        "csv": "curator.source_tables:read_csv",
-        "coco": "curator.source_tables:read_coco",
-        "parquet": "curator.source_tables:read_parquet",
+        "folder": "curator.pack.folder:read_folder",
+        "jsonl": "curator.pack.tables:read_jsonl",
+        "csv": "curator.pack.tables:read_csv",
+        "coco": "curator.pack.tables:read_coco",
+        "parquet": "curator.pack.tables:read_parquet",
     },
 )
 _FORMAT_OF_SUFFIX = {
@@ -239,46 +238,6 @@ def plain(value: object) -> object:
     elif isinstance(value, Sequence):
         result = [plain(part) for part in value]
     return result
-
-
-def check_depth(value: object) -> None:
-    """Refuse JSON that is nested more than 100 deep.
-
-    Raises:
-        Unusable: json.too_deep.
-    """
-    level = [value]
-    for _ in range(MAX_JSON_DEPTH):
-        level = [
-            part
-            for one in level
-            if isinstance(one, dict | list)
-            for part in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return
-    raise Unusable("json.too_deep", f"nested more than {MAX_JSON_DEPTH} deep")
-
-
-def parse_object(raw: bytes) -> dict[str, object]:
-    """A JSON object from a source.
-
-    Raises:
-        Unusable: json.too_large, json.too_deep or json.invalid.
-    """
-    if len(raw) > MAX_JSON_BYTES:
-        raise Unusable("json.too_large", f"more than {MAX_JSON_BYTES} bytes")
-    try:
-        value = json.loads(raw)
-    except RecursionError as error:
-        raise Unusable("json.too_deep", "nested too deeply") from error
-    except ValueError as error:
-        raise Unusable("json.invalid", str(error)[:500]) from error
-    if not isinstance(value, dict):
-        raise Unusable("json.invalid", f"a {type(value).__name__}, not an object")
-    if raw.count(b"[") + raw.count(b"{") > MAX_JSON_DEPTH:
-        check_depth(value)
-    return value
 
 
 def pick_column(

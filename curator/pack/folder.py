@@ -1,4 +1,4 @@
-"""A folder of images with captions and metadata beside them. See `curator.sources`."""
+"""A folder of images with captions and metadata beside them. See `curator.pack.sources`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from curator.alttexts import MAX_JSON_BYTES
 from curator.errors import Unusable
-from curator.shards import IMAGE_EXT
-from curator.sources import (
+from curator.pack.sources import (
     CAPTION_COLUMNS,
     ImageRoot,
     Item,
     SourceOptions,
     make_item,
-    parse_object,
 )
+from curator.shards import IMAGE_EXT
+from curator.strictjson import MAX_JSON_BYTES, parse_object
 from curator.tarfiles import printable
 
 

@@ -8,7 +8,7 @@ as sets; the first one (slot 0) stands for it where one text is needed.
 Old and new texts are judged by one scorer. A text made by sentence surgery was never scored
 itself: where its version used that scorer, the mean over its sentences counts.
 
-`render_text` is in `curator.compare_text`, the page in `curator.compare_html`.
+`render_text` is in `curator.compare.text`, the page in `curator.compare.html`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import numpy as np
 import polars as pl
 
 from curator import versions
-from curator.compare_names import MAYBE, Items, items_of, lost_items
-from curator.compare_pairs import Judge, ShardPair, texts_of
-from curator.compare_stats import LengthCounter, PairCounter, ScoreCounter
-from curator.compare_values import (
+from curator.compare.names import MAYBE, Items, items_of, lost_items
+from curator.compare.pairs import Judge, ShardPair, texts_of
+from curator.compare.stats import LengthCounter, PairCounter, ScoreCounter
+from curator.compare.values import (
     GAINED,
     LOST,
     REWORDED,
@@ -39,7 +39,7 @@ from curator.compare_values import (
     Side,
     Text,
 )
-from curator.compare_words import WordCounter
+from curator.compare.words import WordCounter
 from curator.store import Store
 from curator.versions import ACTIONS, ShardEntry, Version
 

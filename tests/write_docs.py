@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,7 +14,15 @@ from curator.cli.output import run_app
 from curator.query import schema_of_views
 from curator.reasons import REASONS
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+TREE_START, TREE_END = "## Files\n\n```\n", "\n```\n"
+TREE_TAIL = (
+    "curator/policies/*.toml                the presets of `curator policy`",
+    "curator/templates/diff.html            the page of `curator diff --html`",
+    "tests/                                 mirrors the packages; contracts/ goes over each table",
+    "docs/                                  guide, commands, codes, models, design, results",
+)
 HEAD = """# Commands
 
 Made from `--help` by `make docs`; `make test` fails when it is out of step.
@@ -77,8 +86,32 @@ def reasons_page() -> str:
     return "\n".join([REASONS_HEAD, *rows]) + "\n"
 
 
-PAGES = {"cli.md": page, "query.md": query_page, "reasons.md": reasons_page}
+def tree() -> str:
+    """Every file of the product with the first line of its docstring, and what lies beside it."""
+    lines = []
+    for package in ("curator", "pretrain", "finetune", "ui", "benchmarks"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+            name = path.relative_to(ROOT).as_posix()
+            lines.append(f"{name:<38} {docstring.splitlines()[0] if docstring else ''}")
+    return "\n".join([*lines, *TREE_TAIL])
+
+
+def readme() -> str:
+    """README.md with its file tree brought up to date."""
+    text = (ROOT / "README.md").read_text()
+    head, _, rest = text.partition(TREE_START)
+    _, _, tail = rest.partition(TREE_END)
+    return f"{head}{TREE_START}{tree()}{TREE_END}{tail}"
+
+
+PAGES = {
+    DOCS / "cli.md": page,
+    DOCS / "query.md": query_page,
+    DOCS / "reasons.md": reasons_page,
+    ROOT / "README.md": readme,
+}
 
 if __name__ == "__main__":
-    for name, make in PAGES.items():
-        (DOCS / name).write_text(make())
+    for path, make in PAGES.items():
+        path.write_text(make())

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curator.compare_stats import Distribution, Lengths, Paired
-from curator.compare_words import Vocabulary
+from curator.compare.stats import Distribution, Lengths, Paired
+from curator.compare.words import Vocabulary
 
 REWORDED, GAINED, LOST = "reworded", "gained", "lost"
 """How the texts of a sample changed: other texts, texts where there were none, none any more."""

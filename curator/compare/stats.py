@@ -1,4 +1,4 @@
-"""What a comparison counts of scores and lengths. Words are in `curator.compare_words`.
+"""What a comparison counts of scores and lengths. Words are in `curator.compare.words`.
 
 Everything is fed shard by shard and keeps a state of fixed size: scores go into bins of 0.0005
 over [-1, 1], from which quartiles are read off; lengths are counted exactly.

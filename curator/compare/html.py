@@ -20,9 +20,9 @@ from PIL import Image
 from rapidfuzz.distance import Indel
 
 from curator import images, index
-from curator.compare_plots import length_plot, score_plot
-from curator.compare_text import CHOOSER_NOTE, policy_name, verdict
-from curator.compare_values import Change, Diff, Side
+from curator.compare.plots import length_plot, score_plot
+from curator.compare.text import CHOOSER_NOTE, policy_name, verdict
+from curator.compare.values import Change, Diff, Side
 from curator.errors import DamageError, Unusable
 from curator.policy import ALT_TEXT
 from curator.shards import Dataset, read_bytes

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.write_cli_docs import DOCS, PAGES, commands, help_of
+from tests.write_docs import PAGES, commands, help_of
 
 
 @pytest.fixture(autouse=True)
@@ -13,9 +15,9 @@ def _same_width_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERMINAL_WIDTH", "80")
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_the_page_is_in_step_with_the_code(name: str) -> None:
-    assert (DOCS / name).read_text() == PAGES[name](), "run `make docs`"
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_page_is_in_step_with_the_code(path: Path) -> None:
+    assert path.read_text() == PAGES[path](), "run `make docs`"
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from curator import tables
 from curator.errors import UsageError, nearest
-from curator.export_samples import ShardReader, samples_of
+from curator.export.samples import ShardReader, samples_of
 from curator.facts import SCORES, Facts
 from curator.policy import ALT_TEXT
 from curator.store import Store

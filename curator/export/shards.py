@@ -10,10 +10,11 @@ from typing import Any
 
 import polars as pl
 
-from curator import export_tables, fsops, index, outputs, tables
+from curator import fsops, index, outputs, tables
 from curator.decide import read_decision
 from curator.errors import DamageError, UsageError
-from curator.export_samples import ExportSample, ShardReader, json_bytes, samples_of
+from curator.export import tables as export_tables
+from curator.export.samples import ExportSample, ShardReader, json_bytes, samples_of
 from curator.shards import ShardRef
 from curator.store import Store
 from curator.versions import ShardEntry, Version

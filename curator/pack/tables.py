@@ -1,4 +1,4 @@
-"""Tables that name images: JSON Lines, CSV, COCO captions, Parquet. See `curator.sources`.
+"""Tables that name images: JSON Lines, CSV, COCO captions, Parquet. See `curator.pack.sources`.
 
 All but COCO are read in pieces, so memory does not grow with the table; a COCO file is one JSON
 object with the captions apart from the images, and is held as a whole (about 6 times its size).
@@ -17,20 +17,18 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curator.alttexts import MAX_JSON_BYTES
 from curator.errors import DamageError, Unusable, UsageError
-from curator.sources import (
+from curator.pack.sources import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
     ImageRoot,
     Item,
     SourceOptions,
-    check_depth,
     make_item,
-    parse_object,
     pick_column,
     to_captions,
 )
+from curator.strictjson import MAX_JSON_BYTES, check_depth, parse_object
 from curator.tarfiles import printable
 
 _BATCH_ROWS = 64  # a batch of image bytes is in memory at once

@@ -16,9 +16,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from curator.compare_stats import MAX_WORDS_SHOWN, Lengths
-from curator.compare_text import histograms
-from curator.compare_values import ScoreShift
+from curator.compare.stats import MAX_WORDS_SHOWN, Lengths
+from curator.compare.text import histograms
+from curator.compare.values import ScoreShift
 
 _OLD, _NEW, _MUTED, _LINE = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
 _VARIABLES = {_OLD: "--old", _NEW: "--new", _MUTED: "--muted", _LINE: "--line"}

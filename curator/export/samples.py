@@ -15,10 +15,9 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from curator.alttexts import MAX_JSON_BYTES
 from curator.errors import DamageError, Unusable
 from curator.sample import Member
-from curator.sources import parse_object
+from curator.strictjson import MAX_JSON_BYTES, parse_object
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from curator import index
-from curator.compare_values import GAINED, LOST, REWORDED, Change, Text
+from curator.compare.values import GAINED, LOST, REWORDED, Change, Text
 from curator.decide import DECISION_SCHEMA, read_decision
 from curator.errors import UsageError, nearest
 from curator.facts import SCORES, Facts

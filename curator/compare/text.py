@@ -9,9 +9,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from curator.compare_stats import SCORE_BIN, Distribution
-from curator.compare_values import GAINED, LOST, REWORDED, Change, Diff, ScoreShift, Side
-from curator.compare_words import WordCount
+from curator.compare.stats import SCORE_BIN, Distribution
+from curator.compare.values import GAINED, LOST, REWORDED, Change, Diff, ScoreShift, Side
+from curator.compare.words import WordCount
 from curator.tarfiles import printable
 from curator.versions import ACTIONS
 

@@ -28,9 +28,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator import fsops, images, outputs, sources, tables
+from curator import fsops, images, outputs, tables
 from curator.errors import DamageError, Unusable, UsageError
-from curator.sources import FORMATS, Item, SourceOptions, plain
+from curator.pack import sources
+from curator.pack.sources import FORMATS, Item, SourceOptions, plain
 from curator.tarfiles import BLOCK, DEFAULT_MAX_MEMBER_BYTES, END_OF_ARCHIVE
 
 MANIFEST = "curator_pack.json"

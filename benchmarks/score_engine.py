@@ -1,0 +1,81 @@
+"""The engine as `curator score` runs it: index, worker process, journal, facts.
+
+One arm of benchmarks/score.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from benchmarks.common import Laps
+from curator import index
+from curator.executors import Done, Executor, Failed, Work
+from curator.executors.local import ProcessExecutor
+from curator.facts import SCORES, Facts
+from curator.makers import scorer_maker
+from curator.shards import ScanOptions
+from curator.steps.index import make_index
+from curator.steps.score import ScoreTask, score
+from curator.steps.workspace import open_workspace
+from curator.stopping import StopRequest
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Timed:
+    """Any executor, with a lap for every batch."""
+
+    def __init__(self, inner: Executor, laps: Laps) -> None:
+        self._inner = inner
+        self._laps = laps
+
+    def run(
+        self,
+        build: Callable[[], Work[T, R]],
+        batches: Iterable[Sequence[T]],
+        *,
+        probe: Callable[[Any], object],
+        stop: Callable[[], bool],
+    ) -> Iterator[list[Done[T, R] | Failed[T]]]:
+        """See `curator.executors.Executor`."""
+        for outcomes in self._inner.run(build, batches, probe=probe, stop=stop):
+            yield outcomes
+            # Here the batch is journaled: whoever took it has come back for the next one.
+            self._laps.lap(len(outcomes))
+
+
+def main() -> None:
+    """Index and score a folder of shards into a new store; print the time of a sample."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("data", type=Path)
+    options.add_argument("model", type=Path)
+    options.add_argument("--store", type=Path, required=True)
+    options.add_argument("--batch-size", type=int, default=32)
+    args = options.parse_args()
+    stop = StopRequest()
+    ws = open_workspace(str(args.data), args.store, create=True)
+    make_index(ws, ScanOptions(), stop=stop)
+    laps = Laps()
+    maker = scorer_maker(str(args.model))
+    executor = Timed(ProcessExecutor(), laps)
+    task = ScoreTask(maker=maker, executor=executor, batch_size=args.batch_size)
+    score(ws, task, stop=stop)
+    facts = Facts(ws.store, SCORES, maker.name)
+    total = 0.0
+    for ref in ws.shards:
+        samples = index.read(ws.store, ref.name, ["image_sha256", "alt_sha256"])
+        pairs = samples.select("image_sha256", text_sha256="alt_sha256")
+        found = pairs.join(facts.read(pairs, ["score"]), on=facts.key, how="left")
+        total += float(found["score"].cast(pl.Float64).sum())
+    print(json.dumps({**laps.summary(), "total": total}))
+
+
+if __name__ == "__main__":
+    main()

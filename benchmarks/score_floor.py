@@ -1,0 +1,68 @@
+"""The floor of scoring: the two towers on tensors that lie ready in memory, and nothing else.
+
+One arm of benchmarks/score.py. `--as plain` loads and runs the model like
+benchmarks/score_plain.py; `--as engine` like the engine, which lets glibc keep freed memory and
+puts the channels last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import open_clip
+import torch
+from PIL import Image
+
+from benchmarks.common import Laps
+from curator.executors.local import keep_freed_memory
+from curator.scorers.clip_model import load_clip
+
+
+def main() -> None:
+    """Encode all pairs of a folder of shards; print the time of a sample."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("data", type=Path)
+    options.add_argument("model", type=Path)
+    options.add_argument("--batch-size", type=int, default=32)
+    options.add_argument("--as", dest="like", choices=("plain", "engine"), required=True)
+    args = options.parse_args()
+    net, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{args.model}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{args.model}")
+    net.eval()
+    layout = torch.contiguous_format
+    if args.like == "engine":
+        keep_freed_memory()
+        layout = torch.channels_last
+        net = load_clip(str(args.model), device=torch.device("cpu"), dtype=torch.float32).net
+    pictures, texts = [], []
+    for path in sorted(args.data.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                data = tar.extractfile(member)
+                assert data is not None, "our shards hold files only"
+                if member.name.endswith(".jpg"):
+                    image = Image.open(io.BytesIO(data.read())).convert("RGB")
+                    pictures.append(preprocess(image))
+                elif member.name.endswith(".txt"):
+                    texts.append(data.read().decode())
+    batches = [
+        part.contiguous(memory_format=layout)
+        for part in torch.stack(pictures).split(args.batch_size)
+    ]
+    ids = tokenizer(texts).split(args.batch_size)
+    del pictures
+    laps = Laps()
+    with torch.inference_mode():
+        for images, words in zip(batches, ids, strict=True):
+            net.encode_image(images)
+            net.encode_text(words)
+            laps.lap(len(images))
+    print(json.dumps(laps.summary()))
+
+
+if __name__ == "__main__":
+    main()

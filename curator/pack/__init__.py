@@ -1,0 +1,1 @@
+"""Other layouts into shards."""
