@@ -9,7 +9,7 @@ sample, the names of the failed rules for a dropped one, and how the choice was 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from curator import index, tables
+from curator.contenders import alt_texts, find_failures, generated
 from curator.facts import CAPTIONS, SCORES, Facts, hex64
 from curator.index import text_sha256
 from curator.policy import ALT_TEXT, GENERATED, NUMERIC_FIELDS, Policy, Rule
@@ -40,6 +41,10 @@ DECISION_SCHEMA = pa.schema(
     ]
 )
 
+_SAMPLE_COLUMNS = (
+    *("row", "key", "image_sha256", "width", "height"),
+    *("alt_text", "alt_sha256", "reason"),
+)
 NOT_GENERATED = "not_generated"
 NO_TEXT = "no_text"
 
@@ -89,11 +94,12 @@ class Decider:
         scores: dict[str, list[np.ndarray]] = {}
         sentences: dict[str, list[np.ndarray]] = {}
         for shard in self.inputs.shards:
-            texts = self._texts(shard)
+            texts = self._texts(*self._inputs(shard))
             for (source,), part in texts.group_by("source"):
                 scores.setdefault(str(source), []).append(part["score"].drop_nulls().to_numpy())
-                parts = part["sentences"].explode().struct.field("score").drop_nulls()
-                sentences.setdefault(str(source), []).append(parts.to_numpy())
+                if by_sentence:
+                    parts = part["sentences"].explode().struct.field("score").drop_nulls()
+                    sentences.setdefault(str(source), []).append(parts.to_numpy())
         limits: dict[str, float] = {}
         for rule in wanted:
             for source, arrays in scores.items():
@@ -129,23 +135,31 @@ class Decider:
 
     # -- texts ----------------------------------------------------------------------------------
 
-    def _texts(self, shard: str) -> pl.DataFrame:
+    def _inputs(self, shard: str) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+        """The samples of a shard, and what each generator has for the usable ones."""
+        samples = index.read(self.store, shard, _SAMPLE_COLUMNS)
+        images = samples.filter(pl.col("reason").is_null())["image_sha256"]
+        made = {
+            name: facts.candidates(images, ["text", "text_sha256", "failure"])
+            for name, facts in self._captions
+        }
+        return samples, made
+
+    def _texts(self, samples: pl.DataFrame, made: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         """All competing texts of a shard with their scores, in order of preference."""
-        columns = ["row", "image_sha256", "alt_text", "alt_sha256", "width", "height", "reason"]
-        samples = index.read(self.store, shard, columns).filter(pl.col("reason").is_null())
+        usable = samples.filter(pl.col("reason").is_null())
         parts = []
         for source in self.policy.sources:
             if source == ALT_TEXT:
-                parts.append(_alt_texts(samples))
+                parts.append(alt_texts(usable))
             else:
-                parts.extend(_generated(samples, name, facts) for name, facts in self._captions)
-        texts = (pl.concat(parts) if parts else _alt_texts(samples).clear()).with_row_index("rank")
-        texts = texts.join(samples.select("row", "width", "height"), on="row", how="left")
+                parts.extend(generated(usable, name, frame) for name, frame in made.items())
+        texts = (pl.concat(parts) if parts else alt_texts(usable).clear()).with_row_index("rank")
         return self._with_scores(texts)
 
     def _with_scores(self, texts: pl.DataFrame) -> pl.DataFrame:
         keys = ["image_sha256", "text_sha256"]
-        names = ["score", "sentences", "failure"]
+        names = ["score", "failure", *(["sentences"] if self.policy.surgery else [])]
         if self._scores is None:
             empty = Facts(self.store, SCORES, "none").empty(names)
             return texts.with_columns(pl.lit(None, t).alias(n) for n, t in empty.schema.items())
@@ -208,10 +222,12 @@ class Decider:
         texts = self._operate(self._with_flags(texts))
         if self.policy.needs_copies:
             texts = texts.join(self._copies[shard], on="row", how="left", maintain_order="left")
-        texts = texts.with_columns(
-            num_chars=pl.col("text").str.len_chars(),
-            num_words=pl.col("text").str.count_matches(r"\S+"),
-        )
+        lengths = {
+            "num_chars": pl.col("text").str.len_chars(),
+            "num_words": pl.col("text").str.count_matches(r"\S+"),
+        }
+        asked = {rule.field for rule in self.policy.rule}
+        texts = texts.with_columns(**{name: lengths[name] for name in asked & set(lengths)})
         verdicts = [
             pl.when(self._applies(rule) & ~self._passes(rule)).then(pl.lit(rule.name))
             for rule in self.policy.rule
@@ -243,12 +259,10 @@ class Decider:
 
     def decide(self, shard: str) -> pl.DataFrame:
         """The decision for one shard, in the columns of DECISION_SCHEMA and its row order."""
-        samples = index.read(
-            self.store, shard, ["row", "key", "image_sha256", "alt_text", "alt_sha256", "reason"]
-        )
-        texts = self._judge(shard, self._texts(shard))
+        samples, made = self._inputs(shard)
+        texts = self._judge(shard, self._texts(samples, made))
         self.num_unscored += texts["score"].null_count() if self.policy.needs_score else 0
-        failures = self._failures(samples, texts)
+        failures = find_failures(samples, texts, made)
         bad_images = failures.filter(pl.col("failure").str.starts_with("image."))
         alive = texts.filter(pl.col("failed").is_null()).join(bad_images, on="row", how="anti")
         chosen = self._choose(alive)
@@ -272,47 +286,46 @@ class Decider:
             ordered = alive.sort("row", "rank")
         if pick == "all":
             ordered = ordered.unique(["row", "text_sha256"], keep="first", maintain_order=True)
-        rivals = pl.len().over("row")
-        taken = ordered.with_columns(slot=pl.int_range(pl.len()).over("row"), rivals=rivals)
-        if pick != "all":
-            taken = taken.filter(pl.col("slot") == 0)
         is_alt = pl.col("source") == ALT_TEXT
-        of_source = pl.when(is_alt).then(self.policy.weights.alt_text)
-        of_source_any = of_source.otherwise(self.policy.weights.generated)
-        share = of_source_any / pl.len().over("row", is_alt)
+        ordered = ordered.with_columns(
+            slot=pl.int_range(pl.len()).over("row"),
+            num_texts=pl.len().over("row"),
+            num_alt=is_alt.sum().over("row"),
+        )
+        taken = ordered if pick == "all" else ordered.filter(pl.col("slot") == 0)
         how = {
-            "best": pl.format("best of {}", "rivals"),
+            "best": pl.format("best of {}", "num_texts"),
             "first": pl.lit("first that passes"),
             "all": pl.lit("passes"),
         }[pick]
         cut = pl.when("whole").then(pl.lit("")).otherwise(pl.lit(", unsupported sentences cut"))
+        is_captioned = pl.col("num_texts") > pl.col("num_alt") if pick == "all" else ~is_alt
         return taken.with_columns(
-            weight=(share / share.sum().over("row")).fill_nan(0.0).cast(pl.Float32)
-            if pick == "all"
-            else pl.lit(1.0, pl.Float32),
-            action=pl.when((~is_alt).any().over("row"))
-            .then(pl.lit("captioned"))
-            .otherwise(pl.lit("kept")),
+            weight=self._weight() if pick == "all" else pl.lit(1.0, pl.Float32),
+            action=pl.when(is_captioned).then(pl.lit("captioned")).otherwise(pl.lit("kept")),
             because=pl.concat_str(how, cut),
             slot=pl.col("slot").cast(pl.Int16),
         )
 
-    def _failures(self, samples: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
-        """Row -> the reason why a maker could not work on it; image reasons come first."""
-        usable = samples.filter(pl.col("reason").is_null())
-        found = [texts.select("row", "failure")]
-        for _, facts in self._captions:
-            wanted = usable.select("row", "image_sha256", candidate=pl.lit(0, pl.Int16))
-            made = facts.read(wanted, ["failure"]).select("image_sha256", "failure")
-            found.append(wanted.join(made, on="image_sha256").select("row", "failure"))
-        image_first = ~pl.col("failure").str.starts_with("image.")
-        unreadable = samples.filter(pl.col("reason").is_not_null())
-        return pl.concat(
-            [
-                unreadable.select("row", failure="reason"),
-                pl.concat(found).drop_nulls("failure").sort(image_first, "row"),
-            ]
-        ).unique("row", keep="first", maintain_order=True)
+    def _weight(self) -> pl.Expr:
+        """The weight of a source, shared among its texts, over those of the sources at hand."""
+        weights = self.policy.weights
+        num_generated = pl.col("num_texts") - pl.col("num_alt")
+        share = (
+            pl.when(pl.col("source") == ALT_TEXT)
+            .then(weights.alt_text / pl.col("num_alt"))
+            .otherwise(weights.generated / num_generated)
+        )
+        at_hand = weights.alt_text * (pl.col("num_alt") > 0) + weights.generated * (
+            num_generated > 0
+        )
+        return (share / at_hand).fill_nan(0.0).cast(pl.Float32)
+
+    def _with_kept_score(self, rest: pl.DataFrame) -> pl.DataFrame:
+        """Add the score of the alt text where the policy may keep it after all."""
+        if self.policy.otherwise == "drop":
+            return rest.with_columns(score=pl.lit(None, pl.Float32))
+        return self._with_scores(rest.with_columns(text_sha256="alt_sha256")).drop("failure")
 
     def _explain(
         self, rest: pl.DataFrame, texts: pl.DataFrame, failures: pl.DataFrame
@@ -327,8 +340,7 @@ class Decider:
         )
         nothing = NOT_GENERATED if self.policy.needs_generated else NO_TEXT
         joined = (
-            self._with_scores(rest.with_columns(text_sha256="alt_sha256"))
-            .drop("failure")
+            self._with_kept_score(rest)
             .join(failures, on="row", how="left")
             .join(reasons, on="row", how="left")
             .with_columns(why=pl.coalesce("failure", "why", pl.lit(nothing)))
@@ -350,27 +362,6 @@ class Decider:
             weight=pl.when(keep).then(pl.lit(1.0, pl.Float32)),
             score=pl.when(keep).then("score"),
         )
-
-
-def _alt_texts(samples: pl.DataFrame) -> pl.DataFrame:
-    return samples.filter(pl.col("alt_text").is_not_null()).select(
-        "row",
-        "image_sha256",
-        source=pl.lit(ALT_TEXT),
-        text="alt_text",
-        text_sha256="alt_sha256",
-    )
-
-
-def _generated(samples: pl.DataFrame, name: str, facts: Facts) -> pl.DataFrame:
-    """Every candidate of one generator for the images of a shard, candidate 0 first."""
-    made = facts.candidates(samples["image_sha256"], ["text", "text_sha256"])
-    return (
-        samples.select("row", "image_sha256")
-        .join(made.drop_nulls("text"), on="image_sha256")
-        .sort("row", "candidate")
-        .select("row", "image_sha256", source=pl.lit(name), text="text", text_sha256="text_sha256")
-    )
 
 
 def _kind(source: str) -> str:

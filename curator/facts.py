@@ -115,12 +115,15 @@ class KeyIndex:
     def files(self, keys: np.ndarray[Any, Any]) -> set[int]:
         """All file numbers that hold one of `keys`."""
         found: set[int] = set()
+        keys = np.unique(keys)  # in order: the search walks through the runs, it does not jump
         for known, numbers in self._runs:
-            place = np.searchsorted(known, keys, "left")
-            stop = np.searchsorted(known, keys, "right")
-            while (place := place[here := place < stop]).size:  # one round a copy of a key
+            asked, place = keys, np.searchsorted(known, keys)
+            while place.size:  # one round a copy of a key
+                here = known[np.minimum(place, len(known) - 1)] == asked
+                here &= place < len(known)
+                asked, place = asked[here], place[here]
                 found.update(np.unique(numbers[place]).tolist())
-                place, stop = place + 1, stop[here]
+                place = place + 1
         return found
 
     def contains(self, keys: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -221,13 +224,18 @@ class Facts:
         needed = self._index.files(key64(wanted, self.kind)) - {-1}
         keep = [*dict.fromkeys([*self.key, "failure", "attempt", *(columns or self.schema.names)])]
         parts = [
-            self._read(files[number], keep).join(wanted.select(self.key).unique(), on=self.key)
+            self._read(files[number], keep).join(
+                wanted, on=self.key, how="semi", maintain_order="left"
+            )
             for number in sorted(needed)
         ]
         if not parts:
             return self.empty(keep)
+        found = pl.concat(parts)
+        if found.select(self.key).n_unique() == len(found):
+            return found
         order = [-pl.col("attempt"), pl.col("failure").is_not_null(), *map(pl.col, self.key)]
-        return pl.concat(parts).sort(order).unique(self.key, keep="first", maintain_order=True)
+        return found.sort(order).unique(self.key, keep="first", maintain_order=True)
 
     def candidates(self, images: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """The facts of every candidate of these images (hex digests); for captions."""

@@ -371,7 +371,8 @@ def test_help_needs_no_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Usage: curator" in bare.out + bare.err
 
 
-def test_a_run_leaves_its_log(tmp_path: Path) -> None:
+def test_a_run_leaves_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     (tmp_path / "00000.tar").write_bytes(tars.tar(tars.samples(2)))
     began = time.time()
     recaption(tmp_path)

@@ -81,10 +81,10 @@ def recaption(
     """
     from curator.makers import CaptionerChoice, captioner_maker, checker_maker
     from curator.policy import load_policy
-    from curator.shards import ScanOptions
+    from curator.shards import ScanOptions, discover
     from curator.steps.recaption import Engine, Recaption
     from curator.steps.recaption import recaption as run
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, split_spec
     from curator.stopping import stop_on_signals
 
     choice = CaptionerChoice(
@@ -103,8 +103,12 @@ def recaption(
     )
     chosen = load_policy(policy)
     worst = _worst_percent(only)
+    if worst is not None:  # a budget regenerates some samples; the others keep what they have
+        chosen = chosen.model_copy(update={"otherwise": "keep_alt"})
+    discover(split_spec(dataset)[0])  # a wrong path is said before a model is fetched
+    generate = captioner_maker(choice, candidates=candidates) if chosen.needs_generated else None
     asked = Recaption(
-        captioner=captioner_maker(choice, candidates=candidates),
+        captioner=generate,
         scorer=_scorer(scorer, device, dtype) if chosen.needs_score or worst else None,
         checker=checker_maker(language),
         policy=chosen,

@@ -127,7 +127,6 @@ def diff(
 
     from curator import fsops
     from curator.compare import diff as compare
-    from curator.compare.html import render_html, thumbnails
     from curator.compare.text import render_text
     from curator.steps.workspace import open_workspace
     from curator.versions import canonical_json
@@ -148,6 +147,8 @@ def diff(
             for change in compare.changes(ws.store, older, newer):
                 file.write(canonical_json(asdict(change)) + b"\n")
     if html is not None:
+        from curator.compare.html import render_html, thumbnails  # with matplotlib
+
         page = render_html(found, thumbnails(ws.store, ws.dataset, found))
         fsops.write_atomic(html, page.encode())
     show(compare.to_json(found) if json else render_text(found))
@@ -173,7 +174,7 @@ def query(
     """Ask the tables in SQL; read-only.
 
     Views: samples, captions (of DATASET@VERSION), all_captions, generated, scores, versions,
-    quarantine, problems. Their columns are listed in docs/query.md.
+    quarantine. Their columns are listed in docs/query.md.
 
     Example:
 

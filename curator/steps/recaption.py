@@ -45,9 +45,13 @@ class Engine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recaption:
-    """What `recaption` was asked for. `scorer` None means that no alignment score is needed."""
+    """What `recaption` was asked for.
 
-    captioner: Maker
+    `captioner` and `scorer` are None when the policy has no use for them. With `worst_percent`
+    only the worst-scored alt texts are captioned, and the policy should keep the others.
+    """
+
+    captioner: Maker | None
     scorer: Maker | None
     checker: Maker
     policy: Policy
@@ -55,6 +59,12 @@ class Recaption:
     worst_percent: float | None = None
     scan: ScanOptions = field(default_factory=ScanOptions)
     strict: bool = False
+
+    @property
+    def maker_names(self) -> list[str]:
+        """Who makes facts in this run."""
+        makers = (self.captioner, self.scorer, self.checker)
+        return [maker.name for maker in makers if maker is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,47 +122,30 @@ def recaption(
         StoppedError, QuarantineLimitError, EngineError, DamageError, StorageError: what was
         finished before is kept. StrictError: done, but rows are in quarantine.
     """
-    options = {
-        "dataset": ws.spec,
-        "captioner": asked.captioner.name,
-        "scorer": asked.scorer.name if asked.scorer else None,
-        "policy": asked.policy.name,
-    }
+    makers = [asked.scorer, asked.checker] if asked.scorer else [asked.checker]
+    options = {"dataset": ws.spec, "policy": asked.policy.name, "makers": asked.maker_names}
     with open_run(ws.store, "recaption", options) as run:
         indexed = make_index(ws, asked.scan, stop=stop, num_workers=engine.num_workers)
         say_index(indexed, run)
-        makers = [asked.scorer, asked.checker] if asked.scorer else [asked.checker]
         scored = score_all(ws, makers, engine, stop=stop)
-        only = None
-        if asked.worst_percent is not None and asked.scorer is not None:
-            only = Only(worst_percent=asked.worst_percent, scorer=asked.scorer.name)
-        task = CaptionTask(
-            maker=asked.captioner,
-            executor=engine.executor(asked.captioner),
-            candidates=asked.candidates,
-            batch_size=engine.caption_batch_size,
-            only=only,
-            max_failed_share=engine.max_quarantine,
-        )
-        captioned = generate(ws, task, stop=stop)
-        generator = asked.captioner.name
-        more = score_all(
-            ws, makers, engine, generators=(generator,), with_alt_text=False, stop=stop
-        )
-        policy = asked.policy
-        if only is not None:
-            # A budget regenerates some samples; the others keep what they have.
-            policy = policy.model_copy(update={"otherwise": "keep_alt"})
+        captioned = Tally()
+        generators: tuple[str, ...] = ()
+        if asked.captioner is not None:
+            captioned = generate(ws, _caption_task(asked, asked.captioner, engine), stop=stop)
+            generators = (asked.captioner.name,)
+            more = score_all(
+                ws, makers, engine, generators=generators, with_alt_text=False, stop=stop
+            )
+            scored = _add(scored, more)
         choice = Choice(
-            generators=(generator,) if policy.needs_generated else (),
+            generators=generators,
             scorer=asked.scorer.name if asked.scorer else None,
             checker=asked.checker.name,
             max_quarantine=engine.max_quarantine,
         )
-        version, is_new = decide(ws, policy, choice, stop=stop)
-        scored = _add(scored, more)
+        version, is_new = decide(ws, asked.policy, choice, stop=stop)
         run.event("version", number=version.number, id=version.id, new=is_new)
-        scores = summarize(ws, asked.scorer.name, (generator,)) if asked.scorer else []
+        scores = summarize(ws, asked.scorer.name, generators) if asked.scorer else []
     report = RecaptionReport(
         index=indexed,
         scored=scored,
@@ -166,9 +159,23 @@ def recaption(
     return report
 
 
+def _caption_task(asked: Recaption, captioner: Maker, engine: Engine) -> CaptionTask:
+    only = None
+    if asked.worst_percent is not None and asked.scorer is not None:
+        only = Only(worst_percent=asked.worst_percent, scorer=asked.scorer.name)
+    return CaptionTask(
+        maker=captioner,
+        executor=engine.executor(captioner),
+        candidates=asked.candidates,
+        batch_size=engine.caption_batch_size,
+        only=only,
+        max_failed_share=engine.max_quarantine,
+    )
+
+
 def _check_strict(ws: Workspace, asked: Recaption, version: Version) -> None:
     """Rows of the shards and of the makers of this run; what others failed at does not count."""
-    makers = {None, asked.captioner.name, asked.scorer.name if asked.scorer else None}
+    makers = {None, *asked.maker_names}
     num_rows = sum(row.maker in makers for row in quarantine_rows(ws))
     if num_rows:
         raise StrictError(

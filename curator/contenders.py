@@ -1,0 +1,57 @@
+"""The texts that compete for the samples of a shard, and what became of those that do not.
+
+Frames with one row a text: row, image_sha256, source, text, text_sha256, width, height. `made` are
+the facts of a generator: image_sha256, candidate, text, text_sha256, failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from curator.policy import ALT_TEXT
+
+
+def alt_texts(samples: pl.DataFrame) -> pl.DataFrame:
+    """The alt texts of samples, in the columns of a contender."""
+    return samples.filter(pl.col("alt_text").is_not_null()).select(
+        "row",
+        "image_sha256",
+        source=pl.lit(ALT_TEXT),
+        text="alt_text",
+        text_sha256="alt_sha256",
+        width="width",
+        height="height",
+    )
+
+
+def generated(samples: pl.DataFrame, name: str, made: pl.DataFrame) -> pl.DataFrame:
+    """Every candidate of one generator for the images of a shard, candidate 0 first."""
+    columns = ["row", "image_sha256", "width", "height"]
+    return (
+        samples.select(columns)
+        .join(made.drop_nulls("text"), on="image_sha256")
+        .sort("row", "candidate")
+        .with_columns(source=pl.lit(name))
+        .select(alt_texts(samples.clear()).columns)
+    )
+
+
+def find_failures(
+    samples: pl.DataFrame, texts: pl.DataFrame, made: Mapping[str, pl.DataFrame]
+) -> pl.DataFrame:
+    """Row -> the reason why a maker could not work on it; image reasons come first."""
+    found = [texts.select("row", "failure")]
+    for frame in made.values():
+        failed = frame.filter(pl.col("failure").is_not_null(), pl.col("candidate") == 0)
+        usable = samples.filter(pl.col("reason").is_null()).select("row", "image_sha256")
+        found.append(usable.join(failed, on="image_sha256").select("row", "failure"))
+    image_first = ~pl.col("failure").str.starts_with("image.")
+    unreadable = samples.filter(pl.col("reason").is_not_null())
+    return pl.concat(
+        [
+            unreadable.select("row", failure="reason"),
+            pl.concat(found).drop_nulls("failure").sort(image_first, "row"),
+        ]
+    ).unique("row", keep="first", maintain_order=True)
