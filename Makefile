@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := curator pretrain finetune ui tests benchmarks
 
 .PHONY: setup lint types contracts tests docs test test-slow demo format
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import polars as pl
@@ -72,10 +73,20 @@ class Decider:
             if policy.needs_generated
         ]
         self.num_unscored = 0
+        self._counting = Lock()
         self._scores = Facts(store, SCORES, inputs.scorer) if inputs.scorer else None
         self._checks = (
             Facts(store, SCORES, inputs.checker) if inputs.checker and policy.needs_flags else None
         )
+
+    def prepare(self) -> None:
+        """Read what all shards share; afterwards `decide` may run in several threads."""
+        for facts in (*(facts for _, facts in self._captions), self._scores, self._checks):
+            if facts is not None:
+                facts.files()
+        _ = self.thresholds
+        if self.policy.needs_copies:
+            _ = self._copies
 
     # -- thresholds -----------------------------------------------------------------------------
 
@@ -261,7 +272,9 @@ class Decider:
         """The decision for one shard, in the columns of DECISION_SCHEMA and its row order."""
         samples, made = self._inputs(shard)
         texts = self._judge(shard, self._texts(samples, made))
-        self.num_unscored += texts["score"].null_count() if self.policy.needs_score else 0
+        if self.policy.needs_score:
+            with self._counting:
+                self.num_unscored += texts["score"].null_count()
         failures = find_failures(samples, texts, made)
         bad_images = failures.filter(pl.col("failure").str.starts_with("image."))
         alive = texts.filter(pl.col("failed").is_null()).join(bad_images, on="row", how="anti")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from curator.shards import ShardRef
 from curator.steps.workspace import Workspace
 from curator.stopping import StopRequest
 from curator.versions import ACTIONS, ShardEntry, Version
+
+_SHARDS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +59,7 @@ def _decide(
     entries: list[ShardEntry] = []
     totals: Counter[str] = Counter()
     with progress.bar(f"decide ({policy.name})", len(ws.shards), "shards") as advance:
-        for ref in ws.shards:
-            frame = decider.decide(ref.name)
+        for ref, frame in _frames(decider, ws.shards):
             entries.append(_write(ws, ref, frame))
             totals.update(_totals(frame))
             stop.check("nothing was committed; all facts are kept")
@@ -84,6 +86,26 @@ def _decide(
         shards=tuple(entries),
     )
     return ws.store.commit(draft)
+
+
+def _frames(
+    decider: Decider, shards: Sequence[ShardRef]
+) -> Iterator[tuple[ShardRef, pl.DataFrame]]:
+    """The decisions in the order of the shards, a few of them worked on at the same time.
+
+    Reading Parquet and joining release the GIL; memory holds as many shards as there are threads.
+    """
+    decider.prepare()
+    with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
+        ahead: deque[tuple[ShardRef, Future[pl.DataFrame]]] = deque()
+        for ref in shards:
+            ahead.append((ref, pool.submit(decider.decide, ref.name)))
+            if len(ahead) > _SHARDS_AT_ONCE:
+                first, frame = ahead.popleft()
+                yield first, frame.result()
+        while ahead:
+            first, frame = ahead.popleft()
+            yield first, frame.result()
 
 
 def _write(ws: Workspace, ref: ShardRef, frame: pl.DataFrame) -> ShardEntry:

@@ -1,0 +1,32 @@
+"""The benchmarks run: each with --quick, where sizes are tiny and figures mean nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("bandwidth", ["index", "cat", "sha256 x 2", "export", "copy"]),
+        ("decide", ["best"]),
+        pytest.param("memory", ["recaption", "score"], marks=pytest.mark.slow),
+        pytest.param("score", ["engine", "plain", "floor", "floor, tuned"], marks=pytest.mark.slow),
+    ],
+)
+def test_quick(name: str, rows: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert [next(iter(row.values())) for row in found["rows"]] == rows
+    assert all(row in done.stdout for row in rows)
+    assert found["details"]
