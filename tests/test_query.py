@@ -177,7 +177,8 @@ def test_damage_is_named_and_never_an_answer(tmp_path: Path) -> None:
     sql = "select text from generated order by 1"
     before = ask(mine, sql)
     found = set()
-    for at in range(place.dictionary_page_offset, place.data_page_offset + 20, 9):
+    start = place.data_page_offset
+    for at in range(start, start + place.total_compressed_size, 9):
         path.write_bytes(tars.flip(whole, at))
         head, table = query_worker.answer(request(mine, sql))
         found.add(head.get("error"))
