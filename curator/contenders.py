@@ -1,4 +1,4 @@
-"""The texts that compete for the samples of a shard, and what became of those that do not.
+"""The texts that compete for the samples of a shard, their scores, and why others do not compete.
 
 Frames with one row a text: row, image_sha256, source, text, text_sha256, width, height. `made` are
 the facts of a generator: image_sha256, candidate, text, text_sha256, failure.
@@ -6,8 +6,9 @@ the facts of a generator: image_sha256, candidate, text, text_sha256, failure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import polars as pl
 
 from curator.policy import ALT_TEXT
@@ -55,3 +56,25 @@ def find_failures(
             pl.concat(found).drop_nulls("failure").sort(image_first, "row"),
         ]
     ).unique("row", keep="first", maintain_order=True)
+
+
+def scores_by_source(texts: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Source -> the scores of its texts, and of their sentences if `texts` has them."""
+    found = {}
+    for (source,), part in texts.group_by("source"):
+        sentences = np.empty(0, np.float32)
+        if "sentences" in texts.columns:
+            apart = part["sentences"].explode().struct.field("score").drop_nulls()
+            sentences = apart.to_numpy()
+        found[str(source)] = (part["score"].drop_nulls().to_numpy(), sentences)
+    return found
+
+
+def set_quantile(
+    limits: dict[str, float], name: str, arrays: Sequence[np.ndarray], percentile: float | None
+) -> None:
+    """Set the smallest finite score of which at least `percentile` % lie below."""
+    scores = np.concatenate(arrays)
+    scores = scores[np.isfinite(scores)]
+    if len(scores) and percentile is not None:
+        limits[name] = float(np.quantile(scores, percentile / 100, method="higher"))

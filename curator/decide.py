@@ -9,7 +9,8 @@ sample, the names of the failed rules for a dropped one, and how the choice was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -19,7 +20,13 @@ import polars as pl
 import pyarrow as pa
 
 from curator import index, tables
-from curator.contenders import alt_texts, find_failures, generated
+from curator.contenders import (
+    alt_texts,
+    find_failures,
+    generated,
+    scores_by_source,
+    set_quantile,
+)
 from curator.facts import CAPTIONS, SCORES, Facts, hex64
 from curator.index import text_sha256
 from curator.policy import ALT_TEXT, GENERATED, NUMERIC_FIELDS, Policy, Rule
@@ -46,6 +53,9 @@ _SAMPLE_COLUMNS = (
     *("row", "key", "image_sha256", "width", "height"),
     *("alt_text", "alt_sha256", "reason"),
 )
+SHARDS_AT_ONCE = 2
+"""Threads that work on a shard each: reading and joining release the GIL."""
+
 NOT_GENERATED = "not_generated"
 NO_TEXT = "no_text"
 
@@ -81,12 +91,16 @@ class Decider:
 
     def prepare(self) -> None:
         """Read what all shards share; afterwards `decide` may run in several threads."""
-        for facts in (*(facts for _, facts in self._captions), self._scores, self._checks):
-            if facts is not None:
-                facts.files()
+        self._find_facts()
         _ = self.thresholds
         if self.policy.needs_copies:
             _ = self._copies
+
+    def _find_facts(self) -> None:
+        """Learn which facts there are; not to be done by two threads at once."""
+        for facts in (*(facts for _, facts in self._captions), self._scores, self._checks):
+            if facts is not None:
+                facts.files()
 
     # -- thresholds -----------------------------------------------------------------------------
 
@@ -104,21 +118,23 @@ class Decider:
             return {}
         scores: dict[str, list[np.ndarray]] = {}
         sentences: dict[str, list[np.ndarray]] = {}
-        for shard in self.inputs.shards:
-            texts = self._texts(*self._inputs(shard))
-            for (source,), part in texts.group_by("source"):
-                scores.setdefault(str(source), []).append(part["score"].drop_nulls().to_numpy())
-                if by_sentence:
-                    parts = part["sentences"].explode().struct.field("score").drop_nulls()
-                    sentences.setdefault(str(source), []).append(parts.to_numpy())
+        self._find_facts()
+        with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+            for found in pool.map(
+                lambda shard: scores_by_source(self._texts(*self._inputs(shard))),
+                self.inputs.shards,
+            ):
+                for source, (of_texts, of_sentences) in found.items():
+                    scores.setdefault(source, []).append(of_texts)
+                    sentences.setdefault(source, []).append(of_sentences)
         limits: dict[str, float] = {}
         for rule in wanted:
             for source, arrays in scores.items():
-                if rule.source in ("any", _kind(source)):
-                    _set_quantile(limits, f"{rule.name}@{source}", arrays, rule.min_percentile)
+                if rule.source in ("any", source if source == ALT_TEXT else GENERATED):
+                    set_quantile(limits, f"{rule.name}@{source}", arrays, rule.min_percentile)
         if surgery is not None and by_sentence:
             for source, arrays in sentences.items():
-                _set_quantile(limits, f"surgery@{source}", arrays, surgery.min_percentile)
+                set_quantile(limits, f"surgery@{source}", arrays, surgery.min_percentile)
         return limits
 
     @cached_property
@@ -375,19 +391,6 @@ class Decider:
             weight=pl.when(keep).then(pl.lit(1.0, pl.Float32)),
             score=pl.when(keep).then("score"),
         )
-
-
-def _kind(source: str) -> str:
-    return ALT_TEXT if source == ALT_TEXT else GENERATED
-
-
-def _set_quantile(
-    limits: dict[str, float], name: str, arrays: Sequence[np.ndarray], percentile: float | None
-) -> None:
-    scores = np.concatenate(arrays)
-    scores = scores[np.isfinite(scores)]
-    if len(scores) and percentile is not None:
-        limits[name] = float(np.quantile(scores, percentile / 100, method="higher"))
 
 
 def read_decision(store: Store, entry: ShardEntry) -> pl.DataFrame:

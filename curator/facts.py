@@ -16,9 +16,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -135,6 +136,21 @@ class KeyIndex:
         return hit
 
 
+class _Scanned(NamedTuple):
+    """What is remembered of a file."""
+
+    keys: np.ndarray[Any, np.dtype[np.uint64]]
+    num_candidates: int
+    reopened: pl.DataFrame
+
+
+def _num_candidates(rows: pl.DataFrame) -> int:
+    """One more than the highest candidate number; 0 for scores."""
+    highest = rows["candidate"].max() if "candidate" in rows.columns else None
+    assert highest is None or isinstance(highest, int)
+    return 0 if highest is None else highest + 1
+
+
 class Facts:
     """All facts of one maker (a generator or a scorer) in a store."""
 
@@ -157,22 +173,25 @@ class Facts:
             self._files = sorted(self._folder.rglob("*.parquet"))
             self._files += sorted(self._journals.rglob("*.jnl"))
             reopened = []
-            for number, path in enumerate(self._files):
-                rows = self._read(path, [*self.key, "failure"])
-                self._note(rows, number)
-                reopened.append(rows.filter(pl.col("failure") == REOPENED).select(self.key))
+            # In threads: reading and hashing let go of the GIL, and only 8 bytes a fact are kept.
+            with ThreadPoolExecutor() as pool:
+                for number, found in enumerate(pool.map(self._scan, self._files)):
+                    self._note(found.keys, found.num_candidates, number)
+                    reopened.append(found.reopened)
             if reopened and len(asked := pl.concat(reopened)):
                 still = self.read(asked, ["failure"]).filter(pl.col("failure") == REOPENED)
                 self._reopened = key64(still, self.kind)
         return self._files
 
-    def _note(self, keys: pl.DataFrame, file_number: int) -> None:
+    def _scan(self, path: Path) -> _Scanned:
+        rows = self._read(path, [*self.key, "failure"])
+        reopened = rows.filter(pl.col("failure") == REOPENED).select(self.key)
+        return _Scanned(key64(rows, self.kind), _num_candidates(rows), reopened)
+
+    def _note(self, keys: np.ndarray[Any, Any], num_candidates: int, file_number: int) -> None:
         if len(keys):
-            self._index.add(key64(keys, self.kind), file_number)
-            if self.kind == CAPTIONS:
-                highest = keys["candidate"].max()
-                assert isinstance(highest, int)
-                self._num_candidates = max(self._num_candidates, highest + 1)
+            self._index.add(keys, file_number)
+        self._num_candidates = max(self._num_candidates, num_candidates)
 
     def pending(self, wanted: pl.DataFrame) -> pl.DataFrame:
         """The rows of `wanted` (with the key columns) that are to be made now, and claim them.
@@ -262,7 +281,7 @@ class Facts:
         """Take note of a file this process just wrote."""
         files = self.files()
         files.append(path)
-        self._note(frame, len(files) - 1)
+        self._note(key64(frame, self.kind), _num_candidates(frame), len(files) - 1)
 
     def empty(self, columns: Sequence[str]) -> pl.DataFrame:
         """No facts, in these columns."""

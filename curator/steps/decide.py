@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from curator import index, progress, tables, versions
-from curator.decide import DECISION_SCHEMA, Decider, Inputs
+from curator.decide import DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
 from curator.errors import QuarantineLimitError, UsageError
 from curator.facts import CAPTIONS, SCORES
 from curator.policy import Policy
@@ -19,8 +19,6 @@ from curator.shards import ShardRef
 from curator.steps.workspace import Workspace
 from curator.stopping import StopRequest
 from curator.versions import ACTIONS, ShardEntry, Version
-
-_SHARDS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +94,11 @@ def _frames(
     Reading Parquet and joining release the GIL; memory holds as many shards as there are threads.
     """
     decider.prepare()
-    with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
         ahead: deque[tuple[ShardRef, Future[pl.DataFrame]]] = deque()
         for ref in shards:
             ahead.append((ref, pool.submit(decider.decide, ref.name)))
-            if len(ahead) > _SHARDS_AT_ONCE:
+            if len(ahead) > SHARDS_AT_ONCE:
                 first, frame = ahead.popleft()
                 yield first, frame.result()
         while ahead:
