@@ -1,7 +1,8 @@
 """The texts that compete for the samples of a shard, their scores, and why others do not compete.
 
 Frames with one row a text: row, image_sha256, source, text, text_sha256, width, height. `made` are
-the facts of a generator: image_sha256, candidate, text, text_sha256, failure.
+the facts of a generator for the usable samples: row, image_sha256, width, height, candidate, text,
+text_sha256, failure.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from curator.keyindex import hex64
 from curator.policy import ALT_TEXT
 
 
@@ -27,15 +29,16 @@ def alt_texts(samples: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def generated(samples: pl.DataFrame, name: str, made: pl.DataFrame) -> pl.DataFrame:
+def generated(name: str, made: pl.DataFrame) -> pl.DataFrame:
     """Every candidate of one generator for the images of a shard, candidate 0 first."""
-    columns = ["row", "image_sha256", "width", "height"]
-    return (
-        samples.select(columns)
-        .join(made.drop_nulls("text"), on="image_sha256")
-        .sort("row", "candidate")
-        .with_columns(source=pl.lit(name))
-        .select(alt_texts(samples.clear()).columns)
+    return made.drop_nulls("text").select(
+        "row",
+        "image_sha256",
+        source=pl.lit(name),
+        text="text",
+        text_sha256="text_sha256",
+        width="width",
+        height="height",
     )
 
 
@@ -46,8 +49,7 @@ def find_failures(
     found = [texts.select("row", "failure")]
     for frame in made.values():
         failed = frame.filter(pl.col("failure").is_not_null(), pl.col("candidate") == 0)
-        usable = samples.filter(pl.col("reason").is_null()).select("row", "image_sha256")
-        found.append(usable.join(failed, on="image_sha256").select("row", "failure"))
+        found.append(failed.select("row", "failure"))
     image_first = ~pl.col("failure").str.starts_with("image.")
     unreadable = samples.filter(pl.col("reason").is_not_null())
     return pl.concat(
@@ -56,6 +58,25 @@ def find_failures(
             pl.concat(found).drop_nulls("failure").sort(image_first, "row"),
         ]
     ).unique("row", keep="first", maintain_order=True)
+
+
+def count_copies(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
+    """For each frame with row and image_sha256: row, copies, copy_number, over all frames."""
+    keys = np.concatenate([hex64(frame["image_sha256"]) for frame in frames])
+    order = np.argsort(keys, kind="stable")  # stable: copies stay in dataset order
+    new = np.r_[True, keys[order][1:] != keys[order][:-1]]
+    starts = np.flatnonzero(new)
+    group = np.cumsum(new) - 1
+    copies = np.empty(len(keys), np.int32)
+    number = np.empty(len(keys), np.int32)
+    copies[order] = np.diff(np.r_[starts, len(keys)])[group]
+    number[order] = np.arange(len(keys)) - starts[group]
+    counted = pl.DataFrame({"copies": copies, "copy_number": number})
+    ends = np.cumsum([len(frame) for frame in frames])
+    return [
+        frame.select("row").hstack(counted[int(end) - len(frame) : int(end)])
+        for frame, end in zip(frames, ends, strict=True)
+    ]
 
 
 def scores_by_source(texts: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:

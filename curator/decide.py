@@ -1,7 +1,7 @@
 """Facts x policy -> decision: which text(s) each sample gets, and why. Loads no model.
 
 Works shard by shard on whole columns, so memory is that of one shard; percentile thresholds take
-one pass before that (4 bytes a scored text), duplicate rules another (12 bytes a sample).
+one pass before that (12 bytes a text), duplicate rules another (12 bytes a sample).
 
 Every sample of a shard gets exactly one action. `because` is the reason code for a quarantined
 sample, the names of the failed rules for a dropped one, and how the choice was made otherwise.
@@ -22,12 +22,13 @@ import pyarrow as pa
 from curator import index, tables
 from curator.contenders import (
     alt_texts,
+    count_copies,
     find_failures,
     generated,
     scores_by_source,
     set_quantile,
 )
-from curator.facts import CAPTIONS, SCORES, Facts, hex64
+from curator.facts import CAPTIONS, SCORES, Facts
 from curator.index import text_sha256
 from curator.policy import ALT_TEXT, GENERATED, NUMERIC_FIELDS, Policy, Rule
 from curator.store import Store
@@ -53,6 +54,7 @@ _SAMPLE_COLUMNS = (
     *("row", "key", "image_sha256", "width", "height"),
     *("alt_text", "alt_sha256", "reason"),
 )
+_IMAGE_COLUMNS = ("row", "image_sha256", "width", "height")
 SHARDS_AT_ONCE = 2
 """Threads that work on a shard each: reading and joining release the GIL."""
 
@@ -84,6 +86,7 @@ class Decider:
         ]
         self.num_unscored = 0
         self._counting = Lock()
+        self._scored: dict[str, pl.DataFrame] = {}  # shard -> score and failure, text by text
         self._scores = Facts(store, SCORES, inputs.scorer) if inputs.scorer else None
         self._checks = (
             Facts(store, SCORES, inputs.checker) if inputs.checker and policy.needs_flags else None
@@ -121,7 +124,7 @@ class Decider:
         self._find_facts()
         with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
             for found in pool.map(
-                lambda shard: scores_by_source(self._texts(*self._inputs(shard))),
+                self._score_first,
                 self.inputs.shards,
             ):
                 for source, (of_texts, of_sentences) in found.items():
@@ -137,42 +140,37 @@ class Decider:
                 set_quantile(limits, f"surgery@{source}", arrays, surgery.min_percentile)
         return limits
 
+    def _score_first(self, shard: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The scores of a shard by source; remembered for `decide` where they are small."""
+        texts = self._texts(shard, *self._inputs(shard))
+        if self.policy.surgery is None:
+            kept = texts.select("score", pl.col("failure").cast(pl.Categorical))
+            self._scored[shard] = kept
+        return scores_by_source(texts)
+
     @cached_property
     def _copies(self) -> dict[str, pl.DataFrame]:
         """Shard -> row, copies, copy_number; from 64-bit keys of all images of the dataset."""
         frames = [
             index.read(self.store, shard, ["row", "image_sha256"]) for shard in self.inputs.shards
         ]
-        keys = np.concatenate([hex64(frame["image_sha256"]) for frame in frames])
-        order = np.argsort(keys, kind="stable")  # stable: copies stay in dataset order
-        new = np.r_[True, keys[order][1:] != keys[order][:-1]]
-        starts = np.flatnonzero(new)
-        group = np.cumsum(new) - 1
-        copies = np.empty(len(keys), np.int32)
-        number = np.empty(len(keys), np.int32)
-        copies[order] = np.diff(np.r_[starts, len(keys)])[group]
-        number[order] = np.arange(len(keys)) - starts[group]
-        found, start = {}, 0
-        for shard, frame in zip(self.inputs.shards, frames, strict=True):
-            part = slice(start, start := start + len(frame))
-            found[shard] = frame.select("row").with_columns(
-                copies=pl.Series(copies[part]), copy_number=pl.Series(number[part])
-            )
-        return found
+        return dict(zip(self.inputs.shards, count_copies(frames), strict=True))
 
     # -- texts ----------------------------------------------------------------------------------
 
     def _inputs(self, shard: str) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
         """The samples of a shard, and what each generator has for the usable ones."""
         samples = index.read(self.store, shard, _SAMPLE_COLUMNS)
-        images = samples.filter(pl.col("reason").is_null())["image_sha256"]
+        usable = samples.filter(pl.col("reason").is_null()).select(_IMAGE_COLUMNS)
         made = {
-            name: facts.candidates(images, ["text", "text_sha256", "failure"])
+            name: facts.candidates(usable, ["text", "text_sha256", "failure"])
             for name, facts in self._captions
         }
         return samples, made
 
-    def _texts(self, samples: pl.DataFrame, made: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    def _texts(
+        self, shard: str, samples: pl.DataFrame, made: Mapping[str, pl.DataFrame]
+    ) -> pl.DataFrame:
         """All competing texts of a shard with their scores, in order of preference."""
         usable = samples.filter(pl.col("reason").is_null())
         parts = []
@@ -180,25 +178,25 @@ class Decider:
             if source == ALT_TEXT:
                 parts.append(alt_texts(usable))
             else:
-                parts.extend(generated(usable, name, frame) for name, frame in made.items())
+                parts.extend(generated(name, frame) for name, frame in made.items())
         texts = (pl.concat(parts) if parts else alt_texts(usable).clear()).with_row_index("rank")
+        if (scored := self._scored.pop(shard, None)) is not None:
+            scored = scored.cast({"failure": pl.String})
+            return pl.concat([texts, scored], how="horizontal")
         return self._with_scores(texts)
 
     def _with_scores(self, texts: pl.DataFrame) -> pl.DataFrame:
-        keys = ["image_sha256", "text_sha256"]
         names = ["score", "failure", *(["sentences"] if self.policy.surgery else [])]
         if self._scores is None:
             empty = Facts(self.store, SCORES, "none").empty(names)
             return texts.with_columns(pl.lit(None, t).alias(n) for n, t in empty.schema.items())
-        found = self._scores.read(texts.select(keys), names).select(*keys, *names)
-        return texts.join(found, on=keys, how="left", maintain_order="left")
+        return pl.concat([texts, self._scores.match(texts, names)], how="horizontal")
 
     def _with_flags(self, texts: pl.DataFrame) -> pl.DataFrame:
         if self._checks is None:
             return texts.with_columns(flags=pl.lit(None, pl.List(pl.String)))
         wanted = texts.select(pl.lit("").alias("image_sha256"), "text_sha256")
-        found = self._checks.read(wanted, ["flags"]).select("text_sha256", "flags")
-        return texts.join(found, on="text_sha256", how="left", maintain_order="left")
+        return texts.with_columns(self._checks.match(wanted, ["flags"]))
 
     def _operate(self, texts: pl.DataFrame) -> pl.DataFrame:
         """Sentence surgery: texts of several sentences lose those below the limit."""
@@ -287,7 +285,7 @@ class Decider:
     def decide(self, shard: str) -> pl.DataFrame:
         """The decision for one shard, in the columns of DECISION_SCHEMA and its row order."""
         samples, made = self._inputs(shard)
-        texts = self._judge(shard, self._texts(samples, made))
+        texts = self._judge(shard, self._texts(shard, samples, made))
         if self.policy.needs_score:
             with self._counting:
                 self.num_unscored += texts["score"].null_count()

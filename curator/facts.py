@@ -7,8 +7,7 @@ reason), so that a second run does not ask again; a retry adds a row with a high
 New facts go to a journal of their shard, acknowledged batch by batch; when the shard is done the
 journal becomes one Parquet file named after its content. Readers see both.
 
-What is known is remembered as 64-bit keys, 12 bytes a fact (about 1.2 GB for 100 million): two
-different facts share a key with a chance of about n^2 / 2^65, 3e-4 at 100 million.
+What is known is remembered by 64-bit keys (`keyindex`), 16 bytes a fact.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ import pyarrow as pa
 
 from curator import fsops, tables
 from curator.journal import Journal, replay
+from curator.keyindex import CLAIMED, KeyIndex, Keys, Places, hex64
 from curator.store import Store
 
 REOPENED = "retry.pending"
@@ -80,7 +80,7 @@ _KINDS = {
 }
 
 
-def key64(frame: pl.DataFrame, kind: str) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def key64(frame: pl.DataFrame, kind: str) -> Keys:
     """The 64-bit key of each row of a frame that has the key columns of `kind`."""
     first = hex64(frame["image_sha256"])
     if kind == CAPTIONS:
@@ -90,56 +90,10 @@ def key64(frame: pl.DataFrame, kind: str) -> np.ndarray[Any, np.dtype[np.uint64]
     return first
 
 
-def hex64(column: pl.Series) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """The first 64 bits of hex digests; 0 for "" and null."""
-    head = column.str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64, strict=False)
-    return head.fill_null(0).to_numpy()
-
-
-@dataclass(slots=True)
-class KeyIndex:
-    """A growing map from 64-bit keys to file numbers: a few sorted runs, merged as they grow."""
-
-    _runs: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = field(default_factory=list)
-
-    def add(self, keys: np.ndarray[Any, Any], file_number: int) -> None:
-        """Remember that `keys` lie in a file (or are claimed: a negative number)."""
-        order = np.argsort(keys, kind="stable")
-        run = (keys[order], np.full(len(keys), file_number, np.int32))
-        while self._runs and len(self._runs[-1][0]) <= 2 * len(run[0]):
-            older = self._runs.pop()
-            merged = np.concatenate([older[0], run[0]])
-            order = np.argsort(merged, kind="stable")
-            run = (merged[order], np.concatenate([older[1], run[1]])[order])
-        self._runs.append(run)
-
-    def files(self, keys: np.ndarray[Any, Any]) -> set[int]:
-        """All file numbers that hold one of `keys`."""
-        found: set[int] = set()
-        keys = np.unique(keys)  # in order: the search walks through the runs, it does not jump
-        for known, numbers in self._runs:
-            asked, place = keys, np.searchsorted(known, keys)
-            while place.size:  # one round a copy of a key
-                here = known[np.minimum(place, len(known) - 1)] == asked
-                here &= place < len(known)
-                asked, place = asked[here], place[here]
-                found.update(np.unique(numbers[place]).tolist())
-                place = place + 1
-        return found
-
-    def contains(self, keys: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """For each key, whether it is known."""
-        hit = np.zeros(len(keys), bool)
-        for known, _ in self._runs:
-            place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-            hit |= known[place] == keys
-        return hit
-
-
 class _Scanned(NamedTuple):
     """What is remembered of a file."""
 
-    keys: np.ndarray[Any, np.dtype[np.uint64]]
+    keys: Keys
     num_candidates: int
     reopened: pl.DataFrame
 
@@ -188,9 +142,8 @@ class Facts:
         reopened = rows.filter(pl.col("failure") == REOPENED).select(self.key)
         return _Scanned(key64(rows, self.kind), _num_candidates(rows), reopened)
 
-    def _note(self, keys: np.ndarray[Any, Any], num_candidates: int, file_number: int) -> None:
-        if len(keys):
-            self._index.add(keys, file_number)
+    def _note(self, keys: Keys, num_candidates: int, file_number: int) -> None:
+        self._index.add(keys, file_number)
         self._num_candidates = max(self._num_candidates, num_candidates)
 
     def pending(self, wanted: pl.DataFrame) -> pl.DataFrame:
@@ -208,7 +161,7 @@ class Facts:
         again = fresh & np.isin(keys, self._reopened)
         todo = again | (fresh & ~self._index.contains(keys))
         if todo.any():
-            self._index.add(keys[todo], -1)
+            self._index.add(keys[todo], CLAIMED)
             self._reopened = np.setdiff1d(self._reopened, keys[again])
         chosen = wanted.filter(pl.Series(todo))
         if not again.any():
@@ -234,36 +187,71 @@ class Facts:
         return reopened
 
     def read(self, wanted: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """The best fact for each row of `wanted` that has one.
+        """The best fact of each different row of `wanted` that has one, with the key columns."""
+        wanted = wanted.select(self.key).unique(maintain_order=True)
+        names = dict.fromkeys(["failure", "attempt", *(columns or self.schema.names)])
+        found = self.match(wanted, [name for name in names if name not in self.key])
+        return pl.concat([wanted, found], how="horizontal").drop_nulls("attempt")
 
-        Of several rows with one key the latest attempt counts, and of several equally late ones
+    def match(self, wanted: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+        """The best fact for each row of `wanted`, row by row; all null where there is none.
+
+        Of several facts with one key the latest attempt counts, and of several equally late ones
         (two processes made the same fact) a success.
         """
         files = self.files()
-        needed = self._index.files(key64(wanted, self.kind)) - {-1}
-        keep = [*dict.fromkeys([*self.key, "failure", "attempt", *(columns or self.schema.names)])]
-        parts = [
-            self._read(files[number], keep).join(
-                wanted, on=self.key, how="semi", maintain_order="left"
-            )
-            for number in sorted(needed)
-        ]
-        if not parts:
-            return self.empty(keep)
-        found = pl.concat(parts)
-        if found.select(self.key).n_unique() == len(found):
-            return found
-        order = [-pl.col("attempt"), pl.col("failure").is_not_null(), *map(pl.col, self.key)]
-        return found.sort(order).unique(self.key, keep="first", maintain_order=True)
+        position, number, row = self._index.find(key64(wanted, self.kind))
+        columns = list(columns)
+        keep = [*dict.fromkeys([*self.key, *columns, "attempt", "failure"])]
+        parts, positions = [self.empty(keep)], [np.empty(0, np.int64)]
+        for file in np.unique(number).tolist():
+            here = number == file
+            parts.append(self._read(files[file], keep)[row[here]])
+            positions.append(position[here])
+        found, where = pl.concat(parts), np.concatenate(positions)
+        taken = np.full(len(wanted), -1, np.int64)
+        taken[where] = np.arange(len(where))
+        if np.count_nonzero(taken >= 0) < len(where):
+            taken = self._best(found, where, wanted)
+        at = pl.Series(taken)
+        aligned = found.select(pl.all().gather(at.set(at < 0, None)))
+        if not (same := self._same_keys(aligned, wanted)).all():
+            aligned = aligned.with_columns(pl.when(same).then(pl.all()))
+        return aligned.select(columns)
 
-    def candidates(self, images: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
-        """The facts of every candidate of these images (hex digests); for captions."""
+    def _same_keys(self, rows: pl.DataFrame, wanted: pl.DataFrame) -> pl.Series:
+        """Whether each row is the one that was looked for, not one with the same 64 bits."""
+        same = pl.repeat(True, len(rows), eager=True)
+        for name in self.key:
+            same &= rows[name].is_null() | rows[name].eq_missing(wanted[name])
+        return same
+
+    def _best(self, found: pl.DataFrame, where: Places, wanted: pl.DataFrame) -> Places:
+        """For each row of `wanted` the number of the best one of its facts, or -1."""
+        same = self._same_keys(found, wanted[where])
+        rows = found.select("attempt", "failure", n=pl.int_range(pl.len()), where=pl.Series(where))
+        best_last = [pl.col("attempt"), pl.col("failure").is_null(), -pl.col("n")]
+        best = rows.filter(same).sort(best_last).group_by("where").agg(pl.col("n").last())
+        taken = np.full(len(wanted), -1, np.int64)
+        taken[best["where"].to_numpy()] = best["n"].to_numpy()
+        return taken
+
+    def candidates(self, wanted: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+        """The facts of every candidate of the images of `wanted` that has one; for captions.
+
+        Args:
+            wanted: rows with a column image_sha256; their other columns are kept.
+            columns: of the captions.
+
+        Returns:
+            one row a row of `wanted` and candidate, in this order, with column `candidate`.
+        """
         self.files()
-        numbers = pl.DataFrame(
-            {"candidate": pl.Series(range(self._num_candidates), dtype=pl.Int16)}
-        )
-        wanted = pl.DataFrame({"image_sha256": images.drop_nulls().unique()})
-        return self.read(wanted.join(numbers, how="cross"), columns)
+        numbers = pl.DataFrame({"candidate": range(self._num_candidates)}, {"candidate": pl.Int16})
+        asked = wanted.join(numbers, how="cross", maintain_order="left_right")
+        found = self.match(asked, list(dict.fromkeys([*columns, "attempt"])))
+        there = found["attempt"].is_not_null()
+        return pl.concat([asked, found.select(columns)], how="horizontal").filter(there)
 
     def writer(self, shard: str, stage: str = "") -> FactWriter:
         """Open the journal of one shard; see `FactWriter`.

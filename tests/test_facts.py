@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator.errors import ConflictError
-from curator.facts import CAPTIONS, REOPENED, Facts, KeyIndex, key64
+from curator.facts import CAPTIONS, REOPENED, SCORES, Facts, key64
+from curator.keyindex import CLAIMED, KeyIndex
 from curator.store import Store
 
 A, B, C = (letter * 64 for letter in "abc")
@@ -75,8 +76,8 @@ def test_another_candidate_is_another_fact(store: Store) -> None:
     facts = facts_of(store)
     assert len(facts.pending(wanted(A, candidate=1))) == 1
     write(store, "s0", record(A, "second", candidate=1))
-    found = facts_of(store).candidates(pl.Series([A, B]), ["text"])
-    assert found.sort("candidate")["text"].to_list() == ["a", "second"]
+    found = facts_of(store).candidates(pl.DataFrame({"image_sha256": [B, A, A]}), ["text"])
+    assert found.select("candidate", "text").rows() == [(0, "a"), (1, "second")] * 2
 
 
 def test_a_fact_made_for_another_shard_is_found(store: Store) -> None:
@@ -84,6 +85,26 @@ def test_a_fact_made_for_another_shard_is_found(store: Store) -> None:
     write(store, "s1", record(C, "c"))
     found = facts_of(store).read(wanted(C, A)).sort("image_sha256")
     assert found["text"].to_list() == ["from s0", "c"]
+
+
+def test_facts_come_row_by_row_and_64_equal_bits_are_not_the_same_fact(store: Store) -> None:
+    write(store, "s0", record(A, "a"), record(B, "b"))
+    twin = A[:16] + C[16:]  # the same first 64 bits as A
+    found = facts_of(store).match(wanted(B, C, twin, A, B), ["text"])
+    assert found["text"].to_list() == ["b", None, None, "a", "b"]
+    write(store, "s1", record(twin, "twin"), record(A, None, failure="vlm.oom"))
+    found = facts_of(store).match(wanted(twin, A), ["text"])
+    assert found["text"].to_list() == ["twin", "a"]
+
+
+def test_a_text_that_is_null_has_no_fact(store: Store) -> None:
+    scores = Facts(store, SCORES, "s")
+    pairs = pl.DataFrame({"image_sha256": [A]}).with_columns(text_sha256=pl.lit(None, pl.String))
+    row = {"image_sha256": A, "text_sha256": "0" * 64, "score": 0.5, "attempt": 0, "created": 1.0}
+    writer = scores.writer("s0")
+    writer.add([row])
+    writer.finish()
+    assert Facts(store, SCORES, "s").match(pairs, ["score"])["score"].to_list() == [None]
 
 
 def test_the_last_attempt_counts_and_among_equals_a_success(store: Store) -> None:
@@ -134,12 +155,13 @@ def test_the_key_of_a_caption_counts_the_candidate() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 30), max_size=8), max_size=12), st.integers(0, 30))
 def test_the_key_index_agrees_with_a_dictionary(files: list[list[int]], asked: int) -> None:
-    index, truth = KeyIndex(), {}
+    index, truth = KeyIndex(), set()
     for number, keys in enumerate(files):
-        if keys:
-            index.add(np.array(keys, np.uint64), number)
-        for key in keys:
-            truth.setdefault(key, set()).add(number)
-    keys = np.array([asked, 31], np.uint64)
-    assert index.files(keys) == truth.get(asked, set())
-    assert index.contains(keys).tolist() == [asked in truth, False]
+        index.add(np.array(keys, np.uint64), number)
+        truth |= {(number, row) for row, key in enumerate(keys) if key == asked}
+    index.add(np.array([31], np.uint64), CLAIMED)
+    keys = np.array([32, asked, 31], np.uint64)
+    positions, numbers, rows = index.find(keys)
+    assert set(positions.tolist()) <= {1}
+    assert sorted(zip(numbers.tolist(), rows.tolist(), strict=True)) == sorted(truth)
+    assert index.contains(keys).tolist() == [False, bool(truth), True]

@@ -40,14 +40,10 @@ class Judge:
         """A decision of the old or new version with its column `score` as this scorer has it."""
         if self._facts is None:
             return decision.with_columns(score=pl.lit(None, pl.Float32))
-        keys = ["image_sha256", "text_sha256"]
-        found = self._facts.read(decision.select(keys).drop_nulls(), ["score"])
-        joined = decision.join(
-            found.select(*keys, fact="score"), on=keys, how="left", maintain_order="left"
-        )
-        scores = [pl.col("fact"), pl.col("score")] if self._own[is_new] else [pl.col("fact")]
-        score = pl.coalesce(column.fill_nan(None) for column in scores)
-        return joined.with_columns(score=score).drop("fact")
+        score = self._facts.match(decision, ["score"])["score"].fill_nan(None)
+        if self._own[is_new]:
+            score = score.zip_with(score.is_not_null(), decision["score"].fill_nan(None))
+        return decision.with_columns(score=score)
 
 
 class ShardPair:

@@ -120,7 +120,7 @@ def _worst_limit(ws: Workspace, only: Only) -> float:
         columns = ["image_sha256", "alt_sha256", "reason"]
         samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
         pairs = samples.rename({"alt_sha256": "text_sha256"}).drop_nulls("text_sha256")
-        scores.append(pairs.join(facts.read(pairs, ["score"]), on=facts.key)["score"].to_numpy())
+        scores.append(facts.match(pairs, ["score"])["score"].drop_nulls().to_numpy())
     finite = np.concatenate(scores)
     finite = finite[np.isfinite(finite)]
     if not len(finite):
@@ -136,10 +136,8 @@ def _worst(ws: Workspace, samples: pl.DataFrame, only: Only, limit: float) -> pl
     """Samples below the limit; those without a usable score are among the worst."""
     facts = Facts(ws.store, SCORES, only.scorer)
     pairs = samples.with_columns(text_sha256=pl.col("alt_sha256").fill_null(""))
-    known = facts.read(pairs, ["score"]).select(*facts.key, "score")
-    joined = pairs.join(known, on=facts.key, how="left", maintain_order="left")
-    bad = pl.col("score").is_null() | pl.col("score").is_nan() | (pl.col("score") < limit)
-    return joined.filter(bad).select(samples.columns)
+    score = facts.match(pairs, ["score"])["score"]
+    return samples.filter(score.is_null() | score.is_nan() | (score < limit))
 
 
 def _review(

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from curator import index, progress
-from curator.facts import hex64
+from curator.keyindex import hex64
 from curator.runs import Run
 from curator.shards import ScanOptions, ShardRef, ShardScan, scan_shard
 from curator.steps.workspace import Workspace

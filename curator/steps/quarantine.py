@@ -89,14 +89,11 @@ def _maker_stage(ws: Workspace, shard: str, makers: list[Facts]) -> Iterator[Row
     verdict = ["failure", "detail", "attempt"]
     for facts in makers:
         if facts.kind == CAPTIONS:
-            asked = samples
-            found = facts.candidates(samples["image_sha256"], verdict)
+            found = facts.candidates(samples, verdict)
         else:
             asked = _pairs(samples, generators)
-            found = facts.read(asked, verdict)
-        on = [name for name in facts.key if name in asked.columns]
-        failed = found.drop_nulls("failure").select(*on, *verdict)
-        for row in asked.join(failed, on=on, maintain_order="left").iter_rows(named=True):
+            found = pl.concat([asked, facts.match(asked, verdict)], how="horizontal")
+        for row in found.drop_nulls("failure").iter_rows(named=True):
             yield _row(
                 shard,
                 row["failure"],
@@ -115,8 +112,8 @@ def _pairs(samples: pl.DataFrame, generators: list[Facts]) -> pl.DataFrame:
     """Every sample with each of its texts, as `text_sha256`: what scorers are asked for."""
     texts = [samples.with_columns(text_sha256="alt_sha256")]
     for facts in generators:
-        made = facts.candidates(samples["image_sha256"], ["text_sha256"])
-        texts.append(samples.join(made.select("image_sha256", "text_sha256"), on="image_sha256"))
+        made = facts.candidates(samples, ["text_sha256"])
+        texts.append(made.select(*samples.columns, "text_sha256"))
     return pl.concat(texts).drop_nulls("text_sha256").unique(maintain_order=True)
 
 

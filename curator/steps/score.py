@@ -93,10 +93,8 @@ def _usable(ws: Workspace, ref: ShardRef, columns: list[str]) -> pl.DataFrame:
 def _pairs(samples: pl.DataFrame, sources: Sequence[Facts], alt_text: bool) -> pl.DataFrame:
     """The distinct (image, text) pairs of a shard: image_sha256, text_sha256, text."""
     columns = ["image_sha256", "text_sha256", "text"]
-    parts = [
-        facts.candidates(samples["image_sha256"], ["text", "text_sha256"]).select(columns)
-        for facts in sources
-    ]
+    images = samples.select("image_sha256")
+    parts = [facts.candidates(images, ["text", "text_sha256"]).select(columns) for facts in sources]
     if alt_text or not parts:
         renamed = samples.rename({"alt_text": "text", "alt_sha256": "text_sha256"})
         parts.insert(0, renamed.select(columns))
