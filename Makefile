@@ -42,4 +42,4 @@ format: setup
 	$(BIN)/ruff format .
 
 demo: setup
-	$(BIN)/python -m curator.demo demo-out
+	$(BIN)/curator demo run demo-out

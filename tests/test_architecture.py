@@ -152,8 +152,16 @@ _LIBRARY_WRITERS = re.compile(
 )
 
 
+MAY_SAVE_MODELS = {
+    "curator/demo/training/captioner.py": "a new model, in the files that transformers lays out",
+    "curator/demo/training/scorer.py": "its tokenizer, in the files that transformers lays out",
+}
+
+
 def test_no_library_is_told_a_path_to_write_to() -> None:
     for path in FILES:
+        if name_of(path) in MAY_SAVE_MODELS:
+            continue
         for name, call in calls(path):
             if _LIBRARY_WRITERS.match(name):
                 told = [ast.unparse(argument) for argument in call.args]

@@ -6,10 +6,12 @@ import sys
 
 import typer
 
-from curator.cli import engine, inspect, shards, upkeep
+from curator.cli import demo, engine, inspect, shards, upkeep
 from curator.cli.output import run_app
+from curator.cli.settings import SettingsGroup
 
 app = typer.Typer(
+    cls=SettingsGroup,
     name="curator",
     help="Score, regenerate and version the captions of image-text shards.",
     no_args_is_help=True,
@@ -17,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would cost 140 ms at every start
     pretty_exceptions_enable=False,
 )
-for group in (engine, shards, inspect, upkeep):
+for group in (engine, shards, inspect, upkeep, demo):
     group.register(app)
 
 

@@ -19,6 +19,8 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         metavar="FOLDER",
+        envvar="CURATOR_STORE",  # here too, so that it beats a curator.toml
+        show_envvar=False,
         help="Where the store lies; default $CURATOR_STORE or DATASET/.curator.",
     ),
 ]

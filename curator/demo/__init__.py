@@ -1,1 +1,1 @@
-"""The demo: a small dataset that makes itself, offline."""
+"""The rendered world: scenes with exact truth, noisy alt text, and two small models for it."""

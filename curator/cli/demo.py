@@ -1,0 +1,139 @@
+"""demo: the rendered world, and a tour of the engine through it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from curator.cli import options as o
+from curator.cli.output import show, show_json, table
+
+if TYPE_CHECKING:
+    from curator.demo.judge import Judgement
+
+_Out = Annotated[Path, typer.Argument(help="Folder for the demo; new or of an earlier run.")]
+_Images = Annotated[int, typer.Option(min=1, help="Pictures with an alt text, for the shards.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    group = typer.Typer(
+        help="A rendered world with exact truth, and two small models for it.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    group.command()(data)
+    group.command()(run)
+    app.add_typer(group, name="demo")
+
+
+def data(
+    out: _Out,
+    *,
+    images: _Images = 3000,
+    labelled: Annotated[
+        int, typer.Option(min=0, help="Pictures with masks, depth and boxes.")
+    ] = 400,
+    side: Annotated[int, typer.Option(min=32, help="Width and height in pixels.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another world.")] = 0,
+    noise: Annotated[
+        str | None,
+        typer.Option(metavar="KIND=RATE,...", help="Rates of the kinds of alt text; add up to 1."),
+    ] = None,
+    json: o.Json = False,
+) -> None:
+    """Render shards with noisy alt text, their truth, and dense labels.
+
+    Goes on where an earlier run was stopped.
+
+    Example:
+
+        curator demo data world/ --images 10000 --noise good=0.5,other_caption=0.5
+    """
+    from curator.demo.alttext import DEFAULT_RATES, parse_rates
+    from curator.demo.data import DemoData, make_data
+    from curator.stopping import stop_on_signals
+
+    asked = DemoData(
+        images=images,
+        labelled=labelled,
+        side_px=side,
+        seed=seed,
+        rates=parse_rates(noise) if noise else DEFAULT_RATES,
+    )
+    with stop_on_signals():
+        report = make_data(out, asked)
+    if json:
+        show_json(report.to_json())
+    else:
+        show(f"{report.num_packed:,} pictures in {report.num_shards} shards below {out / 'shards'}")
+        show(f"next: curator demo run {out}")
+
+
+def run(out: _Out = Path("demo-out"), *, images: _Images = 3000) -> None:
+    """Show the whole engine on the rendered world, offline.
+
+    Renders shards, captions and scores them with the bundled models, commits versions and holds
+    them against the truth. A second run finds everything there.
+
+    Example:
+
+        curator demo run demo-out
+    """
+    from curator.cli.app import app
+    from curator.cli.output import run_app
+    from curator.demo.bundled import bundled_model
+    from curator.progress import say
+
+    shards = out / "shards"
+    engine = ["--scorer", str(bundled_model("scorer")), "--model", str(bundled_model("captioner"))]
+    for argv in (
+        ["demo", "data", str(out), "--images", str(images)],
+        ["recaption", str(shards), *engine, "--prompt", "detailed", "--policy", "best"],
+        ["decide", str(shards), "--policy", "as-is"],
+        ["decide", str(shards), "--policy", "replace"],
+        ["log", str(shards)],
+        ["diff", f"{shards}@v2", f"{shards}@v1", "--html", str(out / "diff.html")],
+        ["fsck", str(shards), "--deep"],
+    ):
+        say(f"\n$ curator {' '.join(argv)}")
+        if code := run_app(app, argv):
+            raise typer.Exit(code)
+    _show_verdict(out, shards)
+
+
+def _show_verdict(out: Path, shards: Path) -> None:
+    from curator.demo.judge import judge, read_truth, separation
+    from curator.steps.workspace import open_workspace
+
+    ws = open_workspace(str(shards), None, create=False)
+    truth = read_truth(out)
+    versions = {int(v.number): v for v in map(ws.store.version, (2, 3, 1))}
+    show("\nAgainst the truth of the rendered world, which the engine never saw:")
+    show(_verdict_table([judge(ws.store, version, truth) for version in versions.values()]))
+    rows = [
+        (kind, f"{value:.3f}") for kind, value in separation(ws.store, versions[2], truth).items()
+    ]
+    show("\nDoes the score tell good alt texts from noisy ones?")
+    show(table(rows, ["noise", "AUROC"]))
+    show(f"\nOpen {out / 'diff.html'} in a browser. Next, with a model on your own shards:")
+    show("  curator recaption SHARDS --model HuggingFaceTB/SmolVLM-500M-Instruct --policy best")
+
+
+def _verdict_table(judgements: list[Judgement]) -> str:
+    rows = [
+        (
+            f"{j.version} {j.policy}",
+            f"{j.num_texts:,} of {j.num_samples:,}",
+            f"{j.summary.right_share:.1%}",
+            f"{j.summary.f1:.3f}",
+            f"{j.summary.hallucination_rate:.1%}",
+            f"{j.mean_score:.3f}",
+        )
+        for j in judgements
+    ]
+    return table(
+        rows, ["version", "captions", "right", "attribute F1", "hallucinated", "mean score"]
+    )

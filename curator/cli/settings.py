@@ -1,0 +1,290 @@
+"""curator.toml: options of commands in a file, for what would be typed again and again.
+
+    [defaults]                      # for every command that has the option
+    store = "store"
+
+    [recaption]                     # a table a command; a member of a group is [quarantine.show]
+    model = "models/captioner"
+    batch-size = 8
+
+The file becomes the `default_map` of the command line, so what is typed beats it, environment
+variables (`CURATOR_STORE`) beat it, and it beats what is built in. Every name in it is checked
+each time, the values of the command that runs. Which options it gave is said on stderr, because
+a file beside a dataset may come from a stranger.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from curator.errors import UsageError, nearest
+
+FILE_NAME = "curator.toml"
+VARIABLE = "CURATOR_CONFIG"
+DEFAULTS = ("defaults",)
+
+Words = tuple[str, ...]
+"""The words that call a command: ("recaption",) or ("quarantine", "list")."""
+Options = Mapping[str, Any]
+"""Name of an option, without dashes before it -> typer's parameter."""
+
+_MAGIC = frozenset("*?[{")
+_MAX_SHOWN = 60
+_ONLY_TYPED = "json"  # how errors are told is settled before any file is read
+
+
+class SettingsGroup(TyperGroup):
+    """The root of a command line whose options may stand in a curator.toml."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command as typer does, and give it the options of the file."""
+        found = super().resolve_command(ctx, args)
+        ctx.default_map = self._default_map(args)
+        return found
+
+    def _default_map(self, args: list[str]) -> dict[str, Any]:
+        """Parameter -> value, nested below the words of the command; empty without a file.
+
+        Raises:
+            UsageError: config.unreadable, .invalid, .unknown_table, .unknown_key or .value.
+        """
+        command: Any = self
+        words: Words = ()
+        while isinstance(command, TyperGroup):
+            name = args[len(words)] if len(words) < len(args) else ""
+            if name not in command.commands:
+                return {}  # --help, or an error that typer will tell
+            command, words = command.commands[name], (*words, name)
+        typed = command.make_context(words[-1], args[len(words) :], resilient_parsing=True)
+        path = None if _is_typed(typed, "help") else find_file(_first_argument(typed))
+        if path is None:
+            return {}
+        given = {
+            name: value
+            for name, value in _given(path, words, dict(_commands(self)), typed).items()
+            if not _is_typed(typed, name)
+        }
+        if given:
+            from curator.progress import say  # with rich
+
+            names = ", ".join(name.replace("_", "-") for name in given)
+            say(f"options from {_short(path)}: {names}")
+        for word in reversed(words):
+            given = {word: given}
+        return given
+
+
+def _is_typed(context: Any, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
+def _first_argument(context: Any) -> str | None:
+    """DATASET, or what a command has in its place; None when it is missing."""
+    for param in context.command.params:
+        if param.param_type_name == "argument":
+            value = context.params.get(param.name)
+            return None if value is None else str(value)
+    return None
+
+
+def find_file(dataset: str | None) -> Path | None:
+    """The absolute path of the curator.toml for this DATASET, which need not exist.
+
+    `CURATOR_CONFIG` if it is set; else the first in the dataset's folder, the parent of that, and
+    the current folder. None if there is none, or no dataset.
+    """
+    if dataset is None:
+        return None
+    if named := os.environ.get(VARIABLE):
+        return Path(os.path.abspath(named))
+    folder = _folder_of(dataset)
+    found = (Path(place, FILE_NAME) for place in (folder, folder.parent, Path.cwd()))
+    return next((path for path in found if os.path.isfile(path)), None)
+
+
+def _folder_of(dataset: str) -> Path:
+    from curator.steps.workspace import split_spec  # the command that runs needs it as well
+
+    path = Path(os.path.expanduser(split_spec(dataset)[0]))
+    if not os.path.exists(path):  # a pattern: the folder above its first special character
+        path = Path(*itertools.takewhile(_MAGIC.isdisjoint, path.parts))
+    folder = Path(os.path.abspath(path))
+    return folder if os.path.isdir(folder) else folder.parent
+
+
+def _commands(group: TyperGroup, before: Words = ()) -> Iterator[tuple[Words, Options]]:
+    """Every command that has options for a file."""
+    for name, command in group.commands.items():
+        words = (*before, name)
+        if isinstance(command, TyperGroup):
+            yield from _commands(command, words)
+            continue
+        options = {
+            spelling.removeprefix("--"): param
+            for param in command.params
+            for spelling in param.opts
+            if spelling.startswith("--") and param.name != _ONLY_TYPED
+        }
+        if options:
+            yield words, options
+
+
+def _given(path: Path, words: Words, commands: Mapping[Words, Options], typed: Any) -> Options:
+    """Parameter -> value for one command, with all names in the file checked."""
+    tables = dict(_tables(_read(path), commands, path))
+    everywhere = {name: None for options in commands.values() for name in options}
+    spelled = {
+        table: _spelled(table, entries, commands.get(table, everywhere), path)
+        for table, entries in tables.items()
+    }
+    options = commands.get(words, {})
+    given = {}
+    for table in (DEFAULTS, words):
+        for name, value in spelled.get(table, {}).items():
+            if name in options:
+                label = f"[{'.'.join(table)}] {name}"
+                param = options[name]
+                given[param.name] = _value(label, value, param, typed, path)
+    return given
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise UsageError(
+            f"cannot read options: {error.strerror}",
+            where=path,
+            hint=f"name a file in {VARIABLE}, or take it out of the environment",
+            reason="config.unreadable",
+        ) from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, too many digits, or nested too deep
+        raise UsageError(
+            f"not valid TOML ({error})", where=path, reason="config.invalid"
+        ) from error
+
+
+def _tables(
+    document: Mapping[str, Any], commands: Mapping[Words, Options], path: Path, before: Words = ()
+) -> Iterator[tuple[Words, Mapping[str, Any]]]:
+    """The table of each command; those of a group's members lie in the table of the group."""
+    known = {DEFAULTS, *commands}
+    for key, value in document.items():
+        words = (*before, key)
+        is_group = any(name[: len(words)] == words and name != words for name in known)
+        if not isinstance(value, dict):
+            raise UsageError(
+                f"{key!r} stands outside the table of a command",
+                where=path,
+                hint="write it below [defaults], or below a command such as [recaption]",
+                reason="config.unknown_key",
+            )
+        if is_group:
+            yield from _tables(value, commands, path, words)
+        elif words in known:
+            yield words, value
+        else:
+            name = ".".join(words)
+            raise UsageError(
+                f"there is no command for the table {name!r}",
+                where=path,
+                hint=nearest(name, [".".join(words) for words in known]),
+                reason="config.unknown_table",
+            )
+
+
+def _spelled(
+    table: Words, entries: Mapping[str, Any], allowed: Options, path: Path
+) -> dict[str, Any]:
+    """The entries of a table, with `-` for `_` in their names."""
+    spelled: dict[str, Any] = {}
+    for key, value in entries.items():
+        name = key.replace("_", "-")
+        if name not in allowed or name in spelled:
+            what = "stands twice" if name in spelled else "is no option"
+            raise UsageError(
+                f"{key!r} {what} in the table [{'.'.join(table)}]",
+                where=path,
+                hint=nearest(name, allowed),
+                reason="config.unknown_key",
+            )
+        spelled[name] = value
+    return spelled
+
+
+def _value(label: str, value: Any, param: Any, typed: Any, path: Path) -> Any:
+    """The value as the option takes it, its path made absolute.
+
+    Typer alone would take "3" for 3 and true for 1, because typed options are always text.
+    """
+    wanted = _wanted(value, param)
+    if wanted is None:
+        value = _located(value, param, path.parent)
+        try:
+            param.process_value(typed, value)
+        except TyperException as error:
+            wanted = error.message  # type: ignore[attr-defined]  # every one of typer's has it
+    if wanted is not None:
+        raise UsageError(
+            f"{label} is {_shown(value)}",
+            where=path,
+            hint=f"allowed: {wanted}",
+            reason="config.value",
+        )
+    return value
+
+
+def _wanted(value: Any, param: Any) -> str | None:
+    """What the option takes, unless it is this kind of value."""
+    kind = param.type_descriptor.annotation
+    if param.is_flag:
+        return None if isinstance(value, bool) else "true or false"
+    if param.multiple:
+        is_list = isinstance(value, list) and all(map(_is_text, value))
+        return None if is_list else 'a list of strings, such as ["a", "b"]'
+    if kind is int:
+        return None if _is_whole(value) else "a whole number"
+    if kind is float:
+        return None if isinstance(value, float) or _is_whole(value) else "a number"
+    return None if _is_text(value) else "a string"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value  # which no path and no typed option has
+
+
+def _is_whole(value: object) -> bool:
+    # TOML has 64 bits; Python's parser of it takes any number, which breaks what calculates.
+    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64  # noqa: PLR2004
+
+
+def _located(value: Any, param: Any, folder: Path) -> Any:
+    """A path as seen from the folder of the file; a text may be one if it names something there.
+
+    A bare word never is: a folder called `en` must not change what `language = "en"` means.
+    """
+    if not isinstance(value, str):
+        return value
+    place = os.path.join(folder, os.path.expanduser(value))
+    if param.type_descriptor.is_path:
+        return place
+    return place if ("/" in value or "." in value) and os.path.exists(place) else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str | float | bool) or _is_whole(value):
+        return repr(value)[:_MAX_SHOWN]
+    return f"a {'table' if isinstance(value, dict) else type(value).__name__}"
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,247 @@
+"""The captioner: a small ResNet, a projector and a tiny Qwen2, in transformers' FastVLM class.
+
+The loss is that of the caption's words. Beside it stands a second one that is thrown away after
+training: every cell of the feature map says which solid rules it, its shape, color, size and
+material. It teaches the picture part in a tenth of the steps that words alone would need.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from torch.nn import functional as F
+from transformers import (
+    CLIPImageProcessor,
+    FastVlmConfig,
+    FastVlmForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from curator.demo.language import LENGTHS, Length, caption
+from curator.demo.scene import COLORS, MATERIALS, RADII, SHAPES, Scene
+from curator.demo.training.pictures import GRID, SIDE_PX, Pictures, batches
+from curator.progress import bar, say
+from curator.prompts import PRESETS
+
+_SPECIAL = ["<pad>", "<|end|>", "<image>", "<|user|>", "<|assistant|>"]
+_PAD, _END, _IMAGE = range(3)
+_TEMPLATE = (
+    "{% for m in messages %}{% if m.role != 'system' %}<|{{ m.role }}|>"
+    "{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for c in m.content %}{% if c.type == 'image' %}<image>{% endif %}{% endfor %}"
+    "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}"
+    "{% endif %}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+_VISION_WIDTHS = (32, 64, 128, 192)
+_WIDTH = 160
+_SHARES: dict[Length, float] = {"short": 0.25, "detailed": 0.5, "spatial": 0.25}
+_ATTRIBUTES = {
+    "shape": SHAPES,
+    "color": tuple(COLORS),
+    "size": tuple(RADII),
+    "material": MATERIALS,
+}
+_NO_TARGET = -100
+
+
+def prompts(length: Length) -> list[str]:
+    """What the model is asked with for a caption of this length: the wordings of the presets."""
+    preset = PRESETS[length]
+    return list(dict.fromkeys([preset.text, preset.alternative]))
+
+
+def build(pictures: Pictures) -> tuple[Any, Any]:
+    """An untrained model of 2 million weights, and its processor."""
+    rng = np.random.default_rng(0)
+    texts = [caption(scene, length, rng) for scene in pictures.scenes[:2000] for length in LENGTHS]
+    asked = [prompt for length in LENGTHS for prompt in prompts(length)]
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(
+        texts + asked * 200, vocab_size=640, special_tokens=_SPECIAL, show_progress=False
+    )
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=bpe._tokenizer,
+        pad_token=_SPECIAL[_PAD],
+        eos_token=_SPECIAL[_END],
+        padding_side="left",
+        model_max_length=512,
+        additional_special_tokens=_SPECIAL[2:],
+        clean_up_tokenization_spaces=False,
+        extra_special_tokens={"image_token": _SPECIAL[_IMAGE]},
+    )
+    images = CLIPImageProcessor(
+        size={"height": SIDE_PX, "width": SIDE_PX},
+        do_center_crop=False,
+        resample=3,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    processor: Any = LlavaProcessor(  # type: ignore[no-untyped-call]
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=SIDE_PX // GRID,
+        vision_feature_select_strategy="full",
+        chat_template=_TEMPLATE,
+    )
+    return FastVlmForConditionalGeneration(_config(len(tokenizer))), processor
+
+
+def _config(vocab_size: int) -> FastVlmConfig:
+    return FastVlmConfig(  # type: ignore[call-arg]
+        vision_config={
+            "model_type": "timm_wrapper",
+            "architecture": "resnet10t",
+            "do_pooling": True,
+            "hidden_size": _VISION_WIDTHS[-1],
+            "model_args": {"channels": list(_VISION_WIDTHS), "output_stride": SIDE_PX // GRID},
+        },
+        text_config={
+            "model_type": "qwen2",
+            "vocab_size": vocab_size,
+            "hidden_size": _WIDTH,
+            "intermediate_size": 384,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 512,
+            "tie_word_embeddings": True,
+            "pad_token_id": _PAD,
+            "eos_token_id": _END,
+            "bos_token_id": None,
+        },
+        image_token_index=_IMAGE,
+        image_seq_length=GRID * GRID,
+        tie_word_embeddings=True,
+        pad_token_id=_PAD,
+        eos_token_id=_END,
+    )
+
+
+class _Asker:
+    """Turns scenes into token rows: prompt with image places, caption, end."""
+
+    def __init__(self, processor: Any) -> None:
+        self._tokenizer = processor.tokenizer
+        self._prompts = {
+            length: [self._prompt_ids(processor, prompt) for prompt in prompts(length)]
+            for length in LENGTHS
+        }
+
+    @staticmethod
+    def _prompt_ids(processor: Any, prompt: str) -> list[int]:
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        ids = processor.tokenizer.encode(text, add_special_tokens=False)
+        at = ids.index(_IMAGE)
+        return [*ids[:at], *[_IMAGE] * GRID**2, *ids[at + 1 :]]
+
+    def rows(
+        self, scenes: list[Scene], rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """input_ids and labels, (batch, longest)."""
+        asked, labels = [], []
+        for scene in scenes:
+            length = rng.choice(LENGTHS, p=list(_SHARES.values()))
+            prompt = self._prompts[length][int(rng.integers(len(self._prompts[length])))]
+            told = self._tokenizer.encode(caption(scene, length, rng), add_special_tokens=False)
+            told.append(_END)
+            asked.append(torch.tensor(prompt + told))
+            labels.append(torch.tensor([_NO_TARGET] * len(prompt) + told))
+        pad = torch.nn.utils.rnn.pad_sequence
+        return (
+            pad(asked, batch_first=True, padding_value=_PAD),
+            pad(labels, batch_first=True, padding_value=_NO_TARGET),
+        )
+
+
+def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device: str) -> None:
+    """Train from nothing and save; the same seed and machine give the same weights."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(1)
+    model, processor = build(pictures)
+    sizes = [len(names) for names in _ATTRIBUTES.values()]
+    reader = torch.nn.Linear(_VISION_WIDTHS[-1], 1 + sum(sizes))
+    model.to(device).train()
+    reader.to(device)
+    weights = [*model.parameters(), *reader.parameters()]
+    optimizer = torch.optim.AdamW(weights, 2e-3, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 2e-3, total_steps=steps, pct_start=0.08, cycle_momentum=False
+    )
+    asker = _Asker(processor)
+    targets = _cell_targets(pictures)
+    with bar("train captioner", steps, "steps") as advance:
+        for step, picked in enumerate(batches(len(pictures.scenes), batch_size, steps, seed=2)):
+            pixels = _pixels(pictures.rgb[picked]).to(device)
+            ids, labels = asker.rows([pictures.scenes[i] for i in picked], rng)
+            cells = torch.from_numpy(targets[picked]).to(device)
+            with torch.autocast(device, torch.bfloat16):
+                words, seen = _losses(
+                    model, reader, pixels, ids.to(device), labels.to(device), cells
+                )
+            optimizer.zero_grad()
+            (words + 0.5 * seen).backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            schedule.step()
+            advance(1)
+            if step % 100 == 0:
+                say(f"step {step}: words {words.item():.3f}, cells {seen.item():.3f}")
+    model.eval().to("cpu")
+    model.generation_config.update(
+        pad_token_id=_PAD, eos_token_id=_END, max_new_tokens=110, do_sample=False
+    )
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+
+
+def _losses(
+    model: Any,
+    reader: torch.nn.Linear,
+    pixels: torch.Tensor,
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    cells: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    features = model.model.vision_tower(pixels).last_hidden_state.flatten(2).mT  # (B, cells, width)
+    embedded = model.get_input_embeddings()(ids)
+    places = (ids == _IMAGE).unsqueeze(-1)
+    projected = model.model.multi_modal_projector(features)
+    embedded = embedded.masked_scatter(places, projected.to(embedded.dtype))
+    logits = model(inputs_embeds=embedded, attention_mask=ids != _PAD).logits[:, :-1]
+    words = F.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten())
+    parts = reader(features).float().split([1, *(len(n) for n in _ATTRIBUTES.values())], -1)
+    there = (cells[..., 0] >= 0).float()
+    seen = F.binary_cross_entropy_with_logits(parts[0].squeeze(-1), there)
+    for number, part in enumerate(parts[1:]):
+        seen = seen + F.cross_entropy(
+            part.flatten(0, 1), cells[..., number].flatten(), ignore_index=-1
+        )
+    return words, seen
+
+
+def _pixels(rgb: np.ndarray) -> torch.Tensor:
+    pixels = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def _cell_targets(pictures: Pictures) -> np.ndarray:
+    """(N, cells, attributes) int64: the number of the value, -1 where no solid rules."""
+    targets = np.full((len(pictures.scenes), GRID * GRID, len(_ATTRIBUTES)), -1, np.int64)
+    for n, (scene, cells) in enumerate(zip(pictures.scenes, pictures.cells, strict=True)):
+        values = np.array(
+            [
+                [names.index(getattr(solid, name)) for name, names in _ATTRIBUTES.items()]
+                for solid in scene.solids
+            ]
+        )
+        ruled = cells.ravel() > 0
+        targets[n, ruled] = values[cells.ravel()[ruled].astype(np.int64) - 1]
+    return targets

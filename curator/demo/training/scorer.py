@@ -1,0 +1,143 @@
+"""The scorer: an open_clip model with a small ResNet and a text tower for some hundred words.
+
+Contrastive as CLIP is, with one more column a picture: its own caption with one thing changed
+(NegCLIP, Yuksekgonul et al. 2023, arXiv 2210.01936). Without it a scorer knows which things are in
+a picture, and not which of them is red.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from safetensors.torch import save
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
+
+from curator import fsops
+from curator.demo.alttext import DEFAULT_RATES, alt_text, wrong
+from curator.demo.language import LENGTHS, VOCABULARY, Length, caption
+from curator.demo.scene import Scene
+from curator.demo.training.pictures import SIDE_PX, Pictures, batches
+from curator.progress import bar, say
+
+_CONTEXT = 48
+_SHARES: dict[Length, float] = {"short": 0.45, "detailed": 0.45, "spatial": 0.1}
+_SPECIAL = ["<pad>", "</s>", "<unk>"]
+_NOISE_SHARE = 8  # one alt text of any kind for so many pictures: what words outside mean
+
+
+def config(vocab_size: int) -> dict[str, Any]:
+    """The model in open_clip's terms."""
+    return {
+        "embed_dim": 160,
+        "vision_cfg": {
+            "image_size": SIDE_PX,
+            "layers": [1, 1, 1, 1],
+            "width": 24,
+            "head_width": 64,
+        },
+        "text_cfg": {
+            "context_length": _CONTEXT,
+            "vocab_size": vocab_size,
+            "width": 128,
+            "heads": 4,
+            "layers": 3,
+            "no_causal_mask": True,
+            "pool_type": "last",
+            "hf_tokenizer_name": "in-this-folder",
+            "tokenizer_kwargs": {"clean": "canonicalize"},
+        },
+    }
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word of the captions; all other words are alike."""
+    words = [word for word in VOCABULARY if word.isalpha()]
+    vocab = {word: number for number, word in enumerate([*_SPECIAL, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device: str) -> None:
+    """Train from nothing and save; the same seed and machine give the same weights."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(3)
+    fsops.make_dir(out)
+    tokenizer = word_tokenizer()
+    tokenizer.save_pretrained(str(out))
+    tokenize = open_clip.tokenizer.HFTokenizer(
+        str(out), context_length=_CONTEXT, clean="canonicalize"
+    )
+    model_cfg = config(len(tokenizer))
+    model = open_clip.CLIP(**model_cfg).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3, betas=(0.9, 0.98), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 2e-3, total_steps=steps, pct_start=0.1, cycle_momentum=False
+    )
+    with bar("train scorer", steps, "steps") as advance:
+        for step, picked in enumerate(batches(len(pictures.scenes), batch_size, steps, seed=4)):
+            texts = _texts([pictures.scenes[i] for i in picked], rng)
+            pixels = torch.from_numpy(pictures.rgb[picked]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device, torch.bfloat16):
+                loss = _loss(model, pixels, tokenize(texts).to(device))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, np.log(100))
+            advance(1)
+            if step % 50 == 0:
+                say(f"step {step}: loss {loss.item():.3f}")
+    _save(model, model_cfg, out)
+
+
+def _texts(scenes: list[Scene], rng: np.random.Generator) -> list[str]:
+    """The true captions of a batch, then one false caption each, then some alt texts."""
+    lengths = rng.choice(LENGTHS, len(scenes), p=list(_SHARES.values()))
+    right = [caption(scene, length, rng) for scene, length in zip(scenes, lengths, strict=True)]
+    false = [wrong(scene, rng, length) for scene, length in zip(scenes, lengths, strict=True)]
+    apart = ("good", "wrong_attribute", "other_caption", "foreign")  # true, or negatives already
+    kept = {kind: rate for kind, rate in DEFAULT_RATES.items() if kind not in apart}
+    rates = {kind: rate / sum(kept.values()) for kind, rate in kept.items()}
+    noise = [
+        alt_text(scene, scenes[0], rates, rng).text or "empty"
+        for scene in scenes[1 : 1 + len(scenes) // _NOISE_SHARE]
+    ]
+    return right + false + noise
+
+
+def _loss(model: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    images = F.normalize(model.encode_image(pixels).float(), dim=-1)
+    texts = F.normalize(model.encode_text(tokens).float(), dim=-1)
+    logits = model.logit_scale.exp() * images @ texts.T
+    target = torch.arange(len(images), device=pixels.device)
+    to_text = F.cross_entropy(logits, target)
+    to_image = F.cross_entropy(logits[:, : len(images)].T, target)
+    pair = torch.stack([logits.diagonal(), logits.diagonal(len(images))], 1)
+    return (to_text + to_image) / 2 + 0.5 * F.cross_entropy(pair, torch.zeros_like(target))
+
+
+def _save(model: Any, model_cfg: dict[str, Any], out: Path) -> None:
+    state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    half = {n: v.half() if v.is_floating_point() else v for n, v in state.items()}
+    fsops.write_atomic(out / "open_clip_model.safetensors", save(half))
+    saved = {
+        "model_cfg": model_cfg,
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"},
+    }
+    fsops.write_atomic(out / "open_clip_config.json", json.dumps(saved, indent=2).encode() + b"\n")
