@@ -69,7 +69,7 @@ def data(
         show_json(report.to_json())
     else:
         show(f"{report.num_packed:,} pictures in {report.num_shards} shards below {out / 'shards'}")
-        show(f"next: curator demo run {out}")
+        show(f"next: curator recaption {out / 'shards'}")
 
 
 def run(out: _Out = Path("demo-out"), *, images: _Images = 3000) -> None:
@@ -84,14 +84,13 @@ def run(out: _Out = Path("demo-out"), *, images: _Images = 3000) -> None:
     """
     from curator.cli.app import app
     from curator.cli.output import run_app
-    from curator.demo.bundled import bundled_model
     from curator.progress import say
 
     shards = out / "shards"
-    engine = ["--scorer", str(bundled_model("scorer")), "--model", str(bundled_model("captioner"))]
+    sizes = ["--images", str(images), "--labelled", str(min(400, images))]
     for argv in (
-        ["demo", "data", str(out), "--images", str(images)],
-        ["recaption", str(shards), *engine, "--prompt", "detailed", "--policy", "best"],
+        ["demo", "data", str(out), *sizes],
+        ["recaption", str(shards)],  # options are in the curator.toml of the folder
         ["decide", str(shards), "--policy", "as-is"],
         ["decide", str(shards), "--policy", "replace"],
         ["log", str(shards)],

@@ -38,6 +38,8 @@ Options = Mapping[str, Any]
 
 _MAGIC = frozenset("*?[{")
 _MAX_SHOWN = 60
+_OWN_FILE_ONLY = frozenset({"url", "html", "changes"})
+"""Options that send pictures and keys away, or write where they say: not for a file of others."""
 _ONLY_TYPED = "json"  # how errors are told is settled before any file is read
 
 
@@ -152,9 +154,23 @@ def _given(path: Path, words: Words, commands: Mapping[Words, Options], typed: A
         for name, value in spelled.get(table, {}).items():
             if name in options:
                 label = f"[{'.'.join(table)}] {name}"
+                _check_trust(label, name, path)
                 param = options[name]
                 given[param.name] = _value(label, value, param, typed, path)
     return given
+
+
+def _check_trust(label: str, name: str, path: Path) -> None:
+    """A file that came with a dataset may not say where data goes."""
+    is_own = VARIABLE in os.environ or path.parent == Path.cwd()
+    if name in _OWN_FILE_ONLY and not is_own:
+        raise UsageError(
+            f"{label} is refused in a file that lies beside a dataset",
+            where=path,
+            hint=f"type --{name}, or put it in a {FILE_NAME} of your own: in the current folder, "
+            f"or named by {VARIABLE}",
+            reason="config.value",
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -164,7 +180,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"cannot read options: {error.strerror}",
             where=path,
-            hint=f"name a file in {VARIABLE}, or take it out of the environment",
+            hint=f"make it readable, or name another in {VARIABLE}",
             reason="config.unreadable",
         ) from error
     except (ValueError, RecursionError) as error:  # not UTF-8, too many digits, or nested too deep
@@ -195,7 +211,7 @@ def _tables(
         else:
             name = ".".join(words)
             raise UsageError(
-                f"there is no command for the table {name!r}",
+                f"there is no table {name!r}",
                 where=path,
                 hint=nearest(name, [".".join(words) for words in known]),
                 reason="config.unknown_table",
@@ -209,13 +225,19 @@ def _spelled(
     spelled: dict[str, Any] = {}
     for key, value in entries.items():
         name = key.replace("_", "-")
-        if name not in allowed or name in spelled:
-            what = "stands twice" if name in spelled else "is no option"
+        if name not in allowed:
             raise UsageError(
-                f"{key!r} {what} in the table [{'.'.join(table)}]",
+                f"{key!r} is no option for the table [{'.'.join(table)}]",
                 where=path,
                 hint=nearest(name, allowed),
                 reason="config.unknown_key",
+            )
+        if name in spelled:
+            raise UsageError(
+                f"[{'.'.join(table)}] has {name!r} twice, with - and with _",
+                where=path,
+                hint="keep one of them",
+                reason="config.value",
             )
         spelled[name] = value
     return spelled
@@ -227,12 +249,6 @@ def _value(label: str, value: Any, param: Any, typed: Any, path: Path) -> Any:
     Typer alone would take "3" for 3 and true for 1, because typed options are always text.
     """
     wanted = _wanted(value, param)
-    if wanted is None:
-        value = _located(value, param, path.parent)
-        try:
-            param.process_value(typed, value)
-        except TyperException as error:
-            wanted = error.message  # type: ignore[attr-defined]  # every one of typer's has it
     if wanted is not None:
         raise UsageError(
             f"{label} is {_shown(value)}",
@@ -240,7 +256,14 @@ def _value(label: str, value: Any, param: Any, typed: Any, path: Path) -> Any:
             hint=f"allowed: {wanted}",
             reason="config.value",
         )
-    return value
+    located = _located(value, param, path.parent)
+    try:
+        param.process_value(typed, located)
+    except TyperException as error:
+        raise UsageError(
+            f"{label} is {_shown(value)}", where=path, hint=error.message, reason="config.value"
+        ) from error
+    return located
 
 
 def _wanted(value: Any, param: Any) -> str | None:
@@ -283,7 +306,8 @@ def _located(value: Any, param: Any, folder: Path) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, str | float | bool) or _is_whole(value):
         return repr(value)[:_MAX_SHOWN]
-    return f"a {'table' if isinstance(value, dict) else type(value).__name__}"
+    kinds = {int: "number above 64 bits", dict: "table"}
+    return f"a {kinds.get(type(value), type(value).__name__)}"
 
 
 def _short(path: Path) -> Path:

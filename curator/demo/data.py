@@ -1,6 +1,7 @@
 """The rendered world on disk: shards with noisy alt text, their truth, and dense labels.
 
     OUT/shards/00000.tar ...                       what `curator recaption` gets to see
+    OUT/curator.toml                               the bundled models as options of `recaption`
     OUT/truth/00000.parquet                        key, scene_seed, kind of noise, true captions
     OUT/segmentation/{train,val,test}/{images,labels}/NAME.{jpg,png}, classes.txt   CamVid's layout
     OUT/depth/{rgb,depth}/NAME.{jpg,png}, train.txt, test.txt      16-bit PNG, millimetres, 0 = none
@@ -29,6 +30,7 @@ from PIL import Image
 
 from curator import fsops, progress, tables
 from curator.demo.alttext import DEFAULT_RATES, alt_text
+from curator.demo.bundled import bundled_model
 from curator.demo.language import LENGTHS, caption
 from curator.demo.render import CLASSES, Picture, make_picture
 from curator.demo.scene import SHAPES, Scene, sample_scene
@@ -82,9 +84,22 @@ def make_data(out: Path, asked: DemoData) -> PackReport:
             advance(count)
     if asked.labelled and not (out / "detection" / "test.json").exists():
         _make_dense(out, asked)
+    if not (out / "curator.toml").exists():  # it may have been changed since
+        fsops.write_atomic(out / "curator.toml", _settings().encode())
     options = PackOptions(format="folder", samples_per_shard=asked.samples_per_shard)
     with progress.bar("pack shards", asked.images, "pictures") as advance:
         return pack(out / "pictures", out / "shards", options=options, on_progress=advance)
+
+
+def _settings() -> str:
+    """Options for the engine to run offline; TOML quotes strings as JSON does."""
+    scorer, captioner = (
+        json.dumps(str(folder)) for folder in (bundled_model("scorer"), bundled_model("captioner"))
+    )
+    return (
+        f"[defaults]\nscorer = {scorer}\n\n"
+        f'[recaption]\nmodel = {captioner}\nprompt = "detailed"\npolicy = "best"\n'
+    )
 
 
 def _truth_path(out: Path, first: int) -> Path:
