@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from curator.demo.judge import _auroc, read_truth
 from curator.demo.render import CLASSES
 from curator.demo.scene import SHAPES, sample_scene
 from curator.errors import UsageError
+from curator.stopping import StopRequest
 from tests.clikit import curator
 
 ASKED = DemoData(images=12, labelled=10, side_px=48, samples_per_shard=8)
@@ -24,7 +26,7 @@ ASKED = DemoData(images=12, labelled=10, side_px=48, samples_per_shard=8)
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("world")
-    make_data(out, ASKED)
+    make_data(out, ASKED, stop=StopRequest())
     return out
 
 
@@ -68,9 +70,14 @@ def test_masks_depth_and_boxes_agree(world: Path) -> None:
 def test_a_second_call_makes_nothing_again(world: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in world.rglob("*.*")}
     before = {path: time for path, time in before.items() if path.suffix != ".json"}
-    report = make_data(world, ASKED)
+    report = make_data(world, ASKED, stop=StopRequest())
     assert report.num_new_shards == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_other_options_for_the_same_folder_are_refused(world: Path) -> None:
+    with pytest.raises(UsageError, match="other options"):
+        make_data(world, replace(ASKED, images=300), stop=StopRequest())
 
 
 def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:

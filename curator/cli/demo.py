@@ -63,8 +63,8 @@ def data(
         seed=seed,
         rates=parse_rates(noise) if noise else DEFAULT_RATES,
     )
-    with stop_on_signals():
-        report = make_data(out, asked)
+    with stop_on_signals() as stop:
+        report = make_data(out, asked, stop=stop)
     if json:
         show_json(report.to_json())
     else:
@@ -109,11 +109,13 @@ def _show_verdict(out: Path, shards: Path) -> None:
 
     ws = open_workspace(str(shards), None, create=False)
     truth = read_truth(out)
-    versions = {int(v.number): v for v in map(ws.store.version, (2, 3, 1))}
+    newest = {str(version.policy["name"]): version for version in ws.store.versions()}
+    versions = [newest[policy] for policy in ("as-is", "replace", "best")]
     show("\nAgainst the truth of the rendered world, which the engine never saw:")
-    show(_verdict_table([judge(ws.store, version, truth) for version in versions.values()]))
+    show(_verdict_table([judge(ws.store, version, truth) for version in versions]))
     rows = [
-        (kind, f"{value:.3f}") for kind, value in separation(ws.store, versions[2], truth).items()
+        (kind, f"{value:.3f}")
+        for kind, value in separation(ws.store, newest["as-is"], truth).items()
     ]
     show("\nDoes the score tell good alt texts from noisy ones?")
     show(table(rows, ["noise", "AUROC"]))

@@ -287,7 +287,7 @@ def _is_text(value: object) -> bool:
 
 def _is_whole(value: object) -> bool:
     # TOML has 64 bits; Python's parser of it takes any number, which breaks what calculates.
-    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64  # noqa: PLR2004
+    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64  # noqa: PLR2004 - bits
 
 
 def _located(value: Any, param: Any, folder: Path) -> Any:

@@ -188,7 +188,7 @@ def _other_relations(plan: Plan) -> list[Plan]:
 
 
 def _changed(group: Group, kind: str, value: str) -> Group:
-    return replace(group, **{kind: value})  # type: ignore[arg-type]
+    return replace(group, **{kind: value})  # type: ignore[arg-type]  # of four fields
 
 
 def _with_group(plan: Plan, number: int, group: Group) -> Plan:

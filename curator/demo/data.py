@@ -16,9 +16,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +35,9 @@ from curator.demo.bundled import bundled_model
 from curator.demo.language import LENGTHS, caption
 from curator.demo.render import CLASSES, Picture, make_picture
 from curator.demo.scene import SHAPES, Scene, sample_scene
+from curator.errors import UsageError
 from curator.pack.shards import PackOptions, PackReport, pack
+from curator.stopping import StopRequest
 
 HELD_OUT = 10_000_000
 """Seed of the first picture of a demo: no picture from here on is used for training."""
@@ -50,6 +53,7 @@ TRUTH_SCHEMA = pa.schema(
     ]
 )
 _CHUNK = 200
+_KEPT = "pictures that are finished stay; run the same command again"
 _DENSE_OFFSET = 5_000_000
 _SPLITS = {"train": 0.6, "val": 0.1, "test": 0.3}
 _JPEG = {"quality": 92, "subsampling": 0}
@@ -67,28 +71,56 @@ class DemoData:
     samples_per_shard: int = 1000
 
 
-def make_data(out: Path, asked: DemoData) -> PackReport:
-    """Write the whole folder; see the module."""
+def make_data(out: Path, asked: DemoData, *, stop: StopRequest) -> PackReport:
+    """Write the whole folder; see the module.
+
+    Raises:
+        UsageError: `out` holds a world that was made with other options.
+    """
+    _check_same_world(out, asked)
     chunks = [
         (first, min(_CHUNK, asked.images - first)) for first in range(0, asked.images, _CHUNK)
     ]
     todo = [chunk for chunk in chunks if not _truth_path(out, chunk[0]).exists()]
     with (
-        ProcessPoolExecutor(mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_leave_signals) as pool,
         progress.bar("render pictures", asked.images, "pictures") as advance,
     ):
         advance(asked.images - sum(count for _, count in todo))
-        for (_, count), _done in zip(
-            todo, pool.map(partial(_make_chunk, out, asked), todo), strict=True
-        ):
-            advance(count)
+        made = pool.map(partial(_make_chunk, out, asked), todo)
+        try:
+            for (_, count), _done in zip(todo, made, strict=True):
+                advance(count)
+                stop.check(_KEPT)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if asked.labelled and not (out / "detection" / "test.json").exists():
-        _make_dense(out, asked)
+        _make_dense(out, asked, stop)
     if not (out / "curator.toml").exists():  # it may have been changed since
         fsops.write_atomic(out / "curator.toml", _settings().encode())
     options = PackOptions(format="folder", samples_per_shard=asked.samples_per_shard)
     with progress.bar("pack shards", asked.images, "pictures") as advance:
         return pack(out / "pictures", out / "shards", options=options, on_progress=advance)
+
+
+def _check_same_world(out: Path, asked: DemoData) -> None:
+    """Pictures are made once, so other options would be passed over in silence."""
+    path, options = out / "demo.json", json.dumps(asdict(asked), indent=1)
+    if not path.exists():
+        fsops.write_atomic(path, options.encode())
+    elif path.read_text() != options:
+        raise UsageError(
+            "the folder holds a demo with other options",
+            where=path,
+            hint="type the options that are in this file, or give a new folder",
+            reason="option.value",
+        )
+
+
+def _leave_signals() -> None:
+    """Ctrl-C is for the parent: it stops between chunks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _settings() -> str:
@@ -152,7 +184,7 @@ def _png(values: np.ndarray[Any, Any]) -> bytes:
 # -- dense labels ----------------------------------------------------------------------------------
 
 
-def _make_dense(out: Path, asked: DemoData) -> None:
+def _make_dense(out: Path, asked: DemoData, stop: StopRequest) -> None:
     names: dict[str, list[str]] = {split: [] for split in _SPLITS}
     found: dict[str, list[tuple[str, Scene, Picture]]] = {split: [] for split in _SPLITS}
     with progress.bar("render labelled pictures", asked.labelled, "pictures") as advance:
@@ -165,6 +197,7 @@ def _make_dense(out: Path, asked: DemoData) -> None:
             names[split].append(name)
             found[split].append((name, scene, picture))
             advance(1)
+            stop.check(_KEPT)
     fsops.write_atomic(out / "segmentation" / "classes.txt", ("\n".join(CLASSES) + "\n").encode())
     for split in ("train", "test"):
         listed = names[split] + (names["val"] if split == "train" else [])

@@ -248,12 +248,12 @@ def _solid_albedo(solid: Solid, local: Array) -> Array:
     color = np.array(COLORS[solid.color], np.float32)
     second = np.float32(0.12) if solid.color == "white" else np.float32(0.95)
     if solid.material == "striped":
-        mark = np.sin(11 * local[:, 1]) > 0.35  # noqa: PLR2004
+        mark = np.sin(11 * local[:, 1]) > 0.35  # noqa: PLR2004 - by eye
     elif solid.material == "dotted":
         cell = (
             np.sin(9 * local[:, 0] + 0.6) * np.sin(9 * local[:, 1]) * np.sin(9 * local[:, 2] + 1.2)
         )
-        mark = np.abs(cell) > 0.42  # noqa: PLR2004
+        mark = np.abs(cell) > 0.42  # noqa: PLR2004 - by eye
     else:
         return np.broadcast_to(color, local.shape)
     return np.where(mark[:, None], second, color)
@@ -269,7 +269,7 @@ def _sky(scene: Scene, rays: Array) -> Array:
         cloud = np.clip(2.4 * _noise(180 * across + drift, 420 * height + drift) - 0.9, 0, 1)
         rgb += (0.97 - rgb) * cloud[:, None]
     elif scene.sky == "night":
-        stars = np.random.default_rng(scene.seed).random(len(rays), np.float32) > 0.995  # noqa: PLR2004
+        stars = np.random.default_rng(scene.seed).random(len(rays), np.float32) > 0.995  # noqa: PLR2004 - by eye
         rgb[stars & (height > 0)] = 0.8
     return rgb.astype(np.float32)
 

@@ -48,7 +48,7 @@ def _sphere(origins: Array, rays: Array) -> Hit:
 
 def _cube(origins: Array, rays: Array) -> Hit:
     centred = origins - np.array([0, _HALF_SIDE, 0], np.float32)
-    inverse = 1 / np.where(np.abs(rays) < 1e-9, np.float32(1e-9), rays)  # noqa: PLR2004
+    inverse = 1 / np.where(np.abs(rays) < 1e-9, np.float32(1e-9), rays)  # noqa: PLR2004 - not 0, to divide by
     middle, half = -centred * inverse, np.abs(inverse) * _HALF_SIDE
     near_of, far = middle - half, (middle + half).min(1)
     axis = near_of.argmax(1)
@@ -84,7 +84,7 @@ def _cone(origins: Array, rays: Array) -> Hit:
     ox, oy, oz = origins[:, 0], origins[:, 1] - height, origins[:, 2]  # from the tip
     dx, dy, dz = (rays[:, i] for i in range(3))
     a = dx * dx + dz * dz - slope**2 * dy * dy
-    a = np.where(np.abs(a) < 1e-9, np.float32(1e-9), a)  # noqa: PLR2004
+    a = np.where(np.abs(a) < 1e-9, np.float32(1e-9), a)  # noqa: PLR2004 - not 0, to divide by
     b = ox * dx + oz * dz - slope**2 * oy * dy
     root, real = _safe_root(b * b - a * (ox * ox + oz * oz - slope**2 * oy * oy))
     t = np.full(np.broadcast_shapes(b.shape, dx.shape), _INF, np.float32)
@@ -126,7 +126,7 @@ def _torus_distance(at: Array) -> Array:
 
 
 def _disc(origins: Array, rays: Array, height: np.float32, radius: np.float32) -> Array:
-    dy = np.where(np.abs(rays[:, 1]) < 1e-9, np.float32(1e-9), rays[:, 1])  # noqa: PLR2004
+    dy = np.where(np.abs(rays[:, 1]) < 1e-9, np.float32(1e-9), rays[:, 1])  # noqa: PLR2004 - not 0, to divide by
     t = (height - origins[:, 1]) / dy
     x, z = origins[:, 0] + t * rays[:, 0], origins[:, 2] + t * rays[:, 2]
     return np.where((t > _EPS) & (x * x + z * z <= radius * radius), t, _INF)

@@ -64,7 +64,7 @@ def build(pictures: Pictures) -> tuple[Any, Any]:
     bpe.train_from_iterator(
         texts + asked * 200, vocab_size=640, special_tokens=_SPECIAL, show_progress=False
     )
-    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # no types there
         tokenizer_object=bpe._tokenizer,
         pad_token=_SPECIAL[_PAD],
         eos_token=_SPECIAL[_END],
@@ -81,7 +81,7 @@ def build(pictures: Pictures) -> tuple[Any, Any]:
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
-    processor: Any = LlavaProcessor(  # type: ignore[no-untyped-call]
+    processor: Any = LlavaProcessor(  # type: ignore[no-untyped-call]  # no types there
         image_processor=images,
         tokenizer=tokenizer,
         patch_size=SIDE_PX // GRID,
@@ -92,7 +92,7 @@ def build(pictures: Pictures) -> tuple[Any, Any]:
 
 
 def _config(vocab_size: int) -> FastVlmConfig:
-    return FastVlmConfig(  # type: ignore[call-arg]
+    return FastVlmConfig(  # type: ignore[call-arg]  # **kwargs
         vision_config={
             "model_type": "timm_wrapper",
             "architecture": "resnet10t",
@@ -187,7 +187,7 @@ def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device:
                     model, reader, pixels, ids.to(device), labels.to(device), cells
                 )
             optimizer.zero_grad()
-            (words + 0.5 * seen).backward()  # type: ignore[no-untyped-call]
+            (words + 0.5 * seen).backward()  # type: ignore[no-untyped-call]  # no types there
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             schedule.step()
