@@ -60,6 +60,21 @@ def find_failures(
     ).unique("row", keep="first", maintain_order=True)
 
 
+def number_in_rows(texts: pl.DataFrame) -> pl.DataFrame:
+    """Add to texts sorted by row: slot (0, 1, ...), and num_texts and num_alt of the row."""
+    row = texts["row"].to_numpy()
+    is_alt = (texts["source"] == ALT_TEXT).to_numpy()
+    starts = np.flatnonzero(np.diff(row, prepend=-1))
+    counts = np.diff(starts, append=len(row))
+    alt_before = np.concatenate([[0], np.cumsum(is_alt)])
+    num_alt = alt_before[starts + counts] - alt_before[starts]
+    return texts.with_columns(
+        slot=np.arange(len(row)) - np.repeat(starts, counts),
+        num_texts=np.repeat(counts, counts).astype(np.uint32),
+        num_alt=np.repeat(num_alt, counts).astype(np.uint32),
+    )
+
+
 def count_copies(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     """For each frame with row and image_sha256: row, copies, copy_number, over all frames."""
     keys = np.concatenate([hex64(frame["image_sha256"]) for frame in frames])

@@ -25,6 +25,7 @@ from curator.contenders import (
     count_copies,
     find_failures,
     generated,
+    number_in_rows,
     scores_by_source,
     set_quantile,
 )
@@ -290,35 +291,28 @@ class Decider:
             with self._counting:
                 self.num_unscored += texts["score"].null_count()
         failures = find_failures(samples, texts, made)
-        bad_images = failures.filter(pl.col("failure").str.starts_with("image."))
-        alive = texts.filter(pl.col("failed").is_null()).join(bad_images, on="row", how="anti")
-        chosen = self._choose(alive)
-        rest = samples.join(chosen.select("row").unique(), on="row", how="anti")
+        bad_images = failures.filter(pl.col("failure").str.starts_with("image."))["row"]
+        is_bad = pl.col("row").is_in(bad_images.implode())
+        chosen = self._choose(texts.filter(pl.col("failed").is_null() & ~is_bad))
+        rest = samples.join(chosen.select("row"), on="row", how="anti")
         unchosen = self._explain(rest, texts, failures)
         columns = [name for name in DECISION_SCHEMA.names if name not in ("key", "image_sha256")]
         rows = pl.concat([chosen.select(columns), unchosen.select(columns)])
         return (
             rows.join(samples.select("row", "key", "image_sha256"), on="row", how="left")
             .select(DECISION_SCHEMA.names)
-            .sort("row", "slot")
+            .sort("row", maintain_order=True)  # the texts of a row are in the order of their slots
         )
 
     def _choose(self, alive: pl.DataFrame) -> pl.DataFrame:
         """The texts taken, with slot, weight, action and because."""
         pick = self.policy.pick
-        if pick == "best":
-            order = [pl.col("row"), -pl.col("score").fill_null(-np.inf), pl.col("rank")]
-            ordered = alive.sort(order)
-        else:
-            ordered = alive.sort("row", "rank")
+        worst_last = [-pl.col("score").fill_null(-np.inf)] if pick == "best" else []
+        ordered = alive.sort(pl.col("row"), *worst_last, maintain_order=True)
         if pick == "all":
             ordered = ordered.unique(["row", "text_sha256"], keep="first", maintain_order=True)
         is_alt = pl.col("source") == ALT_TEXT
-        ordered = ordered.with_columns(
-            slot=pl.int_range(pl.len()).over("row"),
-            num_texts=pl.len().over("row"),
-            num_alt=is_alt.sum().over("row"),
-        )
+        ordered = number_in_rows(ordered)
         taken = ordered if pick == "all" else ordered.filter(pl.col("slot") == 0)
         how = {
             "best": pl.format("best of {}", "num_texts"),

@@ -13,6 +13,7 @@ What is known is remembered by 64-bit keys (`keyindex`), 16 bytes a fact.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,12 +27,14 @@ import pyarrow as pa
 
 from curator import fsops, tables
 from curator.journal import Journal, replay
-from curator.keyindex import CLAIMED, KeyIndex, Keys, Places, hex64
+from curator.keyindex import CLAIMED, NOWHERE, KeyIndex, Keys, Places, hex64, split_places
 from curator.store import Store
 
 REOPENED = "retry.pending"
 CAPTIONS = "captions"
 SCORES = "scores"
+_FILES_AT_ONCE = min(8, os.cpu_count() or 1)
+"""Threads that scan files: more than cores would only hold more memory."""
 
 CAPTION_SCHEMA = pa.schema(
     [
@@ -114,6 +117,7 @@ class Facts:
         self.maker = maker
         self.schema = _KINDS[kind].schema
         self.key = list(_KINDS[kind].key)
+        self._empty = tables.empty(self.schema)
         self._folder = store.facts_dir(kind, maker)
         self._journals = store.journal_path(kind, maker, "x").parent
         self._files: list[Path] | None = None
@@ -126,12 +130,12 @@ class Facts:
         if self._files is None:
             self._files = sorted(self._folder.rglob("*.parquet"))
             self._files += sorted(self._journals.rglob("*.jnl"))
-            reopened = []
             # In threads: reading and hashing let go of the GIL, and only 8 bytes a fact are kept.
-            with ThreadPoolExecutor() as pool:
-                for number, found in enumerate(pool.map(self._scan, self._files)):
-                    self._note(found.keys, found.num_candidates, number)
-                    reopened.append(found.reopened)
+            with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+                found = list(pool.map(self._scan, self._files))
+            self._index.add_files([(file.keys, number) for number, file in enumerate(found)])
+            self._num_candidates = max([1, *(file.num_candidates for file in found)])
+            reopened = [file.reopened for file in found]
             if reopened and len(asked := pl.concat(reopened)):
                 still = self.read(asked, ["failure"]).filter(pl.col("failure") == REOPENED)
                 self._reopened = key64(still, self.kind)
@@ -141,10 +145,6 @@ class Facts:
         rows = self._read(path, [*self.key, "failure"])
         reopened = rows.filter(pl.col("failure") == REOPENED).select(self.key)
         return _Scanned(key64(rows, self.kind), _num_candidates(rows), reopened)
-
-    def _note(self, keys: Keys, num_candidates: int, file_number: int) -> None:
-        self._index.add(keys, file_number)
-        self._num_candidates = max(self._num_candidates, num_candidates)
 
     def pending(self, wanted: pl.DataFrame) -> pl.DataFrame:
         """The rows of `wanted` (with the key columns) that are to be made now, and claim them.
@@ -199,25 +199,35 @@ class Facts:
         Of several facts with one key the latest attempt counts, and of several equally late ones
         (two processes made the same fact) a success.
         """
-        files = self.files()
-        position, number, row = self._index.find(key64(wanted, self.kind))
+        self.files()
         columns = list(columns)
-        keep = [*dict.fromkeys([*self.key, *columns, "attempt", "failure"])]
-        parts, positions = [self.empty(keep)], [np.empty(0, np.int64)]
+        position, place = self._index.find(key64(wanted, self.kind))
+        taken = np.full(len(wanted), NOWHERE, np.int64)
+        taken[position] = place
+        if np.count_nonzero(taken != NOWHERE) < len(place):
+            taken = self._best(position, place, wanted)
+        rows = self._rows_at(taken, [*dict.fromkeys([*self.key, *columns])])
+        if not (same := self._same_keys(rows, wanted)).all():
+            rows = rows.with_columns(pl.when(same).then(pl.all()))
+        return rows.select(columns)
+
+    def _rows_at(self, places: Places, columns: Sequence[str]) -> pl.DataFrame:
+        """The rows at `places`, one by one; all null for NOWHERE."""
+        files = self.files()
+        number, row = split_places(places)
+        parts, positions = [self.empty(columns)], []
         for file in np.unique(number).tolist():
-            here = number == file
-            parts.append(self._read(files[file], keep)[row[here]])
-            positions.append(position[here])
-        found, where = pl.concat(parts), np.concatenate(positions)
-        taken = np.full(len(wanted), -1, np.int64)
-        taken[where] = np.arange(len(where))
-        if np.count_nonzero(taken >= 0) < len(where):
-            taken = self._best(found, where, wanted)
-        at = pl.Series(taken)
-        aligned = found.select(pl.all().gather(at.set(at < 0, None)))
-        if not (same := self._same_keys(aligned, wanted)).all():
-            aligned = aligned.with_columns(pl.when(same).then(pl.all()))
-        return aligned.select(columns)
+            here = np.flatnonzero(number == file)
+            positions.append(here)
+            if file < 0:
+                parts.append(parts[0].clear(len(here)))
+            else:
+                parts.append(self._read(files[file], columns)[row[here]])
+        if len(positions) <= 1:
+            return parts[-1]
+        at = np.empty(len(places), np.int64)
+        at[np.concatenate(positions)] = np.arange(len(places))
+        return pl.concat(parts)[at]
 
     def _same_keys(self, rows: pl.DataFrame, wanted: pl.DataFrame) -> pl.Series:
         """Whether each row is the one that was looked for, not one with the same 64 bits."""
@@ -226,14 +236,17 @@ class Facts:
             same &= rows[name].is_null() | rows[name].eq_missing(wanted[name])
         return same
 
-    def _best(self, found: pl.DataFrame, where: Places, wanted: pl.DataFrame) -> Places:
-        """For each row of `wanted` the number of the best one of its facts, or -1."""
-        same = self._same_keys(found, wanted[where])
-        rows = found.select("attempt", "failure", n=pl.int_range(pl.len()), where=pl.Series(where))
-        best_last = [pl.col("attempt"), pl.col("failure").is_null(), -pl.col("n")]
-        best = rows.filter(same).sort(best_last).group_by("where").agg(pl.col("n").last())
-        taken = np.full(len(wanted), -1, np.int64)
-        taken[best["where"].to_numpy()] = best["n"].to_numpy()
+    def _best(self, position: Places, place: Places, wanted: pl.DataFrame) -> Places:
+        """For each row of `wanted` the place of the best one of its facts, or NOWHERE."""
+        rows = self._rows_at(place, [*self.key, "attempt", "failure"])
+        same = self._same_keys(rows, wanted[position])
+        known = rows.select(
+            "attempt", "failure", position=pl.Series(position), place=pl.Series(place)
+        )
+        best_last = [pl.col("attempt"), pl.col("failure").is_null(), -pl.col("place")]
+        best = known.filter(same).sort(best_last).group_by("position").agg(pl.col("place").last())
+        taken = np.full(len(wanted), NOWHERE, np.int64)
+        taken[best["position"].to_numpy()] = best["place"].to_numpy()
         return taken
 
     def candidates(self, wanted: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
@@ -269,11 +282,12 @@ class Facts:
         """Take note of a file this process just wrote."""
         files = self.files()
         files.append(path)
-        self._note(key64(frame, self.kind), _num_candidates(frame), len(files) - 1)
+        self._index.add(key64(frame, self.kind), len(files) - 1)
+        self._num_candidates = max(self._num_candidates, _num_candidates(frame))
 
     def empty(self, columns: Sequence[str]) -> pl.DataFrame:
         """No facts, in these columns."""
-        return tables.empty(self.schema).select(columns)
+        return self._empty.select(columns)
 
     def _read(self, path: Path, columns: Sequence[str]) -> pl.DataFrame:
         if path.suffix == ".jnl":

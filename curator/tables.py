@@ -11,6 +11,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -118,35 +119,47 @@ def content_digest(table: pa.Table) -> str:
     Every column adds its name, its validity as bytes, and its values; strings and lists add
     their lengths first, so that no two tables run together to the same bytes.
     """
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
     sha = hashlib.sha256()
-    for series in frame.rechunk():
-        sha.update(f"{series.name}\0{len(series)}\0".encode())
-        _digest_series(sha, series)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        sha.update(f"{name}\0{len(column)}\0".encode())
+        _digest_array(sha, pa.concat_arrays(column.chunks or [pa.nulls(0, column.type)]))
     return sha.hexdigest()
 
 
-def _digest_series(sha: hashlib._Hash, series: pl.Series) -> None:
-    sha.update(series.is_not_null().cast(pl.UInt8).to_numpy().data)
-    if series.dtype in (pl.String, pl.Binary):
-        raw = series.cast(pl.Binary).fill_null(b"")
-        sha.update(raw.bin.size().cast(pl.Int64).to_numpy().data)
-        array = raw.to_arrow()
-        offsets = memoryview(array.buffers()[1]).cast("q")
-        start, end = offsets[array.offset], offsets[array.offset + len(array)]
-        sha.update(memoryview(array.buffers()[2] or b"")[start:end])
-    elif isinstance(series.dtype, pl.List):
-        sha.update(series.list.len().fill_null(0).cast(pl.Int64).to_numpy().data)
-        filled = series.filter(series.list.len().fill_null(0) > 0)
-        _digest_series(sha, filled.explode())
-    elif isinstance(series.dtype, pl.Struct):
-        for name in series.struct.fields:
-            _digest_series(sha, series.struct.field(name))
-    elif series.dtype == pl.Boolean:
-        sha.update(series.fill_null(False).cast(pl.UInt8).to_numpy().data)
+def _digest_array(sha: hashlib._Hash, array: pa.Array) -> None:
+    valid = _numbers(array.is_valid().cast(pa.uint8()))
+    sha.update(valid.data)
+    kind = array.type
+    if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+        _digest_strings(sha, array, valid == 0)
+    elif pa.types.is_large_list(kind):
+        sha.update(_numbers(array.value_lengths()).data)
+        _digest_array(sha, array.flatten())
+    elif pa.types.is_struct(kind):
+        for part in array.flatten():
+            _digest_array(sha, part)
     else:
-        sha.update(series.fill_null(0).to_numpy().data)
+        sha.update(_numbers(array.cast(pa.uint8()) if kind == pa.bool_() else array).data)
+
+
+def _digest_strings(sha: hashlib._Hash, array: pa.Array, is_null: np.ndarray) -> None:
+    """Lengths, then bytes: straight from the buffers, where they lie one behind the other."""
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
+    lengths = np.diff(ends)
+    if lengths[is_null].any():  # Arrow lets null have bytes, which are nobody's value
+        array = pl.from_arrow(array.cast(pa.large_binary())).fill_null(b"").to_arrow()
+        _digest_strings(sha, array, np.zeros_like(is_null))
+        return
+    sha.update(lengths.data)
+    sha.update(memoryview(data or b"")[ends[0] : ends[-1]])
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    """The values, 0 for null. By polars: `pa.Array.to_numpy` imports pandas."""
+    series = pl.from_arrow(array)
+    assert isinstance(series, pl.Series)
+    return series.fill_null(0).to_numpy()
 
 
 def _one_line(error: BaseException) -> str:

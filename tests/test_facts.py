@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from curator.errors import ConflictError
 from curator.facts import CAPTIONS, REOPENED, SCORES, Facts, key64
-from curator.keyindex import CLAIMED, KeyIndex
+from curator.keyindex import CLAIMED, KeyIndex, split_places
 from curator.store import Store
 
 A, B, C = (letter * 64 for letter in "abc")
@@ -69,6 +69,13 @@ def test_an_image_in_two_shards_is_handed_out_once(store: Store) -> None:
     facts = facts_of(store)
     assert facts.pending(wanted(A, B, A))["image_sha256"].to_list() == [A, B]
     assert facts.pending(wanted(B, C))["image_sha256"].to_list() == [C]
+
+
+def test_facts_of_many_files_come_in_the_order_they_were_asked_for(store: Store) -> None:
+    write(store, "s0", record(C, "c"))
+    write(store, "s1", record(A, "a"))
+    found = facts_of(store).match(wanted(A, B, C, A), ["text"])
+    assert found["text"].to_list() == ["a", None, "c", "a"]
 
 
 def test_another_candidate_is_another_fact(store: Store) -> None:
@@ -153,15 +160,25 @@ def test_the_key_of_a_caption_counts_the_candidate() -> None:
     assert key64(frame, CAPTIONS).tolist() == [0xFF + 2]
 
 
-@given(st.lists(st.lists(st.integers(0, 30), max_size=8), max_size=12), st.integers(0, 30))
-def test_the_key_index_agrees_with_a_dictionary(files: list[list[int]], asked: int) -> None:
-    index, truth = KeyIndex(), set()
-    for number, keys in enumerate(files):
-        index.add(np.array(keys, np.uint64), number)
-        truth |= {(number, row) for row, key in enumerate(keys) if key == asked}
+@given(
+    st.lists(st.lists(st.integers(0, 30), max_size=8), max_size=12),
+    st.integers(0, 30),
+    st.integers(0, 12),
+)
+def test_the_key_index_agrees_with_a_dictionary(
+    files: list[list[int]], asked: int, at_once: int
+) -> None:
+    index, truth = KeyIndex(), []
+    known = [(np.array(keys, np.uint64), number) for number, keys in enumerate(files)]
+    index.add_files(known[:at_once])
+    for later, number in known[at_once:]:
+        index.add(later, number)
+    for number, file in enumerate(files):
+        truth += [(number, row) for row, key in enumerate(file) if key == asked]
     index.add(np.array([31], np.uint64), CLAIMED)
     keys = np.array([32, asked, 31], np.uint64)
-    positions, numbers, rows = index.find(keys)
+    positions, places = index.find(keys)
     assert set(positions.tolist()) <= {1}
-    assert sorted(zip(numbers.tolist(), rows.tolist(), strict=True)) == sorted(truth)
+    numbers, rows = split_places(places)
+    assert sorted(zip(numbers.tolist(), rows.tolist(), strict=True)) == truth
     assert index.contains(keys).tolist() == [False, bool(truth), True]

@@ -310,8 +310,8 @@ def decide(
 
         curator decide shards/ --policy raw-if-good
     """
-    from curator.makers import checker_maker
     from curator.policy import load_policy
+    from curator.registry import load
     from curator.runs import open_run
     from curator.steps.decide import Choice
     from curator.steps.decide import decide as run
@@ -323,7 +323,7 @@ def decide(
     choice = Choice(
         generators=tuple(generator or ()),
         scorer=use_scorer,
-        checker=checker_maker(language).name if language else None,
+        checker=load("curator.makers:checker_maker")(language).name if language else None,
         max_quarantine=max_quarantine,
     )
     options = {"dataset": dataset, "policy": chosen.name}

@@ -20,7 +20,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from PIL import Image
 from safetensors import SafetensorError
-from torchvision.transforms import (  # type: ignore[import-untyped]  # ships no types
+from torchvision.transforms import (
     Compose,
     Normalize,
     ToTensor,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from curator import index, progress, tables, versions
+from curator import fsops, index, progress, tables, versions
 from curator.decide import DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
 from curator.errors import QuarantineLimitError, UsageError
 from curator.facts import CAPTIONS, SCORES
@@ -57,9 +59,9 @@ def _decide(
     entries: list[ShardEntry] = []
     totals: Counter[str] = Counter()
     with progress.bar(f"decide ({policy.name})", len(ws.shards), "shards") as advance:
-        for ref, frame in _frames(decider, ws.shards):
-            entries.append(_write(ws, ref, frame))
-            totals.update(_totals(frame))
+        for decided in _decided(ws, decider):
+            entries.append(_write(ws, decided))
+            totals.update(decided.totals)
             stop.check("nothing was committed; all facts are kept")
             advance(1)
     _check_quarantine(entries, choice.max_quarantine)
@@ -86,43 +88,66 @@ def _decide(
     return ws.store.commit(draft)
 
 
-def _frames(
-    decider: Decider, shards: Sequence[ShardRef]
-) -> Iterator[tuple[ShardRef, pl.DataFrame]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decided:
+    """The decision for one shard, ready to be written. `data` is None if its file is there."""
+
+    ref: ShardRef
+    rows_digest: str
+    path: Path
+    data: bytes | None
+    counts: dict[str, int]
+    totals: dict[str, float]
+
+
+def _decided(ws: Workspace, decider: Decider) -> Iterator[_Decided]:
     """The decisions in the order of the shards, a few of them worked on at the same time.
 
-    Reading Parquet and joining release the GIL; memory holds as many shards as there are threads.
+    Reading, joining and compressing release the GIL; memory holds as many shards as there are
+    threads. Only the caller writes, so that files appear in the order of the shards.
     """
     decider.prepare()
     with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
-        ahead: deque[tuple[ShardRef, Future[pl.DataFrame]]] = deque()
-        for ref in shards:
-            ahead.append((ref, pool.submit(decider.decide, ref.name)))
+        ahead: deque[Future[_Decided]] = deque()
+        for ref in ws.shards:
+            ahead.append(pool.submit(_decide_shard, ws, decider, ref))
             if len(ahead) > SHARDS_AT_ONCE:
-                first, frame = ahead.popleft()
-                yield first, frame.result()
+                yield ahead.popleft().result()
         while ahead:
-            first, frame = ahead.popleft()
-            yield first, frame.result()
+            yield ahead.popleft().result()
 
 
-def _write(ws: Workspace, ref: ShardRef, frame: pl.DataFrame) -> ShardEntry:
-    """Write the decision of one shard under the name of its content; it may be there already."""
+def _decide_shard(ws: Workspace, decider: Decider, ref: ShardRef) -> _Decided:
+    frame = decider.decide(ref.name)
     table = tables.to_table(frame, DECISION_SCHEMA)
     rows_digest = tables.content_digest(table)
     path = ws.store.decision_path(ref.name, rows_digest)
-    file_sha256 = index.file_sha256(path) if path.exists() else tables.write(path, table)
-    facts = index.shard_facts(ws.store, ref.name)
-    counts = _counts(frame)
-    assert sum(counts.values()) == facts.num_samples, "conservation: every sample has one action"
+    return _Decided(
+        ref=ref,
+        rows_digest=rows_digest,
+        path=path,
+        data=None if path.exists() else tables.to_bytes(table),
+        counts=_counts(frame),
+        totals=_totals(frame),
+    )
+
+
+def _write(ws: Workspace, decided: _Decided) -> ShardEntry:
+    """Write the decision of one shard under the name of its content, unless it is there."""
+    path, data = decided.path, decided.data
+    if data is not None:
+        fsops.write_atomic(path, data)
+    facts = index.shard_facts(ws.store, decided.ref.name)
+    counted = sum(decided.counts.values())
+    assert counted == facts.num_samples, "conservation: every sample has one action"
     return ShardEntry(
-        name=ref.name,
+        name=decided.ref.name,
         sha256=facts.sha256,
         num_samples=facts.num_samples,
-        counts=counts,
-        rows_digest=rows_digest,
+        counts=decided.counts,
+        rows_digest=decided.rows_digest,
         file=path.relative_to(ws.store.root).as_posix(),
-        file_sha256=file_sha256,
+        file_sha256=index.file_sha256(path) if data is None else hashlib.sha256(data).hexdigest(),
     )
 
 

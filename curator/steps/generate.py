@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,9 @@ from curator.steps.making import Making, Record, Tally, crash_reason, make
 from curator.steps.workspace import Workspace
 from curator.stopping import StopRequest
 from curator.work import CaptionItem, CaptionWork, ImageRef
+
+_Detectors = defaultdict[str, StuckDetector[tuple[str, int]]]
+"""One a shard: it remembers every caption, and goes when the shard is finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,7 @@ def generate(ws: Workspace, task: CaptionTask, *, stop: StopRequest) -> Tally:
     ws.store.write_recipe(CAPTIONS, maker.name, maker.recipe)
     limit = _worst_limit(ws, task.only) if task.only else None
     total = sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
+    detectors: _Detectors = defaultdict(StuckDetector)
     with progress.bar(f"caption ({maker.port})", total * task.candidates, "captions") as advance:
         making = Making(
             facts=facts,
@@ -70,7 +75,8 @@ def generate(ws: Workspace, task: CaptionTask, *, stop: StopRequest) -> Tally:
             to_records=_to_records,
             executor=task.executor,
             batch_size=task.batch_size,
-            review=partial(_review, StuckDetector()),
+            review=partial(_review, detectors),
+            forget=lambda shard: detectors.pop(shard, None),
             max_failed_share=task.max_failed_share,
         )
         planned = _plan(ws, facts, task, limit, advance)
@@ -140,10 +146,9 @@ def _worst(ws: Workspace, samples: pl.DataFrame, only: Only, limit: float) -> pl
     return samples.filter(score.is_null() | score.is_nan() | (score < limit))
 
 
-def _review(
-    detector: StuckDetector[tuple[str, int]], shard: str, records: list[Record]
-) -> list[Record]:
+def _review(detectors: _Detectors, shard: str, records: list[Record]) -> list[Record]:
     """Turn captions that were given too often into failures, those stored before as well."""
+    detector = detectors[shard]
     reviewed: dict[tuple[str, int, int], Record] = {}
     for record in records:
         me = (record["image_sha256"], record["attempt"])

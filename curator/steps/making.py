@@ -57,7 +57,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making(Generic[I, R]):
-    """How one kind of fact is made: where it goes, who makes it, how an outcome is recorded."""
+    """How one kind of fact is made: where it goes, who makes it, how an outcome is recorded.
+
+    `review` may change the records of a batch; `forget` is told of a shard that is finished, so
+    that nobody has to remember more than the shards at work.
+    """
 
     facts: Facts
     build: Callable[[], Work[I, R]]
@@ -65,6 +69,7 @@ class Making(Generic[I, R]):
     executor: Executor
     batch_size: int
     review: Callable[[str, list[Record]], list[Record]] = lambda _shard, records: records
+    forget: Callable[[str], object] = lambda _shard: None
     max_failed_share: float = 1.0
     stage: str = ""
 
@@ -108,10 +113,8 @@ def make(
                 _check_share(tally, making.max_failed_share)
                 if not remaining[shard]:
                     ended.append(shard)
-                while ended:
-                    writers.pop(ended.popleft()).finish()
-        while ended:  # shards with nothing to do but an old journal to turn into a file
-            writers.pop(ended.popleft()).finish()
+                _finish(making, writers, ended)
+        _finish(making, writers, ended)  # nothing to do, but an old journal to turn into a file
         stop.check(f"{tally.made:,} new facts are kept")
     finally:
         for writer in writers.values():
@@ -141,6 +144,13 @@ def _batches(
         remaining[shard] = len(items)
         for start in range(0, len(items), making.batch_size):
             yield items[start : start + making.batch_size]
+
+
+def _finish(making: Making[I, R], writers: dict[str, FactWriter], ended: deque[str]) -> None:
+    while ended:
+        shard = ended.popleft()
+        writers.pop(shard).finish()
+        making.forget(shard)
 
 
 def _check_share(tally: Tally, limit: float) -> None:
