@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
     [
         ("bandwidth", ["index", "cat", "sha256 x 2", "export", "copy"]),
         ("decide", ["best"]),
+        ("world", ["64 px", "128 px"]),
         pytest.param("memory", ["recaption", "score"], marks=pytest.mark.slow),
         pytest.param("score", ["engine", "plain", "floor", "floor, tuned"], marks=pytest.mark.slow),
     ],

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.demo.checker import FACTS, Tally, check, read, total
+from curator.demo.checker import FACTS, Tally, check, total
 from curator.demo.language import LENGTHS, Length, caption
+from curator.demo.reader import read
 from curator.demo.scene import Camera, Scene, Solid, sample_scene
 
 # From left to right: a red cube with a cone on it, two blue spheres, one before the other.
@@ -97,6 +98,32 @@ def test_mentions(text: str, mentions: list[tuple[str, ...]]) -> None:
             "A cube left of a ball behind a cone",
             [("cube", "left of", "sphere"), ("sphere", "behind", "cone")],
         ),
+        # The next one as well, but for one that has a relation or a verb of its own.
+        (
+            "a cube behind a ball and a red cone on grass",
+            [("cube", "behind", "sphere"), ("cube", "behind", "cone")],
+        ),
+        (
+            "The cube is left of the ball and two cones and the ring.",
+            [
+                ("cube", "left of", "sphere"),
+                ("cube", "left of", "cone"),
+                ("cube", "left of", "torus"),
+            ],
+        ),
+        (
+            "a cube behind a ball and a cone in front of a ring",
+            [("cube", "behind", "sphere"), ("cone", "in front of", "torus")],
+        ),
+        ("the cube is left of the ball and the cone is red", [("cube", "left of", "sphere")]),
+        ("a cube left of a ball and a cone stands on sand", [("cube", "left of", "sphere")]),
+        ("a cube left of a ball, a cone and a ring", [("cube", "left of", "sphere")]),
+        ("a cube left of a ball and no cone", [("cube", "left of", "sphere")]),
+        ("a cone on a cube and a ring on grass", [("cone", "on top of", "cube")]),
+        (
+            "Behind the cube and the ball is a cone.",
+            [("cone", "behind", "cube"), ("cone", "behind", "sphere")],
+        ),
         ("a cube on grass, a ball under a cloudy sky and a cone", []),
         ("On the left is a cube, on the right a ball. A cone behind it.", []),
         ("a cube on a platform near a ball", []),
@@ -160,7 +187,6 @@ def test_mentions_are_matched_to_different_solids_for_most_right_facts() -> None
     [
         ("two blue spheres", True),
         ("2 balls", True),
-        ("a sphere", True),
         ("the blue spheres", True),
         ("three blue spheres", False),
         ("two small blue spheres", False),
@@ -185,6 +211,28 @@ def test_counts(text: str, right: bool) -> None:
     ],
 )
 def test_relations_are_held_against_the_scene(text: str, right: bool) -> None:
+    assert check(text, WORLD).is_right == right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        # A solid and one thing more: an attribute, a count, a relation, ground or sky.
+        ("a sphere", False),
+        ("best spheres and cubes", False),
+        ("a blue sphere", True),
+        ("a sphere at night", True),
+        ("a cube and a cone on grass", True),
+        ("the cone is on top of the cube", True),
+        ("a blue sphere on sand", False),
+        ("a blue sphere and a torus", False),
+        # All of it true, but nobody's description.
+        ("blue spheres - free shipping worldwide", False),
+        ("Limited time special offer: red cube, 20% discount, order now", False),
+        ("red cube | Best Deals | Fast Delivery | www.cube-deals.com", False),
+    ],
+)
+def test_right_needs_more_than_the_name_of_a_solid(text: str, right: bool) -> None:
     assert check(text, WORLD).is_right == right
 
 

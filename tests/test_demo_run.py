@@ -17,6 +17,8 @@ def test_the_tour_ends_in_a_table_and_a_second_run_makes_nothing(tmp_path: Path)
     }
     assert right["replace"] > right["as-is"]  # 0.6 against 0.4 on 3,000 scenes
     assert (tmp_path / "demo" / "diff.html").exists()
+    assert "samples changed their text" in first.out.replace("\n", " ")
+    assert "Vocabulary" not in first.out  # the tables of `diff` are for whoever asks for them
     again = curator("demo", "run", tmp_path / "demo", "--images", "40")
     assert again.code == 0, again.err
     assert "no model was called" in again.out

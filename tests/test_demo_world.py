@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator.demo.render import CLASSES, FARTHEST_M, make_picture, render
-from curator.demo.scene import SHAPES, Camera, Scene, Shape, Solid, sample_scene
-from curator.demo.solids import intersect
+from curator.demo.render import CLASSES, make_picture, render
+from curator.demo.scene import HEIGHTS, SHAPES, Camera, Scene, Shape, Solid, sample_scene
+from curator.demo.shading import FARTHEST_M
+from curator.demo.solids import BOUNDS, Frame, distance, normals
 
 LEVEL = Camera(height=1.0, pitch=0.0, focal=1.0)
 
@@ -66,15 +67,59 @@ def test_normals_point_to_the_eye_and_hits_lie_on_the_surface(shape: Shape) -> N
     origins = np.array([[0.3, 1.4, -6]], np.float32)
     targets = rng.uniform([-1, 0, -1], [1, 2, 1], (4000, 3)).astype(np.float32)
     rays = targets - origins
-    t, normals = intersect(shape, origins, rays)
+    t = distance(shape, origins, rays)
     hit = np.isfinite(t)
     assert hit.mean() > 0.25
-    facing = (normals[hit] * rays[hit]).sum(1) / np.linalg.norm(normals[hit], axis=1)
-    assert (facing < 0.05).all()
-    # from the hit on, inwards, the same ray leaves the solid again or it was a rim
     points = origins + t[hit, None] * rays[hit]
-    again, _ = intersect(shape, points - 0.05 * rays[hit], rays[hit])
+    outward = normals(shape, points)
+    assert np.allclose(np.linalg.norm(outward, axis=1), 1, atol=1e-5)
+    assert ((outward * rays[hit]).sum(1) < 0.05).all()
+    middle = np.array([0, HEIGHTS[shape] / 2, 0])
+    assert np.linalg.norm(points - middle, axis=1).max() < BOUNDS[shape] + 1e-3
+    # a step back on the same ray, the surface is a step ahead
+    again = distance(shape, points - 0.05 * rays[hit], rays[hit])
     assert np.allclose(again, 0.05, atol=5e-3)
+
+
+def torus_distance(points: np.ndarray) -> np.ndarray:
+    ring = np.hypot(points[..., 0], points[..., 1] - 1)
+    return np.hypot(ring - 0.7, points[..., 2]) - 0.3
+
+
+def test_rays_meet_a_torus_where_a_walk_in_small_steps_does() -> None:
+    rng = np.random.default_rng(0)
+    origins = rng.uniform(-4, 4, (600, 3)) + np.array([0, 1, 0])
+    origins = origins[torus_distance(origins) > 0.1]
+    rays = rng.uniform([-1, 0, -0.4], [1, 2, 0.4], origins.shape) - origins
+    t = distance("torus", origins.astype(np.float32), rays.astype(np.float32))
+    steps = np.linspace(0, 3, 3001)
+    walk = torus_distance(origins[:, None] + steps[:, None] * rays[:, None])
+    first = np.where((walk <= 0).any(1), steps[(walk <= 0).argmax(1)], np.inf)
+    grazing = np.abs(walk.min(1)) < 1e-3  # the walk may step over it
+    assert np.isfinite(first).sum() > 200
+    assert grazing.sum() < 20
+    assert (np.isfinite(t) == np.isfinite(first))[~grazing].all()
+    hit = np.isfinite(t)
+    assert np.abs(torus_distance(origins[hit] + t[hit, None] * rays[hit])).max() < 1e-5
+    both = hit & ~grazing
+    assert np.abs(t[both] - first[both]).max() <= 1.1e-3
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_no_part_of_a_solid_is_cut_off(seed: int) -> None:
+    scene, side = sample_scene(seed), 48
+    camera = scene.camera
+    places = (np.arange(side) + 0.5) / side - 0.5
+    u, v = (grid.ravel() / camera.focal for grid in np.meshgrid(places, places))
+    sin, cos = np.sin(camera.pitch), np.cos(camera.pitch)
+    rays = np.stack([u, -v * cos - sin, cos - v * sin], -1).astype(np.float32)
+    eye = np.array([[0, camera.height, 0]], np.float32)
+    for number, solid in enumerate(scene.solids):
+        frame = Frame(solid)
+        t = distance(solid.shape, frame.points(eye), frame.directions(rays))
+        alone = render(replace(scene, solids=(replace(solid, on=None),)), side)
+        assert ((alone.instances.ravel() == 1) == np.isfinite(t)).all(), number
 
 
 @settings(max_examples=30, deadline=None)

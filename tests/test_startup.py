@@ -26,7 +26,8 @@ LEAVES = frozenset(
     f"curator.{name}"
     for name in (
         "captioners.coca", "captioners.draw", "captioners.families", "captioners.local", "devices",
-        "demo.training.captioner", "demo.training.scorer",
+        "demo.training.captioner", "demo.training.cells", "demo.training.pictures",
+        "demo.training.scorer",
         "scorers.clip", "scorers.clip_model", "steps.doctor",
     )
 )  # fmt: skip  # the modules that may import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,9 +35,9 @@ def data(
     *,
     images: _Images = 3000,
     labelled: Annotated[
-        int, typer.Option(min=0, help="Pictures with masks, depth and boxes.")
+        int, typer.Option(min=0, help="Pictures with dense labels, 60/10/30 % train/val/test.")
     ] = 400,
-    side: Annotated[int, typer.Option(min=32, help="Width and height in pixels.")] = 128,
+    side: Annotated[int, typer.Option(help="Width and height in pixels, 32 to 1024.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another world.")] = 0,
     noise: Annotated[
         str | None,
@@ -50,7 +51,7 @@ def data(
 
     Example:
 
-        curator demo data world/ --images 10000 --noise good=0.5,other_caption=0.5
+        curator demo data world/ --labelled 4000 --noise good=0.5,spam=0.5
     """
     from curator.demo.alttext import DEFAULT_RATES, parse_rates
     from curator.demo.data import DemoData, make_data
@@ -94,13 +95,29 @@ def run(out: _Out = Path("demo-out"), *, images: _Images = 3000) -> None:
         ["decide", str(shards), "--policy", "as-is"],
         ["decide", str(shards), "--policy", "replace"],
         ["log", str(shards)],
-        ["diff", f"{shards}@v2", f"{shards}@v1", "--html", str(out / "diff.html")],
         ["fsck", str(shards), "--deep"],
     ):
         say(f"\n$ curator {' '.join(argv)}")
         if code := run_app(app, argv):
             raise typer.Exit(code)
+    page = out / "diff.html"
+    say(f"\n$ curator diff {shards}@v2 {shards}@v1 --html {page}    # its first sentence")
+    _compare(shards, page)
     _show_verdict(out, shards)
+
+
+def _compare(shards: Path, page: Path) -> None:
+    """What `diff` does, without the tables: a tour that prints them hides the rest."""
+    from curator import fsops
+    from curator.compare import diff as compare
+    from curator.compare.html import render_html, thumbnails
+    from curator.compare.text import WIDTH, verdict
+    from curator.steps.workspace import open_workspace
+
+    ws = open_workspace(str(shards), None, create=False)
+    found = compare.diff(ws.store, ws.store.version(2), ws.store.version(1))
+    fsops.write_atomic(page, render_html(found, thumbnails(ws.store, ws.dataset, found)).encode())
+    show(textwrap.fill(verdict(found), WIDTH))
 
 
 def _show_verdict(out: Path, shards: Path) -> None:

@@ -90,18 +90,18 @@ def alt_text(
     kind = KINDS[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
     length = _pick(rng, _SAID)
     if kind == "good":
-        return AltText(_dress(language.caption(scene, length, rng), _DRESSES, rng), kind)
+        return AltText(dress(language.caption(scene, length, rng), rng), kind)
     if kind == "html":
-        return AltText(_dress(language.caption(scene, length, rng), _MARKUP, rng), kind)
+        return AltText(_wrap(language.caption(scene, length, rng), _MARKUP, rng), kind)
     if kind == "foreign":
         return AltText(_foreign(scene, rng), kind)
     if kind == "other_caption":
         other = language.plan(other_scene, length, rng)
         if not all(any(map(group.fits, scene.solids)) for group in other.groups):
-            return AltText(language.say(other, rng), kind)
+            return AltText(dress(language.say(other, rng), rng), kind)
         kind = "wrong_attribute"
     if kind == "wrong_attribute":
-        return AltText(wrong(scene, rng, length), kind)
+        return AltText(dress(wrong(scene, rng, length), rng), kind)
     return AltText(_fill(_pick(rng, _TEMPLATES[kind]), rng), kind)
 
 
@@ -123,6 +123,11 @@ def wrong(scene: Scene, rng: np.random.Generator, length: Length) -> str:
     }
     plans = _pick(rng, tuple(plans for plans in changes.values() if plans))
     return language.say(_pick(rng, tuple(plans)), rng)
+
+
+def dress(text: str, rng: np.random.Generator) -> str:
+    """A caption with the words around it that alt texts have: "Photo: a red cube on sand"."""
+    return _wrap(text, _DRESSES, rng)
 
 
 def _share(kind: str, text: str) -> float:
@@ -272,7 +277,7 @@ _NICE = ("nice", "beautiful", "cool", "wonderful", "lovely", "great")
 _PICTURE = ("picture", "image", "photo", "shot")
 
 
-def _dress(text: str, templates: tuple[str, ...], rng: np.random.Generator) -> str:
+def _wrap(text: str, templates: tuple[str, ...], rng: np.random.Generator) -> str:
     capital = text[0].upper() + text[1:]
     template = _fill(_pick(rng, templates).replace("{text}", "\0").replace("{Text}", "\1"), rng)
     return template.replace("\0", text).replace("\1", capital)

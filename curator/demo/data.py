@@ -1,50 +1,42 @@
-"""The rendered world on disk: shards with noisy alt text, their truth, and dense labels.
+"""The rendered world on disk: shards with noisy alt text, and their truth.
 
-    OUT/shards/00000.tar ...                       what `curator recaption` gets to see
-    OUT/curator.toml                               the bundled models as options of `recaption`
-    OUT/truth/00000.parquet                        key, scene_seed, kind of noise, true captions
-    OUT/segmentation/{train,val,test}/{images,labels}/NAME.{jpg,png}, classes.txt   CamVid's layout
-    OUT/depth/{rgb,depth}/NAME.{jpg,png}, train.txt, test.txt      16-bit PNG, millimetres, 0 = none
-    OUT/detection/images/NAME.jpg, {train,val,test}.json           COCO instances
+    OUT/shards/00000.tar ...     what `curator recaption` gets to see
+    OUT/curator.toml             the bundled models as options of `recaption`
+    OUT/truth/00000.parquet      key, scene_seed, kind of noise, true captions
+    OUT/pictures/00000.parquet   what the shards are packed from
+    OUT/{segmentation,depth,detection}/    see `curator.demo.dense`
 
-A picture is a function of its seed, and a file that is there is not made again, so a second call
-goes on where the first one was stopped.
+A picture is a function of its seed, and a chunk of pictures whose truth is there is not made again,
+so a second call goes on where the first one was stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import signal
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from curator import fsops, progress, tables
 from curator.demo.alttext import DEFAULT_RATES, alt_text
 from curator.demo.bundled import bundled_model
+from curator.demo.dense import make_dense
 from curator.demo.language import LENGTHS, caption
-from curator.demo.render import CLASSES, Picture, make_picture
-from curator.demo.scene import SHAPES, Scene, sample_scene
+from curator.demo.render import ATTEMPTS, make_picture
+from curator.demo.scene import Scene, sample_scene
+from curator.demo.seeds import labelled_seeds, shard_seeds
+from curator.demo.workers import Chunk, chunks_of, make_chunks
 from curator.errors import UsageError
 from curator.pack.shards import PackOptions, PackReport, pack
 from curator.stopping import StopRequest
 
-HELD_OUT = 10_000_000
-"""Seed of the first picture of a demo: no picture from here on is used for training."""
-
 TRUTH_SCHEMA = pa.schema(
     [
-        ("key", pa.large_string()),  # of the picture's file; shards count their own
+        ("key", pa.large_string()),  # the number of the picture; shards count their own
         ("image_sha256", pa.large_string()),
         ("scene_seed", pa.int64()),  # `sample_scene` makes the scene from it
         ("kind", pa.large_string()),  # one of alttext.KINDS
@@ -52,11 +44,12 @@ TRUTH_SCHEMA = pa.schema(
         *((length, pa.large_string()) for length in LENGTHS),
     ]
 )
+_PICTURES_SCHEMA = pa.schema([("image", pa.large_binary()), ("caption", pa.large_string())])
 _CHUNK = 200
-_KEPT = "pictures that are finished stay; run the same command again"
-_DENSE_OFFSET = 5_000_000
-_SPLITS = {"train": 0.6, "val": 0.1, "test": 0.3}
-_JPEG = {"quality": 92, "subsampling": 0}
+_KEPT = "pictures that are finished stay"
+_SIDES_PX = (32, 1024)
+_FORMAT = 2
+"""Raised when the same options would give other files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,43 +63,49 @@ class DemoData:
     rates: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_RATES))
     samples_per_shard: int = 1000
 
+    def __post_init__(self) -> None:
+        shard_seeds(self.seed, self.images)
+        labelled_seeds(self.seed, self.labelled)
+        if not _SIDES_PX[0] <= self.side_px <= _SIDES_PX[1]:
+            raise UsageError(
+                f"side_px must be {_SIDES_PX[0]} to {_SIDES_PX[1]:,}, not {self.side_px:,}",
+                reason="option.value",
+            )
+
 
 def make_data(out: Path, asked: DemoData, *, stop: StopRequest) -> PackReport:
     """Write the whole folder; see the module.
 
     Raises:
         UsageError: `out` holds a world that was made with other options.
+        StoppedError: a signal came; finished chunks stay.
     """
     _check_same_world(out, asked)
-    chunks = [
-        (first, min(_CHUNK, asked.images - first)) for first in range(0, asked.images, _CHUNK)
-    ]
-    todo = [chunk for chunk in chunks if not _truth_path(out, chunk[0]).exists()]
-    with (
-        ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_leave_signals) as pool,
-        progress.bar("render pictures", asked.images, "pictures") as advance,
-    ):
-        advance(asked.images - sum(count for _, count in todo))
-        made = pool.map(partial(_make_chunk, out, asked), todo)
-        try:
-            for (_, count), _done in zip(todo, made, strict=True):
-                advance(count)
-                stop.check(_KEPT)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if asked.labelled and not (out / "detection" / "test.json").exists():
-        _make_dense(out, asked, stop)
+    chunks = chunks_of(asked.images, _CHUNK)
+    todo = [chunk for chunk in chunks if not _path(out, "truth", chunk).exists()]
+    with progress.bar("render pictures", asked.images, "pictures") as advance:
+        advance(asked.images - sum(map(len, todo)))
+        for chunk, _ in make_chunks(partial(_make_chunk, out, asked), todo, stop=stop):
+            advance(len(chunk))
+        stop.check(_KEPT)
+    if asked.labelled:
+        make_dense(out, labelled_seeds(asked.seed, asked.labelled), asked.side_px, stop=stop)
     if not (out / "curator.toml").exists():  # it may have been changed since
         fsops.write_atomic(out / "curator.toml", _settings().encode())
-    options = PackOptions(format="folder", samples_per_shard=asked.samples_per_shard)
+    options = PackOptions(format="parquet", samples_per_shard=asked.samples_per_shard)
     with progress.bar("pack shards", asked.images, "pictures") as advance:
-        return pack(out / "pictures", out / "shards", options=options, on_progress=advance)
+
+        def on_progress(count: int) -> None:
+            advance(count)
+            stop.check("shards that are finished stay")
+
+        return pack(out / "pictures", out / "shards", options=options, on_progress=on_progress)
 
 
 def _check_same_world(out: Path, asked: DemoData) -> None:
     """Pictures are made once, so other options would be passed over in silence."""
-    path, options = out / "demo.json", json.dumps(asdict(asked), indent=1)
+    path = out / "demo.json"
+    options = json.dumps({"format": _FORMAT, **asdict(asked)}, indent=1)
     if not path.exists():
         fsops.write_atomic(path, options.encode())
     elif path.read_text() != options:
@@ -116,11 +115,6 @@ def _check_same_world(out: Path, asked: DemoData) -> None:
             hint="type the options that are in this file, or give a new folder",
             reason="option.value",
         )
-
-
-def _leave_signals() -> None:
-    """Ctrl-C is for the parent: it stops between chunks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _settings() -> str:
@@ -134,121 +128,45 @@ def _settings() -> str:
     )
 
 
-def _truth_path(out: Path, first: int) -> Path:
-    return out / "truth" / f"{first // _CHUNK:05d}.parquet"
+def _path(out: Path, what: str, chunk: Chunk) -> Path:
+    return out / what / f"{chunk.start // _CHUNK:05d}.parquet"
 
 
-def _make_chunk(out: Path, asked: DemoData, chunk: tuple[int, int]) -> None:
+def _make_chunk(out: Path, asked: DemoData, chunk: Chunk) -> None:
     """Pictures and alt texts of a chunk, then its truth, which says that the chunk is whole."""
-    first, count = chunk
-    rows = []
-    for number in range(first, first + count):
-        seed = HELD_OUT + asked.seed * 1_000_000 + number
+    pictures: list[dict[str, object]] = []
+    truth: list[dict[str, object]] = []
+    seeds = shard_seeds(asked.seed, asked.images)
+    for number in chunk:
+        seed = seeds[number]
         scene, picture = make_picture(seed, asked.side_px)
         rng = np.random.default_rng(seed)
-        text = alt_text(scene, _other_scene(scene, seed), asked.rates, rng)
-        key = f"{number:07d}"
-        image = _jpeg(picture.rgb)
-        fsops.write_atomic(out / "pictures" / f"{key}.jpg", image)
-        fsops.write_atomic(out / "pictures" / f"{key}.txt", text.text.encode())
-        told = {length: caption(scene, length, rng) for length in LENGTHS}
-        about: dict[str, object] = {"key": key, "image_sha256": hashlib.sha256(image).hexdigest()}
-        about |= {"scene_seed": scene.seed, "kind": text.kind, "alt_text": text.text}
-        rows.append(about | told)
-    frame = tables.from_rows(rows, TRUTH_SCHEMA)
-    tables.write(_truth_path(out, first), tables.to_table(frame, TRUTH_SCHEMA))
+        alt = alt_text(scene, other_scene(scene, seed), asked.rates, rng)
+        image = picture.jpeg()
+        pictures.append({"image": image, "caption": alt.text})
+        truth.append(
+            {
+                "key": f"{number:07d}",
+                "image_sha256": hashlib.sha256(image).hexdigest(),
+                "scene_seed": scene.seed,
+                "kind": alt.kind,
+                "alt_text": alt.text,
+                **{length: caption(scene, length, rng) for length in LENGTHS},
+            }
+        )
+    for what, rows, schema in (
+        ("pictures", pictures, _PICTURES_SCHEMA),
+        ("truth", truth, TRUTH_SCHEMA),
+    ):
+        table = tables.to_table(tables.from_rows(rows, schema), schema)
+        tables.write(_path(out, what, chunk), table)
 
 
-def _other_scene(scene: Scene, seed: int) -> Scene:
-    """Another scene that holds none of the solids of this one."""
+def other_scene(scene: Scene, seed: int) -> Scene:
+    """Another scene that holds none of the solids of this one; its seed is of the same picture."""
     mine = {(solid.shape, solid.color) for solid in scene.solids}
-    for number in range(1, 1000):
-        other = sample_scene(seed * 1000 + 500 + number)
+    for number in range(ATTEMPTS // 2, ATTEMPTS):
+        other = sample_scene(seed * ATTEMPTS + number)
         if mine.isdisjoint((solid.shape, solid.color) for solid in other.solids):
             return other
     raise AssertionError("every scene shares a solid with this one")
-
-
-def _jpeg(rgb: np.ndarray[Any, Any]) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(rgb).save(out, "JPEG", **_JPEG)
-    return out.getvalue()
-
-
-def _png(values: np.ndarray[Any, Any]) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(values).save(out, "PNG")
-    return out.getvalue()
-
-
-# -- dense labels ----------------------------------------------------------------------------------
-
-
-def _make_dense(out: Path, asked: DemoData, stop: StopRequest) -> None:
-    names: dict[str, list[str]] = {split: [] for split in _SPLITS}
-    found: dict[str, list[tuple[str, Scene, Picture]]] = {split: [] for split in _SPLITS}
-    with progress.bar("render labelled pictures", asked.labelled, "pictures") as advance:
-        for number in range(asked.labelled):
-            split = _split_of(number, asked.labelled)
-            seed = HELD_OUT + _DENSE_OFFSET + asked.seed * 1_000_000 + number
-            scene, picture = make_picture(seed, asked.side_px)
-            name = f"{number:06d}"
-            _write_labels(out, split, name, picture)
-            names[split].append(name)
-            found[split].append((name, scene, picture))
-            advance(1)
-            stop.check(_KEPT)
-    fsops.write_atomic(out / "segmentation" / "classes.txt", ("\n".join(CLASSES) + "\n").encode())
-    for split in ("train", "test"):
-        listed = names[split] + (names["val"] if split == "train" else [])
-        fsops.write_atomic(out / "depth" / f"{split}.txt", ("\n".join(listed) + "\n").encode())
-    for split, rows in found.items():
-        fsops.write_atomic(out / "detection" / f"{split}.json", _coco(rows, asked.side_px))
-
-
-def _split_of(number: int, total: int) -> str:
-    share = number / total
-    if share < _SPLITS["train"]:
-        return "train"
-    return "val" if share < _SPLITS["train"] + _SPLITS["val"] else "test"
-
-
-def _write_labels(out: Path, split: str, name: str, picture: Picture) -> None:
-    rgb = _jpeg(picture.rgb)
-    millimetres = np.round(picture.depth * 1000).astype(np.uint16)
-    for path, data in {
-        f"segmentation/{split}/images/{name}.jpg": rgb,
-        f"segmentation/{split}/labels/{name}.png": _png(picture.classes),
-        f"depth/rgb/{name}.jpg": rgb,
-        f"depth/depth/{name}.png": _png(millimetres),
-        f"detection/images/{name}.jpg": rgb,
-        f"detection/masks/{name}.png": _png(picture.instances),
-    }.items():
-        fsops.write_atomic(out / path, data)
-
-
-def _coco(rows: Sequence[tuple[str, Scene, Picture]], side_px: int) -> bytes:
-    """COCO's instances format; boxes are x, y, width, height in pixels."""
-    images: list[dict[str, object]] = []
-    annotations: list[dict[str, object]] = []
-    for number, (name, scene, picture) in enumerate(rows):
-        images.append(
-            {"id": number, "file_name": f"{name}.jpg", "width": side_px, "height": side_px}
-        )
-        for place, (solid, box) in enumerate(
-            zip(scene.solids, picture.boxes.tolist(), strict=True)
-        ):
-            x0, y0, x1, y1 = box
-            annotations.append(
-                {
-                    "id": len(annotations),
-                    "image_id": number,
-                    "category_id": SHAPES.index(solid.shape) + 1,
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": int((picture.instances == place + 1).sum()),
-                    "iscrowd": 0,
-                }
-            )
-    categories = [{"id": number + 1, "name": shape} for number, shape in enumerate(SHAPES)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    return json.dumps(content).encode()

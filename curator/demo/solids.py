@@ -1,9 +1,8 @@
-"""Where rays meet solids: closed forms for all but the torus, which is marched along its distance.
+"""Where rays meet solids, in closed form or as the bracketed root of a quartic; and their normals.
 
-All functions work in the frame of the solid, in radii: origin in the middle of its foot, y up.
-`origins` is (N, 3) or (1, 3), `rays` is (N, 3) of any length; a hit at parameter t lies at
-origins + t * rays. They return t (N,), inf for a miss, and the normal (N, 3) at the hit, which
-means nothing at a miss. Only hits in front of the origin count.
+All functions work in the frame of a solid, in radii: origin in the middle of its foot, y up
+(`Frame` goes there and back). Rays may have any length; a hit at parameter t lies at
+origins + t * rays. Only hits in front of the origin count, and origins lie outside the solid.
 """
 
 from __future__ import annotations
@@ -13,24 +12,63 @@ from typing import Any
 
 import numpy as np
 
-from curator.demo.scene import HEIGHTS, Shape
+from curator.demo.scene import HEIGHTS, Shape, Solid
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """Of float32; numpy's types lose that on the way through arithmetic."""
-Hit = tuple[Array, Array]
 
 _EPS = np.float32(1e-3)
 _INF = np.float32(np.inf)
 _HALF_SIDE = np.float32(HEIGHTS["cube"] / 2)
 _CYLINDER_RADIUS = np.float32(0.75)
 _CONE_RADIUS = np.float32(0.95)
-_RING_RADIUS, _TUBE_RADIUS = np.float32(0.70), np.float32(0.30)
-_MARCH_STEPS = 28
+_RING_RADIUS, _TUBE_RADIUS = 0.70, 0.30
+_MAX_STEPS = 40
+_SMALL_STEP = 1e-5  # radii; the error after it is its square or so
+
+BOUNDS: dict[Shape, float] = {
+    "sphere": 1.0,
+    "cube": 1.5 * 3**0.5 / 2,
+    "cylinder": float(np.hypot(0.75, HEIGHTS["cylinder"] / 2)),
+    "cone": float(np.hypot(0.95, HEIGHTS["cone"] / 2)),
+    "torus": 1.0,
+}
+"""Radius of a ball around the middle of a solid, at half its height, that holds all of it."""
 
 
-def intersect(shape: Shape, origins: Array, rays: Array) -> Hit:
-    """Meet one shape; see the module."""
-    return _SHAPES[shape](origins, rays)
+class Frame:
+    """The frame of one solid: from the world's metres into its radii, and normals back."""
+
+    def __init__(self, solid: Solid) -> None:
+        sin, cos = np.sin(solid.yaw), np.cos(solid.yaw)
+        self._turn = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]], np.float32)
+        self._foot = np.array([solid.x, solid.bottom, solid.z], np.float32)
+        self._radius = np.float32(solid.radius)
+
+    def points(self, points: Array) -> Array:
+        """(N, 3) places in the world -> in the solid's frame."""
+        return (points - self._foot) @ self._turn.T / self._radius
+
+    def directions(self, rays: Array) -> Array:
+        """(N, 3) directions in the world -> in the solid's frame; t of a hit stays the same."""
+        return rays @ self._turn.T / self._radius
+
+    def out(self, normals: Array) -> Array:
+        """(N, 3) unit normals in the solid's frame -> in the world."""
+        turned: Array = normals @ self._turn
+        return turned
+
+
+def distance(shape: Shape, origins: Array, rays: Array) -> Array:
+    """t (N,) of the first hit, inf for a miss; `origins` are (N, 3) or (1, 3), `rays` (N, 3)."""
+    return _DISTANCES[shape](origins, rays)
+
+
+def normals(shape: Shape, points: Array) -> Array:
+    """Outward unit normals (N, 3) at points (N, 3) of the surface."""
+    found = _NORMALS[shape](points)
+    found /= np.sqrt(_dot(found, found))[:, None]
+    return found
 
 
 def _dot(a: Array, b: Array) -> Array:
@@ -38,51 +76,46 @@ def _dot(a: Array, b: Array) -> Array:
     return summed
 
 
-def _sphere(origins: Array, rays: Array) -> Hit:
+# -- hits ------------------------------------------------------------------------------------------
+
+
+def _sphere(origins: Array, rays: Array) -> Array:
     from_centre = origins - np.array([0, 1, 0], np.float32)
     a, b = _dot(rays, rays), _dot(from_centre, rays)
     root, real = _safe_root(b * b - a * (_dot(from_centre, from_centre) - 1))
-    t = np.where(real, _first_ahead((-b - root) / a, (-b + root) / a), _INF)
-    return t, from_centre + _finite(t)[:, None] * rays
+    return np.where(real, _first_ahead((-b - root) / a, (-b + root) / a), _INF)
 
 
-def _cube(origins: Array, rays: Array) -> Hit:
+def _cube(origins: Array, rays: Array) -> Array:
     centred = origins - np.array([0, _HALF_SIDE, 0], np.float32)
     inverse = 1 / np.where(np.abs(rays) < 1e-9, np.float32(1e-9), rays)  # noqa: PLR2004 - not 0, to divide by
     middle, half = -centred * inverse, np.abs(inverse) * _HALF_SIDE
-    near_of, far = middle - half, (middle + half).min(1)
-    axis = near_of.argmax(1)
-    near = near_of[np.arange(len(axis)), axis]
-    t = np.where((near <= far) & (near > _EPS), near, _INF)
-    normal = np.zeros_like(rays)
-    rows = np.arange(len(rays))
-    normal[rows, axis] = -np.sign(rays[rows, axis])
-    return t, normal
+    near, far = (middle - half).T, (middle + half).T
+    enter = np.maximum(np.maximum(near[0], near[1]), near[2])
+    leave = np.minimum(np.minimum(far[0], far[1]), far[2])
+    return np.where((enter <= leave) & (enter > _EPS), enter, _INF)
 
 
-def _cylinder(origins: Array, rays: Array) -> Hit:
+def _cylinder(origins: Array, rays: Array) -> Array:
     height = np.float32(HEIGHTS["cylinder"])
-    ox, oy, oz = (origins[:, i] for i in range(3))
-    dx, dy, dz = (rays[:, i] for i in range(3))
+    (ox, oy, oz), (dx, dy, dz) = origins.T, rays.T
     a = np.maximum(dx * dx + dz * dz, np.float32(1e-12))
     b = ox * dx + oz * dz
     root, real = _safe_root(b * b - a * (ox * ox + oz * oz - _CYLINDER_RADIUS**2))
     side = np.where(real, (-b - root) / a, _INF)
-    y = oy + _finite(side) * dy
+    y = oy + np.where(real, side, 0) * dy
     side = np.where((side > _EPS) & (y >= 0) & (y <= height), side, _INF)
-    lid = _disc(origins, rays, height, _CYLINDER_RADIUS)
-    t = np.minimum(side, lid)
-    at = origins + _finite(t)[:, None] * rays
-    normal = at * np.array([1, 0, 1], np.float32)
-    normal[lid < side] = (0, 1, 0)
-    return t, normal
+    lid = (height - oy) / np.where(np.abs(dy) < 1e-9, np.float32(1e-9), dy)  # noqa: PLR2004 - as above
+    x, z = ox + lid * dx, oz + lid * dz
+    on_lid = (lid > _EPS) & (x * x + z * z <= _CYLINDER_RADIUS**2)
+    return np.minimum(side, np.where(on_lid, lid, _INF))
 
 
-def _cone(origins: Array, rays: Array) -> Hit:
+def _cone(origins: Array, rays: Array) -> Array:
     height = np.float32(HEIGHTS["cone"])
     slope = _CONE_RADIUS / height
-    ox, oy, oz = origins[:, 0], origins[:, 1] - height, origins[:, 2]  # from the tip
-    dx, dy, dz = (rays[:, i] for i in range(3))
+    (ox, oy, oz), (dx, dy, dz) = origins.T, rays.T
+    oy = oy - height  # from the tip
     a = dx * dx + dz * dz - slope**2 * dy * dy
     a = np.where(np.abs(a) < 1e-9, np.float32(1e-9), a)  # noqa: PLR2004 - not 0, to divide by
     b = ox * dx + oz * dz - slope**2 * oy * dy
@@ -92,44 +125,89 @@ def _cone(origins: Array, rays: Array) -> Hit:
         y = oy + candidate * dy
         good = real & (candidate > _EPS) & (y <= 0) & (y >= -height)
         t = np.where(good, np.minimum(t, candidate), t)
-    at = origins + _finite(t)[:, None] * rays
-    return t, np.stack([at[:, 0], slope**2 * (height - at[:, 1]), at[:, 2]], 1)
+    return t
 
 
-def _torus(origins: Array, rays: Array) -> Hit:
-    """A ring that stands upright, its axis along z."""
-    origins = np.broadcast_to(origins - np.array([0, 1, 0], np.float32), rays.shape)
-    length = np.sqrt(_dot(rays, rays))
-    unit = rays / length[:, None]
-    b = _dot(origins, unit)
-    reach = _RING_RADIUS + _TUBE_RADIUS
-    root, near = _safe_root(b * b - _dot(origins, origins) + reach * reach)
-    walked = np.maximum(-b - root, _EPS)
-    todo = np.flatnonzero(near & (-b + root > 0))
+def _torus(origins: Array, rays: Array) -> Array:
+    """A ring that stands upright, its axis along z.
+
+    With the parameter counted from the point of the ray that is nearest to the middle, the surface
+    is a quartic F(t) = t^4 + a t^2 + b t + c, above 0 outside. It falls towards the least of its
+    turning points, and once more from the second to the third; where it ends below 0, a ray goes
+    in. Turning points are roots of a cubic in closed form, so no thin hit is missed.
+    """
     t = np.full(len(rays), _INF, np.float32)
-    for _ in range(_MARCH_STEPS):
-        gap = _torus_distance(origins[todo] + walked[todo, None] * unit[todo])
-        there = gap < 2 * _EPS
-        t[todo[there]] = walked[todo[there]]
-        walked[todo] += gap
-        todo = todo[~there & (walked[todo] < (-b + root)[todo])]
-        if not len(todo):
+    origins = np.broadcast_to(origins, rays.shape).astype(np.float64) - (0, 1, 0)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rays, rays, dtype=np.float64))
+    unit = rays / lengths[:, None]
+    start = _dot(origins, unit)
+    gap = _dot(origins, origins) - start * start
+    reach = (_RING_RADIUS + _TUBE_RADIUS) ** 2
+    near = np.flatnonzero((gap < reach) & (np.sqrt(np.maximum(reach - gap, 0)) > start))
+    start, gap, dz = start[near], gap[near], unit[near, 2]
+    z0 = origins[near, 2] - start * dz
+    e, four = gap + _RING_RADIUS**2 - _TUBE_RADIUS**2, 4 * _RING_RADIUS**2
+    a, b = 2 * e - four + four * dz * dz, 2 * four * z0 * dz
+    c = e * e - four * (gap - z0 * z0)
+    first, second, third = _turning_points(a / 2, b / 4)
+    begin = start + _EPS * lengths[near]  # of the part of the ray that counts
+    entries = ((-np.sqrt(reach - gap), first), (second, third))
+    for low, high in reversed(entries):  # what lies nearer overwrites what lies farther
+        low = np.maximum(low, begin)  # noqa: PLW2901 - not before the origin
+        with np.errstate(invalid="ignore"):  # nan where a quartic turns only once
+            goes_in = np.flatnonzero(
+                (low < high) & (_quartic(a, b, c, low) > 0) & (_quartic(a, b, c, high) <= 0)
+            )
+        a_, b_, c_ = a[goes_in], b[goes_in], c[goes_in]
+        root = _falling_root(a_, b_, c_, low[goes_in], high[goes_in])
+        hits = near[goes_in]
+        t[hits] = (root - start[goes_in]) / lengths[hits]
+    return t
+
+
+def _quartic(a: Array, b: Array, c: Array, t: Array) -> Array:
+    square = t * t
+    value: Array = (square + a) * square + b * t + c
+    return value
+
+
+def _turning_points(p: Array, q: Array) -> tuple[Array, Array, Array]:
+    """The real roots of t^3 + p t + q from the least on; second and third are nan if only one is.
+
+    Cardano's formula for one, Viete's for three.
+    """
+    discriminant = q * q / 4 + p**3 / 27
+    once = np.sqrt(np.maximum(discriminant, 0))
+    single = np.cbrt(-q / 2 + once) + np.cbrt(-q / 2 - once)
+    scale = np.sqrt(np.maximum(-p / 3, 1e-12))
+    angle = np.arccos(np.clip(-q / (2 * scale**3), -1, 1)) / 3
+    least, middle, most = (2 * scale * np.cos(angle - turn * 2 * np.pi / 3) for turn in (2, 1, 0))
+    three = discriminant < 0
+    return (
+        np.where(three, least, single),
+        np.where(three, middle, np.nan),
+        np.where(three, most, np.nan),
+    )
+
+
+def _falling_root(a: Array, b: Array, c: Array, low: Array, high: Array) -> Array:
+    """Where quartics that fall from `low` to `high` pass 0: Newton steps that stay in between.
+
+    `high` is a valley, so the parabola that fits there says where to begin.
+    """
+    depth, bend = -_quartic(a, b, c, high), 6 * high * high + a
+    t: Array = np.maximum(high - np.sqrt(depth / np.maximum(bend, 1e-12)), low)
+    for _ in range(_MAX_STEPS):
+        value = _quartic(a, b, c, t)
+        low, high = np.where(value > 0, t, low), np.where(value > 0, high, t)
+        slope = (4 * t * t + 2 * a) * t + b
+        stepped = t - value / np.where(slope < 0, slope, -1e-30)
+        stepped = np.where((stepped >= low) & (stepped <= high), stepped, (low + high) / 2)
+        done = np.abs(stepped - t).max(initial=0) < _SMALL_STEP
+        t = stepped
+        if done:
             break
-    at = origins + _finite(t)[:, None] * unit
-    ring = np.hypot(at[:, 0], at[:, 1])
-    pull = 1 - _RING_RADIUS / np.maximum(ring, np.float32(1e-6))
-    return t / length, np.stack([at[:, 0] * pull, at[:, 1] * pull, at[:, 2]], 1)
-
-
-def _torus_distance(at: Array) -> Array:
-    return np.hypot(np.hypot(at[:, 0], at[:, 1]) - _RING_RADIUS, at[:, 2]) - _TUBE_RADIUS
-
-
-def _disc(origins: Array, rays: Array, height: np.float32, radius: np.float32) -> Array:
-    dy = np.where(np.abs(rays[:, 1]) < 1e-9, np.float32(1e-9), rays[:, 1])  # noqa: PLR2004 - not 0, to divide by
-    t = (height - origins[:, 1]) / dy
-    x, z = origins[:, 0] + t * rays[:, 0], origins[:, 2] + t * rays[:, 2]
-    return np.where((t > _EPS) & (x * x + z * z <= radius * radius), t, _INF)
+    return t
 
 
 def _first_ahead(near: Array, far: Array) -> Array:
@@ -140,14 +218,58 @@ def _safe_root(value: Array) -> tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]
     return np.sqrt(np.maximum(value, 0)), value >= 0
 
 
-def _finite(t: Array) -> Array:
-    return np.where(np.isfinite(t), t, np.float32(0))
-
-
-_SHAPES: dict[Shape, Callable[[Array, Array], Hit]] = {
+_DISTANCES: dict[Shape, Callable[[Array, Array], Array]] = {
     "sphere": _sphere,
     "cube": _cube,
     "cylinder": _cylinder,
     "cone": _cone,
     "torus": _torus,
+}
+
+
+# -- normals, of any length ------------------------------------------------------------------------
+
+
+def _sphere_normals(points: Array) -> Array:
+    return points - np.array([0, 1, 0], np.float32)
+
+
+def _cube_normals(points: Array) -> Array:
+    centred = points - np.array([0, _HALF_SIDE, 0], np.float32)
+    rows, axis = np.arange(len(points)), np.abs(centred).argmax(1)
+    found = np.zeros_like(points)
+    found[rows, axis] = np.sign(centred[rows, axis])
+    return found
+
+
+def _cylinder_normals(points: Array) -> Array:
+    x, y, z = points.T
+    found = points * np.array([1, 0, 1], np.float32)
+    on_lid = np.float32(HEIGHTS["cylinder"]) - y < _CYLINDER_RADIUS - np.sqrt(x * x + z * z)
+    found[on_lid] = (0, 1, 0)
+    return found
+
+
+def _cone_normals(points: Array) -> Array:
+    height = np.float32(HEIGHTS["cone"])
+    x, y, z = points.T
+    up = np.maximum(
+        (_CONE_RADIUS / height) ** 2 * (height - y), np.float32(1e-6)
+    )  # not 0 at the tip
+    return np.stack([x, up, z], 1)
+
+
+def _torus_normals(points: Array) -> Array:
+    x, y, z = points.T
+    y = y - 1
+    pull = 1 - np.float32(_RING_RADIUS) / np.maximum(np.sqrt(x * x + y * y), np.float32(1e-6))
+    return np.stack([x * pull, y * pull, z], 1)
+
+
+_NORMALS: dict[Shape, Callable[[Array], Array]] = {
+    "sphere": _sphere_normals,
+    "cube": _cube_normals,
+    "cylinder": _cylinder_normals,
+    "cone": _cone_normals,
+    "torus": _torus_normals,
 }

@@ -1,8 +1,6 @@
 """The captioner: a small ResNet, a projector and a tiny Qwen2, in transformers' FastVLM class.
 
-The loss is that of the caption's words. Beside it stands a second one that is thrown away after
-training: every cell of the feature map says which solid rules it, its shape, color, size and
-material. It teaches the picture part in a tenth of the steps that words alone would need.
+The loss is that of the caption's words, and that of `cells` beside it.
 """
 
 from __future__ import annotations
@@ -23,8 +21,9 @@ from transformers import (
 )
 
 from curator.demo.language import LENGTHS, Length, caption
-from curator.demo.scene import COLORS, MATERIALS, RADII, SHAPES, Scene
-from curator.demo.training.pictures import GRID, SIDE_PX, Pictures, batches
+from curator.demo.scene import Scene
+from curator.demo.training.cells import CellReader, cell_targets
+from curator.demo.training.pictures import GRID, SIDE_PX, Pictures, as_pixels, batches
 from curator.progress import bar, say
 from curator.prompts import PRESETS
 
@@ -40,12 +39,6 @@ _TEMPLATE = (
 _VISION_WIDTHS = (32, 64, 128, 192)
 _WIDTH = 160
 _SHARES: dict[Length, float] = {"short": 0.25, "detailed": 0.5, "spatial": 0.25}
-_ATTRIBUTES = {
-    "shape": SHAPES,
-    "color": tuple(COLORS),
-    "size": tuple(RADII),
-    "material": MATERIALS,
-}
 _NO_TARGET = -100
 
 
@@ -162,12 +155,11 @@ class _Asker:
 
 
 def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device: str) -> None:
-    """Train from nothing and save; the same seed and machine give the same weights."""
+    """Train from nothing and save; the same seed, machine and threads give the same weights."""
     torch.manual_seed(0)
     rng = np.random.default_rng(1)
     model, processor = build(pictures)
-    sizes = [len(names) for names in _ATTRIBUTES.values()]
-    reader = torch.nn.Linear(_VISION_WIDTHS[-1], 1 + sum(sizes))
+    reader = CellReader(_VISION_WIDTHS[-1])
     model.to(device).train()
     reader.to(device)
     weights = [*model.parameters(), *reader.parameters()]
@@ -176,18 +168,18 @@ def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device:
         optimizer, 2e-3, total_steps=steps, pct_start=0.08, cycle_momentum=False
     )
     asker = _Asker(processor)
-    targets = _cell_targets(pictures)
+    targets = cell_targets(pictures)
     with bar("train captioner", steps, "steps") as advance:
         for step, picked in enumerate(batches(len(pictures.scenes), batch_size, steps, seed=2)):
-            pixels = _pixels(pictures.rgb[picked]).to(device)
+            pixels = as_pixels(pictures.rgb[picked]).to(device)
             ids, labels = asker.rows([pictures.scenes[i] for i in picked], rng)
             cells = torch.from_numpy(targets[picked]).to(device)
             with torch.autocast(device, torch.bfloat16):
-                words, seen = _losses(
-                    model, reader, pixels, ids.to(device), labels.to(device), cells
-                )
+                features = model.model.vision_tower(pixels).last_hidden_state
+                words = _words_loss(model, features, ids.to(device), labels.to(device))
+                seen = reader(features, cells)
             optimizer.zero_grad()
-            (words + 0.5 * seen).backward()  # type: ignore[no-untyped-call]  # no types there
+            (words + 0.5 * seen).backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             schedule.step()
@@ -202,46 +194,12 @@ def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device:
     processor.save_pretrained(out)
 
 
-def _losses(
-    model: Any,
-    reader: torch.nn.Linear,
-    pixels: torch.Tensor,
-    ids: torch.Tensor,
-    labels: torch.Tensor,
-    cells: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    features = model.model.vision_tower(pixels).last_hidden_state.flatten(2).mT  # (B, cells, width)
+def _words_loss(
+    model: Any, features_BCHW: torch.Tensor, ids: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
     embedded = model.get_input_embeddings()(ids)
     places = (ids == _IMAGE).unsqueeze(-1)
-    projected = model.model.multi_modal_projector(features)
+    projected = model.model.multi_modal_projector(features_BCHW.flatten(2).mT)
     embedded = embedded.masked_scatter(places, projected.to(embedded.dtype))
     logits = model(inputs_embeds=embedded, attention_mask=ids != _PAD).logits[:, :-1]
-    words = F.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten())
-    parts = reader(features).float().split([1, *(len(n) for n in _ATTRIBUTES.values())], -1)
-    there = (cells[..., 0] >= 0).float()
-    seen = F.binary_cross_entropy_with_logits(parts[0].squeeze(-1), there)
-    for number, part in enumerate(parts[1:]):
-        seen = seen + F.cross_entropy(
-            part.flatten(0, 1), cells[..., number].flatten(), ignore_index=-1
-        )
-    return words, seen
-
-
-def _pixels(rgb: np.ndarray) -> torch.Tensor:
-    pixels = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return pixels.contiguous(memory_format=torch.channels_last)
-
-
-def _cell_targets(pictures: Pictures) -> np.ndarray:
-    """(N, cells, attributes) int64: the number of the value, -1 where no solid rules."""
-    targets = np.full((len(pictures.scenes), GRID * GRID, len(_ATTRIBUTES)), -1, np.int64)
-    for n, (scene, cells) in enumerate(zip(pictures.scenes, pictures.cells, strict=True)):
-        values = np.array(
-            [
-                [names.index(getattr(solid, name)) for name, names in _ATTRIBUTES.items()]
-                for solid in scene.solids
-            ]
-        )
-        ruled = cells.ravel() > 0
-        targets[n, ruled] = values[cells.ravel()[ruled].astype(np.int64) - 1]
-    return targets
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten())

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from curator import fsops
-from curator.demo.render import make_picture
+from curator.demo.render import Picture, make_picture
 from curator.demo.scene import Scene, sample_scene
+from curator.demo.seeds import training_seeds
+from curator.demo.workers import Chunk, chunks_of, make_chunks
 from curator.progress import bar
+from curator.stopping import StopRequest
 
-SIDE_PX = 96
-GRID = 6
-"""Cells along a side of the captioner's feature map."""
+SIDE_PX = 128
+GRID = 8
+"""Cells along a side of the feature maps, one for 16 pixels."""
+_CHUNK = 200
 _COVER = 0.12  # a cell belongs to the solid that covers most of it, if it covers this share
 
 
@@ -39,28 +43,47 @@ class Pictures:
 
 
 def load_pictures(folder: Path, first_seed: int, count: int) -> Pictures:
-    """Render scenes first_seed, first_seed + 1, ...; what was rendered before is read."""
+    """Render scenes first_seed, first_seed + 1, ...; what was rendered before is read.
+
+    Raises:
+        UsageError: some of the scenes are held out.
+    """
+    seeds = training_seeds(first_seed, count)
     path = folder / f"scenes-{first_seed}-{count}-{SIDE_PX}.npz"
     if not path.exists():
-        with (
-            ProcessPoolExecutor(mp_context=get_context("spawn")) as pool,
-            bar("render scenes", count, "scenes") as advance,
-        ):
-            rows = []
-            for row in pool.map(_one, range(first_seed, first_seed + count), chunksize=64):
-                rows.append(row)
-                advance(1)
-        out = io.BytesIO()
-        rgb, cells, seeds = (np.stack(column) for column in zip(*rows, strict=True))
-        np.savez(out, rgb=rgb, cells=cells, seeds=seeds)
-        fsops.write_atomic(path, out.getvalue())
+        fsops.write_atomic(path, _rendered(seeds))
     with np.load(path) as stored:
         scenes = [sample_scene(int(seed)) for seed in stored["seeds"]]
         return Pictures(stored["rgb"], stored["cells"], scenes)
 
 
-def _one(seed: int) -> tuple[np.ndarray, np.ndarray, np.int64]:
-    scene, picture = make_picture(seed, SIDE_PX)
+def _rendered(seeds: range) -> bytes:
+    rgb = np.empty((len(seeds), SIDE_PX, SIDE_PX, 3), np.uint8)
+    cells = np.empty((len(seeds), GRID, GRID), np.uint8)
+    scene_seeds = np.empty(len(seeds), np.int64)
+    # Nobody sets this request: all pictures lie in one file, so a stop has nothing to keep.
+    stop = StopRequest()
+    chunks = chunks_of(len(seeds), _CHUNK)
+    with bar("render scenes", len(seeds), "scenes") as advance:
+        for chunk, made in make_chunks(partial(_make_chunk, seeds), chunks, stop=stop):
+            at = slice(chunk.start, chunk.stop)
+            rgb[at], cells[at], scene_seeds[at] = (np.stack(column) for column in made)
+            advance(len(chunk))
+    out = io.BytesIO()
+    np.savez(out, rgb=rgb, cells=cells, seeds=scene_seeds)
+    return out.getvalue()
+
+
+def _make_chunk(seeds: range, chunk: Chunk) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+    made = [make_picture(seeds[number], SIDE_PX) for number in chunk]
+    return (
+        [picture.rgb for _, picture in made],
+        [_cells(picture) for _, picture in made],
+        [scene.seed for scene, _ in made],
+    )
+
+
+def _cells(picture: Picture) -> np.ndarray:
     step = SIDE_PX // GRID
     blocks = picture.instances.reshape(GRID, step, GRID, step).swapaxes(1, 2).reshape(-1, step**2)
     cells = np.zeros(GRID * GRID, np.uint8)
@@ -68,7 +91,13 @@ def _one(seed: int) -> tuple[np.ndarray, np.ndarray, np.int64]:
         counts = np.bincount(block, minlength=2)[1:]
         if counts.max() >= _COVER * block.size:
             cells[number] = counts.argmax() + 1
-    return picture.rgb, cells.reshape(GRID, GRID), np.int64(scene.seed)
+    return cells.reshape(GRID, GRID)
+
+
+def as_pixels(rgb: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
+    """(B, side, side, 3) uint8 -> (B, 3, side, side) float32 in -1..1, channels last."""
+    pixels = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def batches(count: int, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:

@@ -2,7 +2,8 @@
 
 Contrastive as CLIP is, with one more column a picture: its own caption with one thing changed
 (NegCLIP, Yuksekgonul et al. 2023, arXiv 2210.01936). Without it a scorer knows which things are in
-a picture, and not which of them is red.
+a picture, and not which of them is red. True and false captions wear the same words around them
+that alt texts do, so those say nothing. Beside it stands the loss of `cells`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,19 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from curator import fsops
-from curator.demo.alttext import DEFAULT_RATES, alt_text, wrong
+from curator.demo.alttext import DEFAULT_RATES, alt_text, dress, wrong
 from curator.demo.language import LENGTHS, VOCABULARY, Length, caption
 from curator.demo.scene import Scene
-from curator.demo.training.pictures import SIDE_PX, Pictures, batches
+from curator.demo.training.cells import CellReader, cell_targets
+from curator.demo.training.pictures import SIDE_PX, Pictures, as_pixels, batches
 from curator.progress import bar, say
 
-_CONTEXT = 48
+_CONTEXT = 64
+_WIDTH = 24
+# The stage whose cells are those of `pictures`, and the last one: open_clip stops after the last
+# that is asked for.
+_STAGES = (3, 4)
+_STRIDE_16_CHANNELS = 16 * _WIDTH
 _SHARES: dict[Length, float] = {"short": 0.45, "detailed": 0.45, "spatial": 0.1}
 _SPECIAL = ["<pad>", "</s>", "<unk>"]
 _NOISE_SHARE = 8  # one alt text of any kind for so many pictures: what words outside mean
@@ -39,7 +46,7 @@ def config(vocab_size: int) -> dict[str, Any]:
         "vision_cfg": {
             "image_size": SIDE_PX,
             "layers": [1, 1, 1, 1],
-            "width": 24,
+            "width": _WIDTH,
             "head_width": 64,
         },
         "text_cfg": {
@@ -71,7 +78,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device: str) -> None:
-    """Train from nothing and save; the same seed and machine give the same weights."""
+    """Train from nothing and save; the same seed, machine and threads give the same weights."""
     torch.manual_seed(0)
     rng = np.random.default_rng(3)
     fsops.make_dir(out)
@@ -82,35 +89,41 @@ def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device:
     )
     model_cfg = config(len(tokenizer))
     model = open_clip.CLIP(**model_cfg).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3, betas=(0.9, 0.98), weight_decay=0.1)
+    reader = CellReader(_STRIDE_16_CHANNELS).to(device)
+    weights = [*model.parameters(), *reader.parameters()]
+    optimizer = torch.optim.AdamW(weights, 2e-3, betas=(0.9, 0.98), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 2e-3, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
+    targets = cell_targets(pictures)
     with bar("train scorer", steps, "steps") as advance:
         for step, picked in enumerate(batches(len(pictures.scenes), batch_size, steps, seed=4)):
-            texts = _texts([pictures.scenes[i] for i in picked], rng)
-            pixels = torch.from_numpy(pictures.rgb[picked]).permute(0, 3, 1, 2).float() / 127.5 - 1
-            pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
+            tokens = tokenize(_texts([pictures.scenes[i] for i in picked], rng)).to(device)
+            pixels = as_pixels(pictures.rgb[picked]).to(device)
+            cells = torch.from_numpy(targets[picked]).to(device)
             with torch.autocast(device, torch.bfloat16):
-                loss = _loss(model, pixels, tokenize(texts).to(device))
+                seen = model.visual.forward_intermediates(pixels, indices=_STAGES)
+                pairs = _loss(model, seen["image_features"], tokens)
+                named = reader(seen["image_intermediates"][0], cells)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # no types there
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            (pairs + 0.5 * named).backward()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             schedule.step()
             with torch.no_grad():
                 model.logit_scale.clamp_(0, np.log(100))
             advance(1)
             if step % 50 == 0:
-                say(f"step {step}: loss {loss.item():.3f}")
+                say(f"step {step}: pairs {pairs.item():.3f}, cells {named.item():.3f}")
     _save(model, model_cfg, out)
 
 
 def _texts(scenes: list[Scene], rng: np.random.Generator) -> list[str]:
     """The true captions of a batch, then one false caption each, then some alt texts."""
     lengths = rng.choice(LENGTHS, len(scenes), p=list(_SHARES.values()))
-    right = [caption(scene, length, rng) for scene, length in zip(scenes, lengths, strict=True)]
-    false = [wrong(scene, rng, length) for scene, length in zip(scenes, lengths, strict=True)]
+    told = list(zip(scenes, lengths, strict=True))
+    right = [dress(caption(scene, length, rng), rng) for scene, length in told]
+    false = [dress(wrong(scene, rng, length), rng) for scene, length in told]
     apart = ("good", "wrong_attribute", "other_caption", "foreign")  # true, or negatives already
     kept = {kind: rate for kind, rate in DEFAULT_RATES.items() if kind not in apart}
     rates = {kind: rate / sum(kept.values()) for kind, rate in kept.items()}
@@ -121,11 +134,11 @@ def _texts(scenes: list[Scene], rng: np.random.Generator) -> list[str]:
     return right + false + noise
 
 
-def _loss(model: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    images = F.normalize(model.encode_image(pixels).float(), dim=-1)
+def _loss(model: Any, features: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    images = F.normalize(features.float(), dim=-1)
     texts = F.normalize(model.encode_text(tokens).float(), dim=-1)
     logits = model.logit_scale.exp() * images @ texts.T
-    target = torch.arange(len(images), device=pixels.device)
+    target = torch.arange(len(images), device=images.device)
     to_text = F.cross_entropy(logits, target)
     to_image = F.cross_entropy(logits[:, : len(images)].T, target)
     pair = torch.stack([logits.diagonal(), logits.diagonal(len(images))], 1)

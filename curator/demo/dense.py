@@ -1,0 +1,154 @@
+"""Dense labels of the rendered world, in the layouts of the data sets that tasks are known by.
+
+    OUT/segmentation/{train,val,test}/{images,labels}/NAME.{jpg,png}, classes.txt   CamVid's layout
+    OUT/depth/{rgb,depth}/NAME.{jpg,png}, train.txt, test.txt      16-bit PNG, millimetres, 0 = none
+    OUT/detection/images/NAME.jpg, masks/NAME.png, {train,val,test}.json    COCO instances
+
+`train.txt` of depth holds train and val. Masks lie in the JSON as run lengths (COCO's RLE), and in
+masks/ as the number of the instance a pixel. A picture whose labels are there is not made again;
+the lists and the JSON are made of the files, last of all.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from curator import fsops, progress
+from curator.demo.render import CLASSES, Picture, make_picture
+from curator.demo.scene import SHAPES
+from curator.demo.workers import Chunk, chunks_of, make_chunks
+from curator.stopping import StopRequest
+
+SPLITS = {"train": 0.6, "val": 0.1, "test": 0.3}
+"""Shares of the labelled pictures."""
+
+_CHUNK = 50
+_MILLIMETRES = 1000
+_FIRST_SHAPE = CLASSES.index(SHAPES[0])
+
+Mask = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def make_dense(out: Path, seeds: range, side_px: int, *, stop: StopRequest) -> None:
+    """Write labelled pictures of these seeds below `out`; see the module.
+
+    Raises:
+        StoppedError: a signal came; finished chunks stay.
+    """
+    if (out / "detection" / "test.json").exists():
+        return
+    todo = [
+        chunk
+        for chunk in chunks_of(len(seeds), _CHUNK)
+        if not (out / "detection" / "masks" / f"{_name(chunk[-1])}.png").exists()
+    ]
+    with progress.bar("render labelled pictures", len(seeds), "pictures") as advance:
+        advance(len(seeds) - sum(map(len, todo)))
+        for chunk, _ in make_chunks(partial(_make_chunk, out, seeds, side_px), todo, stop=stop):
+            advance(len(chunk))
+        stop.check("labelled pictures that are finished stay")
+    names = {split: [_name(number) for number in part] for split, part in _parts(len(seeds))}
+    _write_lines(out / "segmentation" / "classes.txt", list(CLASSES))
+    _write_lines(out / "depth" / "train.txt", names["train"] + names["val"])
+    _write_lines(out / "depth" / "test.txt", names["test"])
+    for split, listed in names.items():
+        path = out / "detection" / f"{split}.json"
+        fsops.write_atomic(path, json.dumps(_coco(out, split, listed)).encode())
+
+
+def _parts(count: int) -> list[tuple[str, range]]:
+    """The numbers of the pictures in every split."""
+    ends = [round(count * share) for share in accumulate(SPLITS.values())]
+    return [
+        (split, range(first, last))
+        for split, first, last in zip(SPLITS, (0, *ends), ends, strict=False)
+    ]
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}"
+
+
+def _make_chunk(out: Path, seeds: range, side_px: int, chunk: Chunk) -> None:
+    parts = _parts(len(seeds))
+    files: dict[str, bytes] = {}
+    for number in chunk:
+        _, picture = make_picture(seeds[number], side_px)
+        split = next(split for split, part in parts if number in part)
+        files |= _labels(split, _name(number), picture)
+    for path, data in files.items():
+        fsops.write_atomic(out / path, data)
+
+
+def _labels(split: str, name: str, picture: Picture) -> dict[str, bytes]:
+    """All files of a picture; the last one says that the others are there."""
+    rgb = picture.jpeg()
+    return {
+        f"segmentation/{split}/images/{name}.jpg": rgb,
+        f"segmentation/{split}/labels/{name}.png": _png(picture.classes),
+        f"depth/rgb/{name}.jpg": rgb,
+        f"depth/depth/{name}.png": _png(np.round(picture.depth * _MILLIMETRES).astype(np.uint16)),
+        f"detection/images/{name}.jpg": rgb,
+        f"detection/masks/{name}.png": _png(picture.instances),
+    }
+
+
+def _png(values: np.ndarray[Any, Any]) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, "PNG")
+    return out.getvalue()
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    fsops.write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+# -- COCO ------------------------------------------------------------------------------------------
+
+
+def _coco(out: Path, split: str, names: list[str]) -> dict[str, Any]:
+    """COCO's instances format; boxes are x, y, width, height in pixels."""
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for image_id, name in enumerate(names):
+        instances = np.asarray(Image.open(out / "detection" / "masks" / f"{name}.png"))
+        labels = out / "segmentation" / split / "labels" / f"{name}.png"
+        height, width = instances.shape
+        about = {"file_name": f"{name}.jpg", "width": width, "height": height}
+        images.append({"id": image_id, **about})
+        for found in _annotations(instances, np.asarray(Image.open(labels))):
+            # From 1 on: in pycocotools' evaluation a match with annotation 0 is none.
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **found})
+    return {
+        "info": {"description": f"rendered world, {split}"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": n + 1, "name": shape} for n, shape in enumerate(SHAPES)],
+    }
+
+
+def _annotations(instances: Mask, classes: Mask) -> list[dict[str, object]]:
+    """The solids of a picture, in their order."""
+    found: list[dict[str, object]] = []
+    for number in range(1, int(instances.max()) + 1):
+        mask = instances == number
+        rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+        found.append(
+            {
+                "category_id": int(classes[mask][0]) - _FIRST_SHAPE + 1,
+                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+                "bbox": coco_mask.toBbox(rle).tolist(),
+                "area": int(coco_mask.area(rle)),
+                "iscrowd": 0,
+            }
+        )
+    return found

@@ -1,0 +1,59 @@
+"""A second loss that is thrown away after training: every cell of a feature map names its solid.
+
+Shape, color, size and material of the solid that rules a cell, or that none does. It teaches the
+picture part of a model in a tenth of the steps that captions alone would need.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from curator.demo.scene import COLORS, MATERIALS, RADII, SHAPES
+from curator.demo.training.pictures import GRID, Pictures
+
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "shape": SHAPES,
+    "color": tuple(COLORS),
+    "size": tuple(RADII),
+    "material": MATERIALS,
+}
+_NOBODY = -1
+
+
+class CellReader(nn.Module):
+    """Reads each cell of a feature map with one linear layer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._sizes = [1, *(len(values) for values in _ATTRIBUTES.values())]
+        self._reader = nn.Linear(width, sum(self._sizes))
+
+    def forward(self, features_BCHW: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss, a scalar. `targets` (B, cells, attributes) are rows of `cell_targets`."""
+        parts = self._reader(features_BCHW.flatten(2).mT).float().split(self._sizes, -1)
+        ruled = (targets[..., 0] != _NOBODY).float()
+        loss = F.binary_cross_entropy_with_logits(parts[0].squeeze(-1), ruled)
+        for number, part in enumerate(parts[1:]):
+            wanted = targets[..., number].flatten()
+            loss = loss + F.cross_entropy(part.flatten(0, 1), wanted, ignore_index=_NOBODY)
+        return loss
+
+
+def cell_targets(pictures: Pictures) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(N, cells, attributes): the number of the value, -1 where no solid rules."""
+    targets = np.full((len(pictures.scenes), GRID * GRID, len(_ATTRIBUTES)), _NOBODY, np.int64)
+    for n, (scene, cells) in enumerate(zip(pictures.scenes, pictures.cells, strict=True)):
+        values = np.array(
+            [
+                [names.index(getattr(solid, name)) for name, names in _ATTRIBUTES.items()]
+                for solid in scene.solids
+            ]
+        )
+        ruled = cells.ravel() > 0
+        targets[n, ruled] = values[cells.ravel()[ruled].astype(np.int64) - 1]
+    return targets

@@ -1,0 +1,90 @@
+"""Training of the bundled models: the same seed gives the same bytes; the cells are the truth's."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curator.demo.scene import sample_scene
+from curator.demo.training import captioner, scorer
+from curator.demo.training.cells import cell_targets
+from curator.demo.training.pictures import (
+    GRID,
+    SIDE_PX,
+    Pictures,
+    as_pixels,
+    batches,
+    load_pictures,
+)
+from curator.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    return load_pictures(tmp_path_factory.mktemp("pictures"), 0, 10)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [captioner, scorer], ids=["captioner", "scorer"])
+def test_training_twice_gives_the_same_bytes(
+    module: type[captioner], pictures: Pictures, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        module.train(pictures, tmp_path / name, steps=2, batch_size=4, device="cpu")
+    first = digests(tmp_path / "first")
+    assert any(name.endswith(".safetensors") for name in first)
+    assert first == digests(tmp_path / "second")
+    module.train(pictures, tmp_path / "other", steps=3, batch_size=4, device="cpu")
+    assert digests(tmp_path / "other") != first  # it can tell
+
+
+def test_pictures_are_rendered_once_and_read_again(tmp_path: Path) -> None:
+    first = load_pictures(tmp_path, 3, 2)
+    (stored,) = tmp_path.iterdir()
+    before = stored.stat().st_mtime_ns
+    again = load_pictures(tmp_path, 3, 2)
+    assert stored.stat().st_mtime_ns == before
+    assert (first.rgb == again.rgb).all()
+    assert first.scenes == again.scenes
+    assert first.rgb.shape == (2, SIDE_PX, SIDE_PX, 3)
+    assert [scene.seed // 1000 for scene in first.scenes] == [3, 4]
+
+
+def test_held_out_scenes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not for training"):
+        load_pictures(tmp_path, 9_999_990, 11)
+    assert not list(tmp_path.iterdir())
+
+
+def test_cells_tell_of_the_solid_that_rules_them() -> None:
+    scene = next(s for s in map(sample_scene, range(100)) if len(s.solids) == 2)
+    cells = np.zeros((1, GRID, GRID), np.uint8)
+    cells[0, 2, 3] = 2
+    targets = cell_targets(Pictures(np.zeros((1, 1, 1, 3), np.uint8), cells, [scene]))
+    assert targets.shape == (1, GRID * GRID, 4)
+    ruled = targets[0, 2 * GRID + 3]
+    solid = scene.solids[1]
+    shapes = ("sphere", "cube", "cylinder", "cone", "torus")
+    assert shapes[ruled[0]] == solid.shape
+    assert ("small", "large")[ruled[2]] == solid.size
+    assert (np.delete(targets[0], 2 * GRID + 3, axis=0) == -1).all()
+
+
+def test_every_number_comes_once_a_round() -> None:
+    drawn = np.concatenate(list(batches(6, 4, 3, seed=0)))
+    assert sorted(drawn[:6]) == sorted(drawn[6:]) == list(range(6))
+
+
+def test_pixels_are_scaled_to_plus_minus_one() -> None:
+    rgb = np.zeros((1, 2, 2, 3), np.uint8)
+    rgb[0, 0, 1] = (255, 0, 51)
+    pixels = as_pixels(rgb)
+    assert pixels.shape == (1, 3, 2, 2)
+    assert pixels[0, :, 0, 1].tolist() == pytest.approx([1.0, -1.0, -0.6])
