@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
-from curator.cli import demo, engine, inspect, shards, upkeep
+from curator.cli import demo, dense, engine, inspect, shards, train, upkeep, verdict
 from curator.cli.output import run_app
 from curator.cli.settings import SettingsGroup
 
@@ -19,10 +20,13 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would cost 140 ms at every start
     pretty_exceptions_enable=False,
 )
-for group in (engine, shards, inspect, upkeep, demo):
+for group in (engine, shards, inspect, upkeep, train, dense, verdict, demo):
     group.register(app)
 
 
 def main() -> None:
     """Entry point of the console script."""
+    # Arrow's own allocator keeps memory for every thread that ever read a table, so that a run
+    # would grow with the number of its shards (benchmarks/memory.py). Read when Arrow starts.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     sys.exit(run_app(app, sys.argv[1:]))

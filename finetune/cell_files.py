@@ -1,0 +1,140 @@
+"""What a dense cell leaves in its folder, and how a finished one is read back.
+
+    run.json          what the cell is: backbone, data, options; written first
+    checkpoints/      of the loop, until the cell is finished
+    log.jsonl, tensorboard/
+    predictions/      a few test pictures with truth and prediction
+    metrics.json      the result; its presence means that the cell is finished
+
+Torch-free.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from curator import fsops
+from curator.errors import UsageError
+from curator.versions import canonical_json, tool_version
+from finetune.layouts import DenseSet
+from finetune.options import DenseOptions
+
+RUN_FILE, RESULT_FILE = "run.json", "metrics.json"
+_PNGS = ("picture", "truth", "prediction")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One test picture with its truth and prediction, as small PNG files."""
+
+    name: str
+    picture: bytes
+    truth: bytes
+    prediction: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseResult:
+    """What a cell found out.
+
+    Attributes:
+        metrics: by name; see `finetune.options.METRICS`.
+        seconds: of training and judging, also before a stop; features that an earlier cell made
+            are free.
+        flops: of training; of a probe on kept features those of the head only.
+        history: what the loop logged.
+        weights: sha256 of the backbone's weights before training.
+    """
+
+    metrics: dict[str, float]
+    per_image: dict[str, dict[str, float]]
+    per_class: dict[str, float]
+    num_train: int
+    num_test: int
+    lr: float
+    seconds: float
+    flops: int
+    history: list[dict[str, float]]
+    weights: str
+    predictions: tuple[Shown, ...]
+
+
+def identity(backbone: str, data: DenseSet, options: DenseOptions) -> dict[str, Any]:
+    """All that makes two cells different ones."""
+    return {
+        "backbone": backbone,
+        "data": {**data.describe(), "folder": str(data.folder)},
+        "options": options.model_dump(mode="json"),
+    }
+
+
+def begin(out: Path, wanted: Mapping[str, Any]) -> None:
+    """Claim a folder for a cell, or see that it is its own.
+
+    Raises:
+        UsageError: another cell is kept there; says what differs.
+    """
+    path = out / RUN_FILE
+    if not path.is_file():
+        fsops.write_atomic(path, canonical_json({**wanted, "tool": tool_version()}))
+        return
+    there, here = _flat(json.loads(path.read_bytes())), _flat(wanted)
+    differing = [
+        f"{name} is {there.get(name)!r} there and {value!r} here"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]
+    if differing:
+        raise UsageError(
+            "another run is kept here",
+            where=out,
+            did="; ".join(differing),
+            hint="name a new folder",
+        )
+
+
+def _flat(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they come back from JSON, with names like `options.lr`."""
+    flat: dict[str, Any] = {}
+    for part, value in json.loads(canonical_json(dict(wanted))).items():
+        below = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{part}.{name}".rstrip("."): one for name, one in below.items()}
+    return flat
+
+
+def store(out: Path, result: DenseResult) -> None:
+    """Write the result, then let go of the checkpoints."""
+    for number, shown in enumerate(result.predictions):
+        for kind in _PNGS:
+            fsops.write_atomic(_png(out, number, kind), getattr(shown, kind))
+    body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "predictions"}
+    body["predictions"] = [shown.name for shown in result.predictions]
+    fsops.write_atomic(out / RESULT_FILE, json.dumps(body, indent=1, allow_nan=False).encode())
+    _drop_checkpoints(out)
+
+
+def finished(out: Path) -> DenseResult | None:
+    """The result of a finished cell."""
+    path = out / RESULT_FILE
+    if not path.is_file():
+        return None
+    _drop_checkpoints(out)  # a crash may have come between
+    body = json.loads(path.read_bytes())
+    body["predictions"] = tuple(
+        Shown(name=name, **{kind: _png(out, number, kind).read_bytes() for kind in _PNGS})
+        for number, name in enumerate(body["predictions"])
+    )
+    return DenseResult(**body)
+
+
+def _png(out: Path, number: int, kind: str) -> Path:
+    return out / "predictions" / f"{number}-{kind}.png"
+
+
+def _drop_checkpoints(out: Path) -> None:
+    if (out / "checkpoints").is_dir():
+        fsops.remove_tree(out / "checkpoints")

@@ -1,0 +1,203 @@
+"""Batches of labelled pictures, in an order that depends on the seed and the step only.
+
+The pictures of a split are permuted epoch after epoch into one endless sequence; step s takes
+positions s*B to (s+1)*B of it, so a run can go on at any step without reading what came before,
+and a split of one picture still fills a batch. What is random about a sample comes from (seed,
+position), not from a global generator: threads, resuming and other cells change nothing.
+
+A frozen backbone always sees the same picture the same way, so its feature maps are computed once
+and kept in memory (`Features`), as long as they fit: then a step of a probe costs the head only,
+and further cells on the same backbone (seeds, fractions, learning rates) skip the backbone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from curator.progress import bar
+from curator.stopping import StopRequest
+from finetune.augment import Sample, Target, augmented, plain
+from finetune.layouts import Item, Split
+from finetune.options import DenseOptions
+from pretrain import world
+
+LIMIT_BYTES = 2 << 30
+_AHEAD = 2
+_THREADS = 4
+_CHUNK = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DenseBatch:
+    """Pictures (B, 3, h, w) uint8, or their feature maps, and B targets."""
+
+    images: torch.Tensor | None
+    maps: tuple[torch.Tensor, ...] | None
+    targets: list[Target]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of a picture: its feature maps, one (C, h, w) a level, and its target."""
+
+    maps: tuple[torch.Tensor, ...]
+    target: Target
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it takes."""
+        labels = (self.target,) if isinstance(self.target, torch.Tensor) else self.target.values()
+        return sum(tensor.nbytes for tensor in (*self.maps, *labels))
+
+
+_Key = tuple[int, str]
+# Names are unique within a split only; what reads them (its `id`) tells splits apart.
+
+Maps = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+"""(B, 3, h, w) uint8 -> feature maps, without gradients."""
+
+
+class Features:
+    """Feature maps of one frozen backbone at a time, at most `limit_bytes` of them."""
+
+    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._owner: object = None
+        self._kept: dict[_Key, Kept] = {}
+        self._readers: list[Callable[[str], Item]] = []  # alive, so that no id is used again
+        self._size_bytes = 0
+
+    def of(
+        self,
+        owner: object,
+        split: Split,
+        image_px: tuple[int, int],
+        maps: Maps,
+        stop: StopRequest,
+    ) -> list[Kept] | None:
+        """Everything of `split` in its order; None when that would not fit.
+
+        `owner` says whose maps of what size they are; with another one, all is forgotten first.
+        """
+        if owner != self._owner:
+            self._forget(owner)
+        fits = self._fill(split, image_px, maps, stop)
+        keys = [(id(split.read), name) for name in split.names]
+        if not fits and self._kept.keys() - set(keys):
+            self._forget(owner)  # maps of other pictures were in the way
+            fits = self._fill(split, image_px, maps, stop)
+        return [self._kept[key] for key in keys] if fits else None
+
+    def _forget(self, owner: object) -> None:
+        self._owner, self._kept, self._readers, self._size_bytes = owner, {}, [], 0
+
+    def _fill(self, split: Split, image_px: tuple[int, int], maps: Maps, stop: StopRequest) -> bool:
+        reader = id(split.read)
+        self._readers.append(split.read)
+        missing = [name for name in split.names if (reader, name) not in self._kept]
+        with bar("features", len(missing), "pictures") as advance:
+            for start in range(0, len(missing), _CHUNK):
+                stop.check("nothing of this cell was written yet")
+                chunk = Split(tuple(missing[start : start + _CHUNK]), split.read)
+                made = _made(chunk, image_px, maps)
+                size_bytes = sum(one.nbytes for one in made)
+                if self._size_bytes + size_bytes // len(made) * (len(missing) - start) > (
+                    self._limit_bytes
+                ):
+                    return False
+                self._kept |= {
+                    (reader, name): one for name, one in zip(chunk.names, made, strict=True)
+                }
+                self._size_bytes += size_bytes
+                advance(len(chunk))
+        return True
+
+
+def _made(split: Split, image_px: tuple[int, int], maps: Maps) -> list[Kept]:
+    samples = [plain(item, image_px) for item in split]
+    levels = [level.cpu() for level in maps(torch.stack([one.image for one in samples]))]
+    return [
+        Kept(tuple(level[number].clone() for level in levels), one.target)
+        for number, one in enumerate(samples)
+    ]
+
+
+class Feed:
+    """The batches of a split; `kept` are its feature maps when a probe has them."""
+
+    def __init__(self, split: Split, options: DenseOptions, kept: list[Kept] | None) -> None:
+        self._split = split
+        self._options = options.settled()
+        self._kept = kept
+
+    def positions(self, step: int) -> list[tuple[int, int]]:
+        """(position in the endless sequence, place in the split) of this process' samples."""
+        share = self._options.batch_size // world.size()
+        start = step * self._options.batch_size + world.rank() * share
+        length = len(self._split)
+        return [
+            (position, int(self._order(position // length)[position % length]))
+            for position in range(start, start + share)
+        ]
+
+    def _order(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.random.default_rng((self._options.seed, epoch)).permutation(len(self._split))
+
+    def batches(self, start_step: int) -> Iterator[DenseBatch]:
+        """Endless, from `start_step` on. Pictures are read ahead in a few threads."""
+        if self._kept is not None:
+            step = start_step
+            while True:
+                yield _collate_kept([self._kept[place] for _, place in self.positions(step)])
+                step += 1
+        # One torch thread each: on small pictures the pool of OpenMP costs a hundred times more
+        # than it saves.
+        with ThreadPoolExecutor(
+            _THREADS, initializer=torch.set_num_threads, initargs=(1,)
+        ) as threads:
+            ahead: deque[list[Future[Sample]]] = deque()
+            step = start_step
+            try:
+                while True:
+                    while len(ahead) <= _AHEAD:
+                        wanted = self.positions(step)
+                        ahead.append([threads.submit(self._sample, *one) for one in wanted])
+                        step += 1
+                    yield _collate([one.result() for one in ahead.popleft()])
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _sample(self, position: int, place: int) -> Sample:
+        options = self._options
+        item = self._split[place]
+        if options.freeze:
+            return plain(item, options.image_px)
+        assert options.scale is not None, "options are settled"
+        return augmented(
+            item,
+            options.image_px,
+            scale=options.scale,
+            keep_shape=options.inference == "slide",
+            rng=np.random.default_rng((options.seed, position, 1)),
+        )
+
+
+def _collate(samples: Sequence[Sample]) -> DenseBatch:
+    images = torch.stack([one.image for one in samples])
+    return DenseBatch(images, None, [one.target for one in samples])
+
+
+def _collate_kept(kept: Sequence[Kept]) -> DenseBatch:
+    levels = zip(*(one.maps for one in kept), strict=True)
+    return DenseBatch(
+        None, tuple(torch.stack(level) for level in levels), [one.target for one in kept]
+    )

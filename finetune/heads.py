@@ -1,0 +1,137 @@
+"""Heads that turn feature maps into one map of K channels: class logits, or log depth.
+
+All take a list of maps, finest first, and answer at the finest map's size; whoever calls scales
+that up (bilinearly, as MMSegmentation does). Depth has the same heads as segmentation with one
+channel, so what differs between two tasks is the loss.
+
+* `LinearHead`, the probe: batch norm and one linear map on the features of all levels.
+* `SemanticFPN` (Kirillov et al. 2019, "Panoptic feature pyramid networks"), for conv nets.
+* `UPerHead`: transformers' UperNetHead (Xiao et al. 2018), for the pyramid of a plain ViT.
+
+Widths follow the papers (256/128 and 512) and shrink with narrow backbones, whose cost they would
+dwarf. Shapes: B pictures, C channels, K channels out, h x w places.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+from torchvision.ops import FeaturePyramidNetwork
+from transformers.models.upernet.configuration_upernet import UperNetConfig
+from transformers.models.upernet.modeling_upernet import UperNetHead
+
+FPN_WIDTH = 256
+UPERNET_WIDTH = 512
+_MAX_NORM_GROUPS = 32
+
+
+def head_width(standard: int, channels: Sequence[int]) -> int:
+    """The paper's width, or the widest map's where that is narrower; a multiple of 16."""
+    return min(standard, 16 * math.ceil(max(channels) / 16))
+
+
+def _resized(map_BChw: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return interpolate(map_BChw, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class LinearHead(nn.Module):
+    """Batch norm and a 1x1 convolution over all maps, scaled up to the finest and concatenated.
+
+    A 1x1 convolution and bilinear scaling commute, so each level gets its share of the convolution
+    before it is scaled: the same linear map for a fraction of the work. The only difference to
+    the concatenation is that batch statistics are those of the maps before scaling.
+    """
+
+    def __init__(self, channels: Sequence[int], num_out: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in channels)
+        shares = [
+            nn.Conv2d(width, num_out, 1, bias=level == 0) for level, width in enumerate(channels)
+        ]
+        for share in shares:
+            nn.init.normal_(share.weight, std=0.01)
+            if share.bias is not None:
+                nn.init.zeros_(share.bias)
+        self.shares = nn.ModuleList(shares)
+
+    def forward(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Maps, finest first -> (B, K, h, w) at the finest map's size."""
+        parts = [
+            share(norm(features))
+            for share, norm, features in zip(self.shares, self.norms, maps_BChw, strict=True)
+        ]
+        total: torch.Tensor = parts[0]
+        for part in parts[1:]:
+            total = total + _resized(part, total)
+        return total
+
+
+class SemanticFPN(nn.Module):
+    """A feature pyramid whose levels are brought to the finest size step by step, and added up.
+
+    Level i goes through i times (3x3 convolution, group norm, ReLU, scaling to the next finer
+    level's size), the finest through one without scaling. The paper doubles the size each time;
+    going to the size of the next map is the same and also fits odd sizes.
+    """
+
+    def __init__(self, channels: Sequence[int], num_out: int) -> None:
+        super().__init__()
+        width = head_width(FPN_WIDTH, channels)
+        branch = width // 2
+        self.pyramid = FeaturePyramidNetwork(list(channels), width)
+        groups = math.gcd(_MAX_NORM_GROUPS, branch)
+        # One list: the step of level 0, the step of level 1, the two of level 2, ...
+        num_steps = [max(level, 1) for level in range(len(channels))]
+        self.steps = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(width if step == 0 else branch, branch, 3, padding=1, bias=False),
+                nn.GroupNorm(groups, branch),
+                nn.ReLU(inplace=True),
+            )
+            for number in num_steps
+            for step in range(number)
+        )
+        self.predict = nn.Conv2d(branch, num_out, 1)
+
+    def forward(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Maps, finest first -> (B, K, h, w) at the finest map's size."""
+        named = OrderedDict((str(level), features) for level, features in enumerate(maps_BChw))
+        levels = list(self.pyramid(named).values())
+        steps = iter(self.steps)
+        total = next(steps)(levels[0])
+        for level in range(1, len(levels)):
+            features = levels[level]
+            for finer in reversed(levels[:level]):
+                features = _resized(next(steps)(features), finer)
+            total = total + features
+        result: torch.Tensor = self.predict(total)
+        return result
+
+
+class UPerHead(nn.Module):
+    """transformers' UperNetHead at a fitting width. Needs batches of two at least in training."""
+
+    def __init__(self, channels: Sequence[int], num_out: int) -> None:
+        super().__init__()
+        config = UperNetConfig(hidden_size=head_width(UPERNET_WIDTH, channels))
+        config.num_labels = num_out
+        self.inner = UperNetHead(  # type: ignore[no-untyped-call]  # transformers has few types
+            config, in_channels=list(channels)
+        )
+
+    def forward(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Maps, finest first -> (B, K, h, w) at the finest map's size."""
+        result: torch.Tensor = self.inner(list(maps_BChw))
+        return result
+
+
+HEADS: dict[str, type[LinearHead | SemanticFPN | UPerHead]] = {
+    "linear": LinearHead,
+    "fpn": SemanticFPN,
+    "upernet": UPerHead,
+}

@@ -1,0 +1,93 @@
+"""Masks of objects: polygons and run lengths of COCO, and pictures of numbers.
+
+Polygons are drawn by pycocotools. Run lengths are unpacked here: pycocotools reads beyond its
+memory when those of a file do not add up to the picture.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from pydantic import Field, FiniteFloat
+from typing_extensions import TypedDict
+
+from finetune.layouts import Array
+from finetune.layouts.files import Size
+
+MIN_POINTS = 6
+"""Numbers of the smallest polygon: three corners."""
+
+
+class Runs(TypedDict):
+    """Run lengths down the columns, the first one background; a text is COCO's packed form."""
+
+    size: Annotated[list[int], Field(min_length=2, max_length=2)]
+    counts: str | list[int]
+
+
+Shape = list[list[FiniteFloat]] | Runs
+
+
+def draw(shape: Shape, size: Size) -> Array:
+    """The (H, W) bool mask of one object.
+
+    Raises:
+        ValueError: the shape does not fit a picture of this size.
+    """
+    if isinstance(shape, dict):
+        return _unpack(shape, size)
+    height, width = size
+    for corners in shape:
+        if len(corners) % 2 or len(corners) < MIN_POINTS:
+            raise ValueError(f"a polygon of {len(corners)} numbers, wanted: x, y of 3 or more")
+        for values, side in ((corners[::2], width), (corners[1::2], height)):
+            # pycocotools walks along every edge: far corners would take it for ever.
+            if min(values) < -side or max(values) > 2 * side:
+                raise ValueError(f"a corner at {min(values)} to {max(values)}, {side} px there")
+    drawn = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
+    return _unpack({"size": drawn["size"], "counts": drawn["counts"].decode()}, size)
+
+
+def _unpack(runs: Runs, size: Size) -> Array:
+    if tuple(runs["size"]) != size:
+        raise ValueError(f"runs for {runs['size']}, the picture is {list(size)}")
+    counts = runs["counts"]
+    lengths = _lengths(counts) if isinstance(counts, str) else counts
+    if min(lengths, default=0) < 0 or sum(lengths) != size[0] * size[1]:
+        raise ValueError(f"runs of {sum(lengths)} pixels, the picture has {size[0] * size[1]}")
+    inside = np.arange(len(lengths)) % 2 == 1
+    mask_WH: Array = np.repeat(inside, lengths).reshape(size[::-1])
+    return np.ascontiguousarray(mask_WH.T)
+
+
+def _lengths(packed: str) -> list[int]:
+    """Five bits a character, low ones first, signed; from the third on, the change to the run two
+    before (cocoapi, maskApi.c: rleFrString)."""
+    lengths: list[int] = []
+    value = shift = 0
+    for character in packed:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 30:  # noqa: PLR2004 - six bits; 2^30 pixels and more
+            raise ValueError(f"packed runs with {character!r}")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:  # more of this number follows
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))  # noqa: PLR2004 - see above
+        value = shift = 0
+    if shift:
+        raise ValueError("packed runs that end inside a number")
+    return lengths
+
+
+def outline(masks_NHW: Array) -> Array:
+    """Boxes around masks, none of them empty: (n, 4) float32, ends excluded."""
+    boxes = np.zeros((len(masks_NHW), 4), np.float32)
+    for box, mask_HW in zip(boxes, masks_NHW, strict=True):
+        xs, ys = (np.flatnonzero(mask_HW.any(axis)) for axis in (0, 1))
+        box[:] = xs[0], ys[0], xs[-1] + 1, ys[-1] + 1
+    return boxes

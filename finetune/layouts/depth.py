@@ -1,0 +1,135 @@
+"""Metres for every pixel: pictures beside 16-bit PNGs of millimetres.
+
+0 stays "no reading", whatever the sensor's own sign for it is. What is read here was measured or
+given; no hole is filled.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from finetune.layouts import Array, DenseSet, Split
+from finetune.layouts.files import (
+    Size,
+    check_apart,
+    damaged,
+    inside,
+    list_files,
+    no_items,
+    paired,
+    pairs,
+    read_lines,
+    read_numbers,
+    splits_by_folder,
+    splits_by_list,
+)
+
+_NOTHING = 65535
+"""What Kinect recordings (7-Scenes) store for "no reading" beside 0."""
+
+_BTS_LISTS = "nyudepthv2_{}_files_with_gt.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Millimetres:
+    """A 16-bit PNG as (H, W) float32 metres."""
+
+    def __call__(self, path: Path, size: Size) -> Array:
+        """The label file in metres, 0 where nothing was read."""
+        stored_HW = read_numbers(path, size, 16)
+        stored_HW[stored_HW == _NOTHING] = 0
+        return stored_HW.astype(np.float32) / np.float32(1000)
+
+
+def open_nyuv2(folder: Path) -> DenseSet:
+    """{train,test}/{rgb,depth}, and val/ when there is one: the files are the split."""
+    train, val, test = splits_by_folder(folder, "rgb", "depth", Millimetres())
+    return DenseSet(
+        task="depth", layout="nyuv2", folder=folder, classes=(), train=train, val=val, test=test
+    )
+
+
+def open_nyuv2_lists(folder: Path) -> DenseSet:
+    """The lists that came with BTS (Lee et al. 2019): a picture, its depth and a focal length.
+
+    Paths begin at sync/ for train and at official_splits/test/ for test where these folders are
+    there, else at the folder of the lists. The official 654 pictures are those of the test list.
+    """
+    train, test = (
+        _listed(below if below.is_dir() else folder, folder / _BTS_LISTS.format(split))
+        for split, below in (
+            ("train", folder / "sync"),
+            ("test", folder / "official_splits" / "test"),
+        )
+    )
+    check_apart(train, no_items(), test, where=folder)
+    return DenseSet(
+        task="depth",
+        layout="nyuv2-lists",
+        folder=folder,
+        classes=(),
+        train=train,
+        val=no_items(),
+        test=test,
+    )
+
+
+def _listed(below: Path, listed_in: Path) -> Split:
+    files: dict[str, tuple[Path, Path]] = {}
+    for line in read_lines(listed_in):
+        words = line.split()
+        if not 2 <= len(words) <= 3:  # noqa: PLR2004 - the focal length may be left out
+            raise damaged(f"the line {line!r}", listed_in, "wanted: PICTURE DEPTH [FOCAL]")
+        image, depth = (inside(below, word, listed_in) for word in words[:2])
+        if lost := [path for path in (image, depth) if not path.is_file()]:
+            what = f"{lost[0].relative_to(below)} is not there"
+            raise damaged(what, listed_in, f"looked in {below}")
+        name = image.relative_to(below).with_suffix("").as_posix()
+        if name in files:
+            raise damaged(f"{name!r} is there twice", listed_in, "wanted: every picture once")
+        files[name] = image, depth
+    return pairs(files, Millimetres())
+
+
+def open_rgbd(folder: Path) -> DenseSet:
+    """rgb/ and depth/, split by train.txt, test.txt and, when there is one, val.txt."""
+    train, val, test = splits_by_list(folder, "rgb", "depth", Millimetres())
+    return DenseSet(
+        task="depth", layout="rgbd", folder=folder, classes=(), train=train, val=val, test=test
+    )
+
+
+def open_7scenes(folder: Path) -> DenseSet:
+    """A scene of 7-Scenes as it is handed out: seq-XX/frame-NNNNNN.{color,depth}.png.
+
+    TrainSplit.txt and TestSplit.txt list sequences ("sequence1"). Depth is not registered to
+    colour there, and it is taken as given.
+    """
+    train, test = (_sequences(folder, folder / f"{split}Split.txt") for split in ("Train", "Test"))
+    check_apart(train, no_items(), test, where=folder)
+    return DenseSet(
+        task="depth",
+        layout="7scenes",
+        folder=folder,
+        classes=(),
+        train=train,
+        val=no_items(),
+        test=test,
+        notes=("depth is not registered to colour",),
+    )
+
+
+def _sequences(folder: Path, listed_in: Path) -> Split:
+    files: dict[str, tuple[Path, Path]] = {}
+    for line in read_lines(listed_in):
+        number = re.fullmatch(r"seq(?:uence|-)?\s*(\d+)", line)
+        if number is None:
+            raise damaged(f"the line {line!r}", listed_in, "wanted: sequence1")
+        sequence = folder / f"seq-{int(number[1]):02d}"
+        frames = paired(list_files(sequence, ".color.png"), list_files(sequence, ".depth.png"))
+        files |= {f"{sequence.name}/{name}": paths for name, paths in frames.items()}
+    return pairs(files, Millimetres())

@@ -1,0 +1,286 @@
+"""Folders of pictures and label files: which belong together, and their pixels as arrays.
+
+Pictures go through the decoder of the house; labels are PNG, because every other common format
+changes numbers, and lie as the data set's author stored them. A label's size is compared with its
+picture before it is decoded, and its values with the allowed ones after.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from PIL.PngImagePlugin import PngImageFile
+
+from curator.errors import DamageError, Unusable
+from curator.images import Limits, decode
+from finetune.layouts import Array, Boxes, Item, Split
+
+_IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
+# A labelled picture is there on purpose: it is not refused for its form as a web image is.
+_LIMITS = Limits(formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF"), min_side_px=1, max_aspect=100_000)
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+
+Target = Array | Boxes
+Size = tuple[int, int]  # height, width
+ReadTarget = Callable[[Path, Size], Target]
+"""A label file and the height and width of its picture -> the target of an item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Reads an item by name from an image file and a label file."""
+
+    files: Mapping[str, tuple[Path, Path]]
+    read_target: ReadTarget
+
+    def __call__(self, name: str) -> Item:
+        """Decode both files."""
+        image_path, label_path = self.files[name]
+        image_HW3 = read_image(image_path)
+        height, width = image_HW3.shape[:2]
+        return Item(
+            name=name, image=image_HW3, target=self.read_target(label_path, (height, width))
+        )
+
+
+def pairs(files: Mapping[str, tuple[Path, Path]], read_target: ReadTarget) -> Split:
+    """A split of items that are an image file and a label file each."""
+    return Split(tuple(sorted(files)), Pairs(files, read_target))
+
+
+def no_items() -> Split:
+    """The split that a layout does not have."""
+    return Split((), _no_item)
+
+
+def _no_item(name: str) -> Item:
+    raise KeyError(name)
+
+
+def damaged(what: str, path: Path, allowed: str) -> DamageError:
+    """A file that is not what the layout wants: what was found, the file, what would be right."""
+    return DamageError(what, where=path, hint=allowed, reason="dense.file")
+
+
+# -- which files belong together -------------------------------------------------------------------
+
+
+def list_files(folder: Path, suffix: str | None = None, *, pattern: str = "*") -> dict[str, Path]:
+    """Name -> path of the pictures in a folder, or of the files whose name ends in `suffix`.
+
+    The name is what stands before the suffix. Hidden files are passed over. `pattern` is a glob
+    for files further down; their names are unique all the same.
+
+    Raises:
+        DamageError: two files of one name, or none at all.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob(pattern)):
+        name = path.stem if suffix is None else path.name.removesuffix(suffix)
+        fits = path.suffix.lower() in _IMAGES if suffix is None else name != path.name
+        if path.name.startswith(".") or not fits:
+            continue
+        if name in found:
+            raise damaged(f"{found[name].name} and {path.name} share a name", folder, "keep one")
+        found[name] = path
+    if not found:
+        wanted = suffix or ", ".join(sorted(_IMAGES))
+        raise damaged("no such file", folder, f"wanted: files that end in {wanted}")
+    return found
+
+
+def paired(images: Mapping[str, Path], labels: Mapping[str, Path]) -> dict[str, tuple[Path, Path]]:
+    """Pictures and labels of one name.
+
+    Raises:
+        DamageError: one of them is alone; names the first and says how many there are.
+    """
+    for here, there, kind in ((images, labels, "label"), (labels, images, "picture")):
+        if alone := sorted(here.keys() - there.keys()):
+            raise damaged(
+                f"no {kind} for {alone[0]} ({len(alone)} of {len(here)} have none)",
+                here[alone[0]],
+                f"the {kind} lies in {next(iter(there.values())).parent}",
+            )
+    return {name: (images[name], labels[name]) for name in images}
+
+
+def choose(
+    listed_in: Path, images: Mapping[str, Path], labels: Mapping[str, Path]
+) -> dict[str, tuple[Path, Path]]:
+    """Pictures and labels of the names in a list, which is a text file with a name a line.
+
+    Raises:
+        DamageError: a name has no picture or no label; names the list.
+    """
+    names = read_lines(listed_in)
+    for files, kind in ((images, "picture"), (labels, "label")):
+        if lacking := [name for name in names if name not in files]:
+            raise damaged(
+                f"{lacking[0]!r} has no {kind} ({len(lacking)} of {len(names)} have none)",
+                listed_in,
+                f"the {kind}s lie in {next(iter(files.values())).parent}",
+            )
+    return {name: (images[name], labels[name]) for name in names}
+
+
+def check_apart(train: Split, val: Split, test: Split, *, where: Path) -> None:
+    """Refuse lists that share a picture: a score on it would say nothing.
+
+    Raises:
+        DamageError: names the first such picture.
+    """
+    for (one, first), (other, second) in combinations(
+        (("train", train), ("val", val), ("test", test)), 2
+    ):
+        if shared := sorted(set(first.names) & set(second.names)):
+            raise damaged(
+                f"{shared[0]!r} is in {one} and in {other} ({len(shared)} pictures are)",
+                where,
+                "wanted: splits that share no picture",
+            )
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list with words on them.
+
+    Raises:
+        DamageError: not text, a line twice, or none.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise damaged(f"not readable ({error})", path, "wanted: a text file, a name a line") from (
+            error
+        )
+    found = [line for line in lines if line]
+    if not found:
+        raise damaged("an empty list", path, "wanted: a name a line")
+    if len(set(found)) < len(found):
+        twice = next(line for line in found if found.count(line) > 1)
+        raise damaged(f"{twice!r} is there twice", path, "wanted: every name once")
+    return found
+
+
+def inside(folder: Path, written: str, listed_in: Path) -> Path:
+    """A path that a list or a label file gives, below `folder`.
+
+    Raises:
+        DamageError: it leads out of the folder.
+    """
+    parts = PurePosixPath(written.lstrip("/")).parts
+    if not parts or ".." in parts or re.match("[A-Za-z]:|.*\\\\", written):
+        raise damaged(f"the path {written!r}", listed_in, "wanted: a path below the folder, with /")
+    return folder.joinpath(*parts)
+
+
+# -- the two usual ways to say what is train and what is test --------------------------------------
+
+
+class Splits(NamedTuple):
+    """`val` is empty when the folder has none."""
+
+    train: Split
+    val: Split
+    test: Split
+
+
+def splits_by_folder(folder: Path, images: str, labels: str, read: ReadTarget) -> Splits:
+    """{train,val,test}/IMAGES and /LABELS; val/ may be missing."""
+    parts = (folder / split for split in Splits._fields)
+    return Splits(
+        *(
+            pairs(paired(list_files(part / images), list_files(part / labels, ".png")), read)
+            if part.name != "val" or part.is_dir()
+            else no_items()
+            for part in parts
+        )
+    )
+
+
+def splits_by_list(folder: Path, images: str, labels: str, read: ReadTarget) -> Splits:
+    """IMAGES/ and LABELS/ with {train,val,test}.txt; val.txt may be missing."""
+    image_files, label_files = list_files(folder / images), list_files(folder / labels, ".png")
+    lists = (folder / f"{split}.txt" for split in Splits._fields)
+    splits = Splits(
+        *(
+            pairs(choose(listed_in, image_files, label_files), read)
+            if listed_in.name != "val.txt" or listed_in.is_file()
+            else no_items()
+            for listed_in in lists
+        )
+    )
+    check_apart(*splits, where=folder)
+    return splits
+
+
+# -- pixels ----------------------------------------------------------------------------------------
+
+
+def read_image(path: Path) -> Array:
+    """A picture as (H, W, 3) uint8, upright.
+
+    Raises:
+        DamageError: it cannot be decoded, or ends early.
+    """
+    try:
+        return np.array(decode(_read_bytes(path), limits=_LIMITS).image)
+    except Unusable as error:
+        raise damaged(
+            f"a picture that cannot be used ({error.reason}: {error.detail})", path, "copy it again"
+        ) from error
+
+
+def read_numbers(path: Path, size: Size, bits: int) -> Array:
+    """The stored numbers of a PNG of one channel: (H, W) uint8 (`bits` 8) or uint16 (16).
+
+    A palette is not applied: the places in it are the numbers.
+
+    Raises:
+        DamageError: no PNG, in colour, of other bits, of another size than the picture, cut.
+    """
+    data = _read_bytes(path)
+    if not data.startswith(_PNG_HEAD):
+        raise damaged(f"starts with {data[:8]!r}", path, "wanted: a PNG; others change numbers")
+    modes = ("I;16",) if bits == 16 else ("L", "P", "1")  # noqa: PLR2004 - the two there are
+    try:
+        image = PngImageFile(BytesIO(data))
+        if image.mode not in modes:
+            raise damaged(
+                f"pixels of mode {image.mode}", path, f"wanted: one channel of {bits} bits"
+            )
+        check_size(path, (image.height, image.width), size)
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on a cut PNG
+        raise damaged(f"a PNG that cannot be decoded ({error})", path, "copy it again") from error
+    return np.array(image, dtype=np.uint8 if bits < 16 else np.uint16)  # noqa: PLR2004 - as above
+
+
+def check_size(path: Path, found: Size, size: Size) -> None:
+    """Refuse a label that is not as large as its picture.
+
+    Raises:
+        DamageError: says both sizes.
+    """
+    if found == size:
+        return
+    turned = " (the other way round: does the picture carry an EXIF orientation?)"
+    raise damaged(
+        f"a label of {found[1]} x {found[0]} px",
+        path,
+        f"the picture has {size[1]} x {size[0]}{turned if found == size[::-1] else ''}",
+    )
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise damaged(f"not readable ({error.strerror})", path, "copy it again") from error

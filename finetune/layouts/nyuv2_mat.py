@@ -1,0 +1,104 @@
+"""The labelled part of NYU Depth v2 as it is handed out: nyu_depth_v2_labeled.mat and splits.mat.
+
+1,449 pictures in one HDF5 file (MATLAB 7.3), 795 for training and 654 for test by the official
+split. Depth is `rawDepths`, what the sensor said after it was projected to the picture: `depths`
+has its holes filled by colorization, and invented metres are neither trained on nor tested.
+
+The file is opened anew for each item: an open HDF5 handle must not be shared by processes, and
+opening costs little beside reading a picture of 640 x 480.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from finetune.layouts import Array, DenseSet, Item, Split
+from finetune.layouts.files import damaged, no_items
+
+_MAT = "nyu_depth_v2_labeled.mat"
+# What scipy raises on a file that is cut, no matrix, or of MATLAB 7.3.
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MatReadError)
+_WANTED = "wanted: the file as it is handed out, images (N, 3, W, H) and rawDepths (N, W, H)"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Reads picture NNNN (from 1, as in splits.mat) of the file."""
+
+    path: Path
+
+    def __call__(self, name: str) -> Item:
+        """Read one picture and its depth."""
+        try:
+            with h5py.File(self.path, "r") as mat:
+                image_3WH: Array = mat["images"][int(name) - 1]
+                depth_WH: Array = mat["rawDepths"][int(name) - 1]
+        except OSError as error:
+            raise damaged(f"not readable ({error})", self.path, "copy it again") from error
+        # MATLAB stores columns first, so both sides come out turned around.
+        return Item(
+            name=name,
+            image=np.ascontiguousarray(image_3WH.transpose(2, 1, 0)),
+            target=np.ascontiguousarray(depth_WH.T, dtype=np.float32),
+        )
+
+
+def open_nyuv2_mat(folder: Path) -> DenseSet:
+    """The official split of the 1,449 labelled pictures."""
+    path = folder / _MAT
+    count = _count(path)
+    splits = _splits(folder / "splits.mat", count)
+    train, test = (
+        Split(tuple(f"{number:04d}" for number in sorted(splits[key])), Rows(path))
+        for key in ("trainNdxs", "testNdxs")
+    )
+    return DenseSet(
+        task="depth",
+        layout="nyuv2-mat",
+        folder=folder,
+        classes=(),
+        train=train,
+        val=no_items(),
+        test=test,
+        notes=("depth as measured (rawDepths), no hole filled",),
+    )
+
+
+def _count(path: Path) -> int:
+    try:
+        with h5py.File(path, "r") as mat:
+            shapes: list[tuple[int, ...]] = [
+                getattr(mat.get(name), "shape", ()) for name in ("images", "rawDepths")
+            ]
+    except OSError as error:
+        raise damaged(f"not readable ({error})", path, _WANTED) from error
+    images, depths = shapes
+    if len(images) != 4 or images[1] != 3 or depths != (images[0], *images[2:]):  # noqa: PLR2004
+        raise damaged(f"images of shape {images}, rawDepths {depths}", path, _WANTED)
+    return int(images[0])
+
+
+def _splits(path: Path, count: int) -> dict[str, list[int]]:
+    try:
+        found: dict[str, Any] = loadmat(path, variable_names=("trainNdxs", "testNdxs"))
+    except _UNREADABLE as error:
+        raise damaged(f"not readable ({error})", path, "copy it again") from error
+    splits = {
+        key: [int(n) for n in np.ravel(found.get(key, ()))] for key in ("trainNdxs", "testNdxs")
+    }
+    numbers = splits["trainNdxs"] + splits["testNdxs"]
+    fits = len(set(numbers)) == len(numbers) and all(1 <= n <= count for n in numbers)
+    if not all(splits.values()) or not fits:
+        raise damaged(
+            " and ".join(f"{len(found)} numbers in {key}" for key, found in splits.items()),
+            path,
+            f"wanted: each picture at most once, from 1 to {count}",
+        )
+    return splits

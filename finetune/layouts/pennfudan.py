@@ -1,0 +1,96 @@
+"""Pedestrians with numbered masks: the Penn-Fudan database, as handed out or with lists.
+
+The mask of a picture is a PNG in which 0 is the background and 1 to n are its pedestrians. Boxes
+are drawn around the masks. Any set of one class in this form can be read.
+
+Source: Wang et al., "Object Detection Combining Recognition and Segmentation", ACCV 2007.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from finetune.layouts import Boxes, DenseSet, Split
+from finetune.layouts.coco_masks import outline
+from finetune.layouts.files import (
+    Size,
+    damaged,
+    list_files,
+    no_items,
+    paired,
+    pairs,
+    read_numbers,
+    splits_by_list,
+)
+
+_CLASSES = ("pedestrian",)
+_TEST_SHARE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedMasks:
+    """A PNG of numbers as boxes and masks of one class."""
+
+    def __call__(self, path: Path, size: Size) -> Boxes:
+        """Objects in the order of their numbers, which may have gaps."""
+        numbers_HW = read_numbers(path, size, 8)
+        numbers = np.flatnonzero(np.bincount(numbers_HW.ravel())[1:]) + 1
+        masks_NHW = numbers_HW == numbers[:, None, None]
+        count = len(numbers)
+        return Boxes(
+            boxes=outline(masks_NHW),
+            labels=np.ones(count, np.int64),
+            masks=masks_NHW,
+            crowd=np.zeros(count, bool),
+        )
+
+
+def open_pennfudan(folder: Path) -> DenseSet:
+    """images/, masks/, split by train.txt, test.txt and, when there is one, val.txt."""
+    splits = splits_by_list(folder, "images", "masks", NumberedMasks())
+    return _opened(folder, "pennfudan", *splits)
+
+
+def open_original(folder: Path) -> DenseSet:
+    """PennFudanPed: PNGImages/ and PedMasks/NAME_mask.png. It has no split; see the note."""
+    files = paired(list_files(folder / "PNGImages"), list_files(folder / "PedMasks", "_mask.png"))
+    parts: Mapping[bool, dict[str, tuple[Path, Path]]] = {False: {}, True: {}}
+    for name, paths in files.items():
+        parts[_is_test(name)][name] = paths
+    for is_test, part in parts.items():
+        if not part:
+            split = "test" if is_test else "train"
+            raise damaged(
+                f"{len(files)} pictures, none falls to {split}",
+                folder,
+                "use lists: docs/dense-data.md",
+            )
+    train, test = (pairs(parts[is_test], NumberedMasks()) for is_test in (False, True))
+    note = f"test is {len(test)} of {len(files)} pictures: sha256 of the name in the lowest 30 %"
+    return _opened(folder, "pennfudan-original", train, no_items(), test, (note,))
+
+
+def _is_test(name: str) -> bool:
+    """By the name alone, so that nothing moves when pictures are added."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < _TEST_SHARE * 2**64
+
+
+def _opened(
+    folder: Path, layout: str, train: Split, val: Split, test: Split, notes: tuple[str, ...] = ()
+) -> DenseSet:
+    return DenseSet(
+        task="detection",
+        layout=layout,
+        folder=folder,
+        classes=_CLASSES,
+        train=train,
+        val=val,
+        test=test,
+        has_masks=True,
+        notes=notes,
+    )

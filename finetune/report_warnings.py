@@ -1,0 +1,113 @@
+"""What a reader must know before believing a report: said at its top, in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+from finetune.report_values import Report
+from finetune.study_files import Json
+
+FEW_SEEDS = 5
+_SAME_COMPUTE = 0.05
+
+
+def warnings_of(report: Report, records: Mapping[str, Json]) -> list[str]:
+    """All warnings, the gravest first."""
+    return [
+        *_unfinished(report),
+        *_seeds(report),
+        *_compute(report),
+        *_learning_rates(report, records),
+        *_circles(report),
+    ]
+
+
+def _unfinished(report: Report) -> Iterator[str]:
+    if report.failures:
+        which = "1 run" if len(report.failures) == 1 else f"{len(report.failures)} runs"
+        yield f"{which} failed; the reasons are at the end. Means are over the seeds there are."
+    waiting = report.num_cells - report.num_done - len(report.failures)
+    if waiting:
+        yield (
+            f"{waiting:,} of {report.num_cells:,} runs are not done: the same study command goes "
+            "on where it was."
+        )
+
+
+def _seeds(report: Report) -> Iterator[str]:
+    n = len(report.seeds)
+    if n == 1:
+        yield "One seed: there is no interval, and no difference can be told from luck."
+    elif n < FEW_SEEDS:
+        yield f"{n} seeds: intervals are wide, and only large differences can be told."
+
+
+def _compute(report: Report) -> Iterator[str]:
+    flops = {cost.arm: cost.flops.mean for cost in report.costs if cost.flops is not None}
+    base = flops.get(report.baseline)
+    if not base:
+        return
+    for arm, spent in flops.items():
+        if abs(spent / base - 1) > _SAME_COMPUTE:
+            yield (
+                f"Compute is not matched: {arm} was pretrained with {spent / base:.2f} times the "
+                f"FLOPs of {report.baseline}, on equally many samples (the study can match "
+                "FLOPs instead)."
+            )
+
+
+def _learning_rates(report: Report, records: Mapping[str, Json]) -> Iterator[str]:
+    for task in report.plan["study"]["task"]:
+        name = task["name"] or task["task"]
+        if len(task["lrs"]) <= 1:
+            yield f"The learning rate of {name} is the same for all arms; none was swept."
+            continue
+        ends = []
+        for cell in report.plan["cells"]:
+            outcome = records.get(cell["digest"], {}).get("outcome")
+            if cell["kind"] == "sweep" and cell["task"] == name and outcome is not None:
+                rates = [rate for rate, _ in outcome["tried"]]
+                if outcome["lr"] in (min(rates), max(rates)) and len(rates) > 2:  # noqa: PLR2004 - two rates have no middle
+                    ends.append(cell["arm"])
+        if ends:
+            yield (
+                f"The best learning rate of {name} is at the end of the range for "
+                f"{', '.join(ends)}: a wider sweep may change the picture."
+            )
+
+
+def _circles(report: Report) -> Iterator[str]:
+    """Who judged whom: a model that chose the texts must not be what is measured with."""
+    recipes, study = report.plan["recipes"], report.plan["study"]
+    starts = {str(recipe["init"]) for recipe in recipes.values() if recipe.get("init")}
+    starts |= {arm["backbone"] for arm in study["arm"] if arm["backbone"]}
+    pairs = set()
+    for source in report.plan["sources"].values():
+        scorers = source.get("scorers", ())
+        pairs |= {(*two, "wrote some") for two in product(scorers, source.get("captioners", ()))}
+        pairs |= {(*two, "is where weights start from") for two in product(scorers, starts)}
+    for scorer, other, part in sorted(pairs):
+        if shared := _words(scorer) & _words(other):
+            yield (
+                f"Captions were chosen by {scorer}, and {other} {part}: both names have "
+                f"{', '.join(sorted(shared))} in them. If the two are related, the judge is not "
+                "independent."
+            )
+
+
+_COMMON = frozenset(
+    (
+        "clip", "openclip", "open", "hf", "hub", "timm", "local", "dir", "vit", "rn50", "base",
+        "large", "small", "tiny", "patch16", "patch32", "short", "long", "detailed", "vlm",
+        "random", "model", "pretrain", "coca", "siglip",
+    )
+)  # fmt: skip
+
+
+def _words(name: str) -> set[str]:
+    """The words of a model's name that are not about its size or role."""
+    for mark in "/:_.":
+        name = name.replace(mark, "-")
+    words = {word for word in name.casefold().split("-") if len(word) > 3}  # noqa: PLR2004 - b, 16, l14
+    return {word for word in words - _COMMON if not word.isdigit()}

@@ -1,0 +1,280 @@
+"""One dense cell: a backbone, a task, a share of the labels, a seed -> how good it gets.
+
+`finetune` trains and judges on the test pictures; `sweep` chooses the learning rate, and sees no
+test picture: it judges on the validation pictures, or on a fifth of the training pictures where a
+data set has none.
+
+With a folder, a cell can be stopped and goes on, and a finished one is not done again:
+`run.json` says what it is, the loop keeps its checkpoints beside it, `metrics.json` is written last
+and then the checkpoints go: a study has hundreds of cells, and their result is the numbers.
+
+The same seed gives the same numbers on the same kind of machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curator import fsops
+from curator.errors import EngineError, UsageError
+from curator.progress import say
+from curator.stopping import StopRequest
+from finetune import cell_files as files
+from finetune.cell_files import DenseResult, Shown
+from finetune.feeding import Features, Feed
+from finetune.layouts import DenseSet, Split, take_fraction
+from finetune.options import METRICS, SWEEP, DenseOptions
+from finetune.pictures import png
+from finetune.tasks import TASKS, DenseTask, Evaluation
+from pretrain import world
+from pretrain.backbone import Backbone, load_backbone
+from pretrain.loop import LoopOptions, TrainResult, train
+
+WARMUP_SHARE = 0.05
+HELD_OUT_SHARE = 0.2
+NUM_PICTURES = 6
+
+
+def finetune(
+    backbone: str,
+    data: DenseSet,
+    options: DenseOptions,
+    *,
+    out: Path | None = None,
+    stop: StopRequest | None = None,
+    device: str | None = None,
+    features: Features | None = None,
+) -> DenseResult:
+    """Train on a share of `data.train`, judge on `data.test`.
+
+    Args:
+        backbone: as `pretrain.backbone.load_backbone` takes it.
+        out: where the cell is kept; without, nothing is written.
+        features: shared by cells on one frozen backbone, so that it runs once for all of them.
+
+    Raises:
+        UsageError: options that do not fit together, or `out` holds another cell.
+        EngineError: the loss is not finite.
+        StoppedError: `stop` was asked for.
+    """
+    stop, options = stop or StopRequest(), options.settled()
+    if options.task != data.task:
+        raise UsageError(f"the data are of {data.task}, the options of {options.task}")
+    if out is not None:
+        files.begin(out, files.identity(backbone, data, options))
+        if (found := files.finished(out)) is not None:
+            return found
+    with world.joined(device) as on:
+        if options.batch_size % world.size():
+            raise UsageError(
+                f"batch_size is {options.batch_size}", hint=f"{world.size()} processes share it"
+            )
+        result = _run(_Cell(backbone, data, options, out), on, features or Features(), stop)
+    if out is not None and world.rank() == 0:
+        files.store(out, result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    backbone: str
+    data: DenseSet
+    options: DenseOptions
+    out: Path | None
+
+
+def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -> DenseResult:
+    options, data = cell.options, cell.data
+    began = time.monotonic()
+    share = take_fraction(data.train, options.fraction, options.seed)
+    backbone = load_backbone(cell.backbone, image_px=options.image_px, seed=options.seed)
+    weights = _weights_digest(backbone)
+    task = _build(backbone, options, data, share).to(on)
+    task.eval()
+    owner = (weights, options.image_px)
+
+    def kept_of(split: Split) -> Any:
+        return (
+            features.of(owner, split, options.image_px, task.features, stop)
+            if options.freeze
+            else None
+        )
+
+    feed = Feed(share, options, kept_of(share))
+    before = time.monotonic() - began
+    trained = _train(task, feed, cell, stop)
+    began = time.monotonic()
+    with torch.random.fork_rng(devices=[]):
+        judged: Evaluation = task.evaluate(data.test, kept=kept_of(data.test), stop=stop)
+    shown = _shown(task, data.test)
+    return DenseResult(
+        metrics=judged.metrics,
+        per_image=judged.per_image,
+        per_class=judged.per_class,
+        num_train=len(share),
+        num_test=len(data.test),
+        lr=_rate(options),
+        seconds=before + trained.seconds + time.monotonic() - began,
+        flops=trained.flops,
+        history=trained.history,
+        weights=weights,
+        predictions=shown,
+    )
+
+
+def _build(backbone: Backbone, options: DenseOptions, data: DenseSet, share: Split) -> Any:
+    """The task with a head from the seed; the random state outside stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        return TASKS.get(options.task)(backbone, options, data, share)
+
+
+def _train(task: Any, feed: Feed, cell: _Cell, stop: StopRequest) -> TrainResult:
+    options = cell.options
+    loop = LoopOptions(
+        total_steps=options.steps,
+        lr=_rate(options),
+        warmup_steps=math.ceil(options.steps * WARMUP_SHARE),
+        weight_decay=options.weight_decay,
+        precision=options.precision,
+        log_every=max(1, options.steps // 50),
+        seed=options.seed,
+    )
+    what = f"{options.mode} {options.task}"
+    return train(
+        task, feed.batches, loop, folder=cell.out, parameter_groups=task.groups(), stop=stop,
+        what=what,
+    )  # fmt: skip
+
+
+def _rate(options: DenseOptions) -> float:
+    assert options.lr is not None, "options are settled"
+    return options.lr
+
+
+def _shown(task: DenseTask, test: Split) -> tuple[Shown, ...]:
+    """Test pictures from all over the split, with what is predicted for them."""
+    number = min(NUM_PICTURES, len(test))
+    shown = []
+    for place in [index * len(test) // number for index in range(number)]:
+        item = test[place]
+        picture, truth, prediction = (png(one) for one in task.pictures(item))
+        shown.append(Shown(name=item.name, picture=picture, truth=truth, prediction=prediction))
+    return tuple(shown)
+
+
+def _weights_digest(backbone: Backbone) -> str:
+    """sha256 over all weights and buffers, in order of their names."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """Learning rates that were tried, and what each came to.
+
+    Attributes:
+        metric: the one that was looked at, the first of the task.
+        tried: rate -> its value; None where the training did not stay finite.
+        judged_on: the pictures, in words.
+        at_edge: the best is the smallest or largest rate tried: a wider sweep may find a better.
+    """
+
+    best_lr: float
+    metric: str
+    tried: dict[float, float | None]
+    judged_on: str
+    at_edge: bool
+
+
+def sweep(
+    backbone: str,
+    data: DenseSet,
+    options: DenseOptions,
+    *,
+    lrs: Sequence[float] | None = None,
+    out: Path | None = None,
+    stop: StopRequest | None = None,
+    device: str | None = None,
+    features: Features | None = None,
+) -> Sweep:
+    """Choose the learning rate without a look at the test pictures.
+
+    Judged on the validation pictures; without any, on a fifth of the training pictures that
+    `options` takes, which are then not trained on. Of equal rates the smaller one is chosen.
+
+    Raises:
+        UsageError: fewer than two training pictures where some have to be held out.
+        EngineError: no rate stayed finite.
+    """
+    settled = options.settled()
+    rates = sorted(set(lrs or [_rate(settled) * factor for factor in SWEEP]))
+    (metric, more_is_better), *_ = METRICS[options.task].items()
+    apart, judged_on = held_out(data, settled)
+    shared = features or Features()
+    tried: dict[float, float | None] = {}
+    for lr in rates:
+        asked = settled.model_copy(update={"lr": lr, "fraction": 1.0})
+        folder = None if out is None else out / f"lr-{lr:g}"
+        try:
+            result = finetune(
+                backbone, apart, asked, out=folder, stop=stop, device=device, features=shared
+            )
+        except EngineError as error:
+            if error.reason != "train.not_finite":
+                raise
+            say(f"lr {lr:g}: {error.what}")
+            tried[lr] = None
+        else:
+            tried[lr] = result.metrics[metric]
+    finite = {lr: value for lr, value in tried.items() if value is not None}
+    if not finite:
+        raise EngineError(
+            f"no learning rate of {', '.join(f'{lr:g}' for lr in rates)} stayed finite",
+            hint="try smaller ones",
+            reason="train.not_finite",
+        )
+    sign = 1 if more_is_better else -1
+    best = max(sorted(finite), key=lambda lr: sign * finite[lr])
+    found = Sweep(
+        best_lr=best,
+        metric=metric,
+        tried=tried,
+        judged_on=judged_on,
+        at_edge=len(rates) > 1 and best in (rates[0], rates[-1]),
+    )
+    if out is not None and world.rank() == 0:
+        fsops.write_atomic(out / "sweep.json", json.dumps(asdict(found), indent=1).encode())
+    return found
+
+
+def held_out(data: DenseSet, options: DenseOptions) -> tuple[DenseSet, str]:
+    """The data set to sweep on, whose `test` are no test pictures; and what they are, in words."""
+    share = take_fraction(data.train, options.fraction, options.seed)
+    nothing = data.val[:0]
+    if len(data.val):
+        apart = replace(data, train=share, val=nothing, test=data.val)
+        return apart, f"{len(data.val):,} validation pictures"
+    if len(share) < 2:  # noqa: PLR2004 - one to train on, one to judge on
+        raise UsageError(
+            "one training picture cannot be divided to choose a learning rate",
+            hint="give the rate, or a larger fraction",
+            reason="option.value",
+        )
+    judged = take_fraction(share, HELD_OUT_SHARE, options.seed + 1)
+    kept = set(share.names) - set(judged.names)
+    rest = Split(tuple(name for name in share.names if name in kept), share.read)
+    words = f"{len(judged):,} of {len(share):,} training pictures, held out"
+    return replace(data, train=rest, val=nothing, test=judged), words

@@ -1,0 +1,105 @@
+"""What lies in the folder of a study, read back: the plan, the cells, and the table they make.
+
+    OUT/study.json                  the study, the versions and labels it found, its cells
+    OUT/cells/<digest>.json         ONE FINISHED CELL: outcome, or the reason of its failure
+    OUT/pictures/<digest>/          sample predictions of a dense cell
+    OUT/runs/<digest>/              what is in progress, and every pretraining: log, model
+    OUT/results.parquet             the table, assembled from the cells, written last
+
+Reading needs no table: a study that was killed is reported from its cells.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from curator.errors import DamageError, FormatError, UsageError
+from finetune.results import RETRIEVAL, metric_of
+
+FORMAT = 1
+STUDY_FILE = "study.json"
+
+Json = dict[str, Any]
+
+
+def read_plan(out: Path) -> Json:
+    """study.json of a study folder.
+
+    Raises:
+        UsageError: there is none. DamageError: not what was written. FormatError: newer.
+    """
+    path = out / STUDY_FILE
+    if not path.is_file():
+        raise UsageError(
+            "no study here",
+            where=out,
+            hint="`curator study STUDY.toml` makes one",
+            reason="study.missing",
+        )
+    return _read_json(path)
+
+
+def read_cells(out: Path) -> dict[str, Json]:
+    """Digest -> record of every cell file, those of earlier recipes included."""
+    return {path.stem: _read_json(path) for path in sorted((out / "cells").glob("*.json"))}
+
+
+def _read_json(path: Path) -> Json:
+    try:
+        found = json.loads(path.read_bytes())
+        number = found["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamageError(
+            "the file is not what was written",
+            where=path,
+            hint="remove it and run `curator study` again",
+        ) from error
+    if number > FORMAT:
+        raise FormatError("written by a newer version of this tool", where=path)
+    return dict(found)
+
+
+def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
+    """The results table: see `finetune.results.RESULTS_SCHEMA`. Order of the plan."""
+    rows = []
+    for cell in plan["cells"]:
+        record = records.get(cell["digest"], {})
+        if record.get("status") != "done" or cell["kind"] == "sweep":
+            continue
+        outcome = record["outcome"]
+        digest = cell["digest"] if cell["kind"] == "pretrain" else cell["pretrain"]
+        before = records.get(digest or "", {}).get("outcome", {})
+        dense = cell["kind"] == "dense"
+        shared = {
+            "study": plan["study"]["name"],
+            "arm": cell["arm"],
+            "kind": plan["kinds"][cell["arm"]],
+            "seed": cell["seed"],
+            "task": cell["task"] if dense else RETRIEVAL,
+            "mode": cell["mode"] if dense else "pretrain",
+            "fraction": cell["fraction"] if dense else None,
+            "num_train": outcome["num_train"] if dense else None,
+            "num_test": outcome["num_test"] if dense else None,
+            "lr": outcome["lr"] if dense else None,
+            "budget_samples": cell["budget"],
+            "pretrain_samples": before.get("samples"),
+            "pretrain_flops": before.get("flops"),
+            "pretrain_seconds": before.get("seconds"),
+            "dense_seconds": outcome["seconds"] if dense else None,
+            "config_digest": cell["digest"],
+            "source_id": plan["sources"].get(cell["arm"], {}).get("id"),
+            "finished_at": record["finished_at"],
+        }
+        for name, value in outcome["metrics"].items():
+            better = metric_of(name).higher_is_better
+            rows.append({**shared, "metric": name, "value": value, "higher_is_better": better})
+    return rows
+
+
+def to_bytes(value: Json) -> bytes:
+    """JSON that a person can read; the same value gives the same bytes. No NaN."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1, allow_nan=False)
+    return text.encode() + b"\n"

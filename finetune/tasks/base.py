@@ -1,0 +1,151 @@
+"""What all dense tasks share: the backbone, frozen or not, and how its layers learn.
+
+Shapes: B pictures, C channels, h x w places, K channels out, H x W pixels of a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from curator.stopping import StopRequest
+from finetune.augment import picture
+from finetune.feeding import DenseBatch, Kept
+from finetune.heads import HEADS, UPERNET_WIDTH, head_width
+from finetune.layouts import Item, Split
+from finetune.necks import SimpleFeaturePyramid
+from finetune.options import DenseOptions
+from finetune.windows import slide
+from pretrain.backbone import Backbone
+from pretrain.loop import Group
+
+
+class BackboneTask(nn.Module):
+    """A backbone and whatever follows. A frozen one stays in evaluation mode."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, backbone: Backbone, options: DenseOptions) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.options = options.settled()
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1), persistent=False)
+        if options.freeze:
+            backbone.requires_grad_(requires_grad=False)
+
+    def train(self, mode: bool = True) -> BackboneTask:
+        """As of any module, but a frozen backbone does not follow."""
+        super().train(mode)
+        if self.options.freeze:
+            self.backbone.eval()
+        return self
+
+    def features(self, images_B3hw: torch.Tensor) -> Sequence[torch.Tensor]:
+        """uint8 pictures of `image_px` -> the backbone's maps; without gradients when frozen."""
+        images = images_B3hw.to(self.mean.device).float().div(255)
+        normalised = (images - self.mean) / self.std
+        maps: Sequence[torch.Tensor]
+        if not self.options.freeze:
+            maps = self.backbone(normalised)
+            return maps
+        # In fp32 whatever the loop computes in: the same maps whether they are kept or not.
+        with torch.no_grad(), torch.autocast(self.mean.device.type, enabled=False):
+            maps = self.backbone(normalised)
+        return maps
+
+    def maps_of(self, batch: DenseBatch) -> Sequence[torch.Tensor]:
+        """The maps of a batch, computed or kept."""
+        if batch.maps is not None:
+            return [level.to(self.mean.device) for level in batch.maps]
+        assert batch.images is not None, "a batch has pictures or maps"
+        return self.features(batch.images)
+
+    def groups(self) -> list[Group]:
+        """Heads at the full rate; each step down into the backbone has `layer_decay` of it."""
+        own = {id(parameter) for parameter in self.backbone.parameters()}
+        heads = [parameter for parameter in self.parameters() if id(parameter) not in own]
+        groups = [Group(parameters=heads)]
+        if self.options.freeze:
+            return groups
+        for depth, layer in enumerate(reversed(self.backbone.layer_groups()), start=1):
+            groups.append(Group(parameters=layer, lr_scale=self.options.layer_decay**depth))
+        return groups
+
+    def chunks(
+        self, split: Split, kept: Sequence[Kept] | None, stop: StopRequest
+    ) -> Iterator[tuple[list[Item], list[torch.Tensor]]]:
+        """Items of a split and their feature maps, a batch at a time."""
+        size = self.options.batch_size
+        for start in range(0, len(split), size):
+            stop.check("the training is kept, the evaluation is done again")
+            items = list(split[start : start + size])
+            if kept is None:
+                images = [picture(item, self.options.image_px) for item in items]
+                maps = list(self.features(torch.stack(images)))
+            else:
+                levels = zip(*(one.maps for one in kept[start : start + size]), strict=True)
+                maps = [torch.stack(level).to(self.mean.device) for level in levels]
+            yield items, maps
+
+
+class PixelTask(BackboneTask):
+    """A task that predicts K numbers a pixel: backbone, for a plain ViT a neck, head."""
+
+    def __init__(self, backbone: Backbone, options: DenseOptions, num_out: int) -> None:
+        super().__init__(backbone, options)
+        name = options.head
+        if name == "auto":
+            scaled = "fpn" if backbone.is_pyramid else "upernet"
+            name = "linear" if options.freeze else scaled  # type: ignore[assignment]  # one of them
+        self.head_name = name
+        channels: Sequence[int] = backbone.channels
+        self.neck: nn.Module = nn.Identity()
+        if name != "linear" and not backbone.is_pyramid:
+            width = head_width(UPERNET_WIDTH, channels)
+            neck = SimpleFeaturePyramid(channels[-1], backbone.strides[-1], width)
+            self.neck, channels = neck, neck.channels
+        self.head = HEADS[name](channels, num_out)
+
+    def decoded(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Feature maps -> (B, K, h, w) float32 at the finest map's size."""
+        result: torch.Tensor = self.head(self.neck(maps_BChw))
+        return result.float()
+
+    def outputs(self, batch: DenseBatch) -> torch.Tensor:
+        """A batch -> (B, K, h, w) at the size of its targets."""
+        return _scaled(self.decoded(self.maps_of(batch)), self.options.image_px)
+
+    @torch.inference_mode()
+    def predictions(
+        self, split: Split, kept: Sequence[Kept] | None, stop: StopRequest
+    ) -> Iterator[tuple[Item, torch.Tensor]]:
+        """Every item and its (K, H, W) at the label's own size. In evaluation mode."""
+        self.eval()
+        if self.options.inference == "slide":
+            for item in split:
+                stop.check("the training is kept, the evaluation is done again")
+                yield item, self._seen_through_windows(item)
+            return
+        for items, maps in self.chunks(split, kept, stop):
+            for item, output in zip(items, self.decoded(maps), strict=True):
+                yield item, _scaled(output[None], item.image.shape[:2])[0]
+
+    def _seen_through_windows(self, item: Item) -> torch.Tensor:
+        window = self.options.image_px
+        height, width = item.image.shape[:2]
+        cover = max(window[0] / height, window[1] / width)
+        size = (max(window[0], round(height * cover)), max(window[1], round(width * cover)))
+
+        def output(images: torch.Tensor) -> torch.Tensor:
+            return _scaled(self.decoded(self.features(images)), window)
+
+        return _scaled(slide(output, picture(item, size), window)[None], (height, width))[0]
+
+
+def _scaled(maps_BKhw: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    return interpolate(maps_BKhw, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,133 @@
+"""Monocular depth in metres: the scale-invariant log loss, and RMSE, AbsRel and delta1.
+
+The network says log depth, standardised with the mean and spread of the training labels; small
+heads learn that better than metres (design notes on the rendered world), and no greatest depth has
+to be known. Loss: sqrt(mean(d^2) - mean(d)^2 / 2) of the log differences d (Eigen et al. 2014, as
+in GLPDepth and Depth Anything's metric heads), over the pixels with a reading.
+
+Metrics follow NYUv2's habit (BTS, AdaBins, GLPDepth): each is computed per picture over its
+pixels with a reading, then averaged over pictures. RMSE is therefore a mean of per-picture RMSEs,
+somewhat below the one over all pixels together, which is given as `RMSE pooled`. Nothing is
+cropped or scaled to the truth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from curator.errors import UsageError
+from curator.stopping import StopRequest
+from finetune.feeding import DenseBatch, Kept
+from finetune.layouts import Array, Boxes, DenseSet, Item, Split
+from finetune.options import DenseOptions
+from finetune.pictures import coloured_depth, to_tensor
+from finetune.tasks import Evaluation
+from finetune.tasks.base import PixelTask
+from pretrain.backbone import Backbone
+
+_LABELS_LOOKED_AT = 64
+_DELTA = 1.25
+_VARIANCE_SHARE = 0.5
+_TINY = 1e-6
+
+
+class Depth(PixelTask):
+    """One log depth a pixel."""
+
+    log_mean: torch.Tensor
+    log_spread: torch.Tensor
+
+    def __init__(
+        self, backbone: Backbone, options: DenseOptions, _data: DenseSet, train: Split
+    ) -> None:
+        super().__init__(backbone, options, 1)
+        mean, spread = _log_statistics(train)
+        self.register_buffer("log_mean", torch.tensor(mean))
+        self.register_buffer("log_spread", torch.tensor(spread))
+
+    def log_depth(self, output: torch.Tensor) -> torch.Tensor:
+        """What the head says -> log metres."""
+        return output * self.log_spread + self.log_mean
+
+    def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
+        """The scale-invariant log loss over all readings of the batch."""
+        found = self.log_depth(self.outputs(batch)[:, 0])
+        target = torch.stack([_tensor(one) for one in batch.targets]).to(found.device)
+        difference = found[target > 0] - target[target > 0].log()
+        if not len(difference):  # no reading in the whole batch: nothing to learn
+            return {"loss": found.sum() * 0}
+        variance = difference.square().mean() - _VARIANCE_SHARE * difference.mean().square()
+        return {"loss": (variance + _TINY).sqrt()}
+
+    def evaluate(
+        self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
+    ) -> Evaluation:
+        """RMSE, AbsRel and delta1: means over the pictures that have a reading."""
+        per_image, squares, count = {}, 0.0, 0
+        for item, output in self.predictions(split, kept, stop):
+            truth = _truth(item)
+            valid = truth > 0
+            if not valid.any():
+                continue
+            found = self.log_depth(output[0]).exp().double().cpu().numpy()
+            per_image[item.name] = errors(found[valid], truth[valid])
+            squares += per_image[item.name]["RMSE"] ** 2 * int(valid.sum())
+            count += int(valid.sum())
+        if not per_image:
+            raise UsageError("no picture to judge on has a depth reading", reason="dense.empty")
+        means = {
+            name: float(np.mean([own[name] for own in per_image.values()]))
+            for name in ("RMSE", "AbsRel", "delta1")
+        }
+        return Evaluation(
+            metrics=means | {"RMSE pooled": math.sqrt(squares / count)}, per_image=per_image
+        )
+
+    def pictures(self, item: Item) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The picture, and truth and prediction on one scale of colours; black: no reading."""
+        split = Split((item.name,), lambda _: item)
+        ((_, output),) = self.predictions(split, None, StopRequest())
+        truth = _truth(item)
+        found = self.log_depth(output[0]).exp().cpu().numpy()
+        farthest = float(truth.max()) or 1.0
+        return (
+            to_tensor(item.image),
+            coloured_depth(truth, farthest),
+            coloured_depth(found, farthest),
+        )
+
+
+def errors(found: Array, truth: Array) -> dict[str, float]:
+    """The errors of one picture's readings, two arrays of metres above 0."""
+    ratio = np.maximum(found / truth, truth / found)
+    return {
+        "RMSE": float(np.sqrt(np.mean((found - truth) ** 2))),
+        "AbsRel": float(np.mean(np.abs(found - truth) / truth)),
+        "delta1": float(np.mean(ratio < _DELTA)),
+    }
+
+
+def _log_statistics(train: Split) -> tuple[float, float]:
+    """Mean and spread of log depth over the first training labels."""
+    logs = []
+    for place in range(min(len(train), _LABELS_LOOKED_AT)):
+        depth = _truth(train[place])
+        logs.append(np.log(depth[depth > 0].astype(np.float64)))
+    values = np.concatenate(logs)
+    if not len(values):
+        raise UsageError("no training picture has a depth reading", reason="dense.empty")
+    return float(values.mean()), max(float(values.std()), 1e-2)
+
+
+def _tensor(target: object) -> torch.Tensor:
+    assert isinstance(target, torch.Tensor), "the target of depth is a map"
+    return target
+
+
+def _truth(item: Item) -> Array:
+    assert not isinstance(item.target, Boxes), "the target of depth is a map"
+    return item.target

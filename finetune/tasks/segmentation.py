@@ -1,0 +1,99 @@
+"""Semantic segmentation: cross entropy, and mIoU over all pixels of the split.
+
+mIoU is computed from one confusion matrix of the whole split, the convention of ADE20K, Cityscapes
+and CamVid (and torchmetrics' `MulticlassJaccardIndex`; its `MeanIoU` averages over pictures, which
+is another number). Classes that occur neither in truth nor prediction are left out of the mean.
+mAcc is the mean share of a class' pixels that are found, over the classes that occur in truth.
+Pixels of `IGNORE` count nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import cross_entropy
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from curator.errors import UsageError
+from curator.stopping import StopRequest
+from finetune.feeding import DenseBatch, Kept
+from finetune.layouts import IGNORE, Boxes, DenseSet, Item, Split
+from finetune.options import DenseOptions
+from finetune.pictures import coloured_classes, to_tensor
+from finetune.tasks import Evaluation
+from finetune.tasks.base import PixelTask
+from pretrain.backbone import Backbone
+
+
+class Segmentation(PixelTask):
+    """One class a pixel."""
+
+    def __init__(
+        self, backbone: Backbone, options: DenseOptions, data: DenseSet, _train: Split
+    ) -> None:
+        super().__init__(backbone, options, len(data.classes))
+        self.classes = data.classes
+
+    def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
+        """Cross entropy, the mean over the labelled pixels of the batch."""
+        logits = self.outputs(batch)
+        target = torch.stack([_tensor(one) for one in batch.targets]).to(logits.device).long()
+        total = cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
+        # A batch may have no labelled pixel at all: its mean would not be a number.
+        return {"loss": total / (target != IGNORE).sum().clamp(min=1)}
+
+    def evaluate(
+        self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
+    ) -> Evaluation:
+        """mIoU and mAcc of the split, mIoU of every picture, IoU of every class."""
+        num_classes = len(self.classes)
+        total = torch.zeros(num_classes, num_classes, dtype=torch.long)
+        per_image = {}
+        for item, logits in self.predictions(split, kept, stop):
+            matrix = multiclass_confusion_matrix(
+                logits.argmax(0).cpu(),
+                _truth(item),
+                num_classes,
+                ignore_index=IGNORE,
+                validate_args=False,  # looks for strange numbers longer than counting takes
+            )
+            total += matrix
+            if matrix.sum():
+                per_image[item.name] = {"mIoU": float(shares(matrix)[0].nanmean())}
+        if not total.sum():
+            raise UsageError("no picture to judge on has a labelled pixel", reason="dense.empty")
+        iou, found = shares(total)
+        by_class = dict(zip(self.classes, iou.tolist(), strict=True))
+        return Evaluation(
+            metrics={"mIoU": float(iou.nanmean()), "mAcc": float(found.nanmean())},
+            per_image=per_image,
+            per_class={name: share for name, share in by_class.items() if not math.isnan(share)},
+        )
+
+    def pictures(self, item: Item) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The picture, and truth and prediction in the colours of their classes."""
+        split = Split((item.name,), lambda _: item)
+        ((_, logits),) = self.predictions(split, None, StopRequest())
+        truth, found = _truth(item), logits.argmax(0).cpu()
+        return to_tensor(item.image), coloured_classes(truth), coloured_classes(found)
+
+
+def shares(matrix_KK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """IoU and share found of each class, from counts by truth (rows) and prediction.
+
+    NaN where a class does not occur: in neither for IoU, in truth for the share found.
+    """
+    hits, of_truth = matrix_KK.diag().double(), matrix_KK.sum(1).double()
+    return hits / (of_truth + matrix_KK.sum(0) - hits), hits / of_truth
+
+
+def _tensor(target: object) -> torch.Tensor:
+    assert isinstance(target, torch.Tensor), "the target of segmentation is a map"
+    return target
+
+
+def _truth(item: Item) -> torch.Tensor:
+    assert not isinstance(item.target, Boxes), "the target of segmentation is a map"
+    return torch.from_numpy(item.target).long()

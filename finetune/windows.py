@@ -1,0 +1,43 @@
+"""A window that slides over a picture, for networks that see one size best (plain ViTs).
+
+As in MMSegmentation: windows overlap by a third, the last one of a row or column ends at the
+border, and where windows overlap their outputs are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+_STEP = 2 / 3
+_WINDOWS_AT_ONCE = 8
+
+
+def starts(length: int, window: int) -> list[int]:
+    """Where windows begin along a side, which is as long as a window at least."""
+    step = max(1, round(window * _STEP))
+    return [*range(0, length - window, step), length - window]
+
+
+def slide(
+    output: Callable[[torch.Tensor], torch.Tensor],
+    image_3HW: torch.Tensor,
+    window: tuple[int, int],
+) -> torch.Tensor:
+    """`output`, (n, 3, h, w) -> (n, K, h, w), over all windows -> (K, H, W)."""
+    height, width = image_3HW.shape[-2:]
+    tops, lefts = starts(height, window[0]), starts(width, window[1])
+    corners = [(top, left) for top in tops for left in lefts]
+    total: torch.Tensor | None = None
+    count = torch.zeros(height, width)
+    for start in range(0, len(corners), _WINDOWS_AT_ONCE):
+        chunk = corners[start : start + _WINDOWS_AT_ONCE]
+        views = [image_3HW[:, y : y + window[0], x : x + window[1]] for y, x in chunk]
+        for (y, x), seen in zip(chunk, output(torch.stack(views)), strict=True):
+            if total is None:
+                total = seen.new_zeros(seen.shape[0], height, width)
+            total[:, y : y + window[0], x : x + window[1]] += seen
+            count[y : y + window[0], x : x + window[1]] += 1
+    assert total is not None, "there is one window at least"
+    return total / count.to(total.device)

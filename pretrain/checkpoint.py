@@ -1,0 +1,159 @@
+"""Checkpoints of a training: safetensors for the numbers, a JSON manifest that makes them count.
+
+    00001200.safetensors   model and optimizer
+    00001200.json          written last: step, what was trained, sha256 of the numbers
+
+All randomness of a step comes from (seed, step), and a step names its place in the data, so a
+checkpoint needs neither: going on from it is bit-identical to never having stopped (on the same
+machine, with the same number of threads). The two newest are kept; a damaged newest one costs the
+steps since the one before. Writing costs the size of the model three times over, once in memory
+and once on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from curator import fsops
+from curator.errors import DamageError, FormatError
+from curator.progress import say
+from curator.versions import canonical_json
+
+_FORMAT = 1
+_KEPT = 2
+_MODEL, _OPTIMIZER = "model.", "optimizer."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """What was saved after `step` steps. `facts` are small values of the caller, fit for JSON."""
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+    facts: dict[str, Any]
+
+    def restore(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+        """Put the numbers back into a model and an optimizer built as they were.
+
+        Raises:
+            RuntimeError: the model has other parameters.
+        """
+        module.load_state_dict(_part(self.tensors, _MODEL))
+        if optimizer is None:
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in _part(self.tensors, _OPTIMIZER).items():
+            number, _, what = name.partition(".")
+            parameter = parameters[int(number)]
+            if value.shape == parameter.shape:
+                # The kernels walk through a parameter and its moments side by side, whatever the
+                # strides say: the layout (channels last) has to be that of the parameter.
+                laid_out = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            else:
+                laid_out = value
+            state.setdefault(int(number), {})[what] = laid_out
+        optimizer.load_state_dict(
+            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    module: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    facts: dict[str, Any],
+) -> None:
+    """Write a checkpoint and remove all but the two newest; complete or not there at all."""
+    data = save(dict(_named(module, optimizer)))
+    manifest = {
+        "format": _FORMAT,
+        "step": step,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "facts": facts,
+    }
+    fsops.write_atomic(_numbers(folder, step), data)
+    fsops.write_atomic(_manifest(folder, step), canonical_json(manifest))
+    for old in _steps(folder)[_KEPT:]:
+        fsops.remove(_manifest(folder, old))
+    kept = {f"{number:08d}" for number in _steps(folder)}
+    for path in folder.iterdir():
+        left_over = path.name.startswith(fsops.TEMP_PREFIX)
+        if left_over or (path.suffix == ".safetensors" and path.stem not in kept):
+            fsops.remove(path)
+
+
+def _named(
+    module: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, value in module.state_dict().items():
+        yield _MODEL + name, value.detach().cpu().contiguous()
+    for number, values in optimizer.state_dict()["state"].items():
+        for what, value in values.items():
+            yield f"{_OPTIMIZER}{number}.{what}", value.detach().cpu().contiguous()
+
+
+def newest_valid(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None when there is none at all.
+
+    One that is damaged is passed over, and said.
+
+    Raises:
+        DamageError: there are checkpoints, and none is whole: starting over would be silent loss.
+        FormatError: written by a newer version of this tool.
+    """
+    steps = _steps(folder)
+    for step in steps:
+        found = _read(folder, step)
+        if found is not None:
+            return found
+    if steps:
+        raise DamageError(
+            f"none of the {len(steps)} checkpoints is whole",
+            where=folder,
+            hint="start again with another --out",
+            reason="checkpoint.damaged",
+        )
+    return None
+
+
+def _read(folder: Path, step: int) -> Checkpoint | None:
+    path = _numbers(folder, step)
+    try:
+        manifest = json.loads(_manifest(folder, step).read_bytes())
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        say(f"checkpoint of step {step:,} cannot be read ({error}): trying the one before")
+        return None
+    if manifest.get("format", 0) > _FORMAT:
+        raise FormatError(f"checkpoint format {manifest['format']}", where=path)
+    if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
+        say(f"checkpoint of step {step:,} is not what was written ({path}): trying the one before")
+        return None
+    return Checkpoint(step=step, tensors=load(data), facts=manifest["facts"])
+
+
+def _numbers(folder: Path, step: int) -> Path:
+    return folder / f"{step:08d}.safetensors"
+
+
+def _manifest(folder: Path, step: int) -> Path:
+    return folder / f"{step:08d}.json"
+
+
+def _steps(folder: Path) -> list[int]:
+    """Steps with a manifest, newest first."""
+    return sorted((int(path.stem) for path in folder.glob("[0-9]*.json")), reverse=True)

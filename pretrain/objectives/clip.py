@@ -1,0 +1,206 @@
+"""CLIP (Radford et al. 2021, arXiv 2103.00020), with one caption an image or with several.
+
+With one, the loss is `open_clip.ClipLoss`. With several, every caption of an image is a positive:
+image to text is the mean over an image's captions of -log softmax over all texts of the batch;
+text to image is the cross entropy of a text to its image, averaged within an image first, so that
+images with many captions weigh no more (GBC, Hsieh et al. 2024, arXiv 2407.06723: drawing one
+caption a step instead costs 2.8 to 8.5 points on average).
+
+A batch taken in parts keeps its contrastive size (GradCache, Gao et al. 2021, arXiv 2101.06983):
+the features of all parts are computed without gradients, the loss of the whole batch gives the
+gradient of every feature, and each part is computed again to carry it into the towers. A third
+more arithmetic. Losses and gradients are those of the whole batch, but for batch normalisation,
+whose statistics are those of a part and run on twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pretrain import world
+from pretrain.data import Batch
+from pretrain.models import Clip, build_clip, save_clip
+from pretrain.objectives import Autocast
+from pretrain.objectives.images import Normalise
+from pretrain.recipe import Recipe
+from pretrain.warm import warm_start
+
+_MAX_LOGIT_SCALE = math.log(100)
+_ACCURACY_ROWS = 256
+_LENGTHS, _ROWS_A_LENGTH = 4, 16
+
+
+def short_attention(device: torch.device) -> AbstractContextManager[Any]:
+    """Plain attention on CPUs: a third faster there than the flash kernel, for short rows."""
+    if device.type != "cpu":
+        return nullcontext()
+    context: AbstractContextManager[Any] = sdpa_kernel(SDPBackend.MATH)
+    return context
+
+
+def build(recipe: Recipe) -> Contrastive:
+    """The objective of a recipe, on the CPU."""
+    clip = build_clip(recipe)
+    warm_start(clip.net.visual, recipe)
+    return ClipObjective(clip, many=recipe.captions == "all")
+
+
+class Contrastive(torch.nn.Module):
+    """Two towers and a loss over all pairs of the global batch; see `pretrain.objectives`."""
+
+    _causal_LL: torch.Tensor | None
+
+    def __init__(self, clip: Clip) -> None:
+        super().__init__()
+        self.clip = clip
+        self.model = clip.net
+        self.normalise = Normalise(clip.mean, clip.std)
+        text = clip.net.text
+        # With a causal mask nothing behind the end of a text changes it: shorter is the same.
+        causal_LL = text.attn_mask if text.pool_type in ("argmax", "eos") else None
+        self.register_buffer("_causal_LL", causal_LL, persistent=False)
+
+    def compare(
+        self, images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss of unit features of this process against those of all."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """`loss`, `accuracy` of images among the texts of this process, and the `logit_scale`."""
+        return self._losses(
+            self.encode_images(batch.images), self.encode_texts(batch.tokens), batch.owners
+        )
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Unit features `[B, width]` of uint8 images."""
+        features: torch.Tensor = self.model(image=self.normalise(images))[0]
+        return features
+
+    def encode_texts(self, tokens_NL: torch.Tensor) -> torch.Tensor:
+        """Unit features `[N, width]` of tokens.
+
+        Texts of like length go together, no wider than the longest of them: captions fill less
+        than half of a context on average.
+        """
+        device = self.model.logit_scale.device
+        with short_attention(device):
+            if self._causal_LL is None:
+                whole: torch.Tensor = self.model(text=tokens_NL.to(device, non_blocking=True))[1]
+                return whole
+            lengths_N = tokens_NL.argmax(1) + 1  # the end of a text has the highest number
+            order_N = lengths_N.argsort(stable=True)
+            parts = []
+            for rows in order_N.chunk(max(1, min(_LENGTHS, len(tokens_NL) // _ROWS_A_LENGTH))):
+                used = math.ceil(int(lengths_N[rows].max()) / 8) * 8  # few lengths, for compilers
+                used = min(used, tokens_NL.shape[1])
+                self.model.text.attn_mask = self._causal_LL[:used, :used]
+                part_NL = tokens_NL[rows, :used].to(device, non_blocking=True)
+                parts.append(self.model(text=part_NL)[1])
+            self.model.text.attn_mask = self._causal_LL
+        return torch.cat(parts)[order_N.argsort().to(device, non_blocking=True)]
+
+    def _losses(
+        self, images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        device = images_BD.device
+        owners_N = owners_N.to(device, non_blocking=True)
+        with torch.no_grad():  # as open_clip does after every step
+            self.model.logit_scale.clamp_(0, _MAX_LOGIT_SCALE)
+        with torch.autocast(device.type, enabled=False):
+            images_BD, texts_ND = images_BD.float(), texts_ND.float()
+            loss = self.compare(images_BD, texts_ND, owners_N)
+        with torch.no_grad():
+            nearest = (images_BD[:_ACCURACY_ROWS] @ texts_ND.T).argmax(1)
+            hits = owners_N[nearest] == torch.arange(len(nearest), device=device)
+        scale = self.model.logit_scale.exp()
+        return {"loss": loss, "accuracy": hits.float().mean(), "logit_scale": scale}
+
+    def backward_in_parts(
+        self, batch: Batch, num_parts: int, autocast: Autocast
+    ) -> dict[str, torch.Tensor]:
+        """Add the gradients of the whole batch, holding the activations of one part at a time."""
+        seed = torch.initial_seed()
+        parts: list[tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]] = [
+            *((self.encode_images, part) for part in batch.images.chunk(num_parts)),
+            *((self.encode_texts, part) for part in batch.tokens.chunk(num_parts)),
+        ]
+
+        def encode(number: int) -> torch.Tensor:
+            torch.manual_seed(seed + number)  # the same dropout both times
+            function, part = parts[number]
+            with autocast():
+                return function(part).float()
+
+        with torch.no_grad():
+            features = [encode(number) for number in range(len(parts))]
+        leaves = [feature.requires_grad_() for feature in features]
+        num_images = len(batch.images.chunk(num_parts))
+        losses = self._losses(
+            torch.cat(leaves[:num_images]), torch.cat(leaves[num_images:]), batch.owners
+        )
+        torch.autograd.backward(losses["loss"])
+        for number, leaf in enumerate(leaves):
+            torch.autograd.backward(encode(number), leaf.grad)
+        return losses
+
+    def save(self, folder: Path) -> None:
+        """Write the model as a folder that open_clip reads."""
+        save_clip(folder, self.clip)
+
+
+class ClipObjective(Contrastive):
+    """Cross entropy over all pairs. `many`: images may have several texts."""
+
+    def __init__(self, clip: Clip, *, many: bool = False) -> None:
+        super().__init__(clip)
+        self.many = many
+
+    def compare(
+        self, images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor
+    ) -> torch.Tensor:
+        """See the class and the module."""
+        scale = self.model.logit_scale.exp()
+        if self.many:
+            return multi_positive(images_BD, texts_ND, owners_N, scale)
+        loss: Any = open_clip.ClipLoss(
+            local_loss=True,
+            gather_with_grad=True,
+            rank=world.rank(),
+            world_size=world.size(),
+        )
+        value: torch.Tensor = loss(images_BD, texts_ND, scale)
+        return value
+
+
+def multi_positive(
+    images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """The loss of the module for unit features; every image owns at least one text.
+
+    Its mean over the processes is the loss of the global batch, as long as all have as many images.
+    """
+    all_images_AD, first_image = world.gather_rows(images_BD)
+    all_texts_MD, _ = world.gather_rows(texts_ND)
+    all_owners_M, _ = world.gather_rows(owners_N + first_image)
+    num_images = len(images_BD)
+
+    mine_B = torch.arange(num_images, device=images_BD.device) + first_image
+    positive_BM = all_owners_M == mine_B[:, None]
+    log_p_BM = (scale * images_BD @ all_texts_MD.T).log_softmax(1)
+    num_texts_B = positive_BM.sum(1)
+    to_text = -((log_p_BM * positive_BM).sum(1) / num_texts_B).mean()
+
+    logits_NA = scale * texts_ND @ all_images_AD.T
+    to_image_N = F.cross_entropy(logits_NA, owners_N + first_image, reduction="none")
+    to_image = (to_image_N / num_texts_B[owners_N]).sum() / num_images
+    return (to_text + to_image) / 2

@@ -1,0 +1,92 @@
+"""MAE (He et al. 2022, arXiv 2111.06377) for the plain ViT of a recipe's model.
+
+The encoder has the width, depth, heads and patches of the CLIP recipe's image tower; it is
+transformers' ViTMAE, whose patches have a bias and whose positions are fixed, as in the paper.
+Targets are normalised within a patch. The decoder is the paper's for a base model and shrinks
+with smaller ones.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+from curator import fsops
+from curator.errors import UsageError
+from pretrain.models import is_plain_vit, model_config, tensors
+from pretrain.objectives.masked import Masked
+from pretrain.recipe import Recipe
+from pretrain.towers import MAE_CONFIG_FILE, MAE_WEIGHTS_FILE
+from pretrain.warm import warm_start
+
+_DECODER_WIDTH, _DECODER_LAYERS, _DECODER_HEAD = 512, 8, 32
+
+
+def mae_config(recipe: Recipe) -> ViTMAEConfig:
+    """The encoder of the recipe's image tower, and a decoder for it.
+
+    Raises:
+        UsageError: the image tower is no plain ViT.
+    """
+    vision = model_config(recipe.model)["vision_cfg"]
+    if not is_plain_vit(vision):
+        raise UsageError(
+            f"mae needs a plain ViT, and {recipe.model!r} is none",
+            hint='use objective = "simmim" for other towers',
+            reason="recipe.invalid",
+        )
+    width, layers = int(vision.get("width", 768)), int(vision.get("layers", 12))
+    patch = int(vision.get("patch_size", 16))
+    if recipe.image_px % patch:
+        raise UsageError(f"image_px is {recipe.image_px}, no multiple of the patches of {patch}")
+    decoder = min(_DECODER_WIDTH, max(1, width * 2 // 3 // 64) * 64)
+    return ViTMAEConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // int(vision.get("head_width", 64)),
+        intermediate_size=int(width * float(vision.get("mlp_ratio", 4.0))),
+        layer_norm_eps=1e-6,
+        image_size=recipe.image_px,
+        patch_size=patch,
+        decoder_hidden_size=decoder,
+        decoder_intermediate_size=4 * decoder,
+        decoder_num_hidden_layers=min(_DECODER_LAYERS, layers),
+        decoder_num_attention_heads=decoder // _DECODER_HEAD,
+        mask_ratio=recipe.mask_ratio,
+        norm_pix_loss=True,
+    )
+
+
+def build(recipe: Recipe) -> MaeObjective:
+    """The objective of a recipe, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        net = ViTMAEForPreTraining(mae_config(recipe))
+    warm_start(net.vit, recipe)
+    return MaeObjective(net)
+
+
+class MaeObjective(Masked):
+    """Pixels of hidden patches from those that are seen."""
+
+    def __init__(self, net: ViTMAEForPreTraining) -> None:
+        super().__init__(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+        self.net = net
+        self.num_units = int(net.vit.embeddings.patch_embeddings.num_patches)
+
+    def loss_of(self, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Mean squared error over the hidden patches."""
+        loss: torch.Tensor = self.net(pixels, noise=noise).loss
+        return loss
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder and the decoder as transformers reads them."""
+        config = json.loads(self.net.config.to_json_string(use_diff=False))
+        config["architectures"] = [type(self.net).__name__]
+        data = json.dumps(config, indent=2).encode() + b"\n"
+        fsops.write_atomic(folder / MAE_CONFIG_FILE, data)
+        fsops.write_atomic(folder / MAE_WEIGHTS_FILE, tensors(self.net))

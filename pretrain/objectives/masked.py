@@ -1,0 +1,56 @@
+"""What masked-image objectives share: masks that are the same however a batch is divided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pretrain import world
+from pretrain.data import Batch
+from pretrain.objectives import Autocast
+from pretrain.objectives.images import Normalise
+
+
+class Masked(torch.nn.Module):
+    """Rebuilds what is hidden of an image; see `pretrain.objectives`.
+
+    The noise that masks come from is drawn for the global batch in every process, which takes its
+    own part: as many processes or parts as you like see the same masks.
+    """
+
+    num_units: int
+    """Pieces of an image that are hidden or seen as a whole."""
+
+    def __init__(self, mean: Any, std: Any) -> None:
+        super().__init__()
+        self.normalise = Normalise(mean, std)
+
+    def loss_of(self, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Mean loss over normalised images; in each the units with the most `noise` are hidden."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """`loss` alone."""
+        noise = self._noise(len(batch.images))
+        return {"loss": self.loss_of(self.normalise(batch.images), noise)}
+
+    def backward_in_parts(
+        self, batch: Batch, num_parts: int, autocast: Autocast
+    ) -> dict[str, torch.Tensor]:
+        """Add the gradients of the whole batch, holding the activations of one part at a time."""
+        noise = self._noise(len(batch.images))
+        total = noise.new_zeros(())
+        parts = zip(batch.images.chunk(num_parts), noise.chunk(num_parts), strict=True)
+        for images, part_noise in parts:
+            with autocast():
+                loss = self.loss_of(self.normalise(images), part_noise)
+            share = loss * (len(images) / len(batch.images))
+            torch.autograd.backward(share)
+            total += share.detach()
+        return {"loss": total}
+
+    def _noise(self, num_images: int) -> torch.Tensor:
+        device = self.normalise.factor.device
+        noise = torch.rand(world.size() * num_images, self.num_units, device=device)
+        return noise[world.rank() * num_images :][:num_images]

@@ -1,0 +1,124 @@
+"""SimMIM (Xie et al. 2022, arXiv 2111.09886): masked images for any tower.
+
+Squares of the image are replaced by a learned colour, the tower sees the whole, and a 1x1
+convolution with a pixel shuffle rebuilds the pixels from its last map; the loss is L1 on the
+hidden squares. As in the paper the squares are an eighth to a sixth of the side. Unlike there the
+targets are normalised within a square, as in MAE, and the mask is put on pixels for every tower,
+so that convolutions can be trained as well.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from curator import fsops
+from pretrain.models import Clip, build_clip, is_plain_vit, save_config, tensors
+from pretrain.objectives.masked import Masked
+from pretrain.recipe import Recipe
+from pretrain.towers import TOWER_FILE
+from pretrain.warm import warm_start
+
+_SQUARES = 8  # along a side, about
+
+
+def square_px(image_px: int, patch: int) -> int:
+    """Side of a square: a power of two near an eighth of the image, in whole patches of a ViT."""
+    near: int = 2 ** round(math.log2(image_px / _SQUARES))
+    return math.ceil(near / patch) * patch
+
+
+def build(recipe: Recipe) -> SimMimObjective:
+    """The objective of a recipe, on the CPU."""
+    clip = build_clip(recipe)
+    warm_start(clip.net.visual, recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return SimMimObjective(clip, image_px=recipe.image_px, mask_ratio=recipe.mask_ratio)
+
+
+class SimMimObjective(Masked):
+    """Pixels of hidden squares from the last map of a tower."""
+
+    def __init__(self, clip: Clip, *, image_px: int, mask_ratio: float) -> None:
+        super().__init__(clip.mean, clip.std)
+        self.clip = clip
+        vision = clip.config["vision_cfg"]
+        patch = int(vision.get("patch_size", 16)) if is_plain_vit(vision) else 1
+        self.square = square_px(image_px, patch)
+        self.side = math.ceil(image_px / self.square)
+        self.num_units = self.side**2
+        self.num_hidden = max(1, round(mask_ratio * self.num_units))
+        self.net = _Rebuild(clip.net.visual, image_px)
+
+    def loss_of(self, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Mean absolute error over the hidden squares."""
+        hidden = torch.zeros_like(noise).scatter_(1, noise.topk(self.num_hidden).indices, 1.0)
+        grid = hidden.view(-1, 1, self.side, self.side)
+        size = pixels.shape[-2:]
+        mask = F.interpolate(grid, scale_factor=self.square)[..., : size[0], : size[1]]
+        rebuilt = self.net(pixels, mask)
+        error = (rebuilt.float() - self._targets(pixels)).abs() * mask
+        loss: torch.Tensor = error.sum() / (mask.sum() * pixels.shape[1])
+        return loss
+
+    def _targets(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels with mean 0 and deviation 1 in every square."""
+        mean = self._squares(pixels.mean(1, keepdim=True))
+        square_mean = self._squares((pixels**2).mean(1, keepdim=True))
+        return (pixels - mean) / (square_mean - mean**2).clamp_min(1e-6).sqrt()
+
+    def _squares(self, values: torch.Tensor) -> torch.Tensor:
+        means = F.avg_pool2d(values, self.square, ceil_mode=True)
+        height, width = values.shape[-2:]
+        return F.interpolate(means, scale_factor=self.square)[..., :height, :width]
+
+    def save(self, folder: Path) -> None:
+        """Write the image tower with the config of its open_clip model: the texts are untrained."""
+        save_config(folder, self.clip)
+        fsops.write_atomic(folder / TOWER_FILE, tensors(self.clip.net.visual))
+
+
+class _Rebuild(nn.Module):
+    """Tower and decoder; `mask` `[B, 1, H, W]` is 1 where the learned colour goes."""
+
+    def __init__(self, visual: Any, image_px: int) -> None:
+        super().__init__()
+        self.visual = visual
+        self.colour = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.last = last_map(visual)
+        was_training = visual.training
+        visual.eval()  # a probe must not reach the statistics of batch normalisation
+        with torch.no_grad():
+            probe = self._map(torch.zeros(1, 3, image_px, image_px))
+        visual.train(was_training)
+        stride = image_px // probe.shape[-1]
+        self.decode = nn.Sequential(
+            nn.Conv2d(probe.shape[1], 3 * stride**2, 1), nn.PixelShuffle(stride)
+        )
+
+    def _map(self, pixels: torch.Tensor) -> torch.Tensor:
+        seen = self.visual.forward_intermediates(
+            pixels, indices=[self.last], intermediates_only=True
+        )
+        found: torch.Tensor = seen["image_intermediates"][-1]
+        return found
+
+    def forward(self, pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen = pixels * (1 - mask) + self.colour * mask
+        rebuilt: torch.Tensor = self.decode(self._map(seen))
+        return rebuilt[..., : pixels.shape[-2], : pixels.shape[-1]]
+
+
+def last_map(visual: Any) -> int:
+    """Number of the last map of an open_clip tower."""
+    if hasattr(visual, "trunk"):
+        return len(visual.trunk.feature_info) - 1
+    if hasattr(visual, "transformer"):
+        return int(visual.transformer.layers) - 1
+    return 4  # a ResNet: the stem and four stages

@@ -1,0 +1,74 @@
+"""Encoded bytes -> the pixels of a training picture: decode, cut out a part, resize, once each.
+
+The cut is torchvision's RandomResizedCrop as open_clip trains with it (share of the area from
+`scale_min` to 1, aspect from 3:4 to 4:3, bicubic), with one difference: the aspect is drawn among
+those that fit into the picture, where torchvision draws again until one does. A picture too long
+for any gets the largest cut of 4:3 from its middle, as there. No flip: captions say left and right.
+
+Pictures are decoded by `curator.images`, under its limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from curator import images
+from pretrain.draws import Floats
+
+NUM_DRAWS = 4
+_ASPECTS = (3 / 4, 4 / 3)
+
+
+class Box(NamedTuple):
+    """A rectangle in shares of the picture, from 0 to 1."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def random_box(shape: float, draws: Floats, scale_min: float) -> Box:
+    """The cut for a picture of `shape` (width / height); `draws` are NUM_DRAWS in [0, 1)."""
+    area_draw, aspect_draw, x_draw, y_draw = draws.tolist()
+    area = scale_min + (1 - scale_min) * area_draw
+    # A cut of this area is sqrt(area * aspect / shape) of the width and sqrt(area * shape / aspect)
+    # of the height; both are at most 1 for aspects between these two.
+    lowest, highest = max(_ASPECTS[0], area * shape), min(_ASPECTS[1], shape / area)
+    if lowest <= highest:
+        aspect = lowest * (highest / lowest) ** aspect_draw
+        across, down = (area * aspect / shape) ** 0.5, (area * shape / aspect) ** 0.5
+        left, top = (1 - across) * x_draw, (1 - down) * y_draw
+        return Box(left, top, min(1.0, left + across), min(1.0, top + down))
+    return middle_box(shape)
+
+
+def middle_box(shape: float) -> Box:
+    """The whole picture, or as much of its middle as is no longer than 4:3."""
+    aspect = min(max(shape, _ASPECTS[0]), _ASPECTS[1])
+    across, down = min(1.0, aspect / shape), min(1.0, shape / aspect)
+    left, top = (1 - across) / 2, (1 - down) / 2
+    return Box(left, top, left + across, top + down)
+
+
+def load(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> npt.NDArray[np.uint8]:
+    """(side_px, side_px, 3) RGB of the part of a picture that `box_of` cuts from its shape.
+
+    Raises:
+        Unusable: the picture cannot be decoded.
+    """
+    image = images.decode(data).image
+    box = box_of(image.width / image.height)
+    pixels = (
+        box.left * image.width,
+        box.top * image.height,
+        box.right * image.width,
+        box.bottom * image.height,
+    )
+    resized = image.resize((side_px, side_px), Image.Resampling.BICUBIC, box=pixels)
+    return np.asarray(resized)

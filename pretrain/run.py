@@ -1,0 +1,278 @@
+"""A pretraining run: one source, one recipe, one folder.
+
+    OUT/run.json         recipe, digest, source, versions: what this folder is
+    OUT/checkpoints/     see `pretrain.checkpoint`
+    OUT/log.jsonl        a line every ten steps; OUT/tensorboard/ has the same
+    OUT/model/           what `curator finetune OUT` and open_clip or transformers read
+    OUT/summary.json     written last: samples, arithmetic, seconds, losses, retrieval
+
+The same command again goes on where it was stopped, and does nothing when it was finished. Two
+runs of a study differ in their source or their recipe; that they saw as many samples with as much
+arithmetic is in their summaries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from curator import fsops
+from curator.errors import UsageError
+from curator.progress import say
+from curator.stopping import StopRequest
+from curator.versions import canonical_json, now, tool_version
+from pretrain import world
+from pretrain.data import DataOptions, Pipeline, Source, open_source
+from pretrain.loop import LoopOptions, TrainResult, train
+from pretrain.objectives import OBJECTIVES
+from pretrain.recipe import Recipe
+from pretrain.retrieval import retrieval
+
+_MAX_HELD_OUT = 500
+_MAX_WORKERS = 8
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """What a finished run says about itself.
+
+    `flops` are forward and backward of all steps, counted once on the first and multiplied;
+    `seconds` are of training alone, in all of its parts. `final` is the last line of the log,
+    `retrieval` is empty for objectives without text.
+    """
+
+    recipe: str
+    recipe_digest: str
+    source: str
+    source_id: str
+    steps: int
+    samples_seen: int
+    epochs: float
+    flops: int
+    seconds: float
+    precision: str
+    device: str
+    num_processes: int
+    num_parameters: int
+    final: dict[str, float]
+    retrieval: dict[str, float]
+    finished_at: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def pretrain(
+    data: str,
+    recipe: Recipe,
+    out: Path,
+    *,
+    store: Path | None = None,
+    reference: str | None = None,
+    held_out: int | None = None,
+    device: str | None = None,
+    stop: StopRequest | None = None,
+) -> RunSummary:
+    """Train `recipe` on `data` (see `pretrain.opening`) into the folder `out`.
+
+    `reference` is the version that some controls match. `held_out` pairs are kept out of training,
+    for the retrieval check, in every version alike; by default a tenth, at most 500. Under
+    torchrun all processes call this alike.
+
+    Raises:
+        UsageError: the recipe does not fit the data, or `out` holds another run.
+        EngineError: the loss is not finite.
+        StoppedError: `stop` was asked for; the same call goes on.
+        ConflictError: another process trains in `out`.
+    """
+    with world.joined(device) as chosen:
+        is_writer = world.rank() == 0
+        with fsops.locked(out / ".lock") if is_writer else nullcontext():
+            source = open_source(
+                data,
+                store,
+                control=recipe.control,
+                reference=reference,
+                need_text=recipe.needs_text,
+                seed=recipe.seed,
+            )
+            run = _Run(source, recipe, out, held_out, chosen)
+            run.claim()
+            if not (out / "summary.json").is_file():
+                run.train(stop or StopRequest())
+            if world.size() > 1:
+                dist.barrier()
+            return read_summary(out)
+
+
+def read_summary(out: Path) -> RunSummary:
+    """The summary of a finished run.
+
+    Raises:
+        UsageError: not a finished run.
+    """
+    try:
+        return RunSummary(**json.loads((out / "summary.json").read_bytes()))
+    except FileNotFoundError as error:
+        raise UsageError(
+            "no finished run here", where=out, hint="finish it with `curator pretrain`"
+        ) from error
+
+
+class _Run:
+    def __init__(
+        self, source: Source, recipe: Recipe, out: Path, held_out: int | None, device: torch.device
+    ) -> None:
+        self.recipe, self.out, self.device = recipe, out, device
+        if held_out is None:
+            held_out = min(_MAX_HELD_OUT, source.num_samples // 10)
+        self.source = source
+        self.training: Source = source
+        self.held_out: Source | None = None
+        if held_out:
+            self.training, self.held_out = source.split(held_out)
+        if self.training.num_samples < recipe.batch_size:
+            raise UsageError(
+                f"{self.training.num_samples:,} samples to train on, and batches of "
+                f"{recipe.batch_size:,}",
+                where=source.name,
+                hint="use a smaller batch_size (--set batch_size=N) or more data",
+            )
+
+    def claim(self) -> None:
+        """Make the folder this run's, or see that it is.
+
+        Raises:
+            UsageError: it is another run's.
+        """
+        mine = {
+            "format": _FORMAT,
+            "recipe": self.recipe.model_dump(),
+            "recipe_digest": self.recipe.digest(),
+            "source_id": self.source.id,
+            "held_out": 0 if self.held_out is None else self.held_out.num_samples,
+        }
+        path = self.out / "run.json"
+        if path.is_file():
+            found = json.loads(path.read_bytes())
+            changed = [key for key in mine if found.get(key) != mine[key]]
+            if changed:
+                raise UsageError(
+                    f"another run lies there (other {', '.join(changed)})",
+                    where=self.out,
+                    hint="give another --out, or the data and recipe that it was begun with",
+                    reason="run.other",
+                )
+        elif world.rank() == 0:
+            about = {
+                "source": self.source.describe(),
+                "tool_version": tool_version(),
+                "torch_version": str(torch.__version__),
+                "started_at": now(),
+            }
+            fsops.write_atomic(path, json.dumps(mine | about, indent=2, default=str).encode())
+
+    def train(self, stop: StopRequest) -> None:
+        """Train, save the model, check it, and write the summary."""
+        recipe = self.recipe
+        objective = OBJECTIVES.get(recipe.objective)(recipe)
+        objective.to(self.device, memory_format=torch.channels_last)
+        pipeline = self._pipeline(self.training, objective)
+        options = loop_options(recipe)
+        if world.rank() == 0:
+            say(
+                f"{recipe.objective} of {recipe.model} on {self.training.num_samples:,} samples of "
+                f"{self.source.name}: {options.total_steps:,} steps of {recipe.batch_size:,}"
+            )
+        result = train(
+            objective,
+            pipeline.batches,
+            options,
+            folder=self.out,
+            stop=stop,
+            what=f"pretrain {recipe.name}",
+        )
+        if world.rank() == 0:
+            objective.save(self.out / "model")
+            self._summarise(objective, result)
+
+    def _pipeline(self, source: Source, objective: Any, *, alone: bool = False) -> Pipeline:
+        recipe = self.recipe
+        options = DataOptions(
+            image_px=recipe.image_px,
+            batch_size=recipe.batch_size,
+            captions=recipe.captions,
+            max_captions=recipe.max_captions,
+            sentences=recipe.sentences,
+            crop_scale_min=recipe.crop_scale_min,
+            seed=recipe.seed,
+            num_workers=0 if alone else num_workers(self.device),
+        )
+        return Pipeline(
+            source,
+            options,
+            tokenize=objective.clip.tokenize if recipe.needs_text else None,
+            rank=0 if alone else world.rank(),
+            world_size=1 if alone else world.size(),
+        )
+
+    def _summarise(self, objective: Any, result: TrainResult) -> None:
+        found: dict[str, float] = {}
+        if self.recipe.needs_text and self.held_out is not None:
+            pipeline = self._pipeline(self.held_out, objective, alone=True)
+            found = retrieval(objective, pipeline.in_order())
+        seen = result.steps * self.recipe.batch_size
+        summary = RunSummary(
+            recipe=self.recipe.name,
+            recipe_digest=self.recipe.digest(),
+            source=self.source.name,
+            source_id=self.source.id,
+            steps=result.steps,
+            samples_seen=seen,
+            epochs=seen / self.training.num_samples,
+            flops=result.flops,
+            seconds=result.seconds,
+            precision=result.precision,
+            device=str(self.device),
+            num_processes=world.size(),
+            num_parameters=sum(parameter.numel() for parameter in objective.parameters()),
+            final=result.history[-1] if result.history else {},
+            retrieval=found,
+            finished_at=time.time(),
+        )
+        fsops.write_atomic(self.out / "summary.json", canonical_json(summary.to_json()))
+
+
+def loop_options(recipe: Recipe) -> LoopOptions:
+    """What of a recipe is for the loop."""
+    steps = recipe.total_steps
+    return LoopOptions(
+        total_steps=steps,
+        lr=recipe.lr,
+        warmup_steps=round(steps * recipe.warmup),
+        weight_decay=recipe.weight_decay,
+        beta2=recipe.beta2,
+        clip_grad=recipe.clip_grad,
+        precision=recipe.precision,
+        accumulate=recipe.accumulate,
+        compile=recipe.compile,
+        seed=recipe.seed,
+    )
+
+
+def num_workers(device: torch.device) -> int:
+    """Processes that decode: none on a CPU, whose cores are busy training."""
+    if device.type == "cpu":
+        return 0
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(_MAX_WORKERS, max(1, (os.cpu_count() or 1) // local - 1))

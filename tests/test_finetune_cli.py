@@ -1,0 +1,102 @@
+"""`curator finetune`: what is shown, what is refused, what a second run does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from PIL import Image
+
+from curator.cli import dense
+from curator.cli.output import run_app
+from finetune import run
+from tests.densekit import TinyConv, block_item
+
+SIZE = (32, 48)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(run, "load_backbone", lambda _spec, *, image_px, seed: TinyConv())
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data set in CamVid's layout; its void label is 3."""
+    data = tmp_path / "blocks"
+    for place, part in enumerate(("train", "val", "test")):
+        for kind in ("images", "labels"):
+            (data / part / kind).mkdir(parents=True)
+        for number in range(4):
+            item = block_item(f"{part}{number}", SIZE, 10 * place + number)
+            Image.fromarray(item.image).save(data / part / "images" / f"{item.name}.png")
+            target = item.target
+            target[target == 255] = 3  # type: ignore[index,operator]  # a map
+            Image.fromarray(target).save(data / part / "labels" / f"{item.name}.png")  # type: ignore[arg-type]
+    (data / "classes.txt").write_text("0 red\n1 green\n2 blue\n3 void\n")
+    return data
+
+
+def curator(*arguments: object) -> int:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    dense.register(app)
+    return run_app(app, [str(argument) for argument in arguments])
+
+
+QUICK = ("--size", "32x48", "--batch-size", 2, "--steps", 3, "--probe", "--device", "cpu")
+
+
+def test_shares_and_seeds_give_a_table_with_the_spread(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("any", "--task", "segmentation", "--data", folder, *QUICK)
+    wanted = ("--fraction", "0.5,1", "--seeds", 2, "--out", tmp_path / "out")
+    assert curator(*asked, *wanted) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "blocks, segmentation: judged on 4 test pictures"
+    assert said[1].split() == ["labels", "seeds", "mIoU", "mAcc", "time"]
+    assert [line.split()[:2] for line in said[2:4]] == [["2", "2"], ["4", "2"]]
+    assert said[2].count("±") == 2
+    assert said[4].startswith("next: ")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"labels-{share}-seed-{seed}" for share in ("0.5", "1") for seed in (0, 1)}
+    assert curator(*asked, *wanted) == 0
+    assert capsys.readouterr().out.splitlines()[2:4] == said[2:4]  # read back, time and all
+
+
+def test_a_sweep_is_shown_and_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("any", "--task", "segmentation", "--data", folder, *QUICK, "--sweep")
+    assert curator(*asked) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("learning rate ")
+    assert " by mIoU on 4 validation pictures (" in said[1]
+    assert curator(*asked, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["cells"][0]["lr"] == found["sweep"]["best_lr"]
+    assert set(found["cells"][0]["metrics"]) == {"mIoU", "mAcc"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--fraction", "half"), "--fraction is 'half'"),
+        (("--fraction", "0"), "fraction is 0.0"),
+        (("--size", "360"), "--size is '360'"),
+        (("--head", "mask"), "head is 'mask'"),
+        (("--sweep", "--lr", "0.1"), "--lr and --sweep exclude each other"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    folder: Path, wrong: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = curator("any", "--task", "segmentation", "--data", folder, *wrong)
+    assert code == 2
+    assert said in capsys.readouterr().err
