@@ -41,6 +41,8 @@ def sentence(comparison: Comparison) -> str:
         head = f"{comparison.arm} against {comparison.reference}: {told}, {seeds}"
         if gain.n == 1:
             return f"{head}, so there is no interval and no verdict."
+        if gain.mean == 0:
+            return f"{both} gave the same numbers ({seeds}): they are the same runs."
         return f"{head}, the same for each: the seed does not reach these runs, nothing is told."
     if gain.outcome == "unclear":
         return _unclear(comparison, gain)

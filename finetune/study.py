@@ -40,6 +40,7 @@ from finetune.study_files import FORMAT, STUDY_FILE, read_cells, read_plan, rows
 from finetune.study_plan import Plan, make_plan
 from finetune.study_recipe import Study
 
+LOCK = ".lock"
 MAX_HISTORY = 200
 _KEPT = "finished runs are kept"
 _MINUTE, _HOUR = 60.0, 3600.0
@@ -68,7 +69,7 @@ def run_study(study: Study, out: Path, *, runner: Runner, stop: StopRequest) -> 
     """
     _check_folder(study, out)
     fsops.make_dir(out)
-    with fsops.locked(out / ".lock"):
+    with fsops.locked(out / LOCK):
         plan = make_plan(study, runner)
         head = {"format": FORMAT, "tool_version": versions.tool_version(), **plan.to_json()}
         fsops.write_atomic(out / STUDY_FILE, to_bytes(head))
@@ -88,13 +89,18 @@ def _check_folder(study: Study, out: Path) -> None:
                 hint="give another folder with --out",
                 reason="study.folder",
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(_foreign(path) for path in out.iterdir())):
         raise UsageError(
             "the folder holds something that is no study",
             where=out,
             hint="give a new or empty folder with --out",
             reason="study.folder",
         )
+
+
+def _foreign(path: Path) -> bool:
+    """Not what a call leaves that was killed before it wrote study.json."""
+    return path.name != LOCK and not path.name.startswith(fsops.TEMP_PREFIX)
 
 
 class _Walk:

@@ -284,7 +284,7 @@ class _Training:
         if wrong:
             raise EngineError(
                 f"step {step:,}: {', '.join(wrong)}",
-                did="the last checkpoint is from before it" if self.checkpoints else None,
+                did="no checkpoint was written after it" if self.checkpoints else None,
                 hint="try a smaller lr, a longer warm-up, or precision fp32",
                 reason="train.not_finite",
             )

@@ -153,7 +153,10 @@ def curator(*argv: str) -> int:
 
 
 def test_the_command_trains_and_says_what_comes_next(
-    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "tiny.toml").write_text(
         f'name = "tiny"\nmodel = "{config_file(tmp_path)}"\nimage_px = {SIDE}\n'
@@ -170,6 +173,9 @@ def test_the_command_trains_and_says_what_comes_next(
     assert json.loads((out / "run.json").read_text())["recipe"]["seed"] == 2
     assert curator(*typed, "--json") == 0
     assert json.loads(capsys.readouterr().out)["samples_seen"] == 16
+    monkeypatch.setenv("RANK", "1")  # one of several processes: only the first speaks
+    assert curator(*typed) == 0
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

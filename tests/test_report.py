@@ -124,6 +124,10 @@ def test_a_seed_that_does_nothing() -> None:
     assert "the same for each: the seed does not reach these runs" in said
 
 
+def test_the_same_arm_twice() -> None:
+    assert compared(V1, V1) == "v2 and v1 gave the same numbers (5 seeds): they are the same runs."
+
+
 def test_missing_pairs_are_named() -> None:
     said = compared({0: 0.52, 1: 0.53, 2: 0.51, 7: 0.5}, V1)
     assert "3 seeds (v2 has no seed 3, 4; v1 has no seed 7)" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,6 +76,8 @@ def pretrain(
             device=device,
             stop=stop,
         )
+    if environ.get("RANK", "0") != "0":
+        return  # torchrun starts several: one speaks
     if json:
         show_json({"out": str(where), **summary.to_json()})
     else:
