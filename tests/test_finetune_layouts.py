@@ -17,7 +17,7 @@ from curator.demo.scene import SHAPES
 from curator.errors import DamageError, NotFoundError, UsageError
 from curator.stopping import StopRequest
 from finetune.layouts import LAYOUTS, Boxes, DenseSet, Item, Split, open_dense, take_fraction
-from tests.densekit import (
+from tests.layoutkit import (
     MAKERS,
     SIZE,
     label,

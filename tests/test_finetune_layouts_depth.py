@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from curator.errors import DamageError
 from finetune.layouts import DenseSet, open_dense
-from tests.densekit import (
+from tests.layoutkit import (
     MAKERS,
     METRES,
     label,

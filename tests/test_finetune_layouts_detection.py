@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from curator.errors import DamageError
 from finetune.layouts import Boxes, DenseSet, Split, open_dense
 from finetune.layouts.coco_masks import draw
-from tests.densekit import (
+from tests.layoutkit import (
     CROWD_RUNS,
     NUMBERS,
     NUMBERS_BOXES,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from curator.errors import DamageError
 from finetune.layouts import DenseSet, open_dense
-from tests.densekit import (
+from tests.layoutkit import (
     label,
     make_ade20k,
     make_camvid,
