@@ -259,7 +259,7 @@ def test_kill_9_inside_a_cell(tmp_path: Path, num_finished: int) -> None:
     assert len(again.calls) == NUM_SMALL - num_finished
 
 
-@pytest.mark.parametrize("step", [12, 61, 150])
+@pytest.mark.parametrize("step", [4, 6, 12, 61, 150])
 def test_kill_9_while_writing(tmp_path: Path, step: int) -> None:
     out = tmp_path / "out"
     with start_worker(out, CURATOR_FAILPOINT=str(step)) as process:

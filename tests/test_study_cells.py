@@ -1,0 +1,96 @@
+"""A study with real models, from a rendered world to its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from curator import tables
+from curator.cli.app import app
+from curator.cli.output import run_app
+from curator.demo.data import DemoData, make_data
+from curator.errors import CuratorError
+from curator.stopping import StopRequest
+from finetune.cells import ModelRunner
+from finetune.report import write_report
+from finetune.results import FILE_NAME, RESULTS_SCHEMA
+from finetune.study import run_study
+from finetune.study_recipe import Study, parse_study
+
+STUDY = """
+name = "real"
+seeds = 1
+baseline = "alt text"
+match = "flops"
+[pretrain]
+recipe = "demo"
+samples_seen = 64
+held_out = 8
+options = { batch_size = 16, image_px = 32 }
+[[arm]]
+name = "alt text"
+data = "{world}/shards@v1"
+[[arm]]
+name = "true captions"
+data = "{world}/shards@{world}/truth/*.parquet:detailed"
+[[arm]]
+name = "shuffled"
+data = "{world}/shards@v1"
+control = "shuffled"
+[[arm]]
+name = "masked images"
+data = "{world}/shards@v1"
+objective = "simmim"
+options = { mask_ratio = 0.6 }
+[[arm]]
+name = "random"
+backbone = "random"
+[[task]]
+task = "segmentation"
+data = "{world}/segmentation"
+mode = "probe"
+lrs = [0.003, 0.01]
+options = { steps = 2, image_px = [32, 32], batch_size = 4 }
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    world = tmp_path_factory.mktemp("world")
+    make_data(world, DemoData(images=60, labelled=20, side_px=32), stop=StopRequest())
+    assert run_app(app, ["index", str(world / "shards")]) == 0
+    assert run_app(app, ["decide", str(world / "shards"), "--policy", "as-is"]) == 0
+    return parse_study(STUDY, where="test", values={"world": str(world)})
+
+
+@pytest.mark.slow
+def test_from_a_world_to_a_report(made: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = run_study(made, out, runner=ModelRunner(device="cpu"), stop=StopRequest())
+    assert summary.num_done == summary.num_cells == 4 + 5 + 5, summary.reasons
+    found = tables.read(out / FILE_NAME, RESULTS_SCHEMA)
+    dense = found.filter(pl.col("metric") == "mIoU")
+    assert dense["arm"].to_list() == [arm.name for arm in made.arm]
+    assert set(found["metric"]) >= {"mIoU", "mAcc", "image_to_text_r1", "text_to_image_r5"}
+    # FLOPs match to what batches allow: masked images sees more samples for the same arithmetic.
+    by_arm = {row["arm"]: row for row in dense.iter_rows(named=True)}
+    masked, base = by_arm["masked images"], by_arm["alt text"]
+    assert masked["pretrain_samples"] > base["pretrain_samples"]
+    assert masked["pretrain_flops"] == pytest.approx(base["pretrain_flops"], rel=0.35)
+    assert not list(out.glob("runs/*/checkpoints"))  # models stay, checkpoints go
+    page = write_report(out).html.read_text("utf-8")
+    assert page.count("<img") == 4 * (2 + 5)
+    again = run_study(made, out, runner=ModelRunner(device="cpu"), stop=StopRequest())
+    assert again.num_reused == again.num_cells
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_said_before_any_run(made: Study, tmp_path: Path) -> None:
+    broken = made.model_copy(
+        update={"task": (made.task[0].model_copy(update={"data": str(tmp_path)}),)}
+    )
+    with pytest.raises(CuratorError):
+        run_study(broken, tmp_path / "out", runner=ModelRunner(device="cpu"), stop=StopRequest())
+    assert not (tmp_path / "out" / "study.json").exists()
