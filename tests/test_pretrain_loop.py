@@ -266,3 +266,21 @@ def test_parts_give_the_same_training(tmp_path: Path) -> None:
     ]
     losses = [[row["loss"] for row in result.history] for result in results]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clip", "mae"])
+def test_compiled_towers_train_alike_and_are_counted_alike(tmp_path: Path, name: str) -> None:
+    values = {"total_steps": 3, "precision": "fp32", "log_every": 1}
+    results = [
+        train(
+            objective(recipe(tmp_path, objective=name)),
+            batches(),
+            options(**values, compile=is_compiled),
+            folder=None,
+        )
+        for is_compiled in (False, True)
+    ]
+    losses = [[row["loss"] for row in result.history] for result in results]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert results[0].flops == results[1].flops
