@@ -34,11 +34,12 @@ from __future__ import annotations
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curator.errors import UsageError, nearest
+from curator.validation import explain
 
 ALT_TEXT = "alt_text"
 GENERATED = "generated"
@@ -188,19 +189,5 @@ def parse_policy(text: str, *, where: str) -> Policy:
         ) from error
     except ValidationError as error:
         raise UsageError(
-            _explain(error), where=f"policy {where}", reason="policy.invalid"
+            explain(error, Policy), where=f"policy {where}", reason="policy.invalid"
         ) from error
-
-
-def _explain(error: ValidationError) -> str:
-    first: Any = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the policy"
-    if first["type"] == "extra_forbidden":
-        owners: dict[object, type[BaseModel]] = {
-            "rule": Rule,
-            "surgery": Surgery,
-            "weights": Weights,
-        }
-        owner = owners[first["loc"][0]] if len(first["loc"]) > 1 else Policy
-        return f"unknown key {place!r}: {nearest(str(first['loc'][-1]), owner.model_fields)}"
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}"

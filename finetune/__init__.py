@@ -1,1 +1,1 @@
-"""Dense-task finetuning, studies and reports; comes with the verdict."""
+"""Dense-task finetuning, studies and reports."""

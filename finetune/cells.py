@@ -71,7 +71,7 @@ class ModelRunner:
         for name, recipe in makers.items():
             # A captioner was prompted, a scorer was not; rules on texts are no model.
             who = str(recipe.get("model", name))
-            if name != "text":
+            if recipe.get("scorer") != "text":
                 found["captioners" if "prompt" in recipe else "scorers"].append(who)
         return found
 

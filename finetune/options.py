@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curator.errors import UsageError
+from curator.validation import explain
 
 Task = Literal["segmentation", "depth", "detection"]
 Head = Literal["auto", "linear", "upernet", "fpn"]
@@ -113,11 +114,4 @@ def parse_options(values: Mapping[str, Any]) -> DenseOptions:
     try:
         return DenseOptions(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(
-            f"{name} is {first['input']!r}" if name else message,
-            hint=message if name else f"allowed names: {', '.join(DenseOptions.model_fields)}",
-            reason="option.value",
-        ) from error
+        raise UsageError(explain(error, DenseOptions), reason="option.value") from error

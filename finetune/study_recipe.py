@@ -52,6 +52,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from curator.errors import UsageError, nearest
+from curator.validation import explain
 from finetune.options import DenseOptions, parse_options
 
 Control = Literal[
@@ -250,7 +251,9 @@ def parse_study(
     try:
         return Study.model_validate(filled)
     except ValidationError as error:
-        raise UsageError(_explain(error), where=f"study {where}", reason="study.invalid") from error
+        raise UsageError(
+            explain(error, Study), where=f"study {where}", reason="study.invalid"
+        ) from error
 
 
 def _typed(value: str) -> Any:
@@ -304,17 +307,3 @@ def _fill(value: Any, known: Mapping[str, Any], where: str) -> Any:
     if whole:
         return known[whole[1]]
     return _PLACEHOLDER.sub(lambda match: str(known[match[1]]), value)
-
-
-def _explain(error: ValidationError) -> str:
-    first: Any = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the study"
-    if first["type"] == "extra_forbidden":
-        owners: dict[object, type[BaseModel]] = {
-            "arm": Arm,
-            "task": DenseTask,
-            "pretrain": Pretraining,
-        }
-        owner = owners[first["loc"][0]] if len(first["loc"]) > 1 else Study
-        return f"unknown key {place!r}: {nearest(str(first['loc'][-1]), owner.model_fields)}"
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}"

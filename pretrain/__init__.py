@@ -1,1 +1,1 @@
-"""Pretraining on a caption version (CLIP, SigLIP, MAE); comes with the verdict."""
+"""Pretraining on a caption version: CLIP, SigLIP, MAE, SimMIM."""

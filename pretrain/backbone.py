@@ -14,6 +14,7 @@ the patch: they are resized to the nearest one, so that a map still covers the i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ from pretrain.towers import Tower, open_tower
 NUM_MAPS = 4
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Four maps of an image, shallow to deep.
 
     `channels` and `strides` are of the maps; `mean` and `std` are of RGB in [0, 1], for the images
@@ -53,13 +54,13 @@ class Backbone(nn.Module):
         """Whether the maps have different strides."""
         return len(set(self.strides)) > 1
 
+    @abstractmethod
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """`[B, 3, H, W]`, normalised -> four maps `[B, channels, ~H / stride, ~W / stride]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """All parameters, shallow to deep: for learning rates that decay with depth."""
-        raise NotImplementedError
 
 
 def load_backbone(spec: str, *, image_px: Size, seed: int = 0) -> Backbone:

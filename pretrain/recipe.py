@@ -14,16 +14,16 @@ here: `curator report` reads recipes too.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curator.errors import UsageError, nearest
+from curator.validation import explain
 from curator.versions import digest
 
 ObjectiveName = Literal["clip", "siglip", "mae", "simmim"]
@@ -154,18 +154,5 @@ def _validated(values: dict[str, Any], *, where: str) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise UsageError(
-            _explain(error), where=f"recipe {where}", reason="recipe.invalid"
+            explain(error, Recipe), where=f"recipe {where}", reason="recipe.invalid"
         ) from error
-
-
-def _explain(error: ValidationError) -> str:
-    first: Any = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the recipe"
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {place!r}: {nearest(place, Recipe.model_fields)}"
-    if first["type"] == "literal_error":
-        allowed = get_args(Recipe.model_fields[place].annotation)
-        words = [word for part in allowed for word in (get_args(part) or (part,))]
-        named = [json.dumps(word) for word in words if isinstance(word, str)]
-        return f"{place} is {first['input']!r}, allowed: {', '.join(named)}"
-    return f"{place}: {first['msg'].removeprefix('Value error, ')} (is {first['input']!r})"

@@ -179,11 +179,20 @@ def _timm(name: str, weights: str | None, image_px: Size) -> Tower:
         if not path.is_file():
             raise NotFoundError("no such weights", where=path, reason="model.not_found")
         try:
-            load_checkpoint(net, weights, strict=False)
+            found = load_checkpoint(net, weights, strict=False)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise EngineError(
                 f"cannot load the model ({error})", where=path, reason="model.load"
             ) from error
+        # Heads are not used here: a file may have one too many, or none.
+        missing = [key for key in found.missing_keys if not key.startswith("head.")]
+        if missing:
+            raise EngineError(
+                f"{len(missing)} weights of timm:{name} are not in the file, {missing[0]} is one",
+                where=path,
+                hint="give the file of this very model",
+                reason="model.load",
+            )
     return _timm_tower(net, f"timm:{name}", image_px)
 
 

@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
             Image.fromarray(item.image).save(data / part / "images" / f"{item.name}.png")
             target = item.target
             target[target == 255] = 3  # type: ignore[index,operator]  # a map
-            Image.fromarray(target).save(data / part / "labels" / f"{item.name}.png")  # type: ignore[arg-type]
+            Image.fromarray(target).save(data / part / "labels" / f"{item.name}.png")
     (data / "classes.txt").write_text("0 red\n1 green\n2 blue\n3 void\n")
     return data
 

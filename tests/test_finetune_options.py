@@ -27,7 +27,7 @@ from finetune.options import FINETUNE_LR, METRICS, PROBE_LR, DenseOptions, parse
         ({"task": "detection", "head": "fpn"}, "head"),
         ({"task": "detection", "inference": "slide"}, "inference"),
         ({"freeze": True, "inference": "slide"}, "inference"),
-        ({"epochs": 3}, "epochs is 3"),
+        ({"epochs": 3}, "unknown key 'epochs'"),
     ],
 )
 def test_what_is_wrong_is_named(wrong: dict[str, Any], said: str) -> None:

@@ -199,7 +199,7 @@ def test_a_rate_that_explodes_is_a_result_not_the_end(monkeypatch: pytest.Monkey
         assert rate is not None
         if rate > 1:
             raise EngineError("step 3: loss is nan", reason="train.not_finite")
-        return really(task, feed, cell, stop)  # type: ignore[arg-type]
+        return really(task, feed, cell, stop)
 
     really = run._train
     monkeypatch.setattr(run, "_train", train)

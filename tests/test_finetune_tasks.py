@@ -68,7 +68,7 @@ def a_task(
 
 def answering(task: BackboneTask, answers: dict[str, torch.Tensor]) -> BackboneTask:
     """The task with what it predicts replaced."""
-    task.predictions = lambda split, _kept, _stop: ((i, answers[i.name]) for i in split)  # type: ignore[method-assign,attr-defined]
+    task.predictions = lambda split, _kept, _stop: ((i, answers[i.name]) for i in split)
     return task
 
 
@@ -83,7 +83,7 @@ def test_miou_of_two_by_two_pixels_with_one_to_ignore() -> None:
     data = dense_set("segmentation", [item], [item])
     said = torch.nn.functional.one_hot(torch.tensor([[0, 0], [1, 0]]), 3).permute(2, 0, 1).float()
     task = answering(a_task("segmentation", data), {"a": said})
-    found = task.evaluate(data.test, kept=None, stop=StopRequest())  # type: ignore[operator]
+    found = task.evaluate(data.test, kept=None, stop=StopRequest())
     assert found.metrics == {"mIoU": 0.5, "mAcc": 0.75}
     assert found.per_class == {"red": 0.5, "green": 0.5}
     assert found.per_image == {"a": {"mIoU": 0.5}}
@@ -97,7 +97,7 @@ def test_miou_is_over_all_pixels_not_a_mean_over_pictures() -> None:
     right, wrong = torch.zeros(3, 2, 2), torch.zeros(3, 2, 2)
     right[0], wrong[1] = 1, 1
     task = answering(a_task("segmentation", data), {"a": right, "b": wrong})
-    found = task.evaluate(data.test, kept=None, stop=StopRequest())  # type: ignore[operator]
+    found = task.evaluate(data.test, kept=None, stop=StopRequest())
     assert found.metrics == {"mIoU": 0.25, "mAcc": 0.5}
     assert found.per_image == {"a": {"mIoU": 1.0}, "b": {"mIoU": 0.0}}
 
@@ -119,10 +119,10 @@ def test_labels_that_say_nothing_give_a_loss_of_nought() -> None:
     data = dense_set("segmentation", [item], [item])
     task = a_task("segmentation", data)
     feed = Feed(data.train, task.options, None)
-    losses = task.losses(next(feed.batches(0)))  # type: ignore[operator]
+    losses = task.losses(next(feed.batches(0)))
     assert float(losses["loss"].detach()) == 0
     with pytest.raises(UsageError, match="no picture to judge on has a labelled pixel"):
-        task.evaluate(data.test, kept=None, stop=StopRequest())  # type: ignore[operator]
+        task.evaluate(data.test, kept=None, stop=StopRequest())
 
 
 # -- depth -----------------------------------------------------------------------------------------
@@ -149,12 +149,25 @@ def test_depth_metrics_are_means_over_pictures_and_skip_what_has_no_reading() ->
     assert isinstance(task, Depth)
     task.log_mean.fill_(0)
     task.log_spread.fill_(1)
+    task.log_range.copy_(torch.tensor([0.0, 9.0]))
     said = {"a": [[2.0, 4.0]], "b": [[2.0, 9.0]], "c": [[9.0, 9.0]]}
     answering(task, {name: torch.tensor([value]).log() for name, value in said.items()})
     found = task.evaluate(data.test, kept=None, stop=StopRequest())
     assert found.metrics["RMSE"] == pytest.approx(0.5, abs=1e-6)
     assert found.metrics["RMSE pooled"] == pytest.approx(math.sqrt(2 / 3))
     assert set(found.per_image) == {"a", "b"}
+
+
+def test_depth_stays_within_the_training_labels() -> None:
+    """Labels from 1 to 3 m: a million metres are said as 3, a millimetre as 1."""
+    image = np.zeros((1, 2, 3), np.uint8)
+    items = [Item(name="a", image=image, target=np.array([[1.0, 3.0]], np.float32))]
+    task = a_task("depth", dense_set("depth", items, items))
+    assert isinstance(task, Depth)
+    task.log_mean.fill_(0)
+    task.log_spread.fill_(1)
+    metres = task.depth(torch.tensor([1e6, 1e-3, 2.0]).log())
+    assert metres.tolist() == pytest.approx([3, 1, 2])
 
 
 def test_the_depth_loss_forgives_half_of_a_common_factor() -> None:
@@ -215,7 +228,7 @@ def test_ap_of_one_perfect_and_one_missed_box(crowd: list[bool], share: float) -
     data = dense_set("detection", [item], [item])
     task = a_task("detection", data, image_px=(40, 40))
     assert isinstance(task, Detection)
-    task.found = lambda _items, _maps: [found_boxes([4, 4, 14, 14])]  # type: ignore[method-assign]
+    task.found = lambda _items, _maps: [found_boxes([4, 4, 14, 14])]
     found = task.evaluate(data.test, kept=None, stop=StopRequest())
     assert list(found.metrics) == list(METRICS["detection"])
     assert list(found.metrics.values()) == pytest.approx([share] * 4)
@@ -251,9 +264,9 @@ def test_data_without_masks_get_boxes_only() -> None:
     data = dense_set("detection", items, items)
     data = DenseSet(**{name: getattr(data, name) for name in data.__slots__} | {"has_masks": False})
     task = a_task("detection", data, batch_size=2)
-    losses = task.losses(next(Feed(data.train, task.options, None).batches(0)))  # type: ignore[operator]
+    losses = task.losses(next(Feed(data.train, task.options, None).batches(0)))
     assert "loss_mask" not in losses
-    metrics = task.evaluate(data.test, kept=None, stop=StopRequest()).metrics  # type: ignore[operator]
+    metrics = task.evaluate(data.test, kept=None, stop=StopRequest()).metrics
     assert set(metrics) == {"box AP", "box AP50"}
 
 
@@ -264,9 +277,7 @@ def fitted(task: BackboneTask, data: DenseSet, steps: int, lr: float) -> dict[st
     batches = Feed(data.train, task.options, None).batches
     options = LoopOptions(total_steps=steps, lr=lr, precision="fp32", log_every=steps)
     train(task, batches, options, folder=None, parameter_groups=task.groups())
-    metrics: dict[str, float] = task.evaluate(  # type: ignore[operator]
-        data.test, kept=None, stop=StopRequest()
-    ).metrics
+    metrics: dict[str, float] = task.evaluate(data.test, kept=None, stop=StopRequest()).metrics
     return metrics
 
 
@@ -286,7 +297,7 @@ def test_finetuning_learns_depth_and_moves_the_backbone() -> None:
     data = a_set("depth")
     task = a_task("depth", data)
     before = [parameter.clone() for parameter in task.backbone.parameters()]
-    untrained = task.evaluate(data.test, kept=None, stop=StopRequest()).metrics  # type: ignore[operator]
+    untrained = task.evaluate(data.test, kept=None, stop=StopRequest()).metrics
     assert fitted(task, data, 40, 1e-2)["RMSE"] < untrained["RMSE"] / 2
     moved = [
         not torch.equal(old, new)
@@ -421,7 +432,7 @@ def test_every_picture_once_an_epoch_and_resuming_skips_nothing() -> None:
     next(straight)
     one, other = next(straight), next(resumed)
     straight.close()  # type: ignore[attr-defined]  # a generator
-    resumed.close()  # type: ignore[attr-defined]
+    resumed.close()
     assert one.images is not None
     assert other.images is not None
     assert torch.equal(one.images, other.images)
@@ -444,12 +455,12 @@ def test_kept_features_are_what_the_backbone_says_and_are_made_once() -> None:
 
     features = Features()
     kept = features.of("owner", data.train, SIZE, maps, StopRequest())
-    assert features.of("owner", data.train[1:3], SIZE, maps, StopRequest()) == kept[1:3]  # type: ignore[index]
+    assert features.of("owner", data.train[1:3], SIZE, maps, StopRequest()) == kept[1:3]
     assert sum(calls) == 4
     told = next(Feed(data.train, task.options, kept).batches(0))
     seen = next(Feed(data.train, task.options, None).batches(0))
     task.train()
-    losses = [float(task.losses(batch)["loss"].detach()) for batch in (told, seen)]  # type: ignore[operator]
+    losses = [float(task.losses(batch)["loss"].detach()) for batch in (told, seen)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     features.of("another", data.train[:1], SIZE, maps, StopRequest())
     assert sum(calls) == 5

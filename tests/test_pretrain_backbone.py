@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import ViTMAEForPreTraining
 
-from curator.errors import CuratorError, NotFoundError, UsageError
+from curator.errors import CuratorError, EngineError, NotFoundError, UsageError
 from pretrain.backbone import Backbone, load_backbone, spread
 from tests.trainkit import CONV, SIDE, batch, objective, recipe
 
@@ -33,7 +33,7 @@ def check(backbone: Backbone, height: int, width: int) -> None:
     assert {id(p) for p in grouped} == {id(p) for p in backbone.parameters()}
     assert len(grouped) == len(list(backbone.parameters()))
     backbone.train()
-    sum(found.sum() for found in backbone(torch.randn(2, 3, height, width))).backward()  # type: ignore[union-attr]
+    sum(found.sum() for found in backbone(torch.randn(2, 3, height, width))).backward()
     assert all(parameter.grad is not None for parameter in grouped)
     assert len(backbone.mean) == len(backbone.std) == 3
 
@@ -106,7 +106,7 @@ def _last_tokens(made: Any, name: str, pixels: torch.Tensor) -> torch.Tensor:
         net: ViTMAEForPreTraining = made.net
         net.config.mask_ratio = 0.0
         noise = torch.arange(16.0).expand(len(pixels), -1)
-        net.vit.layernorm = torch.nn.Identity()  # type: ignore[assignment]
+        net.vit.layernorm = torch.nn.Identity()
         hidden: torch.Tensor = net.vit(pixels, noise=noise).last_hidden_state
         return hidden[:, 1:]
     visual = made.clip.net.visual
@@ -160,6 +160,13 @@ def test_weights_from_files(tmp_path: Path) -> None:
     save_file(trunk.trunk.state_dict(), tmp_path / "timm.safetensors")
     again = load_backbone(f"timm:test_convnext:{tmp_path / 'timm.safetensors'}", image_px=(64, 64))
     assert torch.equal(maps_of(again, 64, 64)[3], maps_of(trunk, 64, 64)[3])
+
+
+def test_a_file_of_another_timm_model_is_refused(tmp_path: Path) -> None:
+    other: Any = load_backbone("random:timm:test_vit", image_px=(64, 64))
+    save_file(other.trunk.state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(EngineError, match="weights of timm:test_convnext are not in the file"):
+        load_backbone(f"timm:test_convnext:{tmp_path / 'vit.safetensors'}", image_px=(64, 64))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from curator.errors import DamageError, FormatError
 from pretrain.checkpoint import newest_valid, save_checkpoint
 
 
-def trained(steps: int, *, layout: torch.memory_format = torch.contiguous_format):  # type: ignore[no-untyped-def]
+def trained(steps: int, *, layout: torch.memory_format = torch.contiguous_format):
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     net.to(memory_format=layout)

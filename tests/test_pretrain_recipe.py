@@ -46,10 +46,10 @@ def test_the_large_presets_have_the_numbers_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
-        ({"objective": "dino"}, "objective is 'dino', allowed: \"clip\""),
-        ({"control": "scrambled"}, "control is 'scrambled', allowed: \"shuffled\""),
-        ({"lr": 0}, "lr: "),
-        ({"warmup": 1}, "warmup: "),
+        ({"objective": "dino"}, "objective is 'dino': Input should be 'clip'"),
+        ({"control": "scrambled"}, "control is 'scrambled': Input should be 'shuffled'"),
+        ({"lr": 0}, "lr is 0: "),
+        ({"warmup": 1}, "warmup is 1: "),
         ({"batch_size": 10, "accumulate": 3}, "batch_size 10 is no multiple of accumulate"),
         ({"objective": "siglip", "captions": "all"}, 'captions = "all" is for'),
         ({"objective": "mae", "control": "shuffled"}, "control is for objectives with text"),

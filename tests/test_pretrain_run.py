@@ -183,7 +183,7 @@ def test_the_command_trains_and_says_what_comes_next(
     [
         (["--recipe", "demmo"], 2, "did you mean 'demo'"),
         (["--set", "lr"], 2, "write --set key=value"),
-        (["--set", "lr=-1"], 2, "lr: "),
+        (["--set", "lr=-1"], 2, "lr is -1: "),
         (["--device", "tpu"], 2, "device is 'tpu'"),
     ],
 )

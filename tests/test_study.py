@@ -202,8 +202,8 @@ def test_a_full_disk_is_nobodys_failure(tmp_path: Path) -> None:
 
 def test_a_metric_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
     class Blind(FakeRunner):
-        def finetune(self, *args: object, **more: object) -> object:  # type: ignore[override]
-            outcome = super().finetune(*args, **more)  # type: ignore[arg-type]
+        def finetune(self, *args: object, **more: object) -> object:
+            outcome = super().finetune(*args, **more)
             outcome.metrics["RMSE"] = float("nan")
             return outcome
 

@@ -20,6 +20,11 @@ TREE_START, TREE_END = "## Files\n\n```\n", "\n```\n"
 TREE_TAIL = (
     "curator/policies/*.toml                the presets of `curator policy`",
     "curator/templates/diff.html            the page of `curator diff --html`",
+    "curator/templates/style.html           the look of every page",
+    "pretrain/recipes/*.toml                the presets of `curator pretrain`",
+    "pretrain/model_configs/*.json          the small models of the presets",
+    "finetune/studies/*.toml                the ready studies of `curator study`",
+    "finetune/templates/report.html         the page of `curator report`",
     "tests/                                 mirrors the packages; contracts/ goes over each table",
     "docs/                                  guide, commands, codes, models, design, results",
 )

@@ -1,1 +1,1 @@
-"""The caption inspection dashboard (Streamlit)."""
+"""The caption inspection dashboard; not built yet."""

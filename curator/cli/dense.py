@@ -91,33 +91,20 @@ def finetune(
     }
     values = {name: value for name, value in given.items() if value is not None}
     parse = load("finetune.options:parse_options")
-    cells = {
-        share: [parse({**values, "fraction": share, "seed": seed}) for seed in range(seeds)]
+    cells = [
+        parse({**values, "fraction": share, "seed": seed})
         for share in _shares(fraction)
-    }
+        for seed in range(seeds)
+    ]
     opened = load("finetune.layouts:open_dense")(task, data, layout)
-    shared = load("finetune.feeding:Features")()
     with stop_on_signals() as stop:
-        common = {"stop": stop, "device": device, "features": shared}
-        swept = None
-        if sweep:
-            folder = None if out is None else out / "sweep"
-            first = cells[max(cells)][0]
-            swept = load("finetune.run:sweep")(backbone, opened, first, out=folder, **common)
-        results: dict[float, list[Any]] = {}
-        for share, asked in cells.items():
-            results[share] = []
-            for one in asked:
-                rate = {"lr": one.lr if swept is None else swept.best_lr}
-                folder = None if out is None else out / f"labels-{share:g}-seed-{one.seed}"
-                run = load("finetune.run:finetune")
-                results[share].append(
-                    run(backbone, opened, one.model_copy(update=rate), out=folder, **common)
-                )
+        found = load("finetune.grid:run_grid")(
+            backbone, opened, cells, choose_rate=sweep, out=out, device=device, stop=stop
+        )
     if json:
-        show_json(_as_json(backbone, opened.describe(), swept, results))
+        show_json(_as_json(backbone, opened.describe(), found.swept, found.results))
     else:
-        _show(opened, swept, results)
+        _show(opened, found.swept, found.results)
 
 
 def _shares(text: str) -> list[float]:

@@ -38,7 +38,7 @@ Options = Mapping[str, Any]
 
 _MAGIC = frozenset("*?[{")
 _MAX_SHOWN = 60
-_OWN_FILE_ONLY = frozenset({"url", "html", "changes"})
+_OWN_FILE_ONLY = frozenset({"url", "html", "changes", "out"})
 """Options that send pictures and keys away, or write where they say: not for a file of others."""
 _ONLY_TYPED = "json"  # how errors are told is settled before any file is read
 

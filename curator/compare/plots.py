@@ -1,22 +1,15 @@
-"""The two pictures of a comparison as inline SVG that follows the page's light or dark colours.
-
-matplotlib knows no CSS variables: it draws in stand-in colours, which become variables afterwards.
-The same numbers give the same bytes.
-"""
+"""The two pictures of a comparison; `curator.compare.svg` puts them into the page."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Sequence
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from curator.compare.stats import MAX_WORDS_SHOWN, Lengths
+from curator.compare.svg import draw_svg, quiet
 from curator.compare.text import histograms
 from curator.compare.values import ScoreShift
 
@@ -75,35 +68,13 @@ def _steps(axes: Axes, edges: Sequence[float], old: Sequence[float], new: Sequen
 
 
 def _svg(salt: str, label: str, draw: Callable[[Axes], None]) -> str:
-    # A salt for each picture: the ids inside come from it, and both are in one page.
-    with mpl.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=_SIZE_IN, layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+    def draw_figure(figure: Figure) -> None:
+        axes = figure.subplots()
         draw(axes)
         axes.margins(x=0.01)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:.3g} %"))
-        axes.tick_params(length=0, colors=_MUTED, pad=5)
-        axes.grid(axis="y", color=_LINE, linewidth=0.8)
-        axes.set_axisbelow(True)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side == "bottom")
-            spine.set_color(_LINE)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(out.getvalue(), label)
+        quiet(axes, muted=_MUTED, line=_LINE)
 
-
-def _inline(svg: str, label: str) -> str:
-    """An SVG document as an element of a page, without prolog, size, colours and font."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
-    body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
-    body = re.sub(r' (?:xmlns(?::xlink)?)="[^"]*"', "", body)
-    body = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", body)
-    for stand_in, variable in _VARIABLES.items():
-        body = body.replace(stand_in, f"var({variable})")
-    return body.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()
+    return draw_svg(draw_figure, salt=salt, label=label, size_in=_SIZE_IN, variables=_VARIABLES)

@@ -80,7 +80,7 @@ def _count(path: Path) -> int:
     except OSError as error:
         raise damaged(f"not readable ({error})", path, _WANTED) from error
     images, depths = shapes
-    if len(images) != 4 or images[1] != 3 or depths != (images[0], *images[2:]):  # noqa: PLR2004
+    if len(images) != 4 or images[1] != 3 or depths != (images[0], *images[2:]):  # noqa: PLR2004 - N, RGB, W, H
         raise damaged(f"images of shape {images}, rawDepths {depths}", path, _WANTED)
     return int(images[0])
 

@@ -7,8 +7,10 @@ in GLPDepth and Depth Anything's metric heads), over the pixels with a reading.
 
 Metrics follow NYUv2's habit (BTS, AdaBins, GLPDepth): each is computed per picture over its
 pixels with a reading, then averaged over pictures. RMSE is therefore a mean of per-picture RMSEs,
-somewhat below the one over all pixels together, which is given as `RMSE pooled`. Nothing is
-cropped or scaled to the truth.
+somewhat below the one over all pixels together, which is given as `RMSE pooled`. Predictions are
+clamped to the range of the training labels, as there to that of the sensor: the exponential of a
+head that saw a handful of pictures may say a million metres. Nothing is cropped or scaled to the
+truth.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ _LABELS_LOOKED_AT = 64
 _DELTA = 1.25
 _VARIANCE_SHARE = 0.5
 _TINY = 1e-6
+_LEAST_SPREAD = 1e-2
 
 
 class Depth(PixelTask):
@@ -40,18 +43,24 @@ class Depth(PixelTask):
 
     log_mean: torch.Tensor
     log_spread: torch.Tensor
+    log_range: torch.Tensor
 
     def __init__(
         self, backbone: Backbone, options: DenseOptions, _data: DenseSet, train: Split
     ) -> None:
         super().__init__(backbone, options, 1)
-        mean, spread = _log_statistics(train)
-        self.register_buffer("log_mean", torch.tensor(mean))
-        self.register_buffer("log_spread", torch.tensor(spread))
+        logs = _log_labels(train)
+        self.register_buffer("log_mean", torch.tensor(float(logs.mean())))
+        self.register_buffer("log_spread", torch.tensor(max(float(logs.std()), _LEAST_SPREAD)))
+        self.register_buffer("log_range", torch.tensor([float(logs.min()), float(logs.max())]))
 
     def log_depth(self, output: torch.Tensor) -> torch.Tensor:
         """What the head says -> log metres."""
         return output * self.log_spread + self.log_mean
+
+    def depth(self, output: torch.Tensor) -> torch.Tensor:
+        """What the head says -> metres, within the range of the training labels."""
+        return self.log_depth(output).clamp(*self.log_range.tolist()).exp()
 
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
         """The scale-invariant log loss over all readings of the batch."""
@@ -73,7 +82,7 @@ class Depth(PixelTask):
             valid = truth > 0
             if not valid.any():
                 continue
-            found = self.log_depth(output[0]).exp().double().cpu().numpy()
+            found = self.depth(output[0]).double().cpu().numpy()
             per_image[item.name] = errors(found[valid], truth[valid])
             squares += per_image[item.name]["RMSE"] ** 2 * int(valid.sum())
             count += int(valid.sum())
@@ -92,7 +101,7 @@ class Depth(PixelTask):
         split = Split((item.name,), lambda _: item)
         ((_, output),) = self.predictions(split, None, StopRequest())
         truth = _truth(item)
-        found = self.log_depth(output[0]).exp().cpu().numpy()
+        found = self.depth(output[0]).cpu().numpy()
         farthest = float(truth.max()) or 1.0
         return (
             to_tensor(item.image),
@@ -111,16 +120,16 @@ def errors(found: Array, truth: Array) -> dict[str, float]:
     }
 
 
-def _log_statistics(train: Split) -> tuple[float, float]:
-    """Mean and spread of log depth over the first training labels."""
+def _log_labels(train: Split) -> Array:
+    """Log depth of all readings in the first training labels."""
     logs = []
     for place in range(min(len(train), _LABELS_LOOKED_AT)):
         depth = _truth(train[place])
         logs.append(np.log(depth[depth > 0].astype(np.float64)))
-    values = np.concatenate(logs)
+    values: Array = np.concatenate(logs)
     if not len(values):
         raise UsageError("no training picture has a depth reading", reason="dense.empty")
-    return float(values.mean()), max(float(values.std()), 1e-2)
+    return values
 
 
 def _tensor(target: object) -> torch.Tensor:

@@ -16,6 +16,7 @@ whose statistics are those of a part and run on twice.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -54,7 +55,7 @@ def build(recipe: Recipe) -> Contrastive:
     return ClipObjective(clip, many=recipe.captions == "all")
 
 
-class Contrastive(torch.nn.Module):
+class Contrastive(torch.nn.Module, ABC):
     """Two towers and a loss over all pairs of the global batch; see `pretrain.objectives`."""
 
     _causal_LL: torch.Tensor | None
@@ -69,11 +70,11 @@ class Contrastive(torch.nn.Module):
         causal_LL = text.attn_mask if text.pool_type in ("argmax", "eos") else None
         self.register_buffer("_causal_LL", causal_LL, persistent=False)
 
+    @abstractmethod
     def compare(
         self, images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor
     ) -> torch.Tensor:
         """The loss of unit features of this process against those of all."""
-        raise NotImplementedError
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """`loss`, `accuracy` of images among the texts of this process, and the `logit_scale`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from pretrain.objectives import Autocast
 from pretrain.objectives.images import Normalise
 
 
-class Masked(torch.nn.Module):
+class Masked(torch.nn.Module, ABC):
     """Rebuilds what is hidden of an image; see `pretrain.objectives`.
 
     The noise that masks come from is drawn for the global batch in every process, which takes its
@@ -26,9 +27,9 @@ class Masked(torch.nn.Module):
         super().__init__()
         self.normalise = Normalise(mean, std)
 
+    @abstractmethod
     def loss_of(self, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Mean loss over normalised images; in each the units with the most `noise` are hidden."""
-        raise NotImplementedError
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """`loss` alone."""

@@ -1,0 +1,68 @@
+"""One backbone over shares of the labels and seeds: what `curator finetune` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from curator.stopping import StopRequest
+from finetune.cell_files import DenseResult
+from finetune.feeding import Features
+from finetune.layouts import DenseSet
+from finetune.options import DenseOptions
+from finetune.run import Sweep, finetune, sweep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The results by share of the labels, one a seed; `swept` says how the rate was chosen."""
+
+    swept: Sweep | None
+    results: dict[float, list[DenseResult]]
+
+
+def run_grid(
+    backbone: str,
+    data: DenseSet,
+    cells: Sequence[DenseOptions],
+    *,
+    choose_rate: bool,
+    out: Path | None,
+    device: str | None,
+    stop: StopRequest,
+) -> Grid:
+    """Run cells that differ in `fraction` and `seed` only.
+
+    With `choose_rate` one sweep, on the largest share, gives the rate of all. Below `out` each cell
+    has a folder. A frozen backbone runs once for all of them.
+
+    Raises:
+        UsageError, EngineError, StoppedError: as `finetune.run.finetune`.
+    """
+    features = Features()
+    swept = None
+    if choose_rate:
+        swept = sweep(
+            backbone,
+            data,
+            max(cells, key=lambda cell: cell.fraction),
+            out=None if out is None else out / "sweep",
+            stop=stop,
+            device=device,
+            features=features,
+        )
+    results: dict[float, list[DenseResult]] = {}
+    for cell in cells:
+        options = cell if swept is None else cell.model_copy(update={"lr": swept.best_lr})
+        found = finetune(
+            backbone,
+            data,
+            options,
+            out=None if out is None else out / f"labels-{cell.fraction:g}-seed-{cell.seed}",
+            stop=stop,
+            device=device,
+            features=features,
+        )
+        results.setdefault(cell.fraction, []).append(found)
+    return Grid(swept=swept, results=results)
