@@ -331,8 +331,14 @@ def test_row_61_two_writers(journal: tuple[Path, Path]) -> None:
     ("policy", "said"),
     [
         (KEEP + "pik = 1\n", "unknown key 'pik': did you mean 'pick'?"),
-        (KEEP.replace("first", "frist"), "pick is 'frist': Input should be 'best', 'first' or 'all'"),
-        (KEEP + "[weights]\nalt_text = -1\n", "weights.alt_text is -1: Input should be greater than"),
+        (
+            KEEP.replace("first", "frist"),
+            "pick is 'frist': Input should be 'best', 'first' or 'all'",
+        ),
+        (
+            KEEP + "[weights]\nalt_text = -1\n",
+            "weights.alt_text is -1: Input should be greater than",
+        ),
         ("!!python/object/apply:os.system ['false']", "not valid TOML"),
         ("name = [", "not valid TOML"),
         ("\0\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), "not valid TOML"),
