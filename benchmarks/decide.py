@@ -49,7 +49,7 @@ def main() -> None:
     policies = POLICIES[:1] if args.quick else POLICIES
     peaks: dict[str, list[float]] = {name: [] for name in policies}
     with scratch() as folder:
-        _make_store(folder, args.shards, args.samples)
+        make_store(folder, args.shards, args.samples)
 
         def decide(policy: str) -> float:
             for name in ("captions", "versions", "runs"):
@@ -78,10 +78,17 @@ def main() -> None:
     show(columns, rows, args=args, details={"seconds": seconds, "peak_mb": peaks})
 
 
-def _make_store(folder: Path, num_shards: int, num_samples: int) -> None:
+def make_store(
+    folder: Path, num_shards: int, num_samples: int, pictures: Sequence[bytes] = ()
+) -> Workspace:
+    """Shards of `num_samples` each in `folder`/data, and their store in `folder`/store.
+
+    With `pictures` (encoded images) every shard holds them once, one behind the other, and its
+    samples take turns in pointing at them.
+    """
     (folder / "data").mkdir()
     for shard in range(num_shards):
-        (folder / "data" / f"{shard:05d}.tar").touch()
+        (folder / "data" / f"{shard:05d}.tar").write_bytes(b"".join(pictures))
     ws = open_workspace(str(folder / "data"), folder / "store", create=True)
     generator = captioner_maker(CaptionerChoice(captioner="echo"))
     checker = checker_maker("en")
@@ -91,7 +98,7 @@ def _make_store(folder: Path, num_shards: int, num_samples: int) -> None:
     for number, ref in enumerate(ws.shards):
         rng = np.random.default_rng(number)
         samples = _samples(rng, number * num_samples, num_samples)
-        _write_index(ws, ref, samples)
+        _write_index(ws, ref, _point_at(samples, pictures) if pictures else samples)
         made = _captions(rng, samples)
         _write_facts(ws, CAPTIONS, generator.name, ref.name, made)
         texts = pl.concat(
@@ -105,6 +112,15 @@ def _make_store(folder: Path, num_shards: int, num_samples: int) -> None:
         _write_facts(ws, SCORES, _SCORER, ref.name, _scores(rng, texts))
         checks = texts.unique("text_sha256", maintain_order=True)
         _write_facts(ws, SCORES, checker.name, ref.name, _checks(rng, checks))
+    return ws
+
+
+def _point_at(samples: pl.DataFrame, pictures: Sequence[bytes]) -> pl.DataFrame:
+    lengths = np.array([len(picture) for picture in pictures])
+    number = np.arange(len(samples)) % len(pictures)
+    return samples.with_columns(
+        offset=pl.Series((np.cumsum(lengths) - lengths)[number]), length=pl.Series(lengths[number])
+    )
 
 
 def _samples(rng: np.random.Generator, first: int, count: int) -> pl.DataFrame:

@@ -7,7 +7,8 @@ All arms (benchmarks/pretrain_data_arms.py, pretrain_data_reference.py) draw bat
 size from the same pictures with the same number of workers, each in a fresh process, taking turns.
 The pictures are those of --data, encoded again with --side-px pixels on the long side, in shards of
 a version with two captions a sample, and exported. Timed are the batches behind the first ones; the
-start (workers, shuffle buffers) stands apart. CPU time counts all processes.
+start (workers, shuffle buffers, the first read of exported shards, whose tables stay in memory for
+later epochs) stands apart. CPU time counts all processes.
 Target: the pipeline at most as long as open_clip_train's loader.
 """
 

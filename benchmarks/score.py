@@ -3,7 +3,7 @@
     python -m benchmarks.score --data PHOTOS --model CLIP_FOLDER
     python -m benchmarks.score --data PHOTOS --model random:ViT-B-32 --shards 1
 
-All four arms do the same pairs in batches of the same size with torch's own number of threads,
+All five arms do the same pairs in batches of the same size with torch's own number of threads,
 each in a fresh process, taking turns:
 
     engine         `curator score`: worker process, decoding ahead, sha256 of every image, one
@@ -12,9 +12,13 @@ each in a fresh process, taking turns:
     floor          both towers on tensors that lie ready in memory (score_floor.py), run as the
                    plain script does
     floor, tuned   the same, run as the engine does: memory is kept, channels come last
+    decode + towers
+                   the tuned towers behind the engine's own decoding, in as many threads: what any
+                   engine has to do, nothing hashed or stored (score_least.py)
 
-The time of a sample is that between the end of the first and of the last batch, journaled; the
-start (imports, loading the model, first batch) stands apart. CPU time counts all processes.
+What the engine takes beyond `decode + towers` is its own overhead. The time of a sample is that
+between the end of the first and of the last batch, journaled; the start (imports, loading the
+model, first batch) stands apart. CPU time counts all processes.
 Target: engine at most 5 % over plain.
 """
 
@@ -40,7 +44,7 @@ from benchmarks.common import (
 )
 
 _SHARED = REPOSITORY.parent / "shared"
-_ARMS = ("engine", "plain", "floor", "floor, tuned")
+_ARMS = ("engine", "plain", "floor", "floor, tuned", "decode + towers")
 _SAME_WITHIN = 1e-3
 
 
@@ -105,6 +109,9 @@ def _measure(
             "floor, tuned": partial(
                 arm, "floor, tuned", lambda: ("benchmarks.score_floor", *common, "--as", "engine")
             ),
+            "decode + towers": partial(
+                arm, "decode + towers", lambda: ("benchmarks.score_least", *common)
+            ),
         },
         num_rounds,
     )
@@ -118,8 +125,9 @@ def _measure(
 def _report(found: dict[str, list[dict[str, float]]], args: Any) -> None:
     wall = {name: [lap["wall_ms"] for lap in laps] for name, laps in found.items()}
     cpu = {name: [lap["cpu_ms"] for lap in laps] for name, laps in found.items()}
-    columns = ["arm", "ms a sample", "samples/s", "to plain", "to floor, tuned", "CPU ms",
-               "CPU to plain", "start s", "peak MB"]  # fmt: skip
+    columns = ["arm", "ms a sample", "samples/s", "to plain", "to floor, tuned",
+               "to decode + towers", "CPU ms", "CPU to plain", "CPU to decode + towers", "start s",
+               "peak MB"]  # fmt: skip
     rows = []
     for name in _ARMS:
         rows.append(
@@ -129,8 +137,10 @@ def _report(found: dict[str, list[dict[str, float]]], args: Any) -> None:
                 f"{1000 / statistics.median(wall[name]):.0f}",
                 f"{ratio(wall[name], wall['plain']):.2f}",
                 f"{ratio(wall[name], wall['floor, tuned']):.2f}",
+                f"{ratio(wall[name], wall['decode + towers']):.2f}",
                 spread(cpu[name], 2),
                 f"{ratio(cpu[name], cpu['plain']):.2f}",
+                f"{ratio(cpu[name], cpu['decode + towers']):.2f}",
                 f"{statistics.median(lap['start_sec'] for lap in found[name]):.1f}",
                 f"{statistics.median(lap['peak_bytes'] for lap in found[name]) / 1e6:.0f}",
             ]

@@ -38,23 +38,14 @@ def main() -> None:
         keep_freed_memory()
         layout = torch.channels_last
         net = load_clip(str(args.model), device=torch.device("cpu"), dtype=torch.float32).net
-    pictures, texts = [], []
-    for path in sorted(args.data.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                data = tar.extractfile(member)
-                assert data is not None, "our shards hold files only"
-                if member.name.endswith(".jpg"):
-                    image = Image.open(io.BytesIO(data.read())).convert("RGB")
-                    pictures.append(preprocess(image))
-                elif member.name.endswith(".txt"):
-                    texts.append(data.read().decode())
+    encoded, texts = read_pairs(args.data)
+    pictures = [preprocess(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded]
     batches = [
         part.contiguous(memory_format=layout)
         for part in torch.stack(pictures).split(args.batch_size)
     ]
     ids = tokenizer(texts).split(args.batch_size)
-    del pictures
+    del encoded, pictures
     laps = Laps()
     with torch.inference_mode():
         for images, words in zip(batches, ids, strict=True):
@@ -62,6 +53,21 @@ def main() -> None:
             net.encode_text(words)
             laps.lap(len(images))
     print(json.dumps(laps.summary()))
+
+
+def read_pairs(folder: Path) -> tuple[list[bytes], list[str]]:
+    """The encoded pictures and the alt texts of all shards."""
+    pictures, texts = [], []
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                data = tar.extractfile(member)
+                assert data is not None, "our shards hold files only"
+                if member.name.endswith(".jpg"):
+                    pictures.append(data.read())
+                elif member.name.endswith(".txt"):
+                    texts.append(data.read().decode())
+    return pictures, texts
 
 
 if __name__ == "__main__":

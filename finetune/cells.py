@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,18 @@ class ModelRunner:
                 for one in found.predictions
             ],
         )
+
+
+def runner_of_job(
+    job: int, jobs: int, *, store: Path | None = None, device: str | None = None
+) -> ModelRunner:
+    """The runner in the process of job number `job` of `jobs`: on a GPU of its own, in turn; on a
+    CPU with its share of the cores, since processes that each use all of them stall each other.
+    """
+    if device is None and torch.cuda.is_available():
+        device = f"cuda:{job % torch.cuda.device_count()}"
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
+    return ModelRunner(store, device)
 
 
 def _history(path: Path) -> list[Json]:

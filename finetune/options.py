@@ -12,23 +12,22 @@ with AdamW; they are points to sweep from, not optima.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curator.errors import UsageError
 from curator.validation import explain
+from finetune.metrics import METRICS_OF
 
 Task = Literal["segmentation", "depth", "detection"]
 Head = Literal["auto", "linear", "upernet", "fpn"]
 
 METRICS = {
-    "segmentation": {"mIoU": True, "mAcc": True},
-    "depth": {"RMSE": False, "AbsRel": False, "delta1": True, "RMSE pooled": False},
-    "detection": {"box AP": True, "box AP50": True, "mask AP": True, "mask AP50": True},
+    task: {metric.name: metric.higher_is_better for metric in METRICS_OF[task]}
+    for task in get_args(Task)
 }
-"""Metrics of a task and whether more is better; the first is what learning rates are chosen by.
-Shares lie between 0 and 1, RMSE is in metres."""
+"""Metrics of a task and whether more is better; the first is what learning rates are chosen by."""
 
 PROBE_LR = 1e-2
 FINETUNE_LR = 1e-3

@@ -1,19 +1,30 @@
 """The results of a study as a table: one row a cell and metric. Torch-free.
 
-Values are stored as the tasks compute them (mIoU from 0 to 1, RMSE in metres) and shown as papers
-print them (mIoU from 0 to 100); `METRICS` says how, and which way is better.
+Values are stored as the tasks compute them; `finetune.metrics` says how they are shown, and which
+way is better.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from curator import tables
 from curator.errors import UsageError, nearest
+from finetune.metrics import METRICS_OF, RETRIEVAL, Metric
+
+__all__ = [
+    "FILE_NAME",
+    "METRICS",
+    "RESULTS_SCHEMA",
+    "RETRIEVAL",
+    "Metric",
+    "metric_of",
+    "primary_metric",
+    "write_results",
+]
 
 FILE_NAME = "results.parquet"
 
@@ -43,61 +54,10 @@ RESULTS_SCHEMA = pa.schema(
     ]
 )
 
-RETRIEVAL = "retrieval"
-"""The task name of rows that pretraining itself gives, on held-out pairs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """How a metric is told. `primary` metrics decide; the others are in the table.
-
-    A shown value is the stored one times `scale`, with `digits` decimals and `unit` behind it.
-    """
-
-    name: str
-    label: str
-    higher_is_better: bool
-    scale: float = 1.0
-    digits: int = 3
-    unit: str = ""
-    primary: bool = False
-
-    def number(self, value: float, *, signed: bool = False) -> str:
-        """A stored value (or a difference of two) as it is shown, without its unit."""
-        text = f"{value * self.scale:{'+' if signed else ''}.{self.digits}f}"
-        return text.replace("-", "\u2212")
-
-    def amount(self, value: float) -> str:
-        """The same with its unit: "2.1 mIoU", "0.031 m RMSE"."""
-        return f"{self.number(value)} {f'{self.unit} ' if self.unit else ''}{self.label}"
-
-
-def _percent(name: str, *, label: str = "", primary: bool = False) -> Metric:
-    """Shares between 0 and 1, shown from 0 to 100."""
-    return Metric(
-        name=name, label=label or name, higher_is_better=True, scale=100, digits=1, primary=primary
-    )
-
-
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        _percent("mIoU", primary=True),
-        _percent("mAcc"),
-        Metric(name="RMSE", label="RMSE", higher_is_better=False, unit="m", primary=True),
-        Metric(name="RMSE pooled", label="RMSE pooled", higher_is_better=False, unit="m"),
-        Metric(name="AbsRel", label="AbsRel", higher_is_better=False),
-        _percent("delta1", label="\u03b4\u2081"),
-        _percent("box AP", primary=True),
-        _percent("box AP50"),
-        _percent("mask AP"),
-        _percent("mask AP50"),
-        _percent("image_to_text_r1", label="image to text R@1", primary=True),
-        _percent("image_to_text_r5", label="image to text R@5"),
-        _percent("text_to_image_r1", label="text to image R@1"),
-        _percent("text_to_image_r5", label="text to image R@5"),
-    )
+    metric.name: metric for metrics in METRICS_OF.values() for metric in metrics
 }
+"""All metrics by name; no two tasks share one."""
 
 
 def metric_of(name: str) -> Metric:
@@ -109,7 +69,7 @@ def metric_of(name: str) -> Metric:
     if name not in METRICS:
         raise UsageError(
             f"unknown metric {name!r}",
-            hint=f"{nearest(name, METRICS)}; a new one is a line in finetune/results.py",
+            hint=f"{nearest(name, METRICS)}; a new one is a line in finetune/metrics.py",
             reason="metric.unknown",
         )
     return METRICS[name]

@@ -8,40 +8,25 @@ the others go on, and the next call tries it again. Torch-free: models are behin
 
 from __future__ import annotations
 
-import math
-import time
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 from curator import fsops, progress, versions
-from curator.errors import (
-    ConflictError,
-    CuratorError,
-    EngineError,
-    StoppedError,
-    StorageError,
-    UsageError,
-)
+from curator.errors import UsageError
 from curator.stopping import StopRequest
 from finetune.results import metric_of, primary_metric, write_results
-from finetune.study_cells import (
-    Backbone,
-    Cell,
-    DenseCell,
-    DenseOutcome,
-    Json,
-    PretrainCell,
-    Runner,
-    SweepCell,
-)
+from finetune.study_cells import Cell, DenseCell, Json, PretrainCell, Runner
 from finetune.study_files import FORMAT, STUDY_FILE, read_cells, read_plan, rows_of, to_bytes
+from finetune.study_jobs import STOPPED, Inline, Jobs, died
 from finetune.study_plan import Plan, make_plan
 from finetune.study_recipe import Study
+from finetune.study_run import Job
 
 LOCK = ".lock"
-MAX_HISTORY = 200
+_POLL_SEC = 0.2
 _KEPT = "finished runs are kept"
 _MINUTE, _HOUR = 60.0, 3600.0
 
@@ -58,8 +43,12 @@ class Summary:
     reasons: tuple[str, ...]
 
 
-def run_study(study: Study, out: Path, *, runner: Runner, stop: StopRequest) -> Summary:
+def run_study(
+    study: Study, out: Path, *, runner: Runner, stop: StopRequest, jobs: Jobs | None = None
+) -> Summary:
     """Run what is missing of a study in the folder `out`.
+
+    Cells run in this process, by `runner`, or where `jobs` runs them.
 
     Raises:
         UsageError: `out` holds another study, or something that is none.
@@ -74,7 +63,7 @@ def run_study(study: Study, out: Path, *, runner: Runner, stop: StopRequest) -> 
         head = {"format": FORMAT, "tool_version": versions.tool_version(), **plan.to_json()}
         fsops.write_atomic(out / STUDY_FILE, to_bytes(head))
         try:
-            return _Walk(plan, out, runner, stop).run()
+            return _Walk(plan, out, jobs or Inline(runner, stop), stop).run()
         finally:
             write_results(out, rows_of(read_plan(out), read_cells(out)))
 
@@ -106,8 +95,8 @@ def _foreign(path: Path) -> bool:
 class _Walk:
     """One pass over the cells of a plan."""
 
-    def __init__(self, plan: Plan, out: Path, runner: Runner, stop: StopRequest) -> None:
-        self.plan, self.out, self.runner, self.stop = plan, out, runner, stop
+    def __init__(self, plan: Plan, out: Path, jobs: Jobs, stop: StopRequest) -> None:
+        self.plan, self.out, self.jobs, self.stop = plan, out, jobs, stop
         self.records = read_cells(out)
         self.pictured = _pictured(plan)
 
@@ -118,17 +107,7 @@ class _Walk:
         reused = len(cells) - len(missing)
         if reused:
             progress.say(f"{reused} of {len(cells)} runs are there already")
-        blocked = 0
-        for place, cell in enumerate(missing):
-            self.stop.check(_KEPT)
-            if any(not self._is_done(digest) for digest in _needs(cell)):
-                blocked += 1
-                continue
-            record = self._record(cell)
-            self.records[cell.digest] = record
-            number = reused + place + 1
-            left = time_left(self.records, cells, missing[place + 1 :])
-            progress.say(f"[{number}/{len(cells)}] {cell.label}: {_told(record)}{left}")
+        blocked = self._run_all(missing, cells)
         done = [cell for cell in cells if self._is_done(cell.digest)]
         failed = [cell for cell in missing if self.records.get(cell.digest, {}).get("error")]
         return Summary(
@@ -140,62 +119,57 @@ class _Walk:
             reasons=tuple(f"{cell.label}: {_told(self.records[cell.digest])}" for cell in failed),
         )
 
+    def _run_all(self, missing: Sequence[Cell], cells: Sequence[Cell]) -> int:
+        """Run cells in order, as many at a time as there are jobs; the number of blocked ones."""
+        waiting, running = list(missing), dict[Future[Json], Cell]()
+        lost: set[str] = set()  # failed in this pass, or waiting for one that is lost
+        blocked = 0
+        while waiting or running:
+            ready = [cell for cell in waiting if all(map(self._is_done, _needs(cell)))]
+            for cell in ready[: self.jobs.number - len(running)]:
+                self.stop.check(_KEPT)
+                waiting.remove(cell)
+                running[self.jobs.submit(self._job(cell))] = cell
+            for cell in [cell for cell in waiting if not lost.isdisjoint(_needs(cell))]:
+                waiting.remove(cell)
+                lost.add(cell.digest)
+                blocked += 1
+            for future in wait(running, _POLL_SEC, FIRST_COMPLETED).done:
+                cell = running.pop(future)
+                record = self._finished(future)
+                self.records[cell.digest] = record
+                if record["status"] != "done":
+                    lost.add(cell.digest)
+                rest = [*running.values(), *waiting]
+                left = time_left(self.records, cells, rest, self.jobs.number)
+                number = len(cells) - len(rest)
+                progress.say(f"[{number}/{len(cells)}] {cell.label}: {_told(record)}{left}")
+            if self.stop() and self.stop.signum is not None:
+                self.jobs.stop(self.stop.signum)
+                wait(running)
+                self.stop.check(_KEPT)
+        return blocked
+
+    def _finished(self, future: Future[Json]) -> Json:
+        try:
+            record = future.result()
+        except BrokenProcessPool as error:
+            raise died() from error
+        if record == STOPPED:
+            self.stop.check(_KEPT)
+        return record
+
+    def _job(self, cell: Cell) -> Job:
+        sweep = cell.sweep if isinstance(cell, DenseCell) else None
+        return Job(
+            cell=cell,
+            out=self.out,
+            lr=None if sweep is None else self.records[sweep.digest]["outcome"]["lr"],
+            is_pictured=cell.digest in self.pictured,
+        )
+
     def _is_done(self, digest: str) -> bool:
         return self.records.get(digest, {}).get("status") == "done"
-
-    def _record(self, cell: Cell) -> Json:
-        """Run one cell and write its file."""
-        started = time.monotonic()
-        found: Json = {"format": FORMAT, "label": cell.label, "config": cell.config}
-        try:
-            found |= {"status": "done", "outcome": self._outcome(cell)}
-        except (StoppedError, StorageError, ConflictError, KeyboardInterrupt):
-            raise  # nothing to do with this cell: the next one would meet the same
-        except Exception as error:  # noqa: BLE001 - whatever a model does is this cell's failure
-            reason = error.reason if isinstance(error, CuratorError) else type(error).__name__
-            trace = "" if isinstance(error, CuratorError) else traceback.format_exc()
-            message = str(error) or type(error).__name__
-            problem = {"reason": reason, "message": message, "traceback": trace}
-            found |= {"status": "failed", "error": problem}
-        found["seconds"] = time.monotonic() - started
-        found["finished_at"] = versions.iso(versions.now())
-        fsops.write_atomic(self.out / "cells" / f"{cell.digest}.json", to_bytes(found))
-        return found
-
-    def _outcome(self, cell: Cell) -> Json:
-        folder = self.out / "runs" / cell.digest
-        if isinstance(cell, PretrainCell):
-            pretrained = self.runner.pretrain(cell, folder, self.stop)
-            _check_numbers(pretrained.metrics)
-            return asdict(pretrained) | {"history": thinned(pretrained.history)}
-        backbone = self._weights(cell.backbone)
-        if isinstance(cell, SweepCell):
-            return asdict(self.runner.sweep(cell, backbone, folder, self.stop))
-        options = cell.options
-        if cell.sweep is not None:
-            options["lr"] = self.records[cell.sweep.digest]["outcome"]["lr"]
-        outcome = self.runner.finetune(cell, backbone, options, folder, self.stop)
-        _check_numbers(outcome.metrics)
-        names = self._keep_pictures(cell, outcome)
-        values = {key: value for key, value in asdict(outcome).items() if key != "pictures"}
-        return values | {"history": thinned(outcome.history), "pictures": names}
-
-    def _weights(self, backbone: Backbone) -> str:
-        if backbone.cell is None:
-            return backbone.spec
-        return str(self.out / "runs" / backbone.cell.digest)
-
-    def _keep_pictures(self, cell: DenseCell, outcome: DenseOutcome) -> list[dict[str, str]]:
-        """Write the sample predictions of the cells that a report shows; return their names."""
-        if cell.digest not in self.pictured:
-            return []
-        kept = []
-        for place, picture in enumerate(outcome.pictures):
-            names = {what: f"pictures/{cell.digest}/{place}-{what}.png" for what in picture}
-            for what, name in names.items():
-                fsops.write_atomic(self.out / name, picture[what])
-            kept.append(names)
-        return kept
 
 
 def _needs(cell: Cell) -> list[str]:
@@ -216,26 +190,6 @@ def _pictured(plan: Plan) -> set[str]:
     return set(first.values())
 
 
-def _check_numbers(metrics: Mapping[str, float]) -> None:
-    for name, value in metrics.items():
-        metric_of(name)
-        if not math.isfinite(value):
-            raise EngineError(f"{name} is {value}", reason="study.not_a_number")
-
-
-def thinned(history: Sequence[Json]) -> list[Json]:
-    """At most 201 points of a curve, evenly, the last one among them; no number becomes null."""
-    step = -(-len(history) // MAX_HISTORY) or 1
-    kept = list(history[::step])
-    if kept and kept[-1] is not history[-1]:
-        kept.append(history[-1])
-    return [{key: _finite(value) for key, value in point.items()} for point in kept]
-
-
-def _finite(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 # -- what is said meanwhile ----------------------------------------------------------------------
 
 
@@ -253,7 +207,9 @@ def _told(record: Json) -> str:
     return f"{metric_of(name).amount(metrics[name])} {took}"
 
 
-def time_left(records: Mapping[str, Json], cells: Iterable[Cell], missing: Iterable[Cell]) -> str:
+def time_left(
+    records: Mapping[str, Json], cells: Iterable[Cell], missing: Iterable[Cell], jobs: int = 1
+) -> str:
     """ "; about 8 min left", from the mean time of finished cells of the same kind and task."""
     spent: dict[tuple[str, str | None], list[float]] = {}
     for cell in cells:
@@ -269,6 +225,7 @@ def time_left(records: Mapping[str, Json], cells: Iterable[Cell], missing: Itera
         unknown += not times
     if unknown:
         return ""
+    left /= jobs
     return f"; about {_duration(left)} left" if left else ""
 
 

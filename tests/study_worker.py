@@ -1,23 +1,90 @@
-"""A study in a process that can be killed: `python -m tests.study_worker OUT [SECONDS A CELL]`."""
+"""A study in a process that can be killed: `python -m tests.study_worker OUT [SECONDS [JOBS]]`.
+
+SECONDS are those of a cell.
+
+`runner_of_job` is the runner in the processes of `finetune.study_jobs.workers`.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 
+from curator.stopping import StopRequest, stop_on_signals
+from finetune.study import run_study
+from finetune.study_cells import PretrainCell, PretrainOutcome
+from finetune.study_jobs import workers
 from tests import studykit
 
 
 class Slow(studykit.FakeRunner):
-    """Says on stdout which cell it is at, and takes its time."""
+    """Says on stdout in which process and at which cell it is, and takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def pretrain(self, cell: PretrainCell, folder: Path, stop: StopRequest) -> PretrainOutcome:
+        sys.stdout.write(f"{os.getpid()} {cell.label}\n")
+        sys.stdout.flush()
+        until = time.monotonic() + self.seconds
+        while time.monotonic() < until:
+            stop.check("nothing is kept")
+            time.sleep(0.01)
+        return super().pretrain(cell, folder, stop)
+
+
+class Odd(studykit.FakeRunner):
+    """Dies at a cell, or waits at its first one until job 0 and job 1 have both begun."""
+
+    def __init__(
+        self, job: int, *, fails: tuple[str, ...], dies_at: str | None, meet_in: Path | None
+    ) -> None:
+        super().__init__(fails)
+        self.job, self.dies_at, self.meet_in = job, dies_at, meet_in
 
     def at_cell(self, label: str) -> None:
+        if self.meet_in is not None:
+            (self.meet_in / f"job-{self.job}").touch()
+            until = time.monotonic() + 60
+            while not (self.meet_in / f"job-{1 - self.job}").exists():
+                assert time.monotonic() < until, "the other job did not begin"
+                time.sleep(0.01)
+        if self.dies_at is not None and self.dies_at in label:
+            os.kill(os.getpid(), signal.SIGKILL)
         super().at_cell(label)
-        sys.stdout.write(f"{label}\n")
-        sys.stdout.flush()
-        time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
+
+
+def runner_of_job(
+    job: int,
+    jobs: int,
+    *,
+    seconds: float = 0.0,
+    fails: tuple[str, ...] = (),
+    dies_at: str | None = None,
+    meet_in: Path | None = None,
+) -> studykit.FakeRunner:
+    """The runner of one of `jobs` processes."""
+    assert job < jobs
+    return Slow(seconds) if seconds else Odd(job, fails=fails, dies_at=dies_at, meet_in=meet_in)
+
+
+def main(out: Path, seconds: float = 0.0, jobs: int = 1) -> None:
+    """Run the small study in `out`."""
+    if jobs == 1:
+        studykit.run(studykit.study(studykit.SMALL), out, Slow(seconds))
+        return
+    runner = studykit.FakeRunner()
+    with (
+        stop_on_signals() as stop,
+        workers("tests.study_worker:runner_of_job", {"seconds": seconds}, jobs) as side_by_side,
+    ):
+        made = studykit.study(studykit.SMALL)
+        run_study(made, out, runner=runner, stop=stop, jobs=side_by_side)
 
 
 if __name__ == "__main__":
-    studykit.run(studykit.study(studykit.SMALL), Path(sys.argv[1]), Slow())
+    main(Path(sys.argv[1]), *map(float, sys.argv[2:3]), *map(int, sys.argv[3:4]))

@@ -19,7 +19,21 @@ ROOT = Path(__file__).resolve().parents[1]
         ("decide", ["best"]),
         ("world", ["64 px", "128 px"]),
         pytest.param("memory", ["recaption", "score"], marks=pytest.mark.slow),
-        pytest.param("score", ["engine", "plain", "floor", "floor, tuned"], marks=pytest.mark.slow),
+        pytest.param(
+            "score",
+            ["engine", "plain", "floor", "floor, tuned", "decode + towers"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "pretrain_data",
+            ["version", "export", "open_clip", "webdataset", "floor"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "finetune_step",
+            ["finetune step", "finetune floor", "probe step", "probe floor"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_quick(name: str, rows: list[str], tmp_path: Path) -> None:

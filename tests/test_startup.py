@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
 import time
@@ -31,6 +33,20 @@ LEAVES = frozenset(
         "scorers.clip", "scorers.clip_model", "steps.doctor",
     )
 )  # fmt: skip  # the modules that may import torch
+MODEL_CODE = frozenset(
+    f"pretrain.{name}"
+    for name in (
+        "backbone", "batches", "checkpoint", "data", "flops", "loop", "models", "objectives",
+        "retrieval", "run", "runlog", "towers", "warm", "world",
+    )
+) | frozenset(
+    f"finetune.{name}"
+    for name in (
+        "augment", "cells", "feeding", "grid", "heads", "necks", "pictures", "run", "tasks",
+        "windows",
+    )
+)  # fmt: skip  # what may import torch there; a package stands for all that is in it
+ROOT = Path(__file__).resolve().parents[1]
 TARGET_SEC = 0.3
 LIMIT_SEC = 2.0
 
@@ -146,3 +162,47 @@ def test_importing_any_module_does_nothing(tmp_path: Path) -> None:
     leaves = found.pop("leaves")
     assert found == {"files": False, "threads": []}
     assert set(leaves) <= LEAVES
+
+
+_IMPORT_WITHOUT_MODELS = """
+import importlib, json, pkgutil, sys
+leaves, packages = map(set, json.loads(sys.argv[1]))
+def walk(path, prefix):
+    for found in pkgutil.iter_modules(path, prefix):
+        if found.name in leaves or found.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(found.name)
+        loaded = {"torch", "transformers", "open_clip"} & set(sys.modules)
+        if loaded:
+            sys.exit(f"importing {found.name} loads {sorted(loaded)}")
+        if found.ispkg:
+            walk(module.__path__, found.name + ".")
+for package in packages:
+    walk(importlib.import_module(package).__path__, package + ".")
+"""
+
+
+def test_torch_is_loaded_where_models_run_only() -> None:
+    """Recipes, plans, results and reports start at once, and read on a machine without torch."""
+    asked = json.dumps([sorted(LEAVES | MODEL_CODE), ["curator", "pretrain", "finetune"]])
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT_WITHOUT_MODELS, asked],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_says_it_needs_no_torch_is_held_to_it() -> None:
+    """The docstrings agree with the lists above, and the lists name modules that exist."""
+    told: dict[str, str] = {}
+    for path in (*ROOT.glob("pretrain/**/*.py"), *ROOT.glob("finetune/**/*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        told[name] = ast.get_docstring(ast.parse(path.read_text())) or ""
+    free = {name for name, doc in told.items() if re.search(r"(?i)torch-free|\bno torch\b", doc)}
+    assert {"pretrain.recipe", "finetune.stats", "finetune.report"} <= free
+    assert not {
+        name for name in free if any(f"{name}.".startswith(f"{one}.") for one in MODEL_CODE)
+    }
+    assert told.keys() >= MODEL_CODE

@@ -7,20 +7,30 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from curator import tables
-from curator.errors import ConflictError, DamageError, StoppedError, StorageError, UsageError
+from curator.errors import (
+    ConflictError,
+    DamageError,
+    EngineError,
+    StoppedError,
+    StorageError,
+    UsageError,
+)
 from curator.fsops import locked
 from curator.stopping import StopRequest
 from finetune.results import FILE_NAME, RESULTS_SCHEMA
-from finetune.study import MAX_HISTORY, run_study, thinned, time_left
+from finetune.study import run_study, time_left
 from finetune.study_cells import DenseCell, PretrainCell, SweepCell
 from finetune.study_files import read_cells, read_plan
+from finetune.study_jobs import workers
 from finetune.study_plan import make_plan
+from finetune.study_run import MAX_HISTORY, thinned
 from tests.studykit import SMALL, FakeRunner, run, study
 
 NUM_SMALL = 2 * 2 * 2  # two arms, two seeds, pretraining and depth
@@ -240,6 +250,74 @@ def start_worker(out: Path, *more: str, **environment: str) -> subprocess.Popen[
         env=os.environ | {"PYTHONPATH": root} | environment,
         text=True,
     )
+
+
+# -- side by side ----------------------------------------------------------------------------------
+
+RUNNER = "tests.study_worker:runner_of_job"
+
+
+def values(out: Path) -> pl.DataFrame:
+    return results(out).drop("seconds", "finished_at", strict=False).sort(pl.all())
+
+
+def test_two_at_a_time_find_the_same(tmp_path: Path) -> None:
+    run(study(), tmp_path / "one")
+    with workers(RUNNER, {}, 2) as jobs:
+        summary = run_study(
+            study(), tmp_path / "two", runner=FakeRunner(), stop=StopRequest(), jobs=jobs
+        )
+    assert summary.num_done == summary.num_cells
+    assert values(tmp_path / "two").equals(values(tmp_path / "one"))
+
+
+def test_two_at_a_time_do_run_at_the_same_time(tmp_path: Path) -> None:
+    # Each cell of the first two waits for the other to have begun.
+    with workers(RUNNER, {"meet_in": tmp_path}, 2) as jobs:
+        run_study(
+            study(SMALL), tmp_path / "out", runner=FakeRunner(), stop=StopRequest(), jobs=jobs
+        )
+    assert {path.name for path in tmp_path.glob("job-*")} == {"job-0", "job-1"}
+
+
+def test_what_waits_for_a_failed_run_is_blocked_side_by_side_too(tmp_path: Path) -> None:
+    with workers(RUNNER, {"fails": ("pretraining, a",)}, 2) as jobs:
+        summary = run_study(
+            study(SMALL), tmp_path / "out", runner=FakeRunner(), stop=StopRequest(), jobs=jobs
+        )
+    assert (summary.num_done, summary.num_failed, summary.num_blocked) == (4, 2, 2)
+
+
+def test_a_process_that_dies_is_told_and_the_rest_is_kept(tmp_path: Path) -> None:
+    with (
+        workers(RUNNER, {"dies_at": "depth, b, seed 1"}, 2) as jobs,
+        pytest.raises(EngineError, match="fewer --jobs"),
+    ):
+        run_study(
+            study(SMALL), tmp_path / "out", runner=FakeRunner(), stop=StopRequest(), jobs=jobs
+        )
+    done = len(read_cells(tmp_path / "out"))
+    assert 0 < done < NUM_SMALL
+    again = FakeRunner()
+    assert run(study(SMALL), tmp_path / "out", again).num_done == NUM_SMALL
+    assert len(again.calls) == NUM_SMALL - done
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_processes_end_with_their_parent(tmp_path: Path, signum: int) -> None:
+    with start_worker(tmp_path / "out", "600", "2") as process:
+        assert process.stdout is not None
+        children = {int(process.stdout.readline().split()[0]) for _ in range(2)}
+        process.send_signal(signum)
+        process.wait(30)
+    assert len(children) == 2
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# -- killed ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_finished", [0, 1, 4])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from curator.demo.judge import Judgement
 
 _Out = Annotated[Path, typer.Argument(help="Folder for the demo; new or of an earlier run.")]
+_MOST_JOBS = 4  # each holds a gigabyte
 _Images = Annotated[int, typer.Option(min=1, help="Pictures with an alt text, for the shards.")]
 
 
@@ -73,37 +74,66 @@ def data(
         show(f"next: curator recaption {out / 'shards'}")
 
 
-def run(out: _Out = Path("demo-out"), *, images: _Images = 3000) -> None:
+def run(
+    out: _Out = Path("demo-out"),
+    *,
+    images: _Images = 3000,
+    study: Annotated[
+        bool, typer.Option(help="Whether captions help dense tasks: 10 minutes on two cores.")
+    ] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="A smaller study, in 3 minutes.")] = False,
+) -> None:
     """Show the whole engine on the rendered world, offline.
 
     Renders shards, captions and scores them with the bundled models, commits versions and holds
-    them against the truth. A second run finds everything there.
+    them against the truth; then pretrains on them, judges on dense tasks and writes the report.
+    Goes on where it was stopped; a second run finds everything there.
 
     Example:
 
-        curator demo run demo-out
+        curator demo run demo-out --quick
     """
-    from curator.cli.app import app
-    from curator.cli.output import run_app
     from curator.progress import say
 
     shards = out / "shards"
-    sizes = ["--images", str(images), "--labelled", str(min(400, images))]
-    for argv in (
-        ["demo", "data", str(out), *sizes],
+    _run_all(
+        ["demo", "data", str(out), "--images", str(images), "--labelled", str(min(400, images))],
         ["recaption", str(shards)],  # options are in the curator.toml of the folder
         ["decide", str(shards), "--policy", "as-is"],
         ["decide", str(shards), "--policy", "replace"],
         ["log", str(shards)],
         ["fsck", str(shards), "--deep"],
-    ):
-        say(f"\n$ curator {' '.join(argv)}")
-        if code := run_app(app, argv):
-            raise typer.Exit(code)
+    )
     page = out / "diff.html"
     say(f"\n$ curator diff {shards}@v2 {shards}@v1 --html {page}    # its first sentence")
     _compare(shards, page)
-    _show_verdict(out, shards)
+    _show_truth(out, shards)
+    if study:
+        _run_all(_study_command(out, quick=quick), ["report", str(out / "study")])
+    show("\nNext, with models on your own shards:")
+    show("  curator recaption SHARDS --model HuggingFaceTB/SmolVLM-500M-Instruct --policy best")
+
+
+def _run_all(*commands: list[str]) -> None:
+    from curator.cli.app import app
+    from curator.cli.output import run_app
+    from curator.progress import say
+
+    for argv in commands:
+        say(f"\n$ curator {' '.join(argv)}")
+        if code := run_app(app, argv):
+            raise typer.Exit(code)
+
+
+def _study_command(out: Path, *, quick: bool) -> list[str]:
+    import os
+
+    settings = {"demo": str(out)}
+    if quick:
+        settings |= {"seeds": "3", "samples": "6000", "steps": "150"}
+    asked = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    jobs = min(_MOST_JOBS, os.cpu_count() or 1)
+    return ["study", "demo", *asked, "--out", str(out / "study"), "--jobs", str(jobs)]
 
 
 def _compare(shards: Path, page: Path) -> None:
@@ -120,7 +150,7 @@ def _compare(shards: Path, page: Path) -> None:
     show(textwrap.fill(verdict(found), WIDTH))
 
 
-def _show_verdict(out: Path, shards: Path) -> None:
+def _show_truth(out: Path, shards: Path) -> None:
     from curator.demo.judge import judge, read_truth, separation
     from curator.steps.workspace import open_workspace
 
@@ -136,8 +166,7 @@ def _show_verdict(out: Path, shards: Path) -> None:
     ]
     show("\nDoes the score tell good alt texts from noisy ones?")
     show(table(rows, ["noise", "AUROC"]))
-    show(f"\nOpen {out / 'diff.html'} in a browser. Next, with a model on your own shards:")
-    show("  curator recaption SHARDS --model HuggingFaceTB/SmolVLM-500M-Instruct --policy best")
+    show(f"\nOpen {out / 'diff.html'} in a browser.")
 
 
 def _verdict_table(judgements: list[Judgement]) -> str:

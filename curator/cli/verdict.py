@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def study(
     recipe: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A study file, or demo or demo-quick.")
+        str, typer.Argument(metavar="STUDY", help="A study file, or demo.")
     ],
     *,
     out: Annotated[
@@ -34,6 +34,9 @@ def study(
         typer.Option("--set", metavar="NAME=VALUE", help="Fill a {NAME} of the study file."),
     ] = None,
     store: o.StoreOption = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at a time: a GPU each, or a share of the cores.")
+    ] = 1,
     device: o.Device = None,
     json: o.Json = False,
 ) -> None:
@@ -41,11 +44,13 @@ def study(
 
     Arms times seeds times tasks; runs what is missing, so the same command goes on after a stop or
     a crash. A cell that fails keeps its reason and the others go on; the exit code is then 30.
+    With --jobs, several cells run side by side.
 
     Example:
 
         curator study study.toml --set steps=400
     """
+    from contextlib import nullcontext
     from dataclasses import asdict
 
     from curator.registry import load
@@ -54,9 +59,16 @@ def study(
     values = dict(_setting(setting) for setting in settings or ())
     asked = load("finetune.study_recipe:read_study")(recipe, values)
     folder = out or Path(asked.name)
-    runner = load("finetune.cells:ModelRunner")(store=store, device=device)
-    with stop_on_signals() as stop:
-        summary = load("finetune.study:run_study")(asked, folder, runner=runner, stop=stop)
+    models = {"store": store, "device": device}
+    runner = load("finetune.cells:ModelRunner")(**models)
+    workers, make = load("finetune.study_jobs:workers"), "finetune.cells:runner_of_job"
+    with (
+        stop_on_signals() as stop,
+        workers(make, models, jobs) if jobs > 1 else nullcontext() as side_by_side,
+    ):
+        summary = load("finetune.study:run_study")(
+            asked, folder, runner=runner, stop=stop, jobs=side_by_side
+        )
     if json:
         show_json({**asdict(summary), "folder": str(folder)})
     else:

@@ -4,8 +4,10 @@ Texts and weights come from the `curator` field of KEY.json that `curator export
 KEY.txt where there is none. Every shard is read with curator's own reader, so what is damaged is
 left out as `curator index` would leave it out, and nothing in a shard can run code.
 
-Nothing is kept on disk: a shard is read as a whole each time its window comes, about 100 us a
-sample and twice the time of a SHA-256 of the bytes. That feeds one GPU; for more, index the shards.
+Nothing is kept on disk: a shard is read as a whole when its window comes, some 80 us a sample and
+twice the time of a SHA-256 of the bytes. Tables stay in memory for the next epoch as long as their
+shards keep size and time, the first 256 MB of them: a million samples of two short captions. The
+shards beyond are read again in every epoch; that feeds one GPU, for more index the shards.
 Opening takes the counts from the export's manifest, and a pass over all shards without one.
 """
 
@@ -14,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -31,6 +34,12 @@ from curator.versions import digest
 from pretrain.draws import Ints
 from pretrain.sources import ROWS, ShardTable, over_all
 
+KEPT_BYTES = 1 << 28
+"""Memory for tables that are kept. None is let go for another: an epoch takes each shard once, so
+whichever are kept save the same."""
+
+_TEXTS = ("texts", "weights", "written_by")
+
 
 @dataclass(frozen=True, slots=True)
 class Caption:
@@ -39,6 +48,13 @@ class Caption:
     text: str
     weight: float
     written_by: str
+
+
+class _Read(NamedTuple):
+    """A shard as it was read: the sha256 of the file, and its samples in the columns of ROWS."""
+
+    sha256: str
+    rows: pl.DataFrame
 
 
 class TarTables:
@@ -51,6 +67,9 @@ class TarTables:
         self.manifest = read_manifest(dataset.root)
         self._counts = self._from_manifest(dataset.root)
         self._sha256: list[str] = []
+        self._kept: dict[int, tuple[tuple[int, ...], _Read]] = {}
+        self._kept_bytes = 0.0
+        self._keeping = Lock()
 
     def _from_manifest(self, root: Path) -> Ints | None:
         """The counts, if all shards are as they were exported."""
@@ -74,9 +93,9 @@ class TarTables:
     def counts(self) -> Ints:
         """See `Tables`."""
         if self._counts is None:
-            found = over_all(self, "read shards", self._scan)
-            self._counts = np.array([len(rows) for _, rows in found], np.int64)
-            self._sha256 = [sha256 for sha256, _ in found]
+            found = over_all(self, "read shards", self._read)
+            self._counts = np.array([len(one.rows) for one in found], np.int64)
+            self._sha256 = [one.sha256 for one in found]
         return self._counts
 
     def digest(self) -> str:
@@ -92,7 +111,7 @@ class TarTables:
         Raises:
             DamageError: the shard does not hold what it held when it was counted.
         """
-        _, rows = self._scan(shard)
+        rows = self._read(shard).rows
         expected = int(self.counts()[shard])
         if len(rows) != expected:
             raise DamageError(
@@ -107,18 +126,44 @@ class TarTables:
         """See `Tables`."""
         return self.read(shard).rows["image_sha256"]
 
-    def _scan(self, shard: int) -> tuple[str, pl.DataFrame]:
+    def _read(self, shard: int) -> _Read:
+        """What was kept of the shard if its file is still the same, else what it holds now."""
+        path = self._refs[shard].path
+        stamp = _stamp(path)
+        kept_stamp, kept = self._kept.get(shard, ((), None))
+        if kept is not None and kept_stamp == stamp:
+            return kept
+        found = self._scan(shard)
+        size = found.rows.estimated_size()
+        with self._keeping:
+            self._forget(shard)
+            if stamp and self._kept_bytes + size <= KEPT_BYTES:
+                self._kept[shard] = (stamp, found)
+                self._kept_bytes += size
+        return found
+
+    def _forget(self, shard: int) -> None:
+        if shard in self._kept:
+            self._kept_bytes -= self._kept.pop(shard)[1].rows.estimated_size()
+
+    def _scan(self, shard: int) -> _Read:
         ref = self._refs[shard]
         scan = scan_shard(ref, options=ScanOptions())
         if not scan.sha256:
             raise DamageError("cannot be opened", where=ref.path, reason="source.changed")
         usable = [one for one in scan.samples if one.reason is None]
         with ShardReader(ref.path) as reader:
-            rows = [_row(one, captions_of(one, reader)) for one in usable]
-        frame = pl.DataFrame(rows, schema=ROWS, orient="row")
-        if self._need_text:
-            frame = frame.filter(pl.col("texts").list.len() > 0)
-        return scan.sha256, frame
+            captions = [captions_of(one, reader) for one in usable]
+        return _Read(scan.sha256, _table(usable, captions, need_text=self._need_text))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file does; nothing for a file that is gone."""
+    try:
+        found = path.stat()
+    except OSError:  # reading the shard says so
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
@@ -164,14 +209,42 @@ def _caption(value: object, where: Path) -> Caption:
     raise DamageError("a `curator` field is not as `curator export` writes it", where=where)
 
 
-def _row(sample: ScannedSample, captions: Sequence[Caption]) -> tuple[object, ...]:
-    assert sample.image is not None, "a usable sample has an image"
-    return (
-        sample.key,
-        sample.image_sha256,
-        sample.image.offset,
-        sample.image.length,
-        [one.text for one in captions],
-        [one.weight for one in captions],
-        [one.written_by for one in captions],
+def _table(
+    samples: Sequence[ScannedSample], captions: Sequence[Sequence[Caption]], *, need_text: bool
+) -> pl.DataFrame:
+    """Samples with their captions in the columns of ROWS.
+
+    Lists are made by grouping: polars takes ten times as long to make them of Python's.
+    """
+    images = [one.image for one in samples if one.image is not None]
+    places = pl.DataFrame(
+        {
+            "row": range(len(samples)),
+            "key": [one.key for one in samples],
+            "image_sha256": [one.image_sha256 for one in samples],
+            "offset": [image.offset for image in images],
+            "length": [image.length for image in images],
+        },
+        schema={"row": pl.Int64(), **{name: ROWS[name] for name in ROWS if name not in _TEXTS}},
     )
+    flat = [(row, one) for row, texts in enumerate(captions) for one in texts]
+    texts = pl.DataFrame(
+        {
+            "row": [row for row, _ in flat],
+            "texts": [one.text for _, one in flat],
+            "weights": [one.weight for _, one in flat],
+            "written_by": [one.written_by for _, one in flat],
+        },
+        schema={
+            "row": pl.Int64(),
+            "texts": pl.String(),
+            "weights": pl.Float32(),
+            "written_by": pl.String(),
+        },
+    )
+    lists = texts.group_by("row", maintain_order=True).agg(_TEXTS)
+    joined = places.join(
+        lists, on="row", how="inner" if need_text else "left", maintain_order="left"
+    )
+    empty = [pl.col(name).fill_null(pl.lit([], ROWS[name])) for name in _TEXTS]
+    return joined.with_columns(empty).select(ROWS.names())

@@ -1,0 +1,69 @@
+"""The metrics of every task: which way is better, and how they are shown. Loads nothing.
+
+Values are stored as the tasks compute them (mIoU from 0 to 1, RMSE in metres) and shown as papers
+print them (mIoU from 0 to 100).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+RETRIEVAL = "retrieval"
+"""The task name of what pretraining itself gives, on held-out pairs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """How a metric is told. `primary` metrics decide; the others are in the table.
+
+    A shown value is the stored one times `scale`, with `digits` decimals and `unit` behind it.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool
+    scale: float = 1.0
+    digits: int = 3
+    unit: str = ""
+    primary: bool = False
+
+    def number(self, value: float, *, signed: bool = False) -> str:
+        """A stored value (or a difference of two) as it is shown, without its unit."""
+        text = f"{value * self.scale:{'+' if signed else ''}.{self.digits}f}"
+        return text.replace("-", "\u2212")
+
+    def amount(self, value: float) -> str:
+        """The same with its unit: "2.1 mIoU", "0.031 m RMSE"."""
+        return f"{self.number(value)} {f'{self.unit} ' if self.unit else ''}{self.label}"
+
+
+def _percent(name: str, *, label: str = "", primary: bool = False) -> Metric:
+    """Shares between 0 and 1, shown from 0 to 100."""
+    return Metric(
+        name=name, label=label or name, higher_is_better=True, scale=100, digits=1, primary=primary
+    )
+
+
+METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
+    "segmentation": (_percent("mIoU", primary=True), _percent("mAcc")),
+    "depth": (
+        Metric(name="RMSE", label="RMSE", higher_is_better=False, unit="m", primary=True),
+        Metric(name="AbsRel", label="AbsRel", higher_is_better=False),
+        _percent("delta1", label="\u03b4\u2081"),
+        Metric(name="RMSE pooled", label="RMSE pooled", higher_is_better=False, unit="m"),
+    ),
+    "detection": (
+        _percent("box AP", primary=True),
+        _percent("box AP50"),
+        _percent("mask AP"),
+        _percent("mask AP50"),
+    ),
+    RETRIEVAL: (
+        _percent("image_to_text_r1", label="image to text R@1", primary=True),
+        _percent("image_to_text_r5", label="image to text R@5"),
+        _percent("text_to_image_r1", label="text to image R@1"),
+        _percent("text_to_image_r5", label="text to image R@5"),
+    ),
+}
+"""Task -> its metrics; the first is what decides, and what learning rates are chosen by."""
