@@ -4,6 +4,8 @@
     index/<shard>.parquet                  one row a sample of the shard, usable or not
     facts/captions/<generator>/            what models wrote      (see curator.facts)
     facts/scores/<scorer>/                 what scorers said
+    facts/ratings/                         what people said in blind rating (curator.ratings)
+    edits/<shard>.log                      what people changed            (curator.edits)
     journal/<kind>/<maker>/<shard>.jnl     facts not yet in a Parquet file
     captions/<shard>.<digest>.parquet      a decision about a shard, named by its content
     versions/000001.json                   THE COMMIT, written last, put-if-absent

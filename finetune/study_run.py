@@ -1,4 +1,4 @@
-"""One cell of a study: run, and its file written when it is finished, all or nothing. Torch-free."""
+"""One cell of a study: run, its file written when it is finished, all or nothing. Torch-free."""
 
 from __future__ import annotations
 

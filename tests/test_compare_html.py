@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curator.compare.diff import diff
-from curator.compare.html import render_html, text_parts, thumbnails, word_diff
+from curator.compare.html import render_html, thumbnails
+from curator.compare.marks import text_parts, word_diff
 from curator.compare.text import verdict
 from curator.compare.values import Diff
 from curator.shards import Dataset

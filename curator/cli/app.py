@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from curator.cli import demo, dense, engine, inspect, shards, train, upkeep, verdict
+from curator.cli import demo, dense, edits, engine, inspect, shards, train, ui, upkeep, verdict
 from curator.cli.output import run_app
 from curator.cli.settings import SettingsGroup
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would cost 140 ms at every start
     pretty_exceptions_enable=False,
 )
-for group in (engine, shards, inspect, upkeep, train, dense, verdict, demo):
+for group in (engine, shards, inspect, edits, upkeep, train, dense, verdict, ui, demo):
     group.register(app)
 
 

@@ -22,9 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def study(
-    recipe: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A study file, or demo.")
-    ],
+    recipe: Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or demo.")],
     *,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the study; default: its name.")

@@ -9,20 +9,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
-from rapidfuzz.distance import Indel
 
 from curator import images, index
+from curator.compare.marks import text_parts
 from curator.compare.plots import length_plot, score_plot
 from curator.compare.text import CHOOSER_NOTE, policy_name, verdict
-from curator.compare.values import Change, Diff, Side
+from curator.compare.values import Diff, Side
 from curator.errors import DamageError, Unusable
 from curator.policy import ALT_TEXT
 from curator.shards import Dataset, read_bytes
@@ -31,8 +30,6 @@ from curator.versions import ACTIONS
 
 THUMBNAIL_SIDE_PX = 320
 _JPEG_QUALITY = 82
-# Below this share of common words, marking single words says less than the two texts do.
-_MIN_SIMILARITY = 0.3
 _ONE_DECIMAL_BELOW = 0.1
 
 
@@ -42,13 +39,6 @@ class Thumbnail:
 
     uri: str | None
     note: str = ""
-
-
-class Part(NamedTuple):
-    """Some words of a text; `changed` if the other text does not have them here."""
-
-    words: str
-    changed: bool
 
 
 Thumbnails = Mapping[tuple[str, int], Thumbnail]
@@ -129,48 +119,6 @@ def render_html(diff: Diff, thumbnails: Thumbnails) -> str:
         no_picture=Thumbnail(None, "no picture"),
         made=[(side, policy_lines(side), maker_lines(side)) for side in (diff.old, diff.new)],
     )
-
-
-def text_parts(change: Change) -> tuple[list[list[Part]], list[list[Part]]]:
-    """The old and the new texts of a sample, cut where their words differ.
-
-    A text that both have is not marked; the others are compared in order, first with first.
-    """
-    old_only = [text.text for text in change.old if text.text not in {t.text for t in change.new}]
-    new_only = [text.text for text in change.new if text.text not in {t.text for t in change.old}]
-    marked: dict[str, list[Part]] = {}
-    for before, after in zip(old_only, new_only, strict=False):
-        marked[before], marked[after] = word_diff(before, after)
-    for text in (*old_only, *new_only):
-        marked.setdefault(text, [Part(text, changed=False)])
-    both = [[marked.get(t.text, [Part(t.text, changed=False)]) for t in change.old]]
-    both += [[marked.get(t.text, [Part(t.text, changed=False)]) for t in change.new]]
-    return both[0], both[1]
-
-
-def word_diff(old: str, new: str) -> tuple[list[Part], list[Part]]:
-    """Two texts in runs of words: those that only this text has are `changed`.
-
-    Case and punctuation at the ends of a word make no difference.
-    """
-    old_words, new_words = old.split(), new.split()
-    old_plain, new_plain = map(_bare, old_words), map(_bare, new_words)
-    steps = Indel.opcodes(list(old_plain), list(new_plain))
-    num_equal = sum(step.src_end - step.src_start for step in steps if step.tag == "equal")
-    if 2 * num_equal < _MIN_SIMILARITY * (len(old_words) + len(new_words)):
-        return [Part(old, changed=False)], [Part(new, changed=False)]
-    before: list[Part] = []
-    after: list[Part] = []
-    for step in steps:
-        removed = " ".join(old_words[step.src_start : step.src_end])
-        added = " ".join(new_words[step.dest_start : step.dest_end])
-        before += [Part(removed, step.tag != "equal")] if removed else []
-        after += [Part(added, step.tag != "equal")] if added else []
-    return before, after
-
-
-def _bare(word: str) -> str:
-    return word.casefold().strip(string.punctuation) or word
 
 
 # -- how a version was made ---------------------------------------------------------------------

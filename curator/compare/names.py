@@ -22,6 +22,8 @@ _FIGURE = re.compile(r"\d[\d.,:]*")
 _POSSESSIVE = re.compile(r"['\u2019]s$")
 _MAX_HEADLINE_SHARE = 0.7
 _MIN_HEADLINE_WORDS = 3
+_OPENING_CHARS = 3
+"""A sentence may open with a quote or a bracket or both before its first word."""
 
 _UNITS = (
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -50,9 +52,17 @@ class Items(NamedTuple):
 def items_of(text: str) -> Items:
     """The names and numbers in `text`."""
     words = _words(text)
-    starts = {start for start, _ in split_sentences(text)}
-    # A sentence may open with a quote or a bracket or both before its first word.
-    inside = {start for start, _ in words if not starts & {start, start - 1, start - 2}}
+    # Whatever starts within the first three characters opens the first sentence.
+    may_name = any(word[0].isupper() for start, word in words if start >= _OPENING_CHARS)
+    numbers = [number for _, word in words for number in _numbers(word)]
+    names = _names(text, words) if may_name else []
+    return Items(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(numbers)))
+
+
+def _names(text: str, words: Iterable[tuple[int, str]]) -> list[str]:
+    spans = split_sentences(text)
+    opening = {start + extra for start, _ in spans for extra in range(_OPENING_CHARS)}
+    inside = {start for start, _ in words if start not in opening}
     letters = [word for start, word in words if start in inside and word[0].isalpha()]
     num_capitals = sum(word[0].isupper() for word in letters)
     headline = num_capitals > _MAX_HEADLINE_SHARE * max(len(letters), _MIN_HEADLINE_WORDS)
@@ -68,12 +78,13 @@ def items_of(text: str) -> Items:
         else:
             names.append(_POSSESSIVE.sub("", word))
         end_of_last = start + len(word)
-    numbers = [number for _, word in words for number in _numbers(word)]
-    return Items(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(numbers)))
+    return names
 
 
 def lost_items(items: Items, texts: Iterable[str]) -> Items:
     """Those that none of `texts` says, in whatever case."""
+    if not items.names and not items.numbers:
+        return items
     said: set[str] = set()
     for text in texts:
         for _, word in _words(text):
@@ -92,6 +103,8 @@ def lost_items(items: Items, texts: Iterable[str]) -> Items:
 
 def _words(text: str) -> list[tuple[int, str]]:
     """(start, word) of all words that are prose."""
+    if not _NO_PROSE.search(text):  # most texts; no word goes over white space
+        return [(word.start(), word[0]) for word in _WORD.finditer(text)]
     return [
         (token.start() + word.start(), word[0])
         for token in _TOKEN.finditer(text)
@@ -102,8 +115,8 @@ def _words(text: str) -> list[tuple[int, str]]:
 
 def _numbers(word: str) -> Iterator[str]:
     """The numbers in a word; several in "two-to-three"."""
-    for part in word.split("-"):
-        if _FIGURE.fullmatch(part):
+    for part in word.lower().split("-"):
+        if part in NUMBER_WORDS:
+            yield NUMBER_WORDS[part]
+        elif part[:1].isdigit() and _FIGURE.fullmatch(part):
             yield part.replace(",", "")
-        elif part.lower() in NUMBER_WORDS:
-            yield NUMBER_WORDS[part.lower()]

@@ -39,7 +39,7 @@ class Judge:
     def judge(self, decision: pl.DataFrame, *, is_new: bool) -> pl.DataFrame:
         """A decision of the old or new version with its column `score` as this scorer has it."""
         if self._facts is None:
-            return decision.with_columns(score=pl.lit(None, pl.Float32))
+            return _unscored(decision)
         score = self._facts.match(decision, ["score"])["score"].fill_nan(None)
         if self._own[is_new]:
             score = score.zip_with(score.is_not_null(), decision["score"].fill_nan(None))
@@ -49,24 +49,29 @@ class Judge:
 class ShardPair:
     """What two versions decided for one shard; either may lack it.
 
-    `old` and `new` are decisions with the column `score` as the judge has it. `samples` has one row
-    a sample of either: key, nth, alt_text, and with the suffix _old or _new row, action, because,
-    image_sha256, texts (their identity as a set) and score (of the first text); then `kind`
-    (null if nothing changed or it is in one version only) and `gain`.
+    `old` and `new` are decisions with the column `score` as the judge has it, null without a judge.
+    `samples` has one row a sample of either: key, nth, alt_text, and with the suffix _old or _new
+    row, action, because, image_sha256, text_sha256 and score (of the first text) and texts (their
+    identity as a set); then `kind` (null if nothing changed or it is in one version only) and
+    `gain`.
     """
 
     def __init__(
         self,
         store: Store,
-        judge: Judge,
+        judge: Judge | None,
         shard: str,
         *,
         old: ShardEntry | None,
         new: ShardEntry | None,
     ) -> None:
         self.shard = shard
-        self.old = judge.judge(_decision(store, old), is_new=False)
-        self.new = judge.judge(_decision(store, new), is_new=True)
+        self.old, self.new = _decision(store, old), _decision(store, new)
+        if judge is None:
+            self.old, self.new = map(_unscored, (self.old, self.new))
+        else:
+            self.old = judge.judge(self.old, is_new=False)
+            self.new = judge.judge(self.new, is_new=True)
         both = _heads(self.old, "_old").join(
             _heads(self.new, "_new"), on=["key", "nth"], how="full", coalesce=True, nulls_equal=True
         )
@@ -133,6 +138,10 @@ def _decision(store: Store, entry: ShardEntry | None) -> pl.DataFrame:
     return empty
 
 
+def _unscored(decision: pl.DataFrame) -> pl.DataFrame:
+    return decision.with_columns(score=pl.lit(None, pl.Float32))
+
+
 def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
     """Add `nth`: 0 for the first row with its key, 1 for the next."""
     return frame.with_columns(nth=pl.int_range(pl.len()).over("key"))
@@ -146,6 +155,6 @@ def _heads(decision: pl.DataFrame, suffix: str) -> pl.DataFrame:
         .group_by("row")
         .agg(texts=pl.col("text_sha256").unique().sort().str.join(" "))
     )
-    columns = ["row", "image_sha256", "action", "because", "score", "texts"]
+    columns = ["row", "image_sha256", "text_sha256", "action", "because", "score", "texts"]
     joined = _numbered(heads).join(sets, on="row", how="left", maintain_order="left")
     return joined.select("key", "nth", pl.col(columns).name.suffix(suffix))

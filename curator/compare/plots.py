@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from curator.compare.stats import MAX_WORDS_SHOWN, Lengths
+from curator.compare.stats import MAX_WORDS_SHOWN, Lengths, length_shares
 from curator.compare.svg import draw_svg, quiet
 from curator.compare.text import histograms
 from curator.compare.values import ScoreShift
@@ -16,7 +16,6 @@ from curator.compare.values import ScoreShift
 _OLD, _NEW, _MUTED, _LINE = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
 _VARIABLES = {_OLD: "--old", _NEW: "--new", _MUTED: "--muted", _LINE: "--line"}
 _SIZE_IN = (7.2, 3.1)
-_MAX_LENGTH_BINS = 40
 
 
 def score_plot(scores: ScoreShift) -> str:
@@ -36,21 +35,11 @@ def score_plot(scores: ScoreShift) -> str:
 
 def length_plot(old: Lengths, new: Lengths) -> str:
     """Histograms of the words a text in both versions, as shares of their texts."""
-    longest = max(len(old.histogram), len(new.histogram))
-    width = -(-longest // _MAX_LENGTH_BINS)
-
-    def shares(lengths: Lengths) -> list[float]:
-        counts = lengths.histogram + (0,) * (longest - len(lengths.histogram))
-        return [
-            sum(counts[start : start + width]) / max(lengths.num_texts, 1)
-            for start in range(0, longest, width)
-        ]
-
-    bars = shares(old)
-    edges = [number * width - 0.5 for number in range(len(bars) + 1)]
+    width, before, after = length_shares(old, new)
+    edges = [number * width - 0.5 for number in range(len(before) + 1)]
 
     def draw(axes: Axes) -> None:
-        _steps(axes, edges, bars, shares(new))
+        _steps(axes, edges, before, after)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(_words_label))
 

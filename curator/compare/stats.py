@@ -20,6 +20,7 @@ SCORE_BIN = 0.01
 _FINE_PER_BIN = 20
 _NUM_BINS = 200
 _MIN_PAIRS = 5
+_MAX_LENGTH_BINS = 40
 _Z_95 = 1.959964
 
 
@@ -189,3 +190,17 @@ class LengthCounter:
             else (),
             histogram=tuple(histogram[: last + 1]),
         )
+
+
+def length_shares(old: Lengths, new: Lengths) -> tuple[int, list[float], list[float]]:
+    """Words a bin, and the shares of the texts of both versions in each of at most 40 bins."""
+    longest = max(len(old.histogram), len(new.histogram))
+    width = max(-(-longest // _MAX_LENGTH_BINS), 1)
+    before, after = (
+        [
+            sum(lengths.histogram[start : start + width]) / max(lengths.num_texts, 1)
+            for start in range(0, longest, width)
+        ]
+        for lengths in (old, new)
+    )
+    return width, before, after

@@ -127,8 +127,8 @@ def _decide_shard(ws: Workspace, decider: Decider, ref: ShardRef) -> _Decided:
         rows_digest=rows_digest,
         path=path,
         data=None if path.exists() else tables.to_bytes(table),
-        counts=_counts(frame),
-        totals=_totals(frame),
+        counts=count_actions(frame),
+        totals=sum_texts(frame),
     )
 
 
@@ -151,13 +151,14 @@ def _write(ws: Workspace, decided: _Decided) -> ShardEntry:
     )
 
 
-def _counts(frame: pl.DataFrame) -> dict[str, int]:
+def count_actions(frame: pl.DataFrame) -> dict[str, int]:
+    """The samples of a decision by action, all of `ACTIONS`."""
     found = frame.filter(pl.col("slot") == 0)["action"].value_counts()
     by_action = dict(found.iter_rows())
     return {action: int(by_action.get(action, 0)) for action in ACTIONS}
 
 
-def _totals(frame: pl.DataFrame) -> dict[str, float]:
+def sum_texts(frame: pl.DataFrame) -> dict[str, float]:
     """Sums over the chosen texts, from which means can be taken across shards."""
     texts = frame.filter(pl.col("text").is_not_null())
     scored = texts.filter(pl.col("score").is_finite())

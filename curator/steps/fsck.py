@@ -2,7 +2,8 @@
 
 The invariants (reliability I1-I9): every visible version opens and every file it names is there;
 versions are contiguous, each with one parent; every sample of a shard has exactly one action
-(conservation) and each key is there once; no temporary file is referenced; journals end well.
+(conservation) and each key is there once; no temporary file is referenced; journals end well; every
+edit that a version was made from is still in its log.
 `deep` also hashes every file, including the source shards.
 """
 
@@ -14,12 +15,14 @@ from pathlib import Path
 
 import polars as pl
 
-from curator import index, progress, tables
+from curator import index, progress, ratings, tables
 from curator.decide import DECISION_SCHEMA, read_decision
+from curator.edits import edited_shards, history, log_path, torn_bytes
 from curator.errors import CuratorError, DamageError
 from curator.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES
 from curator.fsops import TEMP_PREFIX
 from curator.journal import replay
+from curator.steps.apply_edits import LOGS
 from curator.steps.workspace import Workspace
 from curator.store import Store
 from curator.versions import ACTIONS, ShardEntry, Version
@@ -60,6 +63,8 @@ def fsck(ws: Workspace, *, deep: bool = False) -> FsckReport:
             advance(1)
     report.num_files = len(files)
     report.damage.extend(_facts(ws.store, deep))
+    report.damage.extend(_edits(ws.store, found))
+    report.damage.extend(_ratings(ws.store))
     report.damage.extend(_tags(ws.store, found))
     report.notices.extend(_leftovers(ws.store))
     return report
@@ -187,6 +192,29 @@ def _facts(store: Store, deep: bool) -> Iterator[Finding]:
                 yield Finding(str(path), str(error))
 
 
+def _edits(store: Store, found: list[Version]) -> Iterator[Finding]:
+    """Logs that cannot be read, or hold fewer edits than a version was made from."""
+    used: dict[str, tuple[int, str]] = {}
+    for version in found:
+        for shard, number in version.extra.get(LOGS, {}).items():
+            used[shard] = max(used.get(shard, (0, "")), (number, version.name))
+    for shard in sorted({*used, *edited_shards(store)}):
+        path = log_path(store, shard)
+        try:
+            number = len(history(store, shard).edits)
+        except DamageError as error:
+            yield Finding(str(path), error.what)
+            continue
+        expected, name = used.get(shard, (0, ""))
+        if number < expected:
+            yield Finding(str(path), f"{number} edits, {name} was made from {expected}")
+
+
+def _ratings(store: Store) -> Iterator[Finding]:
+    for error in ratings.unreadable(store):
+        yield Finding(str(error.where), error.what)
+
+
 def _tags(store: Store, found: list[Version]) -> Iterator[Finding]:
     numbers = {version.number for version in found}
     try:
@@ -200,6 +228,14 @@ def _tags(store: Store, found: list[Version]) -> Iterator[Finding]:
 def _leftovers(store: Store) -> Iterator[Finding]:
     for path in sorted(store.root.rglob(f"{TEMP_PREFIX}*")):
         yield Finding(str(path), "a temporary file of a process that died; `curator gc` removes it")
+    for shard in edited_shards(store):
+        try:
+            torn = torn_bytes(store, shard)
+        except DamageError:
+            continue  # `_edits` names it
+        if torn:
+            what = f"{torn} bytes of an edit that nobody was told was kept; the next edit cuts them"
+            yield Finding(str(log_path(store, shard)), what)
     for path in sorted((store.root / "journal").rglob("*.jnl")):
         records, valid = replay(path)
         torn = path.stat().st_size - valid

@@ -1,0 +1,130 @@
+"""Small pictures of samples, straight from the bytes of the tar, the last ones kept in memory.
+
+Decoded by `curator.images` under its limits; a large JPEG is decoded at a part of its size. One
+costs about 5 ms, most of it decoding, which several threads share. A picture that cannot be shown
+comes as a grey one with the reason, never as an error.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from threading import Lock
+
+import polars as pl
+from PIL import Image, ImageDraw
+
+from curator import images, index
+from curator.errors import CuratorError, Unusable, UsageError
+from curator.shards import read_bytes
+from curator.steps.workspace import Workspace
+
+_QUALITY = 85
+_GREY, _INK = (222, 224, 228), (96, 100, 108)
+_MAX_BYTES = 64_000_000
+_AT_ONCE = 4
+
+
+class Thumbnails:
+    """JPEGs of the samples of one dataset; see the module. Safe in threads."""
+
+    def __init__(self, ws: Workspace, *, max_bytes: int = _MAX_BYTES) -> None:
+        self._ws = ws
+        self._paths = {ref.name: ref.path for ref in ws.shards}
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
+        self._num_bytes = 0
+        self._lock = Lock()
+
+    def get(self, shard: str, row: int, *, side_px: int = 256) -> bytes:
+        """One sample, its longer side at most `side_px` pixels.
+
+        Raises:
+            UsageError: no such shard or row.
+        """
+        return self.many([(shard, row)], side_px=side_px)[0]
+
+    def many(self, places: Sequence[tuple[str, int]], *, side_px: int = 256) -> list[bytes]:
+        """Several samples, (shard, row) each, a few at once."""
+        wanted = [(shard, row, side_px) for shard, row in places]
+        with self._lock:
+            found = {key: self._kept[key] for key in wanted if key in self._kept}
+            for key in found:
+                self._kept.move_to_end(key)
+        missing = [key for key in dict.fromkeys(wanted) if key not in found]
+        if missing:
+            where = self._where(missing)
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                made = pool.map(lambda key: self._make(key, where[key[0]]), missing)
+                found |= dict(zip(missing, made, strict=True))
+            self._keep({key: found[key] for key in missing})
+        return [found[key] for key in wanted]
+
+    def _keep(self, made: dict[tuple[str, int, int], bytes]) -> None:
+        with self._lock:
+            for key, data in made.items():
+                self._num_bytes += len(data) - len(self._kept.get(key, b""))
+                self._kept[key] = data
+            while self._num_bytes > self._max_bytes:
+                self._num_bytes -= len(self._kept.popitem(last=False)[1])
+
+    def _where(self, keys: Sequence[tuple[str, int, int]]) -> dict[str, pl.DataFrame]:
+        """Shard -> where the pictures of its rows lie."""
+        columns = ["row", "offset", "length", "reason"]
+        return {
+            shard: index.read(self._ws.store, shard, columns)
+            for shard in dict.fromkeys(shard for shard, _, _ in keys)
+        }
+
+    def _make(self, key: tuple[str, int, int], where: pl.DataFrame) -> bytes:
+        shard, row, side_px = key
+        if not 0 <= row < len(where):
+            raise UsageError(
+                f"shard {shard} has no row {row}",
+                hint=f"rows go from 0 to {len(where) - 1}",
+                reason="sample.unknown",
+            )
+        _, offset, length, reason = where.row(row)
+        if offset is None:
+            return placeholder(str(reason or "sample.no_image"), side_px)
+        try:
+            if shard not in self._paths:
+                return placeholder("shard.missing", side_px)
+            return shrink(read_bytes(self._paths[shard], offset, length), side_px)
+        except Unusable as unusable:
+            return placeholder(unusable.reason, side_px)
+        except CuratorError as error:  # the shard is gone, or not what was indexed
+            return placeholder(error.reason, side_px)
+
+
+def shrink(data: bytes, side_px: int) -> bytes:
+    """An encoded image as a JPEG that fits into a square of `side_px`, never enlarged.
+
+    Raises:
+        Unusable: it cannot be decoded.
+    """
+
+    def wanted(info: images.ImageInfo) -> tuple[int, int]:
+        scale = min(1.0, side_px / max(info.width, info.height))
+        return round(info.width * scale), round(info.height * scale)
+
+    picture = images.decode(data, at_least=wanted).image
+    picture.thumbnail((side_px, side_px), Image.Resampling.BILINEAR)
+    return _jpeg(picture)
+
+
+def placeholder(reason: str, side_px: int) -> bytes:
+    """A grey picture that names why there is no other."""
+    picture = Image.new("RGB", (side_px, side_px * 3 // 4), _GREY)
+    pen = ImageDraw.Draw(picture)
+    middle = (picture.width / 2, picture.height / 2)
+    pen.text(middle, f"no picture\n{reason}", _INK, anchor="mm", align="center", font_size=14)
+    return _jpeg(picture)
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    sink = BytesIO()
+    picture.save(sink, "JPEG", quality=_QUALITY)
+    return sink.getvalue()

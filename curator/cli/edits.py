@@ -1,0 +1,257 @@
+"""edits: what people changed by hand, and versions made of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from curator.cli import options as o
+from curator.cli.output import show, show_json, table
+from curator.errors import ConflictError, UsageError
+
+if TYPE_CHECKING:
+    from curator.edithistory import Edit
+    from curator.steps.replace import Preview
+
+_edits = typer.Typer(help="Captions changed by hand.", no_args_is_help=True, rich_markup_mode=None)
+_Who = Annotated[
+    str | None, typer.Option("--who", help="Who does it; default: the name of the user.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    _edits.command("list")(edits_list)
+    _edits.command("apply")(edits_apply)
+    _edits.command("undo")(edits_undo)
+    _edits.command("replace")(edits_replace)
+    app.add_typer(_edits, name="edits")
+
+
+def edits_list(
+    dataset: o.Dataset,
+    *,
+    all_facts: Annotated[
+        bool, typer.Option("--all", help="Also what was taken back or edited again.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 50,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """List the edits that are in effect, newest first.
+
+    Example:
+
+        curator edits list shards/
+    """
+    from dataclasses import asdict
+
+    from curator.edits import everything, history
+    from curator.steps.workspace import open_workspace
+    from curator.versions import iso
+
+    opened = open_workspace(dataset, store).store
+    found = everything(opened)
+    if not all_facts:
+        shards = sorted({edit.shard for edit in found})
+        counts = {edit.id for shard in shards for edit in history(opened, shard).heads()}
+        found = [edit for edit in found if edit.id in counts]
+    shown = found[:limit]
+    if json:
+        for edit in shown:
+            show_json({"id": edit.id, **asdict(edit)})
+        return
+    rows = [
+        (e.id, iso(e.created), e.who, e.action, e.key, _short(e.base_text), _short(_after(e)))
+        for e in shown
+    ]
+    header = ["id", "when", "who", "action", "key", "before", "after"]
+    show(table(rows, header) if rows else "nobody has edited a text yet")
+    if len(found) > len(shown):
+        from curator.progress import say
+
+        say(f"{len(found) - len(shown):,} older ones are not shown: --limit says how many")
+
+
+def edits_apply(
+    dataset: o.Dataset,
+    *,
+    who: _Who = None,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Make a version: DATASET@VERSION with the edits in place.
+
+    Edits of texts that this version does not hold are left out and listed. The same edits on the
+    same version make the same version.
+
+    Example:
+
+        curator edits apply shards/@v2
+    """
+    from dataclasses import asdict
+
+    from curator.cli.engine import version_text
+    from curator.steps.apply_edits import apply
+    from curator.steps.workspace import open_workspace
+    from curator.stopping import stop_on_signals
+
+    ws = open_workspace(dataset, store)
+    with stop_on_signals() as stop:
+        done = apply(ws.store, ws.version(), who=_name(who), stop=stop)
+    version = done.version
+    if json:
+        show_json(
+            {
+                "version": {"number": version.number, "id": version.id, "counts": version.counts},
+                "new": done.is_new,
+                "edited": done.num_edited,
+                "rejected": done.num_rejected,
+                "accepted": done.num_accepted,
+                "stale": [{"id": edit.id, **asdict(edit)} for edit in done.stale],
+            }
+        )
+        return
+    for edit in done.stale:
+        show(f"stale   {edit.id} of {edit.by}: {_short(edit.base_text)} is not in this version")
+    show(
+        f"{done.num_edited:,} texts edited, {done.num_rejected:,} rejected, "
+        f"{done.num_accepted:,} accepted, {len(done.stale):,} edits stale"
+    )
+    show(version_text(dataset, version, done.is_new))
+
+
+def edits_undo(
+    dataset: o.Dataset,
+    edit: Annotated[
+        str, typer.Argument(metavar="EDIT", help="An id as `edits list` has it, or a batch.")
+    ],
+    *,
+    who: _Who = None,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Take back one edit, or everything that one `edits replace` did.
+
+    The edit stays in the list of all facts, with who took it back.
+
+    Example:
+
+        curator edits undo shards/ 00000#12
+    """
+    from curator.edits import undo, undo_batch
+    from curator.steps.workspace import open_workspace
+
+    opened = open_workspace(dataset, store).store
+    if "#" in edit:
+        undone, refused = [undo(opened, edit, who=_name(who))], list[ConflictError]()
+    else:
+        undone, refused = undo_batch(opened, edit, who=_name(who))
+    if json:
+        show_json({"undone": len(undone), "refused": [str(error) for error in refused]})
+        return
+    for error in refused:
+        show(f"kept    {error}")
+    show(f"{len(undone):,} edits taken back")
+
+
+def edits_replace(
+    dataset: o.Dataset,
+    find: Annotated[str, typer.Argument(metavar="FIND", help="What to look for.")],
+    put: Annotated[str, typer.Argument(metavar="PUT", help="What to put there; may be empty.")],
+    *,
+    regex: Annotated[
+        bool, typer.Option("--regex", help="FIND is an expression; $1 in PUT is its first group.")
+    ] = False,
+    ignore_case: Annotated[
+        bool, typer.Option("--ignore-case", help="Find A as well as a.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, it is only shown.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Examples to print.")] = 10,
+    timeout: Annotated[float, typer.Option(help="Seconds at most for finding.")] = 60.0,
+    who: _Who = None,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Find and replace in the texts of DATASET@VERSION, as edits.
+
+    Shows what would change; --yes records it. `edits undo` takes all of it back.
+
+    Example:
+
+        curator edits replace shards/@v2 "a photo of " "" --yes
+    """
+    from curator.steps.replace import Replacement, preview, replace_all
+    from curator.steps.workspace import open_workspace
+    from curator.stopping import stop_on_signals
+
+    ws = open_workspace(dataset, store)
+    version = ws.version()
+    asked = Replacement(find=find, put=put, is_regex=regex, ignore_case=ignore_case)
+    if not yes:
+        found = preview(ws.store, version, asked, num_examples=limit, timeout_sec=timeout)
+        show_json(_preview_json(found)) if json else show(_preview_text(found))
+        return
+    with stop_on_signals() as stop:
+        done = replace_all(ws.store, version, asked, who=_name(who), stop=stop, timeout_sec=timeout)
+    if json:
+        refused = [str(error) for error in done.refused]
+        show_json({"batch": done.batch, "edited": done.num_edited, "refused": refused})
+        return
+    for error in done.refused:
+        show(f"kept    {error}")
+    where = dataset.rpartition("@")[0] or dataset
+    show(f"{done.num_edited:,} texts edited; `curator edits undo {where} {done.batch}` undoes it")
+    show(f"next: curator edits apply {where}@{version.name}")
+
+
+def _preview_json(found: Preview) -> dict[str, object]:
+    return {
+        "searched": found.num_searched,
+        "would_change": found.num_texts,
+        "would_be_empty_or_too_long": found.num_refused,
+        "examples": [
+            {
+                "shard": draft.sample.shard,
+                "key": draft.sample.key,
+                "before": draft.base_text,
+                "after": draft.new_text,
+            }
+            for draft in found.examples
+        ],
+    }
+
+
+def _preview_text(found: Preview) -> str:
+    lines = []
+    for draft in found.examples:
+        lines += [f"{draft.sample.key}", f"  - {draft.base_text}", f"  + {draft.new_text}"]
+    lines.append(f"{found.num_texts:,} of {found.num_searched:,} texts would change")
+    if found.num_refused:
+        lines.append(f"{found.num_refused:,} would be empty or too long, and stay as they are")
+    if found.num_texts:
+        lines.append("nothing was changed: the same command with --yes does it")
+    return "\n".join(lines)
+
+
+def _name(who: str | None) -> str:
+    from getpass import getuser
+
+    if who is not None:
+        return who
+    try:
+        return getuser()
+    except (KeyError, OSError) as error:  # a container whose user has no name
+        raise UsageError(
+            "the name of the user is not known", hint="say it with --who", reason="edits.who"
+        ) from error
+
+
+def _after(edit: Edit) -> str | None:
+    return edit.new_text if edit.action == "edit" else None
+
+
+def _short(text: str | None) -> str:
+    limit = 40
+    return "-" if text is None else text if len(text) <= limit else f"{text[: limit - 1]}…"

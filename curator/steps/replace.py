@@ -1,0 +1,224 @@
+"""find-and-replace: one change to many captions, looked at before it is made, recorded as edits.
+
+Works on the texts of a version as the edits in effect leave them, shard by shard. Expressions are
+those of Rust's regex crate, by way of polars: linear in the text, no backtracking, a limit on what
+an expression may compile to. Expressions can be slow all the same, so finding has a time limit, and
+nothing is written before it has gone through everything once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from curator import edits, progress
+from curator.decide import read_decision
+from curator.edithistory import EDIT, REJECT, Draft, Edit, History, Sample, clean_who, follow
+from curator.errors import ConflictError, UsageError
+from curator.stopping import StopRequest
+from curator.store import Store
+from curator.text import clean_str
+from curator.versions import ShardEntry, Version, iso, now
+
+MAX_PATTERN_CHARS = 1000
+TIMEOUT_SEC = 60.0
+_TEXTS_AT_ONCE = 1000
+"""Between two looks at the clock: a tenth of a second for the slowest expression we found."""
+_COLUMNS = ("row", "key", "image_sha256", "text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """What to look for and what to put there.
+
+    With `is_regex`, `find` is an expression and `$1` or `${name}` in `put` are its groups.
+
+    Raises:
+        UsageError: on making it, when the expression cannot be used.
+    """
+
+    find: str
+    put: str
+    is_regex: bool = False
+    ignore_case: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("find", self.find, 1), ("put", self.put, 0)):
+            if not least <= len(value) <= MAX_PATTERN_CHARS:
+                raise UsageError(
+                    f"{name} has {len(value):,} characters",
+                    hint=f"allowed: {least} to {MAX_PATTERN_CHARS:,}",
+                    reason="replace.pattern",
+                )
+        try:
+            self.replaced(pl.Series([""]))
+        except pl.exceptions.PolarsError as error:
+            said = str(error).partition("\n\nThis error occurred")[0]
+            raise UsageError(
+                f"{self.find!r} is no usable expression ({' '.join(said.split())})",
+                hint="the syntax is that of Rust, in linear time: no look-around, no \\1",
+                reason="replace.pattern",
+            ) from error
+
+    def replaced(self, texts: pl.Series) -> pl.Series:
+        """Every text after the replacement."""
+        pattern = self.find if self.is_regex else pl.escape_regex(self.find)
+        put = self.put if self.is_regex else self.put.replace("$", "$$")
+        return texts.str.replace_all(f"(?i){pattern}" if self.ignore_case else pattern, put)
+
+
+@dataclass(slots=True, kw_only=True)
+class Preview:
+    """What a replacement would change: the number of texts, and the first of them.
+
+    `num_refused` texts would be left empty or too long and stay as they are.
+    """
+
+    num_searched: int = 0
+    num_texts: int = 0
+    num_refused: int = 0
+    examples: list[Draft] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Replaced:
+    """What became of it. `batch` takes it back; `refused` are texts that somebody changed first."""
+
+    batch: str
+    num_edited: int = 0
+    num_refused: int = 0
+    refused: list[ConflictError] = field(default_factory=list)
+
+
+def preview(
+    store: Store,
+    version: Version,
+    asked: Replacement,
+    *,
+    num_examples: int = 20,
+    timeout_sec: float = TIMEOUT_SEC,
+) -> Preview:
+    """Count what would change, and show some of it. Writes nothing.
+
+    Raises:
+        UsageError: it took longer than the limit.
+    """
+    deadline = time.monotonic() + timeout_sec
+    found = Preview()
+    for entry in version.shards:
+        for part in _parts(store, entry):
+            if time.monotonic() > deadline:
+                raise UsageError(
+                    f"{asked.find!r} took longer than {timeout_sec:g} s",
+                    did="nothing was changed",
+                    hint="use a simpler expression",
+                    reason="replace.timeout",
+                )
+            drafts, num_refused = _drafts(entry.name, part, asked)
+            found.num_searched += len(part)
+            found.num_texts += len(drafts)
+            found.num_refused += num_refused
+            found.examples += drafts[: num_examples - len(found.examples)]
+    return found
+
+
+def replace_all(
+    store: Store,
+    version: Version,
+    asked: Replacement,
+    *,
+    who: str,
+    stop: StopRequest,
+    timeout_sec: float = TIMEOUT_SEC,
+) -> Replaced:
+    """Record the replacement as edits, one batch, shard by shard.
+
+    Raises:
+        UsageError: nothing matches, or finding took longer than the limit; nothing was recorded.
+        StoppedError: between two shards; what is recorded can be taken back by its batch.
+    """
+    who = clean_who(who)
+    if not preview(store, version, asked, num_examples=0, timeout_sec=timeout_sec).num_texts:
+        raise UsageError(
+            f"{asked.find!r} changes no text of {version.name}", reason="replace.nothing"
+        )
+    done = Replaced(batch=f"{iso(now())}-{secrets.token_hex(3)}")
+    with progress.bar("replace", len(version.shards), "shards") as advance:
+        for entry in version.shards:
+            drafts = list[Draft]()
+            for part in _parts(store, entry):
+                found, num_refused = _drafts(entry.name, part, asked)
+                drafts += found
+                done.num_refused += num_refused
+            if drafts:
+                made, refused = edits.add_many(store, entry.name, drafts, who=who, batch=done.batch)
+                done.num_edited += len(made)
+                done.refused += refused
+            stop.check(
+                f"{done.num_edited:,} texts are replaced; take them back with {done.batch!r}"
+            )
+            advance(1)
+    return done
+
+
+def _parts(store: Store, entry: ShardEntry) -> Iterator[pl.DataFrame]:
+    """The texts of a shard as they are now, some at a time; `seen` is the newest edit of each."""
+    past = edits.history(store, entry.name)
+    decision = read_decision(store, entry).drop_nulls("text").select(_COLUMNS)
+    now_frame = _as_edited(decision, entry.name, past)
+    yield from now_frame.iter_slices(_TEXTS_AT_ONCE)
+
+
+def _as_edited(decision: pl.DataFrame, shard: str, past: History) -> pl.DataFrame:
+    frame = decision.with_columns(seen=pl.lit(None, pl.Int32))
+    rows = pl.Series([sample.row for sample in past.samples], dtype=pl.Int32)
+    is_touched = pl.col("row").is_in(rows.implode())
+    changed = []
+    for row in frame.filter(is_touched).iter_rows(named=True):
+        last = _last(past, shard, row)
+        if last is None:
+            changed.append(row)
+        elif last.action != REJECT:
+            changed.append({**row, "text": last.result, "seen": last.number})
+    new = pl.DataFrame(changed, schema=frame.schema, orient="row")
+    return pl.concat([frame.filter(~is_touched), new]).sort("row", maintain_order=True)
+
+
+def _last(past: History, shard: str, row: dict[str, object]) -> Edit | None:
+    applied = follow(past.in_effect(_sample(shard, row)), str(row["text"]))
+    return applied[-1] if applied else None
+
+
+def _sample(shard: str, row: dict[str, object]) -> Sample:
+    key, image = row["key"], row["image_sha256"]
+    assert isinstance(row["row"], int)
+    assert isinstance(key, str)
+    assert image is None or isinstance(image, str)
+    return Sample(shard=shard, row=row["row"], key=key, image_sha256=image)
+
+
+def _drafts(shard: str, texts: pl.DataFrame, asked: Replacement) -> tuple[list[Draft], int]:
+    """The edits that make the replacement, and how many texts would be no text any more."""
+    after = asked.replaced(texts["text"]).alias("after")
+    hits = texts.with_columns(after).filter(pl.col("after") != pl.col("text"))
+    drafts, num_refused = list[Draft](), 0
+    for row in hits.iter_rows(named=True):
+        if clean_str(row["after"]).text == row["text"]:
+            continue  # white space that a clean text does not have
+        try:
+            drafts.append(
+                Draft(
+                    sample=_sample(shard, row),
+                    action=EDIT,
+                    base_text=row["text"],
+                    new_text=row["after"],
+                    seen=row["seen"],
+                )
+            )
+        except UsageError:
+            num_refused += 1
+    return drafts, num_refused

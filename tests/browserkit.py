@@ -1,0 +1,183 @@
+"""The real dashboard in a real browser: `curator ui` in a process, Chromium without a window.
+
+    with dashboard(shards) as board, board.open("inspect?v=v2") as page:
+        page.get_by_role("button", name="Next").click()
+        settle(page)
+
+Whatever a page does, leaving `open` fails when it asked for anything outside this machine, wrote an
+error to the console, or shows a traceback. Chromium is the one on the PATH; without it the tests
+skip.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+
+START_SEC = 60
+PATIENCE_MS = 30_000
+"""For one thing to appear; machines that test are slow and shared."""
+
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+# Below the path of a page, Streamlit's script looks for the server before it looks at the root.
+_PROBE = re.compile(r"/\w+/_stcore/(?:health|host-config)$")
+_LOCAL_SCHEMES = ("data", "blob", "about")
+
+
+@dataclass  # without slots: playwright leaves notes on who listens
+class Watch:
+    """What a page did that it must not do."""
+
+    origin: str
+    problems: list[str] = field(default_factory=list)
+
+    def on_request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        host = f"{parts.scheme.replace('ws', 'http')}://{parts.netloc}"
+        if parts.scheme not in _LOCAL_SCHEMES and host != self.origin:
+            self.problems.append(f"request to {request.url}")
+
+    def on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and not _PROBE.search(message.location["url"]):
+            self.problems.append(f"console: {message.text} ({message.location['url']})")
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A running dashboard and the browser that looks at it."""
+
+    url: str
+    browser: Browser
+    process: subprocess.Popen[str]
+
+    @contextmanager
+    def open(
+        self, path: str = "", *, width: int = 1280, height: int = 900, dark: bool = False
+    ) -> Iterator[Page]:
+        """One page, settled; `path` is what stands behind the address, e.g. `inspect?v=v2`."""
+        context = self.browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+        )
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        watch = Watch(self.url)
+        page.on("request", watch.on_request)
+        page.on("console", watch.on_console)
+        page.on("pageerror", lambda error: watch.problems.append(f"script: {error}"))
+        try:
+            page.goto(f"{self.url}/{path}")
+            settle(page)
+            yield page
+            settle(page)
+            assert page.locator("[data-testid=stException]").count() == 0, page.inner_text("body")
+            assert not watch.problems, watch.problems
+        finally:
+            context.close()
+
+
+def settle(page: Page) -> None:
+    """Wait until the script of the page has run to its end."""
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+    page.wait_for_selector("[data-testid=stMainBlockContainer]")
+    page.wait_for_function("document.querySelectorAll('[data-stale=true]').length === 0")
+    expect(page.locator("[data-testid=stSkeleton]")).to_have_count(0, timeout=PATIENCE_MS)
+
+
+def scrolls_sideways(page: Page) -> bool:
+    """Whether anything reaches beyond the right edge of the page."""
+    wide = "document.querySelector('[data-testid=stMain]')"
+    return bool(page.evaluate(f"{wide}.scrollWidth > {wide}.clientWidth"))
+
+
+@contextmanager
+def dashboard(
+    dataset: Path | str, *, store: Path | None = None, studies: Path | None = None
+) -> Iterator[Board]:
+    """`curator ui` on a free port, and Chromium; both are gone afterwards."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the PATH")
+    with (
+        serving(dataset, store=store, studies=studies) as (url, process),
+        _chromium(CHROMIUM) as browser,
+    ):
+        yield Board(url, browser, process)
+
+
+_open: list[Browser] = []
+
+
+@contextmanager
+def _chromium(executable: str) -> Iterator[Browser]:
+    """One browser a process: playwright starts only once at a time."""
+    if _open:
+        yield _open[0]
+        return
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=_FLAGS)
+        _open.append(browser)
+        try:
+            yield browser
+        finally:
+            _open.clear()
+            browser.close()
+
+
+@contextmanager
+def serving(
+    dataset: Path | str, *, store: Path | None = None, studies: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`curator ui` on a free port, up and answering."""
+    command = [sys.executable, "-m", "curator", "ui", str(dataset), "--port", "0"]
+    command += ["--store", str(store)] if store else []
+    command += ["--studies", str(studies)] if studies else []
+    proxies = ("http_proxy", "https_proxy", "all_proxy")
+    env = {name: value for name, value in os.environ.items() if name.lower() not in proxies}
+    with subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            if not url:
+                raise AssertionError(process.communicate()[1])
+            _wait_until_up(url)
+            yield url, process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.communicate(timeout=START_SEC)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def _wait_until_up(url: str) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    end = time.monotonic() + START_SEC
+    while True:
+        try:
+            with opener.open(f"{url}/_stcore/health", timeout=5):
+                return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)

@@ -1,0 +1,46 @@
+"""The dashboard: the page's frame and the way between the pages in ui/views.
+
+`curator ui` runs this file in Streamlit. It computes nothing; every page is a script of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+_VIEWS = Path(__file__).resolve().with_name("views")
+_LOGO = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 190 32" width="190" height="32">
+<rect x="1" y="4" width="24" height="24" rx="6" fill="#4f7fe0"/>
+<path d="M7 13h12M7 19h7" stroke="#fff" stroke-width="2.4" stroke-linecap="round"/>
+<text x="34" y="22" font-family="sans-serif" font-size="17" font-weight="600"
+ fill="#6f8fd8">caption-curator</text></svg>"""
+_SECTIONS = {
+    "Data": {
+        "overview": "Overview",
+        "inspect": "Inspect",
+        "compare": "Compare",
+        "review": "Review",
+    },
+    "Decide": {"policy": "Policy", "query": "Query"},
+    "Verdict": {"studies": "Studies"},
+}
+
+
+def main() -> None:
+    """Frame, navigation, page."""
+    st.set_page_config(page_title="caption-curator", page_icon="🖼️", layout="wide")
+    pages = {
+        section: [
+            st.Page(_VIEWS / f"{name}.py", title=title, url_path=name, default=name == "overview")
+            for name, title in views.items()
+            if (_VIEWS / f"{name}.py").exists()
+        ]
+        for section, views in _SECTIONS.items()
+    }
+    st.logo(_LOGO, size="large")
+    chosen = st.navigation({section: found for section, found in pages.items() if found})
+    chosen.run()
+
+
+main()

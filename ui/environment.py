@@ -1,0 +1,7 @@
+"""How `curator ui` tells the pages what to show: the names of environment variables."""
+
+from __future__ import annotations
+
+DATASET = "CURATOR_UI_DATASET"
+STORE = "CURATOR_UI_STORE"
+STUDIES = "CURATOR_UI_STUDIES"

@@ -1,0 +1,139 @@
+"""Overview: the versions and how they came about, the health of the data, commands at work."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from curator.browse.lineage import Node, chains, lineage
+from curator.versions import Version, iso
+from ui import context, overview_health, overview_runs, parts, plots
+
+_NEWEST = 12
+"""Versions shown as cards; older ones are in the select box."""
+
+
+def page() -> None:
+    """The page."""
+    ws = context.workspace()
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    with left:
+        parts.heading("Overview", "what is here, how it came about, and how healthy it is")
+    if not ws.store.numbers():
+        parts.empty(
+            "There is no version yet",
+            "`curator recaption SHARDS` writes captions and commits a version; "
+            "`curator decide SHARDS` commits one from what is there.",
+        )
+        overview_runs.show(ws.store)
+        return
+    with right:
+        version = context.version()
+    _figures(version)
+    _versions(lineage(ws.store), version)
+    _how(version)
+    overview_runs.show(ws.store)
+    overview_health.show(version)
+
+
+def _figures(version: Version) -> None:
+    counts, totals = version.counts, version.totals
+    scored = int(totals.get("num_scored", 0))
+    texts = int(totals.get("num_texts", 0))
+    share = (counts["captioned"] + counts["kept"]) / max(version.num_samples, 1)
+    parts.metrics(
+        {
+            "samples": version.num_samples,
+            "with a text": f"{share:.1%}",
+            "texts": texts,
+            "words a text": f"{totals.get('num_words', 0) / max(texts, 1):.1f}",
+            "mean score": f"{totals['score_sum'] / scored:.3f}" if scored else "none",
+        },
+        about={
+            "samples": f"in {len(version.shards):,} shard{'s' * (len(version.shards) != 1)}",
+            "with a text": version.name,
+            "mean score": f"{scored:,} scored" if scored else "never scored",
+        },
+    )
+
+
+def _versions(nodes: list[Node], chosen: Version) -> None:
+    parts.section("Versions", "newest first; a click shows one")
+    with parts.grid("versions"):
+        for node in reversed(nodes[-_NEWEST:]):
+            with st.container(key=f"tile_{node.version.name}", gap=None):
+                st.html(_card(node, is_chosen=node.version.number == chosen.number))
+                st.button(
+                    f"Show {node.version.name}",
+                    key=f"open_{node.version.name}",
+                    width="stretch",
+                    on_click=context.choose,
+                    args=("v", node.version.name),
+                )
+    if lines := _lines(nodes):
+        st.html(f'<div class="cc-small">Edited by people</div>{lines}')
+
+
+def _lines(nodes: list[Node]) -> str:
+    """Which version was edited into which, as a line of names with arrows between them."""
+    lines = [
+        ' <span class="cc-arrow">&rarr;</span> '.join(
+            parts.badge_html(f"{node.version.name} {node.version.policy.get('name', '')}")
+            for node in line
+        )
+        for line in chains(nodes)[-_NEWEST:]
+    ]
+    return "".join(f'<div class="cc-line">{line}</div>' for line in lines)
+
+
+def _card(node: Node, *, is_chosen: bool) -> str:
+    version = node.version
+    scored = version.totals.get("num_scored", 0)
+    head = [f"<b>{version.name}</b>", *(parts.badge_html(tag, "good") for tag in node.tags)]
+    if is_chosen:
+        head.append(parts.badge_html("shown"))
+    if scored:
+        head.append(parts.score_html(version.totals["score_sum"] / scored))
+    comes = f"edits on {node.base.name}" if node.base else "decided from the facts"
+    return (
+        f'<div class="cc-tile{" cc-chosen" if is_chosen else ""}">'
+        f'<div class="cc-head">{"".join(head)}</div>'
+        f'<div class="cc-text">{parts.escaped(str(version.policy.get("name", "")))}</div>'
+        f'<div class="cc-small">{parts.escaped(comes)}</div>'
+        f'<div class="cc-gap">{plots.outcome_html(version.counts)}</div>'
+        f'<div class="cc-small">{iso(version.created).replace("T", " ").removesuffix("Z")}</div>'
+        "</div>"
+    )
+
+
+def _how(version: Version) -> None:
+    policy = version.policy
+    parts.section(f"How {version.name} was made", str(policy.get("description", "")))
+    st.html(plots.outcome_html(version.counts, legend=True))
+    known = {
+        "policy": policy.get("name", ""),
+        "texts": " or ".join(str(source) for source in policy.get("sources", ())),
+        "pick": policy.get("pick", ""),
+        "otherwise": policy.get("otherwise", ""),
+        **{f"rule {rule['name']}": _rule(rule) for rule in policy.get("rule", ())},
+        **{f"limit {name}": f"{value:.4f}" for name, value in sorted(version.thresholds.items())},
+        "models": ", ".join(version.makers),
+        "id": version.id[:16],
+        "tool": f"caption-curator {version.tool_version}",
+    }
+    with st.expander("Policy and models"):
+        parts.facts({name: value for name, value in known.items() if value})
+
+
+def _rule(rule: dict[str, object]) -> str:
+    limits = [
+        f"{name.replace('_', ' ')} {rule[name]}"
+        for name in ("min", "max", "min_percentile")
+        if rule.get(name) is not None
+    ]
+    banned = rule.get("none_of")
+    if isinstance(banned, list) and banned:
+        limits.append("none of " + ", ".join(map(str, banned)))
+    return f"{rule.get('field')} of {rule.get('source')}: {', '.join(limits)}"
+
+
+context.run(page)
