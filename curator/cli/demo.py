@@ -130,7 +130,7 @@ def _study_command(out: Path, *, quick: bool) -> list[str]:
 
     settings = {"demo": str(out)}
     if quick:
-        settings |= {"seeds": "3", "samples": "6000", "steps": "150"}
+        settings |= {"seeds": "3", "samples": "5000", "steps": "150"}
     asked = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     jobs = min(_MOST_JOBS, os.cpu_count() or 1)
     return ["study", "demo", *asked, "--out", str(out / "study"), "--jobs", str(jobs)]

@@ -43,7 +43,7 @@ def page() -> None:
         parts.heading("Studies", "What versions are worth for dense tasks")
         parts.empty(
             "No study here",
-            "`curator study demo-quick` makes one; `curator ui DATASET --studies FOLDER` shows it.",
+            "`curator study` makes one; `curator ui DATASET --studies FOLDER` shows it.",
         )
         return
     left, right = st.columns([2.6, 1], gap="large", vertical_alignment="bottom")
