@@ -20,7 +20,7 @@ from curator.browse.catalog import Catalog
 from curator.browse.lineage import chains, lineage
 from curator.browse.runs import runs, unfinished, without_folders
 from curator.browse.sample import SampleView, WrittenText
-from curator.browse.thumbnails import Thumbnails, shrink
+from curator.browse.thumbnails import Thumbnails, placeholder, shrink
 from curator.browse.words import word_changes
 from curator.edited import HUMAN
 from curator.edithistory import Draft, Sample
@@ -332,3 +332,13 @@ def test_a_shard_that_is_gone_is_a_grey_picture(tmp_path: Path) -> None:
     assert _size(Thumbnails(kit.ws).get("00000", 0)) == (256, 192)
     with pytest.raises(UsageError):
         Thumbnails(kit.ws).get("00000", 6)
+
+
+def test_another_picture_at_the_same_place_is_not_shown(tmp_path: Path) -> None:
+    kit = open_kit(tmp_path / "shards")
+    before = Thumbnails(kit.ws).get("00000", 0, side_px=64)
+    path = kit.ws.ref("00000").path
+    path.touch()  # another time, the same bytes
+    assert Thumbnails(kit.ws).get("00000", 0, side_px=64) == before
+    path.write_bytes(path.read_bytes().replace(image("a0"), image("a1")[: len(image("a0"))]))
+    assert Thumbnails(kit.ws).get("00000", 0, side_px=64) == placeholder("source.changed", 64)

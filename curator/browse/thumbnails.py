@@ -2,11 +2,13 @@
 
 Decoded by `curator.images` under its limits; a large JPEG is decoded at a part of its size. One
 costs about 5 ms, most of it decoding, which several threads share. A picture that cannot be shown
-comes as a grey one with the reason, never as an error.
+comes as a grey one with the reason, never as an error; so does one whose bytes are not those that
+were indexed, for nobody should judge a text by another picture.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -72,11 +74,20 @@ class Thumbnails:
 
     def _where(self, keys: Sequence[tuple[str, int, int]]) -> dict[str, pl.DataFrame]:
         """Shard -> where the pictures of its rows lie."""
-        columns = ["row", "offset", "length", "reason"]
+        columns = ["row", "offset", "length", "reason", "image_sha256"]
         return {
             shard: index.read(self._ws.store, shard, columns)
             for shard in dict.fromkeys(shard for shard, _, _ in keys)
         }
+
+    def _is_touched(self, shard: str) -> bool:
+        """Whether the shard is another file than the indexed one, or one with another time."""
+        facts = index.shard_facts(self._ws.store, shard)
+        try:
+            found = self._paths[shard].stat()
+        except FileNotFoundError:
+            return True
+        return (found.st_size, found.st_mtime_ns) != (facts.size_bytes, facts.mtime_ns)
 
     def _make(self, key: tuple[str, int, int], where: pl.DataFrame) -> bytes:
         shard, row, side_px = key
@@ -86,13 +97,16 @@ class Thumbnails:
                 hint=f"rows go from 0 to {len(where) - 1}",
                 reason="sample.unknown",
             )
-        _, offset, length, reason = where.row(row)
+        _, offset, length, reason, sha256 = where.row(row)
         if offset is None:
             return placeholder(str(reason or "sample.no_image"), side_px)
         try:
             if shard not in self._paths:
                 return placeholder("shard.missing", side_px)
-            return shrink(read_bytes(self._paths[shard], offset, length), side_px)
+            data = read_bytes(self._paths[shard], offset, length)
+            if self._is_touched(shard) and hashlib.sha256(data).hexdigest() != sha256:
+                return placeholder("source.changed", side_px)
+            return shrink(data, side_px)
         except Unusable as unusable:
             return placeholder(unusable.reason, side_px)
         except CuratorError as error:  # the shard is gone, or not what was indexed
