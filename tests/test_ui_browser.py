@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browserkit import Board, dashboard, needs_chromium, scrolls_sideways
+from tests.browserkit import Board, dashboard, needs_chromium, scrolls_sideways, settle
 from tests.hostile import CAPTIONS
 from tests.storekit import Row, open_kit, small_store
 
@@ -59,6 +59,7 @@ def test_inspect_from_grid_to_sample_by_click_and_keyboard(board: Board) -> None
         page.locator(TILES).nth(1).click()
         expect(page.get_by_text("A plate with 3 apples").first).to_be_visible()
         page.wait_for_url("**sample=00000**")
+        settle(page)
         page.keyboard.press("ArrowRight")
         expect(page.get_by_text("a woman holding a cat").first).to_be_visible()
         page.get_by_text("Where it comes from").first.click()
