@@ -80,7 +80,7 @@ _DECISION = {
     "slot": ("SMALLINT", "0 for the first text of a sample, 1 for the second, ..."),
     "text": ("VARCHAR", "the chosen text; null if dropped or quarantined"),
     "text_sha256": ("VARCHAR", "identity of the text"),
-    "source": ("VARCHAR", "alt_text, or the name of the generator"),
+    "source": ("VARCHAR", "alt_text, the name of the generator, or human"),
     "weight": ("FLOAT", "sampling weight, adds up to 1 a sample"),
     "score": ("FLOAT", "the policy's scorer on this text; null if never scored"),
     "because": ("VARCHAR", "how it was chosen, or why not"),

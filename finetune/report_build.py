@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finetune.efficiency import Curve, efficiency
+from finetune.metrics import RETRIEVAL, Metric
 from finetune.report_values import (
     Arm,
     Comparison,
@@ -25,7 +26,7 @@ from finetune.report_values import (
     TaskResult,
 )
 from finetune.report_warnings import warnings_of
-from finetune.results import RETRIEVAL, Metric, metric_of, primary_metric
+from finetune.results import metric_of, primary_metric
 from finetune.stats import (
     ALPHA,
     Mean,

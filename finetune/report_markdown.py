@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from finetune import report_text as text
+from finetune.metrics import Metric
 from finetune.report_html import (
     arm_lines,
     comparisons_of,
@@ -17,7 +18,6 @@ from finetune.report_html import (
     told_gaps,
 )
 from finetune.report_values import Report, TaskResult
-from finetune.results import Metric
 from finetune.stats import Mean
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>|#~])")

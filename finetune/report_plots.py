@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from curator.compare.svg import draw_svg, quiet
 from finetune.efficiency import Curve
+from finetune.metrics import Metric
 from finetune.report_values import Arm, TaskResult
-from finetune.results import Metric
 from finetune.stats import mean_of
 
 NUM_COLOURS = 8

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from finetune.efficiency import Multiplier
+from finetune.metrics import Metric
 from finetune.report_values import Comparison, Gap, Report
-from finetune.results import Metric
 from finetune.stats import (
     MAX_SEEDS_PLANNED,
     Difference,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.efficiency import Curve, Efficiency
-from finetune.results import Metric
+from finetune.metrics import Metric
 from finetune.stats import Difference, Mean, Pairs, Relative
 
 Values = Mapping[int, float]

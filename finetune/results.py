@@ -13,18 +13,7 @@ import pyarrow as pa
 
 from curator import tables
 from curator.errors import UsageError, nearest
-from finetune.metrics import METRICS_OF, RETRIEVAL, Metric
-
-__all__ = [
-    "FILE_NAME",
-    "METRICS",
-    "RESULTS_SCHEMA",
-    "RETRIEVAL",
-    "Metric",
-    "metric_of",
-    "primary_metric",
-    "write_results",
-]
+from finetune.metrics import METRICS_OF, Metric
 
 FILE_NAME = "results.parquet"
 

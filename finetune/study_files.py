@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from curator.errors import DamageError, FormatError, UsageError
-from finetune.results import RETRIEVAL, metric_of
+from finetune.metrics import RETRIEVAL
+from finetune.results import metric_of
 
 FORMAT = 1
 STUDY_FILE = "study.json"

@@ -3,7 +3,7 @@
     shuffled        every sample gets the texts of another: what the pictures alone teach
     count-matched   as many samples as the reference version: quality against quantity
     length-matched  texts cut to the lengths of the reference version: content against length
-    captions-only   generated texts only
+    captions-only   texts that are no alt texts: generated, or edited by hand
     filter-only     the samples that the version keeps, with their alt texts
     alt-only        all usable samples with their alt texts: the raw data
 

@@ -26,7 +26,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
+from playwright.sync_api import (
+    TimeoutError as PatienceError,
+)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
@@ -101,6 +112,20 @@ def settle(page: Page) -> None:
     page.wait_for_selector("[data-testid=stMainBlockContainer]")
     page.wait_for_function("document.querySelectorAll('[data-stale=true]').length === 0")
     expect(page.locator("[data-testid=stSkeleton]")).to_have_count(0, timeout=PATIENCE_MS)
+
+
+def open_list(page: Page, box: Locator) -> Locator:
+    """Click a select box until its list stays open; a page that is drawn again closes it."""
+    options = page.get_by_role("option")
+    for _ in range(5):
+        settle(page)
+        box.click()
+        try:
+            options.first.wait_for(timeout=PATIENCE_MS / 10)
+        except PatienceError:
+            continue
+        break
+    return options
 
 
 def scrolls_sideways(page: Page) -> bool:

@@ -52,3 +52,14 @@ CAPTIONS: tuple[str, ...] = (
     "Z\u0351\u036b\u0343\u036a\u0302A\u0334\u0335\u031eL\u033dG\u0332O",
     "x" * 5_000,
 )
+
+FEW = (
+    f"<script>{_SET}</script> a cat",
+    f'<img src=x onerror="{_SET}"> a dog',
+    f"![a fish]({OUTSIDE}/fish.png)",
+    f"[a bird](javascript:{_SET})",
+    f"$\\href{{{OUTSIDE}}}{{a}}$ **bold** :red[a horse]",
+    "a cow \u202egod a ton\u202c \u200b here",
+    "</figure></div></div><iframe srcdoc='<b>hi</b>'></iframe>",
+)
+"""One of each kind, for pages that show them in many ways."""

@@ -166,7 +166,7 @@ def test_order(best: Catalog, sort: Sort, descending: bool, expected: str) -> No
 def test_pages_are_parts_of_one_order(best: Catalog) -> None:
     for sort in SORTS:
         whole = keys(best.page(Filter(), sort, count=10))  # type: ignore[arg-type]  # a Sort
-        parts = [best.page(Filter(), sort, start=start, count=3) for start in (0, 3, 6, 9)]  # type: ignore[arg-type]
+        parts = [best.page(Filter(), sort, start=start, count=3) for start in (0, 3, 6, 9)]  # type: ignore[arg-type]  # a Sort
         assert [key for part in parts for key in keys(part)] == whole
         assert {part.total for part in parts} == {10}
     beyond = best.page(Filter(), start=50)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from playwright.sync_api import expect
 from streamlit.testing.v1 import AppTest
 
@@ -21,21 +20,9 @@ from tests.browserkit import (
     scrolls_sideways,
     settle,
 )
+from tests.hostile import FEW, OUTSIDE
+from tests.pagekit import Open, opener, shown
 from tests.storekit import Kit, Row
-
-PAGE = Path(__file__).resolve().parent.parent / "ui" / "views" / "compare.py"
-SIZE_SEC = 60
-HOSTILE = (
-    "<script>document.title='owned'</script> a cat",
-    "<img src=x onerror=\"document.title='owned'\"> a dog",
-    "![a fish](http://203.0.113.7/fish.png)",
-    "[a bird](javascript:document.title='owned')",
-    "$\\href{http://203.0.113.7}{a}$ **bold** :red[a horse]",
-    "a cow \u202egod a ton\u202c \u200b here",
-    "</div></div><iframe srcdoc='<b>hi</b>'></iframe>",
-)
-
-Open = Callable[..., AppTest]
 
 
 @pytest.fixture
@@ -45,22 +32,8 @@ def kit(tmp_path: Path) -> Kit:
 
 @pytest.fixture
 def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    def opened(kit: Kit, **url: str) -> AppTest:
-        monkeypatch.setenv("CURATOR_UI_DATASET", kit.ws.spec)
-        app = AppTest.from_file(str(PAGE), default_timeout=SIZE_SEC)
-        for name, value in url.items():
-            app.query_params[name] = value
-        return app.run()
-
-    yield opened
-    st.cache_data.clear()
-    st.cache_resource.clear()
-
-
-def shown(app: AppTest) -> str:
-    """All HTML of the page."""
-    assert not app.exception
-    return "\n".join(block.body for block in app.get("html"))
+    with opener(monkeypatch, "compare") as opened:
+        yield opened
 
 
 # -- numbers --------------------------------------------------------------------------------------
@@ -133,7 +106,7 @@ def test_words_that_differ_are_marked(tmp_path: Path, open_page: Open) -> None:
 def hostile_kit(folder: Path) -> Kit:
     rows = tuple(
         Row(f"k{number}", text, f"{text} again", 0.1, 0.1 + number / 100)
-        for number, text in enumerate(HOSTILE, start=1)
+        for number, text in enumerate(FEW, start=1)
     )
     kit = storekit.open_kit(folder, {"00000": rows})
     for policy in ("alt", "best"):
@@ -248,9 +221,9 @@ def test_in_a_browser(board: Board) -> None:
         page.get_by_role("tab", name="Gains and losses").click()
         page.locator("ins.cc-added").first.wait_for()
         settle(page)
-        assert page.get_by_text("![a fish](http://203.0.113.7/fish.png)").count() >= 1
-        assert page.locator("ins.cc-added").count() >= len(HOSTILE) - 1
-        assert page.title() != "owned"
+        assert page.get_by_text(f"![a fish]({OUTSIDE}/fish.png)").count() >= 1
+        assert page.locator("ins.cc-added").count() >= len(FEW) - 1
+        assert page.evaluate("window.hacked") is None
         assert "tab=Gains" in page.url
     with board.open("compare?tab=Blind+rating&who=Anna", width=1920, dark=True) as page:
         page.get_by_text("0 of 7 answered").wait_for()
@@ -268,4 +241,4 @@ def test_in_a_browser(board: Board) -> None:
         page.get_by_text("Change my last answer").wait_for()
         page.get_by_text("2 of 7 answered").wait_for()
         assert not scrolls_sideways(page)
-        assert page.title() != "owned"
+        assert page.evaluate("window.hacked") is None

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from curator.errors import UsageError
 from curator.runs import open_run
-from tests.pagekit import UI, open_page, run, said
+from tests.pagekit import UI, open_page, run, shown
 from tests.storekit import Kit, open_kit, small_store
 from ui import context, overview_health
 
@@ -30,7 +30,7 @@ def shards(kit: Kit) -> Path:
 
 def titles(page: AppTest) -> list[str]:
     """The texts of the tiles of a grid."""
-    return re.findall(r'<div class="cc-tile.*?cc-text" dir="auto">(.*?)</div>', said(page))
+    return re.findall(r'<div class="cc-tile.*?cc-text" dir="auto">(.*?)</div>', shown(page))
 
 
 # -- overview --------------------------------------------------------------------------------------
@@ -38,21 +38,21 @@ def titles(page: AppTest) -> list[str]:
 
 def test_overview(monkeypatch: pytest.MonkeyPatch, kit: Kit) -> None:
     page = open_page(monkeypatch, shards(kit), "overview")
-    told = said(page)
+    told = shown(page)
     assert page.query_params["v"] == "v4"  # the newest
     for name in ("v1", "v2", "v3", "v4", "good", "strict", "vlm.refusal", "image.truncated"):
         assert name in told, name
     page.button(key="open_v2").click()
     run(page)
     assert page.query_params["v"] == "v2"
-    assert "How v2 was made" in said(page)
+    assert "How v2 was made" in shown(page)
 
 
 def test_overview_of_an_empty_store_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     kit = open_kit(tmp_path / "shards")
-    told = said(open_page(monkeypatch, shards(kit), "overview"))
+    told = shown(open_page(monkeypatch, shards(kit), "overview"))
     assert "There is no version yet" in told
     assert "curator recaption" in told
 
@@ -75,12 +75,12 @@ def test_overview_does_not_wait_for_the_health_of_the_data(
         overview_health, "_read", lambda ws, catalog: read(ws, catalog) if go.wait(60) else None
     )
     page = open_page(monkeypatch, shards(kit), "overview")
-    assert "How v1 was made" in said(page)
-    assert "Looking through the data" in said(page)
+    assert "How v1 was made" in shown(page)
+    assert "Looking through the data" in shown(page)
     go.set()
-    while "Looking through the data" in said(page):
+    while "Looking through the data" in shown(page):
         run(page)
-    assert "vlm.refusal" in said(page)
+    assert "vlm.refusal" in shown(page)
 
 
 def test_overview_shows_a_run_at_work_and_one_that_died(
@@ -90,7 +90,7 @@ def test_overview_shows_a_run_at_work_and_one_that_died(
     with open_run(kit.ws.store, "recaption", {"policy": "<i>mine</i>"}) as working:
         working.progress("caption (local)", 250, 1000)
         working.write()
-        told = said(open_page(monkeypatch, shards(kit), "overview"))
+        told = shown(open_page(monkeypatch, shards(kit), "overview"))
         assert "running" in told
         assert "250 of 1,000" in told
         assert "width:25.00%" in told
@@ -98,7 +98,7 @@ def test_overview_shows_a_run_at_work_and_one_that_died(
         path = working.folder / "run.json"
         path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {2**22 + 1}'))
         os.utime(path, (0, 0))
-        told = said(open_page(monkeypatch, shards(kit), "overview"))
+        told = shown(open_page(monkeypatch, shards(kit), "overview"))
         assert "died" in told
         assert "the same command goes on where it was" in told
 
@@ -108,7 +108,7 @@ def test_overview_shows_a_run_at_work_and_one_that_died(
 
 def test_inspect_shows_a_version(monkeypatch: pytest.MonkeyPatch, kit: Kit) -> None:
     page = open_page(monkeypatch, shards(kit), "inspect", v="v2")
-    assert "10 of 10 texts in v2" in said(page)
+    assert "10 of 10 texts in v2" in shown(page)
     assert len(titles(page)) == 10
     assert titles(page)[0] == "two dogs running on a beach"
     assert "a sign with the words &quot;a &amp; b&quot;" in titles(page)
@@ -116,8 +116,8 @@ def test_inspect_shows_a_version(monkeypatch: pytest.MonkeyPatch, kit: Kit) -> N
 
 def test_filters_come_from_the_url(monkeypatch: pytest.MonkeyPatch, kit: Kit) -> None:
     url = {"v": "v2", "action": ["captioned"], "order": "score", "falling": "true"}
-    page = open_page(monkeypatch, shards(kit), "inspect", **url)  # type: ignore[arg-type]
-    assert "6 of 10 texts in v2" in said(page)
+    page = open_page(monkeypatch, shards(kit), "inspect", **url)  # type: ignore[arg-type]  # of tables of tests
+    assert "6 of 10 texts in v2" in shown(page)
     assert titles(page)[:2] == ["a red car", "two dogs running on a beach"]
     assert page.multiselect(key="action").value == ["captioned"]
 
@@ -130,7 +130,7 @@ def test_a_filter_is_typed_and_cleared(monkeypatch: pytest.MonkeyPatch, kit: Kit
     assert "page" not in page.query_params  # another list begins at its first page
     page.text_input(key="text").set_value("nowhere")
     run(page)
-    assert "Nothing passes these filters" in said(page)
+    assert "Nothing passes these filters" in shown(page)
     (clear,) = [button for button in page.sidebar.button if button.label == "Clear filters"]
     clear.click()
     run(page)
@@ -143,30 +143,30 @@ def test_score_limits(monkeypatch: pytest.MonkeyPatch, kit: Kit) -> None:
     assert (low, high) == (pytest.approx(0.24), pytest.approx(0.33))
     page.slider(key="score").set_range(0.3, high)
     run(page)
-    assert "4 of 10 texts in v2" in said(page)  # a0 a2 a5 b1
+    assert "4 of 10 texts in v2" in shown(page)  # a0 a2 a5 b1
     page.slider(key="score").set_range(low, high)
     run(page)
-    assert "10 of 10 texts in v2" in said(page)  # with the one that has no score
+    assert "10 of 10 texts in v2" in shown(page)  # with the one that has no score
 
 
 def test_limits_that_another_version_cannot_have(monkeypatch: pytest.MonkeyPatch, kit: Kit) -> None:
     page = open_page(monkeypatch, shards(kit), "inspect", v="v1")  # .05 to .33
     page.slider(key="score").set_range(0.05, 0.2)
     run(page)
-    assert "3 of 10 texts in v1" in said(page)  # .05 .08 .20
+    assert "3 of 10 texts in v1" in shown(page)  # .05 .08 .20
     page.selectbox(key="pick_v").select("v2")  # .24 to .33
     run(page)
-    assert "of 10 texts in v2" in said(page)
+    assert "of 10 texts in v2" in shown(page)
     page = open_page(monkeypatch, shards(kit), "inspect", v="v2", score=["-7", "0.2"])
-    assert "of 10 texts in v2" in said(page)
+    assert "of 10 texts in v2" in shown(page)
 
 
 def test_against_another_version(monkeypatch: pytest.MonkeyPatch, kit: Kit) -> None:
     page = open_page(monkeypatch, shards(kit), "inspect", v="v2", against="v1")
-    assert "5 of 10 texts" in said(page)
+    assert "5 of 10 texts" in shown(page)
     page = open_page(monkeypatch, shards(kit), "inspect", v="v2", against="v1", change="unchanged")
-    assert "5 of 10 texts" in said(page)
-    assert "the same as in v1" in said(page)
+    assert "5 of 10 texts" in shown(page)
+    assert "the same as in v1" in shown(page)
 
 
 def test_a_click_opens_a_sample_and_arrows_go_on(monkeypatch: pytest.MonkeyPatch, kit: Kit) -> None:
@@ -174,12 +174,12 @@ def test_a_click_opens_a_sample_and_arrows_go_on(monkeypatch: pytest.MonkeyPatch
     page.button(key="open_1").click()  # the second worst: a4
     run(page)
     assert (page.query_params["sample"], page.query_params["at"]) == ("00000/4", "1")
-    assert "A plate with 3 apples" in said(page)
-    assert "vlm.refusal" in said(page)
+    assert "A plate with 3 apples" in shown(page)
+    assert "vlm.refusal" in shown(page)
     page.button(key="next").click()
     run(page)
     assert page.query_params["sample"] == "00000/3"
-    assert "a woman holding a cat" in said(page)
+    assert "a woman holding a cat" in shown(page)
     page.button(key="previous").click()
     run(page)
     page.button(key="close").click()
@@ -190,8 +190,8 @@ def test_a_click_opens_a_sample_and_arrows_go_on(monkeypatch: pytest.MonkeyPatch
 
 def test_a_link_to_a_sample(monkeypatch: pytest.MonkeyPatch, kit: Kit) -> None:
     page = open_page(monkeypatch, shards(kit), "inspect", v="v2", sample="00001/2")
-    assert "image.truncated" in said(page)
-    assert "quarantined in v2" in said(page)
+    assert "image.truncated" in shown(page)
+    assert "quarantined in v2" in shown(page)
 
 
 @pytest.mark.parametrize("sample", ["00001/99", "nowhere/1", "x", "00000/-1"])
@@ -199,7 +199,7 @@ def test_a_link_to_no_sample_is_an_explained_error(
     monkeypatch: pytest.MonkeyPatch, kit: Kit, sample: str
 ) -> None:
     page = open_page(monkeypatch, shards(kit), "inspect", v="v2", sample=sample)
-    assert "cc-error" in said(page)
+    assert "cc-error" in shown(page)
 
 
 # -- the frame -------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_errors_are_explained_without_a_path(
 def test_without_a_dataset_the_page_says_how_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CURATOR_UI_DATASET", raising=False)
     page = AppTest.from_file(str(UI / "views" / "inspect.py"), default_timeout=60).run()
-    assert "curator ui DATASET" in said(page)
+    assert "curator ui DATASET" in shown(page)
 
 
 @pytest.mark.parametrize(
@@ -260,4 +260,4 @@ def test_state_is_typed(
 ) -> None:
     monkeypatch.setattr(context.st, "query_params", {"key": url})
     assert context.state("key", default) == found  # type: ignore[type-var]  # several types
-    assert context.state("other", default) == default  # type: ignore[type-var]
+    assert context.state("other", default) == default  # type: ignore[type-var]  # several types

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from hypothesis import given
 from hypothesis import strategies as some
 from streamlit.testing.v1 import AppTest
@@ -14,10 +13,11 @@ from streamlit.testing.v1 import AppTest
 from curator.policy import parse_policy
 from tests import storekit
 from tests.browserkit import Board, dashboard, needs_chromium, scrolls_sideways, settle
+from tests.hostile import FEW, OUTSIDE
+from tests.pagekit import Open, opener, shown
 from tests.storekit import Kit, Row
 from ui.policy_controls import pack, unpack
 
-PAGE = Path(__file__).resolve().parent.parent / "ui" / "views" / "policy.py"
 ALIGNED = """# mine
 name = "mine"
 sources = ["alt_text"]
@@ -28,15 +28,6 @@ name = "fits"
 field = "score"
 min = 0.27
 """
-HOSTILE = (
-    "<script>document.title='owned'</script> a cat",
-    "<img src=x onerror=\"document.title='owned'\"> a dog",
-    "![a fish](http://203.0.113.7/fish.png)",
-    "</figure></div><iframe srcdoc='<b>hi</b>'></iframe>",
-    "a cow \u202egod a ton\u202c \u200b here",
-)
-
-Open = Callable[..., AppTest]
 
 
 @pytest.fixture
@@ -46,21 +37,8 @@ def kit(tmp_path: Path) -> Kit:
 
 @pytest.fixture
 def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    def opened(kit: Kit, **url: str) -> AppTest:
-        monkeypatch.setenv("CURATOR_UI_DATASET", kit.ws.spec)
-        app = AppTest.from_file(str(PAGE), default_timeout=60)
-        for name, value in url.items():
-            app.query_params[name] = value
-        return app.run()
-
-    yield opened
-    st.cache_data.clear()
-    st.cache_resource.clear()
-
-
-def shown(app: AppTest) -> str:
-    assert not app.exception
-    return "\n".join(block.body for block in app.get("html"))
+    with opener(monkeypatch, "policy") as opened:
+        yield opened
 
 
 def figure(app: AppTest, name: str) -> tuple[str, str]:
@@ -279,7 +257,7 @@ def test_without_a_version_the_page_says_what_to_do(tmp_path: Path, open_page: O
 
 
 def test_hostile_captions_are_text(tmp_path: Path, open_page: Open) -> None:
-    rows = tuple(Row(f"k{n}", said, alt_score=0.1 * n) for n, said in enumerate(HOSTILE))
+    rows = tuple(Row(f"k{n}", said, alt_score=0.1 * n) for n, said in enumerate(FEW))
     mine = storekit.open_kit(tmp_path / "data", {"00000": rows})
     mine.decide("alt")
     app = open_page(mine, base="as-is")
@@ -288,7 +266,7 @@ def test_hostile_captions_are_text(tmp_path: Path, open_page: Open) -> None:
     for active in ("<script", "<img src=x", "<iframe", "\u202e", "\u200b"):
         assert active not in page
     assert "&lt;script&gt;" in page
-    assert "![a fish](http://203.0.113.7/fish.png)" in page
+    assert f"![a fish]({OUTSIDE}/fish.png)" in page
 
 
 # -- a real browser -------------------------------------------------------------------------------
@@ -297,7 +275,7 @@ def test_hostile_captions_are_text(tmp_path: Path, open_page: Open) -> None:
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     folder = tmp_path_factory.mktemp("board")
-    rows = tuple(Row(f"k{n}", said, alt_score=0.1 * n) for n, said in enumerate(HOSTILE))
+    rows = tuple(Row(f"k{n}", said, alt_score=0.1 * n) for n, said in enumerate(FEW))
     storekit.open_kit(folder / "shards", {"00000": rows}).decide("alt")
     with dashboard(folder / "shards") as board:
         yield board
@@ -308,9 +286,9 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 def test_a_threshold_is_moved_and_committed(board: Board) -> None:
     link = f"policy?base=as-is&v=v1&t={pack(ALIGNED)}"
     with board.open(link) as page:
-        page.get_by_text("All 5 samples in 1 shard: exact.").wait_for()
+        page.get_by_text("All 7 samples in 1 shard: exact.").wait_for()
         assert page.locator(".cc-edge").count() == 2
-        assert page.title() != "owned"
+        assert page.evaluate("window.hacked") is None
         assert not scrolls_sideways(page)
         field = page.get_by_label("Score at least")
         field.fill("0.15")

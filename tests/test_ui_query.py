@@ -19,9 +19,9 @@ from curator import query, query_worker
 from curator.query import VIEWS, Request
 from tests import storekit
 from tests.browserkit import Board, dashboard, needs_chromium, scrolls_sideways, settle
+from tests.pagekit import Open, opener, shown
 from tests.storekit import Kit
 
-PAGE = Path(__file__).resolve().parent.parent / "ui" / "views" / "query.py"
 SECRET = "the-secret-of-another-file"
 
 # What foreign SQL may try; {secret} is a file beside the store, {out} one that must not come to be.
@@ -53,8 +53,6 @@ ATTACKS = (
     "select getenv('HOME')",
 )
 
-Open = Callable[..., AppTest]
-
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
@@ -63,16 +61,8 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
 
 @pytest.fixture
 def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    def opened(kit: Kit, **url: str) -> AppTest:
-        monkeypatch.setenv("CURATOR_UI_DATASET", kit.ws.spec)
-        app = AppTest.from_file(str(PAGE), default_timeout=60)
-        for name, value in url.items():
-            app.query_params[name] = value
-        return app.run()
-
-    yield opened
-    st.cache_data.clear()
-    st.cache_resource.clear()
+    with opener(monkeypatch, "query") as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -95,11 +85,6 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 
     monkeypatch.setattr(query.subprocess, "run", run)
     return asked
-
-
-def shown(app: AppTest) -> str:
-    assert not app.exception
-    return "\n".join(block.body for block in app.get("html"))
 
 
 def run(app: AppTest, sql: str) -> AppTest:

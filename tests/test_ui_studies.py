@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import streamlit as st
 from playwright.sync_api import expect
-from streamlit.testing.v1 import AppTest
 
 from finetune.report_build import build_report
 from finetune.report_html import render_html
@@ -28,12 +27,9 @@ from tests.browserkit import (
     scrolls_sideways,
     settle,
 )
+from tests.pagekit import Open, opener, shown
 from tests.storekit import Kit
 from ui.study_runs import find_studies, runs
-
-PAGE = Path(__file__).resolve().parent.parent / "ui" / "views" / "studies.py"
-
-Open = Callable[..., AppTest]
 
 
 @pytest.fixture(scope="module")
@@ -58,24 +54,8 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
 
 @pytest.fixture
 def open_page(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    def opened(studies: Path | None, **url: str) -> AppTest:
-        monkeypatch.setenv("CURATOR_UI_DATASET", kit.ws.spec)
-        monkeypatch.delenv("CURATOR_UI_STUDIES", raising=False)
-        if studies is not None:
-            monkeypatch.setenv("CURATOR_UI_STUDIES", str(studies))
-        app = AppTest.from_file(str(PAGE), default_timeout=60)
-        for name, value in url.items():
-            app.query_params[name] = value
-        return app.run()
-
-    yield opened
-    st.cache_data.clear()
-    st.cache_resource.clear()
-
-
-def shown(app: AppTest) -> str:
-    assert not app.exception
-    return "\n".join(block.body for block in app.get("html"))
+    with opener(monkeypatch, "studies") as opened:
+        yield lambda studies, **url: opened(kit, studies=studies, **url)
 
 
 def told(page: str, said: str) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
@@ -126,6 +126,30 @@ def pick(
 
 def _chosen(key: str, widget: str) -> None:
     put(key, " ".join(str(st.session_state[widget]).split()))
+
+
+def view(key: str, label: str, options: Mapping[str, str], *, name: str) -> str:
+    """The views of a page as a row of buttons, bound to the URL; the first is the default.
+
+    Args:
+        key: its name in the URL.
+        label: for those who cannot see it.
+        options: what stands in the URL -> what is shown.
+        name: of the widget, different on every page.
+    """
+    if st.session_state.get(name) not in options:
+        asked = state(key, "")
+        st.session_state[name] = asked if asked in options else next(iter(options))
+    chosen = st.segmented_control(
+        label,
+        list(options),
+        key=name,
+        required=True,
+        format_func=options.__getitem__,
+        label_visibility="collapsed",
+    )
+    put(key, str(chosen))
+    return str(chosen)
 
 
 def choose(key: str, option: str) -> None:

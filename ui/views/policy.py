@@ -207,18 +207,7 @@ _VIEWS = {"limits": "Beside the limits", "moves": "What changes", "because": "Wh
 
 
 def _examples(found: Preview, against: Version) -> None:
-    if "policy_view" not in st.session_state:
-        asked = context.state("show", "limits")
-        st.session_state["policy_view"] = asked if asked in _VIEWS else "limits"
-    view = st.segmented_control(
-        "Examples",
-        list(_VIEWS),
-        key="policy_view",
-        required=True,
-        format_func=_VIEWS.__getitem__,
-        label_visibility="collapsed",
-    )
-    context.put("show", str(view))
+    view = context.view("show", "Examples", _VIEWS, name="policy_view")
     if view == "limits":
         for line in found.lines:
             policy_parts.line(line)

@@ -44,7 +44,7 @@ def page() -> None:
     with left:
         version = context.version()
     with right:
-        view = _view()
+        view = context.view("view", "View", _VIEWS, name="review_view")
     store = context.workspace().store
     review_one.told()
     if view == "one":
@@ -53,23 +53,6 @@ def page() -> None:
         review_bulk.find_and_replace(store, version, who)
     else:
         review_bulk.make_version(store, version, who)
-
-
-def _view() -> str:
-    widget = "review_view"
-    if st.session_state.get(widget) not in _VIEWS:
-        asked = context.state("view", "one")
-        st.session_state[widget] = asked if asked in _VIEWS else "one"
-    chosen = st.segmented_control(
-        "View",
-        list(_VIEWS),
-        key=widget,
-        format_func=lambda name: _VIEWS[name],
-        required=True,
-        label_visibility="collapsed",
-    )
-    context.put("view", chosen)
-    return str(chosen)
 
 
 # -- the queue -------------------------------------------------------------------------------------

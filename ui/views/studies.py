@@ -113,18 +113,7 @@ def _downloads(report: Report, folder: Path) -> None:
 
 
 def _view(report: Report, folder: Path) -> None:
-    if st.session_state.get("study_view") not in _VIEWS:
-        asked = context.state("show", "results")
-        st.session_state["study_view"] = asked if asked in _VIEWS else "results"
-    view = st.segmented_control(
-        "Part of the study",
-        list(_VIEWS),
-        key="study_view",
-        required=True,
-        format_func=_VIEWS.__getitem__,
-        label_visibility="collapsed",
-    )
-    context.put("show", str(view))
+    view = context.view("show", "Part of the study", _VIEWS, name="study_view")
     shown: dict[str, Callable[[], None]] = {
         "results": lambda: _results(report),
         "curves": lambda: _curves(report),
