@@ -24,11 +24,11 @@ Target: engine at most 5 % over plain.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmarks.common import (
     REPOSITORY,
@@ -59,6 +59,8 @@ def main() -> None:
     )
     options.add_argument("--shards", type=int, help="only the first so many")
     options.add_argument("--batch-size", type=int, default=32)
+    options.add_argument("--device", help="default: a GPU if there is one")
+    options.add_argument("--dtype", help="fp32, bf16 or fp16; default: by device")
     args = options.parse_args()
     with scratch() as folder:
         data = folder / "data"
@@ -79,15 +81,18 @@ def main() -> None:
         elif not model.is_dir():
             print(f"skipped: no model in {model}; name one with --model, or random:ViT-B-32")
             return
-        found = _measure(folder, data, model, args.batch_size, rounds(args))
+        found = _measure(folder, data, model, args)
     _report(found, args)
 
 
 def _measure(
-    folder: Path, data: Path, model: Path, batch_size: int, num_rounds: int
+    folder: Path, data: Path, model: Path, args: argparse.Namespace
 ) -> dict[str, list[dict[str, float]]]:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in _ARMS}
-    common = (data, model.resolve(), "--batch-size", batch_size)
+    common = [data, model.resolve(), "--batch-size", args.batch_size]
+    for option in ("device", "dtype"):
+        if value := getattr(args, option):
+            common += [f"--{option}", value]
 
     def arm(name: str, command: Callable[[], tuple[object, ...]]) -> float:
         ended = run("-m", *command())
@@ -113,16 +118,16 @@ def _measure(
                 arm, "decode + towers", lambda: ("benchmarks.score_least", *common)
             ),
         },
-        num_rounds,
+        rounds(args),
     )
     for ours, theirs in zip(found["engine"], found["plain"], strict=True):
-        num_pairs = ours["num_samples"] + batch_size
+        num_pairs = ours["num_samples"] + args.batch_size
         difference = abs(ours["total"] - theirs["total"]) / num_pairs
         assert difference < _SAME_WITHIN, f"scores differ by {difference} in the mean"
     return found
 
 
-def _report(found: dict[str, list[dict[str, float]]], args: Any) -> None:
+def _report(found: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> None:
     wall = {name: [lap["wall_ms"] for lap in laps] for name, laps in found.items()}
     cpu = {name: [lap["cpu_ms"] for lap in laps] for name, laps in found.items()}
     columns = ["arm", "ms a sample", "samples/s", "to plain", "to floor, tuned",

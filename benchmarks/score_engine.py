@@ -5,7 +5,6 @@ One arm of benchmarks/score.py.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from benchmarks.common import Laps
+from benchmarks.score_arms import arm_options
 from curator import index
 from curator.executors import Done, Executor, Failed, Work
 from curator.executors.local import ProcessExecutor
@@ -53,17 +53,14 @@ class Timed:
 
 def main() -> None:
     """Index and score a folder of shards into a new store; print the time of a sample."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("data", type=Path)
-    options.add_argument("model", type=Path)
+    options = arm_options(__doc__)
     options.add_argument("--store", type=Path, required=True)
-    options.add_argument("--batch-size", type=int, default=32)
     args = options.parse_args()
     stop = StopRequest()
     ws = open_workspace(str(args.data), args.store, create=True)
     make_index(ws, ScanOptions(), stop=stop)
     laps = Laps()
-    maker = scorer_maker(str(args.model))
+    maker = scorer_maker(str(args.model), device=args.device, dtype=args.dtype)
     executor = Timed(ProcessExecutor(), laps)
     task = ScoreTask(maker=maker, executor=executor, batch_size=args.batch_size)
     score(ws, task, stop=stop)

@@ -7,7 +7,6 @@ puts the channels last.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import tarfile
@@ -18,39 +17,42 @@ import torch
 from PIL import Image
 
 from benchmarks.common import Laps
+from benchmarks.score_arms import arm_options, chosen, wait_for
+from curator.devices import dtype_name
 from curator.executors.local import keep_freed_memory
 from curator.scorers.clip_model import load_clip
 
 
 def main() -> None:
     """Encode all pairs of a folder of shards; print the time of a sample."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("data", type=Path)
-    options.add_argument("model", type=Path)
-    options.add_argument("--batch-size", type=int, default=32)
+    options = arm_options(__doc__)
     options.add_argument("--as", dest="like", choices=("plain", "engine"), required=True)
     args = options.parse_args()
-    net, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{args.model}")
+    device, dtype = chosen(args)
+    net, _, preprocess = open_clip.create_model_and_transforms(
+        f"local-dir:{args.model}", precision=dtype_name(args.dtype, args.device), device=device
+    )
     tokenizer = open_clip.get_tokenizer(f"local-dir:{args.model}")
     net.eval()
     layout = torch.contiguous_format
     if args.like == "engine":
         keep_freed_memory()
         layout = torch.channels_last
-        net = load_clip(str(args.model), device=torch.device("cpu"), dtype=torch.float32).net
+        net = load_clip(str(args.model), device=device, dtype=dtype).net
     encoded, texts = read_pairs(args.data)
     pictures = [preprocess(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded]
     batches = [
-        part.contiguous(memory_format=layout)
+        part.to(device, dtype).contiguous(memory_format=layout)
         for part in torch.stack(pictures).split(args.batch_size)
     ]
-    ids = tokenizer(texts).split(args.batch_size)
+    ids = tokenizer(texts).to(device).split(args.batch_size)
     del encoded, pictures
     laps = Laps()
     with torch.inference_mode():
         for images, words in zip(batches, ids, strict=True):
             net.encode_image(images)
             net.encode_text(words)
+            wait_for(device)
             laps.lap(len(images))
     print(json.dumps(laps.summary()))
 

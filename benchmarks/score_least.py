@@ -7,14 +7,13 @@ the engine uses; the towers run as the engine runs them. Nothing is hashed, chec
 
 from __future__ import annotations
 
-import argparse
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 
 from benchmarks.common import Laps
+from benchmarks.score_arms import arm_options, chosen, wait_for
 from benchmarks.score_floor import read_pairs
 from curator import images
 from curator.executors.local import keep_freed_memory
@@ -23,13 +22,10 @@ from curator.scorers.clip_model import load_clip
 
 def main() -> None:
     """Decode and encode all pairs of a folder of shards; print the time of a sample."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("data", type=Path)
-    options.add_argument("model", type=Path)
-    options.add_argument("--batch-size", type=int, default=32)
-    args = options.parse_args()
+    args = arm_options(__doc__).parse_args()
+    device, dtype = chosen(args)
     keep_freed_memory()
-    clip = load_clip(str(args.model), device=torch.device("cpu"), dtype=torch.float32)
+    clip = load_clip(str(args.model), device=device, dtype=dtype)
     pictures, texts = read_pairs(args.data)
     ids = clip.tokens.encode(texts).split(args.batch_size)
     starts = range(0, len(pictures), args.batch_size)
@@ -48,7 +44,8 @@ def main() -> None:
         for start, words in zip(starts, ids, strict=True):
             batch, ahead = ahead, begin(start + args.batch_size)
             clip.encode_images(torch.stack([one.result() for one in batch]))
-            clip.net.encode_text(words)
+            clip.net.encode_text(words.to(device))
+            wait_for(device)
             laps.lap(len(batch))
     print(json.dumps(laps.summary()))
 

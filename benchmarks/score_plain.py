@@ -1,4 +1,4 @@
-"""The script anybody would write to score shards: webdataset, Pillow, open_clip; no curator code.
+"""The script anybody would write to score shards: webdataset, Pillow, open_clip.
 
 One arm of benchmarks/score.py. What it leaves out: checks of the bytes, of truncated images and
 of texts over the context, answers on disk, going on after a stop.
@@ -6,11 +6,9 @@ of texts over the context, answers on disk, going on after a stop.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import open_clip
 import torch
@@ -18,25 +16,26 @@ import webdataset as wds
 from PIL import Image
 
 from benchmarks.common import Laps
+from benchmarks.score_arms import arm_options, chosen
+from curator.devices import dtype_name
 
 
 def main() -> None:
     """Score all shards of a folder; print the time of a sample and the sum of the scores."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("data", type=Path)
-    options.add_argument("model", type=Path)
-    options.add_argument("--batch-size", type=int, default=32)
-    args = options.parse_args()
+    args = arm_options(__doc__).parse_args()
+    device, dtype = chosen(args)
     laps = Laps()
     source = f"local-dir:{args.model}"
-    model, _, preprocess = open_clip.create_model_and_transforms(source)
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        source, precision=dtype_name(args.dtype, args.device), device=device
+    )
     model.eval()
     tokenizer = open_clip.get_tokenizer(source)
 
     def flush(images: Sequence[torch.Tensor], texts: Sequence[str]) -> float:
         with torch.inference_mode():
-            image = model.encode_image(torch.stack(list(images)), normalize=True)
-            text = model.encode_text(tokenizer(list(texts)), normalize=True)
+            image = model.encode_image(torch.stack(list(images)).to(device, dtype), normalize=True)
+            text = model.encode_text(tokenizer(list(texts)).to(device), normalize=True)
             scores = (image * text).sum(-1).tolist()
         laps.lap(len(scores))
         return float(sum(scores))

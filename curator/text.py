@@ -219,7 +219,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
         if not stripped:
             continue
         begin += len(piece) - len(piece.lstrip())  # noqa: PLW2901 - the span, trimmed
-        end = begin + len(stripped)  # noqa: PLW2901
+        end = begin + len(stripped)  # noqa: PLW2901 - as above
         if spans and not _WORD.search(stripped):
             spans[-1] = (spans[-1][0], end)
         else:

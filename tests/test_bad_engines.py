@@ -132,6 +132,21 @@ def test_row_56_one_caption_for_all(ws: Workspace) -> None:
     check_whole(ws.spec)
 
 
+def test_row_56_the_shard_is_stopped_and_can_be_put_in_line_again(tmp_path: Path) -> None:
+    (tmp_path / "00000.tar").write_bytes(tars.tar(tars.samples(150)))
+    ws = open_workspace(str(tmp_path), None, create=True)
+    report = run(ws, faulty(fault="stuck"))
+    assert report.captioned.failures == {"vlm.stuck": 150}
+    shown = curator("quarantine", "show", ws.spec, "--limit", "200").out.splitlines()
+    not_asked = [row for row in shown if "not asked: the shard was stopped" in row]
+    # 21 to notice it, 21 more in a row, and at most three batches of 6 on their way meanwhile
+    assert 150 - 21 - 21 - 3 * 6 <= len(not_asked) <= 150 - 21 - 21
+    assert run(ws, faulty()).captioned.made == 0, "no picture is asked for again by itself"
+    curator("quarantine", "retry", ws.spec, "--reason", "vlm.stuck")
+    assert run(ws, faulty()).version.counts["captioned"] == 150
+    check_whole(ws.spec)
+
+
 def test_row_56_one_caption_for_a_few_is_no_failure(ws: Workspace) -> None:
     report = run(ws, faulty(fault="stuck", fault_share=0.5))
     assert report.version.counts["captioned"] == NUM_SAMPLES

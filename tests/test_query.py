@@ -16,9 +16,8 @@ from curator.errors import DamageError, UsageError
 from curator.facts import SCORES, Facts
 from curator.query import VIEWS, Request, run_query, schema_of_views
 from tests import storekit, tars
+from tests.hostile import SECRET, SQL_ATTACKS
 from tests.storekit import Kit
-
-SECRET = "the-secret-of-another-file"
 
 
 @pytest.fixture(scope="module")
@@ -189,60 +188,11 @@ def test_damage_is_named_and_never_an_answer(tmp_path: Path) -> None:
 
 # -- attacks --------------------------------------------------------------------------------------
 
-# What foreign SQL may try; {secret} is a file beside the store, {out} one that must not come to be.
-ATTACKS = [
-    "copy (select 1) to '{out}'",
-    "with x as (copy (select 1) to '{out}') select 1",
-    "select * from (with x as (copy (select 1) to '{out}' (format parquet)) select 1)",
-    "select (with x as (copy (select 1) to '{out}') select 1)",
-    "with x as (insert into samples values (1) returning *) select * from x",
-    "with x as (delete from samples returning *) select * from x",
-    "export database '{out}'",
-    "attach '{out}' as other",
-    "attach '{secret}' as other (read_only)",
-    "install httpfs",
-    "load '{secret}'",
-    "create table t as select 1",
-    "create secret s (type s3, key_id 'a', secret 'b')",
-    "drop view samples",
-    "insert into captions select * from captions",
-    "update captions set text = 'x'",
-    "pragma database_list",
-    "set enable_external_access = true",
-    "set memory_limit = '100GB'",
-    "reset lock_configuration",
-    "call pragma_version()",
-    "explain analyze select 1",
-    "checkpoint",
-    "select 1; copy (select 1) to '{out}'",
-    "select * from read_csv('{secret}')",
-    "select * from read_csv_auto('{secret}', header = false)",
-    "select * from sniff_csv('{secret}')",
-    "select * from read_text('{secret}')",
-    "select * from read_blob('{secret}')",
-    "select * from read_json('{secret}')",
-    "select * from '{secret}'",
-    'select * from "{secret}"',
-    "select * from glob('{folder}/*')",
-    "select * from read_parquet('{folder}/store/index/*.parquet')",
-    "select * from parquet_scan('{folder}/store/index/00000.parquet')",
-    "select * from read_csv('https://example.org/x.csv')",
-    "select * from query('copy (select 1) to ''{out}''')",
-    "select * from query_table('{secret}')",
-    "select getenv('HOME')",
-    "select * from request",
-    "select * from python_variable",
-    "select * from arrow_scan(1, 2, 3)",
-    "select * from pandas_scan(140000000000000)",
-    "select * from json_execute_serialized_sql('[\"copy\"]')",
-    "",
-    "-- nothing",
-]
 
 python_variable = [{"secret": SECRET}]
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", [*SQL_ATTACKS, "", "-- nothing"])
 def test_attacks_read_and_write_nothing(
     kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
 ) -> None:

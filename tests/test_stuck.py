@@ -35,6 +35,23 @@ def test_a_tenth_of_a_large_shard_may_look_alike() -> None:
     assert [len(images) for images in found] == [0] * 44 + [45]
 
 
+def test_a_shard_is_hopeless_when_21_in_a_row_must_not_be_used() -> None:
+    detector: StuckDetector[int] = StuckDetector()
+    for number in range(21 + 20):
+        detector.note("s", number, "A room.")
+    assert not detector.hopeless("s")
+    detector.note("s", 41, "A room.")
+    assert detector.hopeless("s")
+    assert not detector.hopeless("another")
+
+
+def test_a_shard_with_other_captions_between_is_not_hopeless() -> None:
+    detector: StuckDetector[int] = StuckDetector()
+    for number in range(400):
+        detector.note("s", number, "A room." if number % 20 else f"Picture {number}.")
+    assert not detector.hopeless("s")
+
+
 def test_the_fake_that_is_stuck_is_found() -> None:
     detector: StuckDetector[str] = StuckDetector()
     lost: list[str] = []

@@ -27,6 +27,7 @@ class StuckDetector(Generic[I]):
     )
     _totals: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _stuck: set[tuple[str, str]] = field(default_factory=set)
+    _in_a_row: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def note(self, shard: str, image: I, text: str) -> list[I]:
         """Add a captioned image; return the images whose caption must not be used.
@@ -37,10 +38,20 @@ class StuckDetector(Generic[I]):
         folded = " ".join(text.casefold().split()).rstrip(" .")
         self._totals[shard] += 1
         if (shard, folded) in self._stuck:
+            self._in_a_row[shard] += 1
             return [image]
+        self._in_a_row[shard] = 0
         images = self._images[shard][folded]
         images.append(image)
         if len(images) <= max(MAX_IMAGES, MAX_SHARE * self._totals[shard]):
             return []
         self._stuck.add((shard, folded))
         return images
+
+    def hopeless(self, shard: str) -> bool:
+        """Whether more than 20 captions in a row were ones that must not be used.
+
+        A caption that much alike pictures share comes and goes between others; a model that is
+        stuck gives nothing else, and asking it on costs money for nothing.
+        """
+        return self._in_a_row[shard] > MAX_IMAGES

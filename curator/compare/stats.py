@@ -136,12 +136,11 @@ class PairCounter:
         if mean is not None and n >= _MIN_PAIRS:
             variance = max(self._squares - n * mean**2, 0.0) / (n - 1)
             half = _student_95(n - 1) * math.sqrt(variance / n)
-        known = mean is not None and half is not None
         return Paired(
             n=n,
             mean=mean,
-            low=mean - half if known else None,  # type: ignore[operator]  # known: both are there
-            high=mean + half if known else None,  # type: ignore[operator]
+            low=mean - half if mean is not None and half is not None else None,
+            high=mean + half if mean is not None and half is not None else None,
             improved=self._improved / max(n, 1),
             worse=self._worse / max(n, 1),
             equal=(n - self._improved - self._worse) / max(n, 1),

@@ -171,7 +171,7 @@ def _is_keyword_list(text: str) -> bool:
     """Search words one after the other: many short pieces and a word that keeps coming back."""
     pieces = [_words(piece) for piece in re.split(r"[,;|/#]", text)]
     pieces = [piece for piece in pieces if piece]
-    if len(pieces) < 5 or sum(map(len, pieces)) > 3 * len(pieces):  # noqa: PLR2004
+    if len(pieces) < 5 or sum(map(len, pieces)) > 3 * len(pieces):  # noqa: PLR2004 - rules of thumb
         return False
     heads = [piece[-1] for piece in pieces]
-    return len(pieces) >= 10 or len(set(heads)) <= len(heads) - 2  # noqa: PLR2004
+    return len(pieces) >= 10 or len(set(heads)) <= len(heads) - 2  # noqa: PLR2004 - see above

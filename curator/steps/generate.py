@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from curator import index, progress, versions
-from curator.captioners.stuck import StuckDetector
+from curator.captioners.stuck import MAX_IMAGES, StuckDetector
 from curator.errors import UsageError
 from curator.executors import Done, Executor, Failed
 from curator.facts import CAPTIONS, SCORES, Facts
@@ -76,6 +76,7 @@ def generate(ws: Workspace, task: CaptionTask, *, stop: StopRequest) -> Tally:
             executor=task.executor,
             batch_size=task.batch_size,
             review=partial(_review, detectors),
+            refuse=partial(_refuse, detectors),
             forget=lambda shard: detectors.pop(shard, None),
             max_failed_share=task.max_failed_share,
         )
@@ -166,6 +167,20 @@ def _review(detectors: _Detectors, shard: str, records: list[Record]) -> list[Re
     return list(reviewed.values())
 
 
+def _refuse(detectors: _Detectors, shard: str, rest: Sequence[CaptionItem]) -> list[Record]:
+    """Failures for the rest of a shard for which the model gives nothing but one caption."""
+    detector = detectors[shard]
+    if not detector.hopeless(shard):
+        return []
+    progress.say(
+        f"{shard}: stopped, the model gives one caption to picture after picture; "
+        f"{len(rest):,} more were not captioned: `curator quarantine show` lists them, "
+        "`quarantine retry --reason vlm.stuck` puts them in line again"
+    )
+    detail = f"not asked: the shard was stopped after more than {MAX_IMAGES} such captions in a row"
+    return [{**_blank(item), **_failed("vlm.stuck", detail)} for item in rest]
+
+
 def _failed(reason: str, detail: str) -> dict[str, Any]:
     return {"text": None, "text_sha256": None, "failure": reason, "detail": detail[:500]}
 
@@ -173,20 +188,7 @@ def _failed(reason: str, detail: str) -> dict[str, Any]:
 def _to_records(
     outcome: Done[CaptionItem, Caption | CaptionFailure] | Failed[CaptionItem],
 ) -> list[Record]:
-    item = outcome.item
-    record: dict[str, Any] = {
-        "image_sha256": item.image.sha256,
-        "candidate": item.candidate,
-        "text": None,
-        "text_sha256": None,
-        "finish_reason": None,
-        "num_tokens": None,
-        "seed": None,
-        "failure": None,
-        "detail": None,
-        "attempt": item.attempt,
-        "created": versions.now(),
-    }
+    record = _blank(outcome.item)
     if isinstance(outcome, Failed):
         return [{**record, **_failed(crash_reason(outcome), outcome.detail)}]
     result = outcome.result
@@ -202,3 +204,19 @@ def _to_records(
             "seed": result.seed,
         }
     ]
+
+
+def _blank(item: CaptionItem) -> dict[str, Any]:
+    return {
+        "image_sha256": item.image.sha256,
+        "candidate": item.candidate,
+        "text": None,
+        "text_sha256": None,
+        "finish_reason": None,
+        "num_tokens": None,
+        "seed": None,
+        "failure": None,
+        "detail": None,
+        "attempt": item.attempt,
+        "created": versions.now(),
+    }

@@ -59,8 +59,9 @@ class Tally:
 class Making(Generic[I, R]):
     """How one kind of fact is made: where it goes, who makes it, how an outcome is recorded.
 
-    `review` may change the records of a batch; `forget` is told of a shard that is finished, so
-    that nobody has to remember more than the shards at work.
+    `review` may change the records of a batch. `refuse` may answer for a batch in place of the
+    workers, who then never see it. `forget` is told of a shard that is finished, so that nobody
+    has to remember more than the shards at work.
     """
 
     facts: Facts
@@ -69,6 +70,7 @@ class Making(Generic[I, R]):
     executor: Executor
     batch_size: int
     review: Callable[[str, list[Record]], list[Record]] = lambda _shard, records: records
+    refuse: Callable[[str, Sequence[I]], list[Record]] = lambda _shard, _items: []
     forget: Callable[[str], object] = lambda _shard: None
     max_failed_share: float = 1.0
     stage: str = ""
@@ -94,63 +96,78 @@ def make(
         StoppedError: a signal came. QuarantineLimitError: too many items failed.
         EngineError, DamageError: from the workers. In every case what was acknowledged stays.
     """
-    tally = Tally()
-    writers: dict[str, FactWriter] = {}
-    remaining: dict[str, int] = {}
-    ended: deque[str] = deque()
-    source = _batches(making, shards, writers, remaining, ended)
+    desk = _Desk(making, advance)
     try:
-        run = making.executor.run(making.build, source, probe=probe, stop=stop)
+        run = making.executor.run(making.build, desk.batches(shards), probe=probe, stop=stop)
         with closing(run) as outcomes:  # whatever happens below, the workers end with it
             for batch in outcomes:
                 shard = batch[0].item.shard
                 records = [record for outcome in batch for record in making.to_records(outcome)]
-                records = making.review(shard, records)
-                writers[shard].add(records)
-                tally.add(records)
-                advance(len(batch))
-                remaining[shard] -= len(batch)
-                _check_share(tally, making.max_failed_share)
-                if not remaining[shard]:
-                    ended.append(shard)
-                _finish(making, writers, ended)
-        _finish(making, writers, ended)  # nothing to do, but an old journal to turn into a file
-        stop.check(f"{tally.made:,} new facts are kept")
+                desk.acknowledge(shard, making.review(shard, records), len(batch))
+                desk.finish()
+        desk.finish()  # shards with nothing to do, or with nothing that was done by a worker
+        stop.check(f"{desk.tally.made:,} new facts are kept")
     finally:
-        for writer in writers.values():
-            writer.close()
-    return tally
+        desk.close()
+    return desk.tally
 
 
-def _batches(
-    making: Making[I, R],
-    shards: Iterable[tuple[str, Sequence[I]]],
-    writers: dict[str, FactWriter],
-    remaining: dict[str, int],
-    ended: deque[str],
-) -> Iterator[Sequence[I]]:
-    facts = making.facts
-    for shard, items in shards:
-        left_over = facts.journal(shard, making.stage).exists()
-        if items or left_over:
-            writers[shard] = writer = facts.writer(shard, making.stage)
+class _Desk(Generic[I, R]):
+    """Gives out the batches, writes down what comes back, and knows which shards are through."""
+
+    def __init__(self, making: Making[I, R], advance: Advance) -> None:
+        self.tally = Tally()
+        self._making = making
+        self._advance = advance
+        self._writers: dict[str, FactWriter] = {}
+        self._remaining: dict[str, int] = {}
+        self._ended: deque[str] = deque()
+
+    def batches(self, shards: Iterable[tuple[str, Sequence[I]]]) -> Iterator[Sequence[I]]:
+        size = self._making.batch_size
+        for shard, items in shards:
+            self._open(shard, len(items))
+            for start in range(0, len(items), size):
+                rest = items[start:]
+                if refused := self._making.refuse(shard, rest):
+                    self.acknowledge(shard, refused, len(rest))
+                    break
+                yield rest[:size]
+
+    def _open(self, shard: str, num_items: int) -> None:
+        facts = self._making.facts
+        left_over = facts.journal(shard, self._making.stage).exists()
+        if num_items or left_over:
+            self._writers[shard] = writer = facts.writer(shard, self._making.stage)
             if writer.torn_bytes:
                 progress.say(
                     f"{shard}: cut {writer.torn_bytes} bytes of a record that a crash tore off; "
                     "it is made again"
                 )
-        if not items and left_over:
-            ended.append(shard)
-        remaining[shard] = len(items)
-        for start in range(0, len(items), making.batch_size):
-            yield items[start : start + making.batch_size]
+        if not num_items and left_over:  # an old journal to turn into a file
+            self._ended.append(shard)
+        self._remaining[shard] = num_items
 
+    def acknowledge(self, shard: str, records: list[Record], num_items: int) -> None:
+        """Durable when this returns."""
+        self._writers[shard].add(records)
+        self.tally.add(records)
+        self._advance(num_items)
+        self._remaining[shard] -= num_items
+        _check_share(self.tally, self._making.max_failed_share)
+        if not self._remaining[shard]:
+            self._ended.append(shard)
 
-def _finish(making: Making[I, R], writers: dict[str, FactWriter], ended: deque[str]) -> None:
-    while ended:
-        shard = ended.popleft()
-        writers.pop(shard).finish()
-        making.forget(shard)
+    def finish(self) -> None:
+        """Turn the journals of the shards that are through into files."""
+        while self._ended:
+            shard = self._ended.popleft()
+            self._writers.pop(shard).finish()
+            self._making.forget(shard)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
 
 
 def _check_share(tally: Tally, limit: float) -> None:
