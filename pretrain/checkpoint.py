@@ -99,8 +99,12 @@ def save_checkpoint(
 def _named(
     module: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> Iterator[tuple[str, torch.Tensor]]:
+    written: set[int] = set()
     for name, value in module.state_dict().items():
-        yield _MODEL + name, value.detach().cpu().contiguous()
+        # safetensors refuses two names for one memory: tied weights are written twice.
+        apart = value.clone() if value.data_ptr() in written else value
+        written.add(value.data_ptr())
+        yield _MODEL + name, apart.detach().cpu().contiguous()
     for number, values in optimizer.state_dict()["state"].items():
         for what, value in values.items():
             yield f"{_OPTIMIZER}{number}.{what}", value.detach().cpu().contiguous()

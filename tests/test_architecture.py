@@ -153,8 +153,8 @@ _LIBRARY_WRITERS = re.compile(
 
 
 MAY_SAVE_MODELS = {
-    "curator/demo/training/captioner.py": "a new model, in the files that transformers lays out",
-    "curator/demo/training/scorer.py": "its tokenizer, in the files that transformers lays out",
+    "pretrain/demo_models/captioner.py": "a new model, in the files that transformers lays out",
+    "pretrain/demo_models/scorer.py": "its tokenizer, in the files that transformers lays out",
 }
 
 

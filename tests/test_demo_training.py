@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from curator.demo.scene import sample_scene
-from curator.demo.training import captioner, scorer
-from curator.demo.training.cells import cell_targets
-from curator.demo.training.pictures import (
+from curator.errors import StoppedError, UsageError
+from curator.stopping import StopRequest
+from pretrain.demo_models import captioner, scorer
+from pretrain.demo_models.cells import cell_targets
+from pretrain.demo_models.pictures import (
     GRID,
     SIDE_PX,
     Pictures,
@@ -19,7 +25,6 @@ from curator.demo.training.pictures import (
     batches,
     load_pictures,
 )
-from curator.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +33,41 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    files = [path for path in folder.iterdir() if path.is_file()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class StopAfter(StopRequest):
+    """A Ctrl-C after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._left = steps
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        if not self._left:
+            self.signum = signal.SIGINT
+        return super().__call__()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [captioner, scorer], ids=["captioner", "scorer"])
-def test_training_twice_gives_the_same_bytes(
-    module: type[captioner], pictures: Pictures, tmp_path: Path
+def test_a_training_that_was_stopped_ends_with_the_same_bytes(
+    module: Any, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("first", "second"):
-        module.train(pictures, tmp_path / name, steps=2, batch_size=4, device="cpu")
-    first = digests(tmp_path / "first")
-    assert any(name.endswith(".safetensors") for name in first)
-    assert first == digests(tmp_path / "second")
-    module.train(pictures, tmp_path / "other", steps=3, batch_size=4, device="cpu")
-    assert digests(tmp_path / "other") != first  # it can tell
+    monkeypatch.setattr(module, "BATCH", 4)
+
+    def train(name: str, steps: int, stop: StopRequest) -> dict[str, str]:
+        module.train(pictures, tmp_path / name, steps=steps, device=torch.device("cpu"), stop=stop)
+        return digests(tmp_path / name)
+
+    whole = train("whole", 4, StopRequest())
+    assert any(name.endswith(".safetensors") for name in whole)
+    with pytest.raises(StoppedError, match="2 of 4 steps"):
+        train("parts", 4, StopAfter(2))
+    assert train("parts", 4, StopRequest()) == whole
+    assert train("other", 5, StopRequest()) != whole  # it can tell
 
 
 def test_pictures_are_rendered_once_and_read_again(tmp_path: Path) -> None:
@@ -78,8 +103,13 @@ def test_cells_tell_of_the_solid_that_rules_them() -> None:
 
 
 def test_every_number_comes_once_a_round() -> None:
-    drawn = np.concatenate(list(batches(6, 4, 3, seed=0)))
+    drawn = np.concatenate(list(islice(batches(6, 4, seed=0), 3)))
     assert sorted(drawn[:6]) == sorted(drawn[6:]) == list(range(6))
+
+
+def test_batches_begin_at_any_number() -> None:
+    numbers = [list(batch) for batch in islice(batches(7, 3, seed=1), 6)]
+    assert [list(batch) for batch in islice(batches(7, 3, seed=1, first=4), 2)] == numbers[4:]
 
 
 def test_pixels_are_scaled_to_plus_minus_one() -> None:

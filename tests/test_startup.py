@@ -28,16 +28,14 @@ LEAVES = frozenset(
     f"curator.{name}"
     for name in (
         "captioners.coca", "captioners.draw", "captioners.families", "captioners.local", "devices",
-        "demo.training.captioner", "demo.training.cells", "demo.training.pictures",
-        "demo.training.scorer",
         "scorers.clip", "scorers.clip_model", "steps.doctor",
     )
 )  # fmt: skip  # the modules that may import torch
 MODEL_CODE = frozenset(
     f"pretrain.{name}"
     for name in (
-        "backbone", "batches", "checkpoint", "data", "flops", "loop", "models", "objectives",
-        "retrieval", "run", "runlog", "towers", "warm", "world",
+        "backbone", "batches", "checkpoint", "data", "demo_models", "flops", "loop", "models",
+        "objectives", "retrieval", "run", "runlog", "towers", "warm", "world",
     )
 ) | frozenset(
     f"finetune.{name}"

@@ -54,12 +54,12 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def run_app(app: Callable[..., Any], argv: Sequence[str]) -> int:
+def run_app(app: Callable[..., Any], argv: Sequence[str], name: str = "curator") -> int:
     """Run the command line and return the exit code. Never shows a traceback."""
     as_json = "--json" in argv
     try:
         with storage_errors(Path.cwd()):  # of reading: what writes maps its own
-            result = app(list(argv), standalone_mode=False, prog_name="curator")
+            result = app(list(argv), standalone_mode=False, prog_name=name)
     except CuratorError as error:
         line = {
             "code": error.code,

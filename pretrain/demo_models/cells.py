@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from curator.demo.scene import COLORS, MATERIALS, RADII, SHAPES
-from curator.demo.training.pictures import GRID, Pictures
+from pretrain.demo_models.pictures import GRID, Pictures
 
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,

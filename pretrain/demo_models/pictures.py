@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -100,12 +101,16 @@ def as_pixels(rgb: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def batches(count: int, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
-    """`steps` batches of numbers below `count`; every number comes once a round."""
+def batches(count: int, size: int, seed: int, first: int = 0) -> Iterator[np.ndarray]:
+    """Batches of numbers below `count` without end, from number `first` on.
+
+    Every number comes once a round.
+    """
     rng = np.random.default_rng(seed)
     waiting = np.empty(0, np.int64)
-    for _ in range(steps):
+    for number in itertools.count():
         while len(waiting) < size:
             waiting = np.concatenate([waiting, rng.permutation(count)])
-        yield waiting[:size]
+        if number >= first:
+            yield waiting[:size]
         waiting = waiting[size:]

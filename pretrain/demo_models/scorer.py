@@ -9,6 +9,8 @@ that alt texts do, so those say nothing. Beside it stands the loss of `cells`.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,12 @@ from curator import fsops
 from curator.demo.alttext import DEFAULT_RATES, alt_text, dress, wrong
 from curator.demo.language import LENGTHS, VOCABULARY, Length, caption
 from curator.demo.scene import Scene
-from curator.demo.training.cells import CellReader, cell_targets
-from curator.demo.training.pictures import SIDE_PX, Pictures, as_pixels, batches
-from curator.progress import bar, say
+from curator.stopping import StopRequest
+from pretrain.demo_models.cells import CellReader, cell_targets
+from pretrain.demo_models.pictures import SIDE_PX, Pictures, as_pixels, batches
+from pretrain.loop import LoopOptions
+from pretrain.loop import train as run_loop
+from pretrain.objectives.clip import short_attention
 
 _CONTEXT = 64
 _WIDTH = 24
@@ -35,6 +40,7 @@ _WIDTH = 24
 _STAGES = (3, 4)
 _STRIDE_16_CHANNELS = 16 * _WIDTH
 _SHARES: dict[Length, float] = {"short": 0.45, "detailed": 0.45, "spatial": 0.1}
+BATCH = 128
 _SPECIAL = ["<pad>", "</s>", "<unk>"]
 _NOISE_SHARE = 8  # one alt text of any kind for so many pictures: what words outside mean
 
@@ -77,10 +83,36 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device: str) -> None:
-    """Train from nothing and save; the same seed, machine and threads give the same weights."""
+class ScorerObjective(torch.nn.Module):
+    """Minimised by `pretrain.loop`. A batch is (pixels, tokens, targets of the cells)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.reader = CellReader(_STRIDE_16_CHANNELS)
+
+    def losses(self, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """`loss`, and its parts: that of the pairs and that of the cells."""
+        device = self.model.logit_scale.device
+        pixels, tokens, targets = (part.to(device) for part in batch)
+        with torch.no_grad():  # as open_clip does after every step
+            self.model.logit_scale.clamp_(0, math.log(100))
+        with short_attention(device):
+            seen = self.model.visual.forward_intermediates(pixels, indices=_STAGES)
+            pairs = _loss(self.model, seen["image_features"], tokens)
+            cells = self.reader(seen["image_intermediates"][0], targets)
+        return {"loss": pairs + 0.5 * cells, "pairs": pairs, "cells": cells}
+
+
+def train(
+    pictures: Pictures, out: Path, *, steps: int, device: torch.device, stop: StopRequest
+) -> None:
+    """Train from nothing and save; the same machine and threads give the same weights.
+
+    Raises:
+        as `pretrain.loop.train`.
+    """
     torch.manual_seed(0)
-    rng = np.random.default_rng(3)
     fsops.make_dir(out)
     tokenizer = word_tokenizer()
     tokenizer.save_pretrained(str(out))
@@ -88,33 +120,21 @@ def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device:
         str(out), context_length=_CONTEXT, clean="canonicalize"
     )
     model_cfg = config(len(tokenizer))
-    model = open_clip.CLIP(**model_cfg).to(device).train()
-    reader = CellReader(_STRIDE_16_CHANNELS).to(device)
-    weights = [*model.parameters(), *reader.parameters()]
-    optimizer = torch.optim.AdamW(weights, 2e-3, betas=(0.9, 0.98), weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 2e-3, total_steps=steps, pct_start=0.1, cycle_momentum=False
-    )
+    model = open_clip.CLIP(**model_cfg)
+    objective = ScorerObjective(model).to(device)
     targets = cell_targets(pictures)
-    with bar("train scorer", steps, "steps") as advance:
-        for step, picked in enumerate(batches(len(pictures.scenes), batch_size, steps, seed=4)):
-            tokens = tokenize(_texts([pictures.scenes[i] for i in picked], rng)).to(device)
-            pixels = as_pixels(pictures.rgb[picked]).to(device)
-            cells = torch.from_numpy(targets[picked]).to(device)
-            with torch.autocast(device, torch.bfloat16):
-                seen = model.visual.forward_intermediates(pixels, indices=_STAGES)
-                pairs = _loss(model, seen["image_features"], tokens)
-                named = reader(seen["image_intermediates"][0], cells)
-            optimizer.zero_grad()
-            (pairs + 0.5 * named).backward()
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            schedule.step()
-            with torch.no_grad():
-                model.logit_scale.clamp_(0, np.log(100))
-            advance(1)
-            if step % 50 == 0:
-                say(f"step {step}: pairs {pairs.item():.3f}, cells {named.item():.3f}")
+
+    def from_step(first: int) -> Iterator[Sequence[torch.Tensor]]:
+        drawn = batches(len(pictures.scenes), BATCH, seed=4, first=first)
+        for step, picked in enumerate(drawn, first):
+            rng = np.random.default_rng((3, step))
+            tokens = tokenize(_texts([pictures.scenes[i] for i in picked], rng))
+            yield as_pixels(pictures.rgb[picked]), tokens, torch.from_numpy(targets[picked])
+
+    options = LoopOptions(
+        total_steps=steps, lr=2e-3, warmup_steps=steps // 10, weight_decay=0.1, beta2=0.98
+    )
+    run_loop(objective, from_step, options, folder=out / "training", stop=stop, what="train scorer")
     _save(model, model_cfg, out)
 
 

@@ -5,6 +5,7 @@ The loss is that of the caption's words, and that of `cells` beside it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from transformers import (
 
 from curator.demo.language import LENGTHS, Length, caption
 from curator.demo.scene import Scene
-from curator.demo.training.cells import CellReader, cell_targets
-from curator.demo.training.pictures import GRID, SIDE_PX, Pictures, as_pixels, batches
-from curator.progress import bar, say
 from curator.prompts import PRESETS
+from curator.stopping import StopRequest
+from pretrain.demo_models.cells import CellReader, cell_targets
+from pretrain.demo_models.pictures import GRID, SIDE_PX, Pictures, as_pixels, batches
+from pretrain.loop import LoopOptions
+from pretrain.loop import train as run_loop
+from pretrain.objectives.clip import short_attention
 
 _SPECIAL = ["<pad>", "<|end|>", "<image>", "<|user|>", "<|assistant|>"]
 _PAD, _END, _IMAGE = range(3)
@@ -40,6 +44,7 @@ _VISION_WIDTHS = (32, 64, 128, 192)
 _WIDTH = 160
 _SHARES: dict[Length, float] = {"short": 0.25, "detailed": 0.5, "spatial": 0.25}
 _NO_TARGET = -100
+BATCH = 64
 
 
 def prompts(length: Length) -> list[str]:
@@ -154,38 +159,52 @@ class _Asker:
         )
 
 
-def train(pictures: Pictures, out: Path, *, steps: int, batch_size: int, device: str) -> None:
-    """Train from nothing and save; the same seed, machine and threads give the same weights."""
+class CaptionerObjective(torch.nn.Module):
+    """Minimised by `pretrain.loop`. A batch is (pixels, ids, labels, targets of the cells)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.reader = CellReader(_VISION_WIDTHS[-1])
+
+    def losses(self, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """`loss`, and its parts: that of the words and that of the cells."""
+        device = self.model.device
+        pixels, ids, labels, targets = (part.to(device) for part in batch)
+        with short_attention(device):
+            features = self.model.model.vision_tower(pixels).last_hidden_state
+            words = _words_loss(self.model, features, ids, labels)
+            cells = self.reader(features, targets)
+        return {"loss": words + 0.5 * cells, "words": words, "cells": cells}
+
+
+def train(
+    pictures: Pictures, out: Path, *, steps: int, device: torch.device, stop: StopRequest
+) -> None:
+    """Train from nothing and save; the same machine and threads give the same weights.
+
+    Raises:
+        as `pretrain.loop.train`.
+    """
     torch.manual_seed(0)
-    rng = np.random.default_rng(1)
     model, processor = build(pictures)
-    reader = CellReader(_VISION_WIDTHS[-1])
-    model.to(device).train()
-    reader.to(device)
-    weights = [*model.parameters(), *reader.parameters()]
-    optimizer = torch.optim.AdamW(weights, 2e-3, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 2e-3, total_steps=steps, pct_start=0.08, cycle_momentum=False
-    )
+    objective = CaptionerObjective(model).to(device)
     asker = _Asker(processor)
     targets = cell_targets(pictures)
-    with bar("train captioner", steps, "steps") as advance:
-        for step, picked in enumerate(batches(len(pictures.scenes), batch_size, steps, seed=2)):
-            pixels = as_pixels(pictures.rgb[picked]).to(device)
+
+    def from_step(first: int) -> Iterator[Sequence[torch.Tensor]]:
+        drawn = batches(len(pictures.scenes), BATCH, seed=2, first=first)
+        for step, picked in enumerate(drawn, first):
+            rng = np.random.default_rng((1, step))
             ids, labels = asker.rows([pictures.scenes[i] for i in picked], rng)
-            cells = torch.from_numpy(targets[picked]).to(device)
-            with torch.autocast(device, torch.bfloat16):
-                features = model.model.vision_tower(pixels).last_hidden_state
-                words = _words_loss(model, features, ids.to(device), labels.to(device))
-                seen = reader(features, cells)
-            optimizer.zero_grad()
-            (words + 0.5 * seen).backward()
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            schedule.step()
-            advance(1)
-            if step % 100 == 0:
-                say(f"step {step}: words {words.item():.3f}, cells {seen.item():.3f}")
+            yield as_pixels(pictures.rgb[picked]), ids, labels, torch.from_numpy(targets[picked])
+
+    options = LoopOptions(
+        total_steps=steps, lr=2e-3, warmup_steps=steps * 8 // 100, weight_decay=0.05, beta2=0.98
+    )
+    run_loop(
+        objective, from_step, options, folder=out / "training", stop=stop, what="train captioner"
+    )
     model.eval().to("cpu")
     model.generation_config.update(
         pad_token_id=_PAD, eos_token_id=_END, max_new_tokens=110, do_sample=False

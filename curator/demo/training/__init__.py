@@ -1,1 +1,0 @@
-"""Trains the two small models of the rendered world: `python -m curator.demo.training OUT`."""
