@@ -15,7 +15,7 @@ import streamlit as st
 from curator.errors import UsageError
 from curator.policy import Policy, Rule, parse_policy
 from curator.policy_text import NEW_RULES, add_rule, change, change_rule, drop_rule, to_toml
-from curator.registry import load
+from curator.scorers.text import FLAGS
 from ui import parts
 
 TEXT = "policy_text"
@@ -238,13 +238,12 @@ def _limits(place: int, rule: Rule) -> None:
 
 
 def _flags(place: int, rule: Rule) -> None:
-    known: dict[str, str] = load("curator.scorers.text:FLAGS")
     key = _set(f"flags_{place}", list(rule.none_of))
     st.multiselect(
         "None of these flags",
-        list(dict.fromkeys([*known, *rule.none_of])),
+        list(dict.fromkeys([*FLAGS, *rule.none_of])),
         key=key,
-        help="; ".join(f"{name}: {about}" for name, about in known.items()),
+        help="; ".join(f"{name}: {about}" for name, about in FLAGS.items()),
         on_change=_edit,
         args=(key, lambda policy, chosen: change_rule(policy, place, none_of=tuple(chosen))),
     )

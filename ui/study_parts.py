@@ -1,7 +1,6 @@
 """What a study looks like: verdict, results, curves, pictures, cost, how it was made.
 
-Every number and sentence is the report's (`finetune.report_*`), reached by name: importing those
-modules costs seconds, and the dashboard of captions must not wait for them.
+Every number and sentence is the report's (`finetune.report_*`).
 """
 
 from __future__ import annotations
@@ -9,17 +8,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from curator.registry import load
+from finetune import report_html, report_plots, report_text
+from finetune.metrics import Metric
+from finetune.report_values import Comparison, Gap, Report, TaskResult
+from finetune.stats import Mean
 from ui import parts
-
-if TYPE_CHECKING:
-    from finetune.metrics import Metric
-    from finetune.report_values import Comparison, Gap, Report, TaskResult
-    from finetune.stats import Mean
 
 _ARMS = {
     "light": "#94846c #2b59c3 #17806a #b8602a #7d4fa3 #6b6f78 #b03a63 #6f7d1f",
@@ -36,20 +32,12 @@ _MAX_PICTURE_BYTES = 4 << 20
 _TASK_PX, _CURVE_PX, _LOSS_PX = 1060, 600, 520
 
 
-def _text(name: str) -> Any:
-    return load(f"finetune.report_text:{name}")
-
-
-def _html(name: str) -> Any:
-    return load(f"finetune.report_html:{name}")
-
-
 # -- the verdict ----------------------------------------------------------------------------------
 
 
 def verdict(report: Report) -> None:
     """The sentences that answer the question."""
-    said = _text("headline")(report)
+    said = report_text.headline(report)
     lines = [
         f"<b>{parts.escaped(_capital(task))}:</b> {parts.escaped(line)}" for task, line in said
     ]
@@ -74,7 +62,7 @@ def figures(report: Report) -> None:
             "arms": len(report.arms),
             "seeds": len(report.seeds),
             "tasks": len(report.tasks),
-            "computing time": _text("duration")(report.total_seconds),
+            "computing time": report_text.duration(report.total_seconds),
         },
         about={
             "runs finished": f"of {report.num_cells:,}{failed}",
@@ -96,19 +84,19 @@ def task(report: Report, found: TaskResult) -> None:
     metric, mode = found.metric, "a linear probe on frozen features"
     better = "more" if metric.higher_is_better else "less"
     unit = f" in {metric.unit}" if metric.unit else ""
-    labels = f" ({_text('share')(found.fraction)})" if found.fraction < 1 else ""
+    labels = f" ({report_text.share(found.fraction)})" if found.fraction < 1 else ""
     parts.section(
         _capital(found.name),
         f"{metric.label}{unit} ({better} is better) on {found.num_test:,} test pictures, "
         f"{mode if found.mode == 'probe' else 'everything finetuned'}, {found.num_train:,} "
         f"labelled pictures{labels}. Lines are 95 % intervals, dots are seeds.",
     )
-    drawn = load("finetune.report_plots:task_plot")(found, report.arms)
+    drawn = report_plots.task_plot(found, report.arms)
     plot(drawn, f"{found.name}: {metric.label}", width_px=_TASK_PX)
     others = [other for other, _ in found.others]
     head = ["arm", "seeds", metric.label, *(other.label for other in others)]
     head += [f"gain over {report.baseline}", "adjusted p", "effect"]
-    compared = _html("comparisons_of")(report)[found.name]
+    compared = report_html.comparisons_of(report)[found.name]
     rows = [
         _row(report, found, arm.name, compared.get(arm.name))
         for arm in report.arms
@@ -116,11 +104,11 @@ def task(report: Report, found: TaskResult) -> None:
     ]
     bases = [arm.is_baseline for arm in report.arms if arm.name in found.means]
     table(head, rows, marked=bases)
-    _sentences(_text("sentence")(one) for one in found.comparisons)
+    _sentences(report_text.sentence(one) for one in found.comparisons)
     hint(
         f"Green and red: better and worse than {report.baseline} beyond noise; grey: no difference "
-        f"can be told. p is adjusted over {_html('families')(report)}; effect is the mean gain in "
-        "standard deviations, with Hedges' correction."
+        f"can be told. p is adjusted over {report_html.families(report)}; effect is the mean gain "
+        "in standard deviations, with Hedges' correction."
     )
 
 
@@ -129,23 +117,23 @@ def _row(report: Report, found: TaskResult, arm: str, compared: Comparison | Non
     cells += [_mean(means.get(arm), other) for other, means in found.others]
     gain = compared.difference if compared is not None else None
     if compared is None or gain is None:
-        return [*cells, "baseline" if arm == report.baseline else _text("NONE"), "", ""]
+        return [*cells, "baseline" if arm == report.baseline else report_text.NONE, "", ""]
     amount = parts.escaped(found.metric.number(gain.mean, signed=True))
-    spread = parts.escaped(_text("interval")(found.metric, gain, signed=True))
+    spread = parts.escaped(report_text.interval(found.metric, gain, signed=True))
     mark = f'<span class="cc-mark-on cc-{compared.outcome}">{amount}</span><small>{spread}</small>'
-    return [*cells, mark, parts.escaped(_text("p_value")(gain)), _text("effect")(gain)]
+    return [*cells, mark, parts.escaped(report_text.p_value(gain)), report_text.effect(gain)]
 
 
 def _mean(found: Mean | None, metric: Metric) -> str:
     if found is None:
-        return str(_text("NONE"))
-    spread = parts.escaped(_text("interval")(metric, found))
+        return report_text.NONE
+    spread = parts.escaped(report_text.interval(metric, found))
     return f"{parts.escaped(metric.number(found.mean))}<small>{spread}</small>"
 
 
 def curves(report: Report) -> bool:
     """Score over labels and samples, and how much less an arm needs; False where there are none."""
-    draw = load("finetune.report_plots:curve_plot")
+    draw = report_plots.curve_plot
     shown = [
         (task_, what, found)
         for task_ in report.tasks
@@ -163,20 +151,20 @@ def curves(report: Report) -> bool:
             plot(draw(found, report.arms, task_.metric, what=what), title, width_px=_CURVE_PX)
     rows = [
         [arm_name(report, name), *(_gap(gap) for gap in gaps)]
-        for name, gaps in _html("gap_rows")(report)
+        for name, gaps in report_html.gap_rows(report)
     ]
     if rows:
-        titles = [title for title, _ in _html("gap_columns")(report)]
+        titles = [title for title, _ in report_html.gap_columns(report)]
         table([f"times fewer than {report.baseline}", *titles], rows)
-        _sentences(_text("gap_sentence")(gap) for gap in _html("told_gaps")(report))
+        _sentences(report_text.gap_sentence(gap) for gap in report_html.told_gaps(report))
     return True
 
 
 def _gap(gap: Gap | None) -> str:
     if gap is None:
-        return str(_text("NONE"))
-    amount = parts.escaped(_text("multiplier")(gap.efficiency.multiplier))
-    spread = parts.escaped(_text("multiplier_interval")(gap))
+        return report_text.NONE
+    amount = parts.escaped(report_text.multiplier(gap.efficiency.multiplier))
+    spread = parts.escaped(report_text.multiplier_interval(gap))
     return f"<b>{amount}</b><small>{spread} n = {gap.efficiency.n}</small>"
 
 
@@ -190,9 +178,9 @@ def relative(report: Report) -> None:
         [
             arm_name(report, arm.name),
             *(
-                parts.escaped(_text("relative")(task_.relative[arm.name]))
+                parts.escaped(report_text.relative(task_.relative[arm.name]))
                 if arm.name in task_.relative
-                else _text("NONE")
+                else report_text.NONE
                 for task_ in tasks
             ),
         ]
@@ -206,7 +194,7 @@ def learning(report: Report) -> bool:
     """The loss of every seed; False where there is none."""
     if not report.learning:
         return False
-    draw = load("finetune.report_plots:learning_plot")
+    draw = report_plots.learning_plot
     arms(report, {arm for runs in report.learning.values() for arm in runs})
     columns = st.columns(2, gap="large")
     for place, (stage, runs) in enumerate(report.learning.items()):
@@ -260,13 +248,13 @@ def _picture(folder: Path, name: str | None) -> str:
 
 def costs(report: Report) -> None:
     """What each arm cost, and how its pretraining went."""
-    none, duration = str(_text("NONE")), _text("duration")
+    none, duration = report_text.NONE, report_text.duration
     rows = [
         [
             arm_name(report, cost.arm),
             str(cost.samples.n) if cost.samples else none,
             f"{cost.samples.mean:,.0f}" if cost.samples else none,
-            _text("flops")(cost.flops.mean) if cost.flops else none,
+            report_text.flops(cost.flops.mean) if cost.flops else none,
             duration(cost.seconds.mean) if cost.seconds else none,
             duration(cost.dense_seconds.mean) if cost.dense_seconds else none,
             *(_mean(means.get(cost.arm), metric) for metric, means in report.retrieval),
@@ -284,10 +272,10 @@ def costs(report: Report) -> None:
 
 def made(report: Report) -> None:
     """The study, its tasks and its arms in names and values."""
-    blocks = [("Study", _html("study_lines")(report)), *_html("task_lines")(report)]
+    blocks = [("Study", report_html.study_lines(report)), *report_html.task_lines(report)]
     body = "".join(_lines(parts.escaped(_capital(name)), lines) for name, lines in blocks)
     body += "".join(
-        _lines(arm_name(report, name), lines) for name, lines in _html("arm_lines")(report)
+        _lines(arm_name(report, name), lines) for name, lines in report_html.arm_lines(report)
     )
     st.html(f'<div class="cc-made">{body}</div>')
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from curator.registry import load
+from finetune.results import metric_of
 
 STUDY_FILE = "study.json"
 _MAX_STUDIES = 200
@@ -42,7 +42,6 @@ def _folders(folder: Path) -> list[Path]:
 
 def runs(plan: Mapping[str, Any], records: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a run of the study: what it is, how it ended, its metrics as they are told."""
-    metric_of = load("finetune.results:metric_of")
     rows = []
     for cell in plan["cells"]:
         record = records.get(cell["digest"], {})

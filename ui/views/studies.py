@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import streamlit as st
 
-from curator.registry import load
+from finetune.report_build import build_report
+from finetune.report_html import render_html
+from finetune.report_markdown import render_markdown
+from finetune.report_values import Report
+from finetune.study_files import read_cells
 from ui import context, parts, study_parts, study_runs
-
-if TYPE_CHECKING:
-    from finetune.report_values import Report
 
 _CSS = Path(__file__).resolve().parents[1] / "theme" / "studies.css"
 _MAX_DEPTH = 3
@@ -86,15 +86,15 @@ def _stamp(folder: Path) -> tuple[int, int]:
 
 
 @st.cache_resource(max_entries=8, show_spinner="reading the study")
-def _report(folder: str, stamp: tuple[int, int]) -> Any:  # `stamp` is a key of the cache
-    return load("finetune.report_build:build_report")(Path(folder))
+def _report(folder: str, stamp: tuple[int, int]) -> Report:  # `stamp` is a key of the cache
+    return build_report(Path(folder))
 
 
 def _downloads(report: Report, folder: Path) -> None:
     with st.container(horizontal=True):
         st.download_button(
             "Report page",
-            lambda: load("finetune.report_html:render_html")(report, folder).encode(),
+            lambda: render_html(report, folder).encode(),
             file_name="report.html",
             mime="text/html",
             on_click="ignore",
@@ -102,7 +102,7 @@ def _downloads(report: Report, folder: Path) -> None:
         )
         st.download_button(
             "Markdown",
-            lambda: load("finetune.report_markdown:render_markdown")(report).encode(),
+            lambda: render_markdown(report).encode(),
             file_name="report.md",
             mime="text/markdown",
             on_click="ignore",
@@ -153,7 +153,7 @@ def _learning(report: Report) -> None:
 
 
 def _cells(report: Report, folder: Path) -> None:
-    records = load("finetune.study_files:read_cells")(folder)
+    records = read_cells(folder)
     frame = pl.DataFrame(study_runs.runs(report.plan, records), infer_schema_length=None)
     columns = st.columns(4)
     for column, name in zip(columns, ("arm", "task", "stage", "state"), strict=True):
