@@ -1,8 +1,9 @@
 """Decision x edits -> decision: what a version holds once its reviewers' edits are in place.
 
 An edit in effect applies where its text is. An edited text is `captioned` from the source `human`
-and has no score; a rejected one is out, and with the last text of a sample the sample is dropped;
-an accepted one changes nothing. Samples that nobody edited stay as they are, byte for byte.
+and has no score here: whoever knows one puts it in. A rejected one is out, and with the last text
+of a sample the sample is dropped; an accepted one changes nothing. Samples that nobody edited stay
+as they are, byte for byte.
 
 Pure: a frame and a history in, a frame out. Costs time for edited samples only.
 """

@@ -149,6 +149,15 @@ class History:
         for sample in self.samples:
             yield from heads(self.in_effect(sample))
 
+    def written(self) -> Iterator[tuple[Sample, str]]:
+        """The texts that people wrote and that the edits in effect leave, each once a sample."""
+        for sample in self.samples:
+            edits = self.in_effect(sample)
+            ends = [follow(edits, edit.base_text)[-1] for edit in edits if edit.action == EDIT]
+            for text in dict.fromkeys(end.result for end in ends if end.action != REJECT):
+                assert text is not None, "an edit leaves a text"
+                yield sample, text
+
     def builds_on(self, edit: Edit) -> Edit | None:
         """A later edit in effect of the text that this one made."""
         if edit.result == edit.base_text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -34,17 +34,32 @@ class _Rate(ProgressColumn):
 Listener = Callable[[str, int, int], None]
 """Called with what is done, how much of it, and the total, each time a bar moves."""
 
+Quarantine = Callable[[Mapping[str, int]], None]
+"""Called with how many items could not be used just now, by reason."""
+
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_quarantine: ContextVar[Quarantine | None] = ContextVar("quarantine", default=None)
 
 
 @contextmanager
-def reporting_to(listener: Listener) -> Iterator[None]:
-    """Have every bar of the block report to `listener` as well, terminal or not."""
-    token = _listener.set(listener)
+def reporting_to(listener: Listener, quarantine: Quarantine) -> Iterator[None]:
+    """Have every bar of the block report to `listener` as well, terminal or not.
+
+    What `quarantined` is told goes to `quarantine`.
+    """
+    token, other = _listener.set(listener), _quarantine.set(quarantine)
     try:
         yield
     finally:
         _listener.reset(token)
+        _quarantine.reset(other)
+
+
+def quarantined(reasons: Mapping[str, int]) -> None:
+    """Tell the run at work, if there is one, what could not be used, by reason."""
+    quarantine = _quarantine.get()
+    if quarantine is not None and reasons:
+        quarantine(reasons)
 
 
 @contextmanager

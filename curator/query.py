@@ -1,10 +1,11 @@
 """SQL over the tables of a store: read-only, one SELECT, in a process of its own.
 
 The tables are Arrow datasets over the store's Parquet files, read lazily and with their page
-checksums; nothing is copied, and memory does not grow with the store. What keeps foreign SQL
+checksums; nothing is copied, and memory does not grow with the store. Only logs are read as a
+whole: journals of runs under way, and edits (about their size on disk). What keeps foreign SQL
 harmless, from the inside out (the tests hold the attacks):
 
-* DuckDB reads registered datasets only: external access off, no allowed directory, no
+* DuckDB reads registered tables and datasets only: external access off, no allowed directory, no
   extensions, no Python variables, no spilling to disk, configuration locked.
 * Exactly one statement, and every node of its parse tree is a query. The statement type is not
   enough: in DuckDB 2.0 `with x as (copy (select 1) to 'f') select 1` is a SELECT.
@@ -149,6 +150,23 @@ VIEWS: tuple[View, ...] = (
         },
     ),
     View(
+        "edits",
+        "what people changed by hand, one row an edit",
+        {
+            "id": ("VARCHAR", "its name for `curator edits undo`"),
+            **_SAMPLE,
+            "image_sha256": ("VARCHAR", "identity of the image"),
+            "action": ("VARCHAR", "edit, accept or reject"),
+            "text_before": ("VARCHAR", "the text that it is about; null if there was none"),
+            "text_after": ("VARCHAR", "the text that it leaves; null if rejected"),
+            "text_sha256": ("VARCHAR", "identity of text_after, as in scores"),
+            "reviewer": ("VARCHAR", "who made it"),
+            "created": ("TIMESTAMP", "when it was made, UTC"),
+            "batch": ("VARCHAR", "the find-and-replace it was part of; null if it was none"),
+            "undone": ("BOOLEAN", "whether somebody took it back"),
+        },
+    ),
+    View(
         "versions",
         "every version",
         {
@@ -211,8 +229,8 @@ def run_query(
     """Run one SELECT over `VIEWS` and return at most `limit` rows.
 
     `version` is the number of the version behind the view `captions`, the newest by default;
-    `shards` restricts samples, captions and all_captions to these. `memory_mib` bounds the whole
-    query process.
+    `shards` restricts samples, captions, all_captions and edits to these. `memory_mib` bounds the
+    whole query process.
 
     Raises:
         UsageError: query.refused (anything else than one SELECT over the views), query.invalid
@@ -277,13 +295,14 @@ def _died(returncode: int, stderr: bytes, memory_mib: int) -> CuratorError:
 
 
 def _refusal(reason: str, message: str, sql: str) -> CuratorError:
-    if reason == DamageError.reason:
-        return DamageError(message, hint="`curator fsck` lists everything damaged")
     hints = {
         "query.refused": f"allowed is one SELECT over the views: {_columns(sql)}",
         "query.invalid": f"the views: {_columns(sql)}",
         "query.too_large": "ask for fewer columns, one version, or an aggregate",
     }
+    if reason not in hints:
+        hint = "`curator fsck` lists everything damaged"
+        return DamageError(message, hint=hint, reason=reason)
     return UsageError(message, hint=hints[reason], reason=reason)
 
 

@@ -12,14 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import polars as pl
+
 from curator import edits
 from curator.browse.catalog import Catalog
 from curator.browse.filters import Filter, Sort
 from curator.edithistory import Action, Draft, Edit, History, Sample, follow
+from curator.steps.replace import Where
 from curator.store import Store
 
 _AHEAD = 50
 """Rows read at once when looking for the next text to review."""
+_AT_ONCE = 20_000
+"""Rows read at once when all that pass a filter are wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,19 @@ def next_item(catalog: Catalog, order: Order, place: int) -> Item | None:
                 return item
         place += _AHEAD
     return None
+
+
+def where(catalog: Catalog, filter_: Filter) -> Where | None:
+    """The texts that pass a filter, for a find-and-replace among them; None if all do."""
+    if filter_.is_open:
+        return None
+    found: dict[str, list[pl.DataFrame]] = {}
+    start = 0
+    while len(rows := catalog.page(filter_, start=start, count=_AT_ONCE).rows):
+        for part in rows.partition_by("shard", maintain_order=True):
+            found.setdefault(part["shard"][0], []).append(part.select("row", "slot"))
+        start += _AT_ONCE
+    return {shard: pl.concat(parts) for shard, parts in found.items()}
 
 
 def _items(catalog: Catalog, order: Order, start: int, count: int) -> list[Item]:

@@ -45,6 +45,12 @@ class Run:
             self._written = now
             self.write()
 
+    def quarantined(self, reasons: Mapping[str, int]) -> None:
+        """Count what goes into quarantine, by reason; written with the progress."""
+        counted = self.state["quarantined"]
+        for reason, count in reasons.items():
+            counted[reason] = counted.get(reason, 0) + count
+
     def write(self) -> None:
         """Write run.json."""
         text = json.dumps(self.state, indent=1, sort_keys=True, default=str)
@@ -62,12 +68,13 @@ def open_run(store: Store, verb: str, options: Mapping[str, object]) -> Iterator
         "options": dict(options),
         "status": "running",
         "started": started,
+        "quarantined": {},
         "pid": os.getpid(),
         "tool_version": versions.tool_version(),
     }
     run.write()
     try:
-        with progress.reporting_to(run.progress):
+        with progress.reporting_to(run.progress, run.quarantined):
             yield run
     except BaseException as error:
         stopped = isinstance(error, StoppedError | KeyboardInterrupt)

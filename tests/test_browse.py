@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from curator import index
+from curator.browse import languages
 from curator.browse.catalog import Catalog, Page
 from curator.browse.filters import SORTS, Filter, Sort
 from curator.errors import DamageError, UsageError
 from curator.facts import SCORES, Facts
+from curator.scorers import language
 from tests.storekit import GENERATOR, Kit, Row, add_facts, image, open_kit, small_store
 
 # What `best` chooses (higher score of alt text and caption, see storekit), by hand:
@@ -246,6 +248,63 @@ def test_support_is_a_matter_of_quarters(best: Catalog) -> None:
     # of .24 .26 .27 .28 .29 .30 .31 .32 .33, a quarter lies below .27 and a quarter above .31
     supports = [best.support(score) for score in (0.265, 0.275, 0.305, 0.315)]
     assert supports == ["low", "middle", "middle", "high"]
+
+
+# -- languages -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A close-up of a bowl of noodle soup with egg", "English"),
+        ("a man riding a bike", "English"),
+        ("The black and white dog is running on the grass .", None),  # Swedish, says the detector
+        ("Ein Hund läuft über die Wiese", "German"),
+        ("Deux enfants jouent sur la plage", "French"),
+        ("Мальчик едет на красном велосипеде", "Russian"),
+        ("Собака бежит по траве", None),  # Russian, or Bulgarian
+        ("红色的汽车", "Chinese"),  # few letters, but a script of its own
+        ("Strand und Meer", None),  # three words
+        ("Um cachorro corre na grama", None),  # Portuguese, or Spanish
+        ("IMG_2034.JPG", None),
+        ("", None),
+    ],
+)
+def test_language(text: str, expected: str | None) -> None:
+    assert languages.language(text) == expected
+
+
+def test_languages_are_those_that_the_text_scorer_knows() -> None:
+    latin = {str(one.iso_code_639_1.name).lower() for one in language._LATIN}
+    assert set(languages._CODES.split()) == latin | language._OTHER_SCRIPT
+
+
+def test_languages_of_alt_texts_and_of_a_version(tmp_path: Path) -> None:
+    german = ("Ein Hund läuft über die Wiese", "Zwei Kinder spielen am Strand")
+    english = "two dogs are running on a beach"
+    rows = (Row("x", german[0], english), Row("y", german[1], english), Row("z", None, "a b"))
+    kit = open_kit(tmp_path / "shards", {"s": rows})
+    kit.decide('name = "made"\nsources = ["generated"]\npick = "first"\n')
+    alt = languages.of_alt_texts(kit.ws)
+    assert (alt.counts, alt.num_read, alt.num_untold) == ({"German": 2}, 2, 0)
+    made = languages.of_version(Catalog(kit.ws.store, kit.versions["made"]).columns)
+    assert (made.counts, made.num_read, made.num_untold) == ({"English": 2}, 3, 1)
+
+
+def test_texts_are_drawn_from_all_shards_and_always_the_same() -> None:
+    shards = [
+        pl.Series([None, *(f"{shard}{number:02}" for number in range(50))]) for shard in "abcd"
+    ]
+    drawn = languages.draw(shards, 40)
+    assert len(set(drawn)) == 40
+    assert drawn == languages.draw(iter(shards), 40)
+    # The lots that all of the 200 texts draw, side by side: the 40 least have it.
+    lots = np.concatenate([np.random.default_rng([0, number]).random(50) for number in range(4)])
+    texts = np.concatenate([shard.drop_nulls().to_numpy() for shard in shards])
+    assert drawn == texts[np.argsort(lots)[:40]].tolist()
+    assert {text[0] for text in drawn} == set("abcd")
+    assert sorted(languages.draw(shards[:1], 999)) == shards[0].drop_nulls().to_list()
+    assert languages.draw([], 5) == []
 
 
 # -- robustness ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from PIL import Image
 from curator import edits
 from curator.browse import health
 from curator.browse.catalog import Catalog
-from curator.browse.lineage import chains, lineage
+from curator.browse.lineage import lineage
 from curator.browse.runs import runs, unfinished, without_folders
 from curator.browse.sample import SampleView, WrittenText
 from curator.browse.thumbnails import Thumbnails, placeholder, shrink
@@ -132,13 +132,11 @@ def test_edits_show_up_and_their_version_stands_on_its_base(tmp_path: Path) -> N
         ("v1", None),
         ("v2", "v1"),
     ]
-    assert [[node.version.name for node in line] for line in chains(nodes)] == [["v1", "v2"]]
 
 
 def test_lineage_knows_tags_and_that_decisions_stand_on_facts(kit: Kit) -> None:
     kit.ws.store.tag("good", kit.versions["best"])
     nodes = lineage(kit.ws.store)
-    assert chains(nodes) == []
     assert [(node.version.name, node.base, node.tags) for node in nodes] == [
         ("v1", None, ()),
         ("v2", None, ("good",)),

@@ -17,7 +17,7 @@ import pytest
 from curator import fsops
 from curator.fsops import TEMP_PREFIX
 from tests import storekit, tars
-from tests.clikit import curator, recaption
+from tests.clikit import curator, quarantine, recaption
 
 
 @pytest.fixture(scope="module")
@@ -382,3 +382,12 @@ def test_a_run_leaves_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert began - 1 <= run["started"] <= run["ended"]
     events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert {"index", "version"} <= set(events)
+
+
+def test_a_run_says_what_it_put_into_quarantine(tmp_path: Path) -> None:
+    members = [*tars.samples(2), ("000000009.jpg", b"no picture at all"), ("000000009.txt", b"x")]
+    (tmp_path / "00000.tar").write_bytes(tars.tar(members))
+    recaption(tmp_path)
+    (folder,) = (tmp_path / ".curator" / "runs").iterdir()
+    assert json.loads((folder / "run.json").read_text())["quarantined"] == quarantine(tmp_path)
+    assert sum(quarantine(tmp_path).values()) == 1

@@ -103,6 +103,17 @@ def test_edits_build_upon_each_other(store: Store) -> None:
     assert wanted(store, DOG, "y") == ("x", "reject")
 
 
+def test_what_people_wrote_is_what_a_version_may_get(store: Store) -> None:
+    edits.add(store, accept("seen by somebody"), who="anna")  # nobody wrote it
+    one = edits.add(store, change("x", "y"), who="anna")
+    edits.add(store, change("y", "z", seen=one.number), who="ben")
+    edits.add(store, change("other", "z"), who="ben")  # another slot, the same text
+    back = edits.add(store, change(None, "a cat", sample=CAT), who="anna")
+    assert list(edits.history(store, "00000").written()) == [(DOG, "z"), (CAT, "a cat")]
+    edits.add(store, reject("a cat", sample=CAT, seen=back.number), who="ben")
+    assert list(edits.history(store, "00000").written()) == [(DOG, "z")]
+
+
 @pytest.mark.parametrize(
     ("draft", "what"),
     [

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from curator import query, query_worker
+from curator import edits, index, query, query_worker
+from curator.edithistory import Action, Draft, Sample
 from curator.errors import DamageError, UsageError
 from curator.facts import SCORES, Facts
 from curator.query import VIEWS, Request, run_query, schema_of_views
@@ -23,6 +26,56 @@ from tests.storekit import Kit
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     return storekit.small_store(tmp_path_factory.mktemp("query") / "shards")
+
+
+ON_A1 = {"shard": "00000", "row": 1, "key": "a1", "image_sha256": "1" * 64}
+ON_B0 = {"shard": "00001", "row": 0, "key": "b0", "image_sha256": None}
+HOSTILE = "'; copy (select 1) to 'x'; --"
+
+
+@pytest.fixture(scope="module")
+def edited(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    """The store with five facts in two logs: four edits, of which one was taken back."""
+    folder = tmp_path_factory.mktemp("edited") / "shards"
+    shutil.copytree(kit.ws.dataset.root, folder)
+    mine = Kit(storekit.open_workspace(str(folder), None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "1700000000")  # 2023-11-14 22:13:20
+        add(mine, ON_A1, "edit", "a man in a red hat", "a man", who="Anna")
+        edits.add_many(
+            mine.ws.store,
+            "00000",
+            [draft(ON_A1, "edit", "a man", "a woman", seen=0)],
+            who=HOSTILE,
+            batch="b-1",
+        )
+        add(mine, ON_B0, "accept", "Three kids with Anna in Paris", who="Ben")
+        edits.undo(mine.ws.store, "00001#0", who="Anna")
+        add(mine, ON_B0, "reject", "Three kids with Anna in Paris", who="Ben")
+    return mine
+
+
+def draft(
+    about: dict[str, object],
+    action: Action,
+    old: str | None,
+    new: str | None = None,
+    seen: int | None = None,
+) -> Draft:
+    sample = Sample(**about)  # type: ignore[arg-type]  # kwargs of several types
+    return Draft(sample=sample, action=action, base_text=old, new_text=new, seen=seen)
+
+
+def add(
+    kit: Kit,
+    about: dict[str, object],
+    action: Action,
+    old: str | None,
+    new: str | None = None,
+    *,
+    who: str,
+) -> None:
+    edits.add(kit.ws.store, draft(about, action, old, new), who=who)
 
 
 def ask(kit: Kit, sql: str, **changes: object) -> list[dict[str, object]]:
@@ -151,6 +204,71 @@ def test_quarantine_forgets_what_a_retry_mended_and_names_damaged_tars(tmp_path:
     ]
 
 
+def test_edits_are_one_row_each(edited: Kit) -> None:
+    when = datetime(2023, 11, 14, 22, 13, 20)  # noqa: DTZ001 - SQL's TIMESTAMP has no zone
+    common = {"created": when, "batch": None, "undone": False}
+    kids = "Three kids with Anna in Paris"
+    assert ask(edited, "select * from edits order by id") == [
+        {
+            **common, **ON_A1, "id": "00000#0", "action": "edit", "reviewer": "Anna",
+            "text_before": "a man in a red hat", "text_after": "a man",
+            "text_sha256": index.text_sha256("a man"),
+        },
+        {
+            **common, **ON_A1, "id": "00000#1", "action": "edit", "reviewer": HOSTILE,
+            "text_before": "a man", "text_after": "a woman", "batch": "b-1",
+            "text_sha256": index.text_sha256("a woman"),
+        },
+        {
+            **common, **ON_B0, "id": "00001#0", "action": "accept", "reviewer": "Ben",
+            "text_before": kids, "text_after": kids, "undone": True,
+            "text_sha256": index.text_sha256(kids),
+        },
+        {
+            **common, **ON_B0, "id": "00001#2", "action": "reject", "reviewer": "Ben",
+            "text_before": kids, "text_after": None, "text_sha256": None,
+        },
+    ]  # fmt: skip
+
+
+def test_edits_of_some_shards_and_beside_other_views(edited: Kit) -> None:
+    sql = "select id from edits where not undone"
+    assert ask(edited, sql, shards=["00001"]) == [{"id": "00001#2"}]
+    # Twice in one query, and joined: v2 holds the text that the first edit is about.
+    sql = """select e.id, c.text from edits e join all_captions c
+             on c.version = 2 and c.shard = e.shard and c.row = e.row and c.text = e.text_before
+             where e.batch is null and e.id not in (select id from Edits where undone)
+             order by 1"""
+    assert ask(edited, sql) == [
+        {"id": "00000#0", "text": "a man in a red hat"},
+        {"id": "00001#2", "text": "Three kids with Anna in Paris"},
+    ]
+
+
+def test_edits_join_their_scores(edited: Kit, tmp_path: Path) -> None:
+    shutil.copytree(edited.ws.dataset.root, tmp_path / "shards")
+    mine = Kit(storekit.open_workspace(str(tmp_path / "shards"), None))
+    fact = storekit.score_fact(b"", "a woman", 0.25) | {"image_sha256": "1" * 64}
+    storekit.add_facts(Facts(mine.ws.store, SCORES, storekit.SCORER), "00000", [fact])
+    sql = "select id, score from edits join scores using (image_sha256, text_sha256)"
+    assert ask(mine, sql) == [{"id": "00000#1", "score": 0.25}]
+
+
+def test_a_damaged_log_is_named_and_only_where_it_is_asked_for(edited: Kit, tmp_path: Path) -> None:
+    shutil.copytree(edited.ws.dataset.root, tmp_path / "shards")
+    mine = Kit(storekit.open_workspace(str(tmp_path / "shards"), None))
+    path = edits.log_path(mine.ws.store, "00001")
+    path.write_bytes(tars.flip(path.read_bytes(), 200))
+    head, table = query_worker.answer(request(mine, "select id from edits"))
+    assert (head["error"], table) == ("edits.damaged", None)
+    assert "is not what was written" in str(head["message"])
+    with pytest.raises(DamageError, match="is not what was written") as damage:
+        run_query(mine.ws.store, "select id from edits")
+    assert damage.value.reason == "edits.damaged"
+    assert ask(mine, "select count(*) n from edits", shards=["00000"]) == [{"n": 2}]
+    assert ask(mine, "select count(*) n from samples") == [{"n": 10}]
+
+
 def test_a_store_without_anything_has_empty_views(tmp_path: Path) -> None:
     storekit.write_shards(tmp_path)
     empty = Kit(storekit.open_workspace(str(tmp_path), None, create=True))
@@ -192,21 +310,49 @@ def test_damage_is_named_and_never_an_answer(tmp_path: Path) -> None:
 python_variable = [{"secret": SECRET}]
 
 
-@pytest.mark.parametrize("attack", [*SQL_ATTACKS, "", "-- nothing"])
+EDIT_ATTACKS = (
+    "insert into edits select * from edits",
+    "update edits set reviewer = 'somebody else'",
+    "delete from edits",
+    "with x as (delete from edits returning *) select * from x",
+    "with x as (insert into _edits select * from _edits returning *) select * from x",
+    "drop view edits",
+    "copy (select * from edits) to '{out}'",
+    "with x as (copy (select * from edits) to '{out}') select 1",
+    "select * from edits, read_text('{folder}/store/edits/00000.log')",
+    "select * from edits, read_blob('{folder}/store/edits/*.log')",
+    "select * from edits, read_csv('{secret}')",
+    "select * from edits, glob('{folder}/*')",
+    "select * from edits; delete from edits",
+)
+
+
+@pytest.mark.parametrize("attack", [*SQL_ATTACKS, *EDIT_ATTACKS, "", "-- nothing"])
 def test_attacks_read_and_write_nothing(
-    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
+    edited: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     secret, out = tmp_path / "secret.csv", tmp_path / "out"
     secret.write_text(f"{SECRET}\n")
-    (tmp_path / "store").symlink_to(kit.ws.store.root)
-    before = snapshot(tmp_path), snapshot(kit.ws.dataset.root)
+    (tmp_path / "store").symlink_to(edited.ws.store.root)
+    before = snapshot(tmp_path), snapshot(edited.ws.dataset.root)
     sql = attack.format(secret=secret, out=out, folder=tmp_path)
-    head, table = query_worker.answer(request(kit, sql))
+    head, table = query_worker.answer(request(edited, sql))
     assert table is None
     assert head["error"] in ("query.refused", "query.invalid")
     assert SECRET not in str(head)
-    assert (snapshot(tmp_path), snapshot(kit.ws.dataset.root)) == before
+    assert (snapshot(tmp_path), snapshot(edited.ws.dataset.root)) == before
+
+
+def test_a_foreign_file_among_the_logs_is_damage_and_not_shown(edited: Kit, tmp_path: Path) -> None:
+    shutil.copytree(edited.ws.dataset.root, tmp_path / "shards")
+    mine = Kit(storekit.open_workspace(str(tmp_path / "shards"), None))
+    secret = tmp_path / "secret.csv"
+    secret.write_text(f"{SECRET}\n")
+    (mine.ws.store.root / "edits" / "00002.log").symlink_to(secret)
+    head, table = query_worker.answer(request(mine, "select * from edits"))
+    assert (head["error"], table) == ("edits.damaged", None)
+    assert SECRET not in str(head)
 
 
 def test_there_are_no_secrets_to_list(kit: Kit) -> None:
@@ -258,6 +404,11 @@ def test_run_query_bounds_time_and_memory(kit: Kit, sql: str, reason: str) -> No
         run_query(kit.ws.store, sql, timeout_sec=timeout_sec, memory_mib=512)
     assert caught.value.reason == reason
     assert reason != "query.timeout" or time.monotonic() - started < timeout_sec + 5
+
+
+def test_run_query_reads_the_edits(edited: Kit) -> None:
+    result = run_query(edited.ws.store, "select reviewer from edits where batch = 'b-1'")
+    assert result.table.to_pylist() == [{"reviewer": HOSTILE}]
 
 
 def test_errors_name_what_is_allowed(kit: Kit) -> None:

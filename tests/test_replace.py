@@ -14,7 +14,7 @@ from curator import edits
 from curator.decide import read_decision
 from curator.edithistory import Draft, Sample
 from curator.errors import UsageError
-from curator.steps.replace import Replacement, preview, replace_all
+from curator.steps.replace import Replacement, preview, replace_all, whole_shards
 from curator.steps.workspace import Workspace, open_workspace
 from curator.stopping import StopRequest
 from tests import storekit
@@ -125,6 +125,40 @@ def changes_of(ws: Workspace, word: str) -> dict[str, str]:
     return {draft.sample.key: draft.new_text or "" for draft in found.examples}
 
 
+def test_it_goes_no_further_than_it_is_told(ws: Workspace) -> None:
+    """v3 (all): the alt text of a0 in slot 0, the caption of a model in slot 1; b0 likewise."""
+    version, dogs = ws.store.version(3), Replacement(find="o", put="0")
+    slots = pl.DataFrame({"row": [0, 2], "slot": [1, 0]}, {"row": pl.Int32, "slot": pl.Int16})
+    where = {"00000": slots}
+    found = preview(ws.store, version, dogs, where=where)
+    assert (found.num_samples, found.num_searched, found.num_texts) == (2, 2, 1)
+    assert [draft.new_text for draft in found.examples] == ["tw0 d0gs running 0n a beach"]
+    everywhere = preview(ws.store, version, dogs)
+    # 9 usable samples; a3 has no alt text, a4 no caption, and both of b1 are one text
+    assert (everywhere.num_samples, everywhere.num_searched) == (9, 2 * 9 - 3)
+    done = replace_all(ws.store, version, dogs, who="Ben", stop=StopRequest(), where=where)
+    assert done.num_edited == 1
+    assert [made.new_text for made in edits.everything(ws.store)] == ["tw0 d0gs running 0n a beach"]
+    with pytest.raises(UsageError, match="'dogs' changes no text of v3 among the 0 looked at"):
+        replace_all(
+            ws.store, version, Replacement(find="dogs", put="cats"), who="Ben",
+            stop=StopRequest(), where={},
+        )  # fmt: skip
+
+
+def test_shards_by_name_or_pattern(ws: Workspace) -> None:
+    version, both = ws.store.version(2), ["00000", "00001"]
+    assert list(whole_shards(version, among=both)) == both
+    assert list(whole_shards(version, ["00001"], among=both)) == ["00001"]
+    assert list(whole_shards(version, ["*1", "0*0", "00001"], among=both)) == both
+    assert list(whole_shards(version, ["0000[1-9]"], among=both)) == ["00001"]
+    with pytest.raises(UsageError, match="no shard of v2 here is called '0001'") as unknown:
+        whole_shards(version, ["00001", "0001"], among=both)
+    assert unknown.value.hint == "there are 2: 00000, 00001"
+    with pytest.raises(UsageError, match="called '00001'"):
+        whole_shards(version, ["00001"], among=["00000"])
+
+
 @pytest.mark.parametrize(
     ("find", "what"),
     [
@@ -170,7 +204,10 @@ def test_replace_list_apply_undo_as_they_are_typed(shards: Path) -> None:
     assert curator("edits", "list", shards).out == "nobody has edited a text yet\n"
     shown = curator("edits", "replace", f"{shards}@v2", "a man", "someone").out
     assert "  - a man in a red hat\n  + someone in a red hat\n" in shown
-    assert "2 of 9 texts would change\nnothing was changed: the same command with --yes" in shown
+    assert (
+        "2 of 9 texts of 9 samples would change\nnothing was changed: the same command with --yes"
+        in shown
+    )
     done = curator(
         "edits", "replace", f"{shards}@v2", "a man", "someone", "--yes", "--who", "Anna", "--json"
     ).json
@@ -197,6 +234,20 @@ def test_replace_list_apply_undo_as_they_are_typed(shards: Path) -> None:
     assert len(curator("edits", "list", shards, "--all", "--json").out.splitlines()) == 4
     limited = curator("edits", "list", shards, "--all", "--limit", 1)
     assert "3 older ones are not shown" in limited.err
+
+
+def test_replace_in_some_shards(shards: Path) -> None:
+    words = ("edits", "replace", f"{shards}@v2", "red", "blue")  # a1 in 00000, b1 in 00001
+    some = curator(*words, "--shard", "00001")
+    assert "1 of 3 texts of 3 samples would change" in some.out
+    assert curator(*words, "--shard", "0000?", "--json").json["samples"] == 9
+    tars = curator("edits", "replace", f"{shards}/00001.tar@v2", "red", "blue", "--json").json
+    assert (tars["samples"], tars["would_change"]) == (3, 1)
+    done = curator(*words, "--shard", "00001", "--yes", "--who", "Anna", "--json").json
+    assert done["edited"] == 1
+    assert [path.name for path in (shards / ".curator" / "edits").iterdir()] == ["00001.log"]
+    unknown = curator(*words, "--shard", "00007", "--json")
+    assert (unknown.code, unknown.exit_line["error"]) == (2, "shard.unknown")
 
 
 def test_what_the_commands_refuse(shards: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 import tarfile
 import threading
@@ -20,6 +21,8 @@ from curator import images
 from curator.errors import EngineError, NotFoundError, UsageError
 from curator.scorers.clip import ClipScorer, clip_score
 from curator.scorers.clip_model import load_clip, repository
+from tests.clikit import check_whole, curator
+from tests.tars import tar
 from tests.tinyclip import photo, save_tiny_clip
 
 SHORT = ["a dog", "a cat on the beach", "two red houses", "!"]
@@ -334,6 +337,34 @@ def test_options_are_checked(folder: Path) -> None:
 def test_a_missing_gpu_is_said(folder: Path) -> None:
     with pytest.raises(UsageError, match="device is 'cuda'"):
         build(folder, device="cuda")
+
+
+def test_edited_texts_by_the_commands_that_are_named(folder: Path, tmp_path: Path) -> None:
+    """Score, decide, edit, apply, score, apply: the whole way with a real model."""
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    files = [("a.png", photo(0)), ("a.txt", b"a dog runs"), ("b.png", photo(1)), ("b.txt", b"cat")]
+    (shards / "00000.tar").write_bytes(tar(files))
+    score = ("score", shards, "--scorer", folder, "--device", "cpu", "--json")
+    assert curator(*score).json["made"]["made"] == 2
+    decided = curator("decide", shards, "--policy", "as-is", "--json").json["version"]
+    assert decided["totals"]["num_scored"] == 2
+    curator("edits", "replace", shards, "dog", "cat", "--yes", "--who", "Anna")
+    said = curator("edits", "apply", f"{shards}@v1", "--who", "Anna").out
+    command = f"curator score {shards} --scorer PATH/tiny-clip --dtype fp32\n"
+    assert "1 edited texts have no score yet" in said
+    assert command in said
+    again = [*shlex.split(command.replace("PATH/tiny-clip", str(folder)))[1:], "--device", "cpu"]
+    first, second = (curator(*again, "--json").json for _ in range(2))
+    assert (first["made"]["made"], second["made"]["made"]) == (1, 0)
+    human = next(found for found in first["scores"] if found["source"] == "human")
+    [expected] = plain_cosines(folder, [(photo(0), "a cat runs")])
+    assert (human["num_texts"], human["mean"]) == (1, pytest.approx(expected, abs=1e-5))
+    done = curator("edits", "apply", f"{shards}@v1", "--who", "Anna", "--json").json
+    assert (done["unscored"], done["version"]["number"]) == (0, 3)
+    of_b = plain_cosines(folder, [(photo(1), "cat")])[0]
+    totals = check_whole(shards)["totals"]
+    assert totals["score_sum"] == pytest.approx(expected + of_b, abs=1e-5)
 
 
 def test_names_of_open_clip() -> None:

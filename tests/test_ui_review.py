@@ -8,6 +8,7 @@ b3 has .24 and comes before all of them.
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from curator import edits
+from curator.facts import SCORES, Facts
 from curator.steps.fsck import fsck
 from curator.steps.workspace import Workspace, open_workspace
 from tests import storekit
@@ -229,6 +231,44 @@ def test_find_and_replace_shows_first_and_can_be_taken_back(ws: Workspace) -> No
     assert edits.newest(ws.store).is_empty()
 
 
+def test_a_replacement_keeps_to_what_the_filter_shows(ws: Workspace) -> None:
+    """v2: "a man" stands in a1 (a caption of the model) and in a2 (an alt text)."""
+    app = replaced(session(view="many", source=storekit.GENERATOR), "a man", "someone")
+    # captions of the model in v2: a0, a1, a3, a5, b1 (equally good, first in line), b3
+    assert figures(app) == {
+        "texts would change": "1", "texts searched": "6", "samples looked at": "6 of 10",
+        "would be empty or too long": "0",
+    }  # fmt: skip
+    app.text_input(key="review_text").set_value("red")
+    ran(app)
+    assert not [b for b in app.button if b.label.startswith("Replace in")], "another filter by now"
+    press(app, "Preview")
+    assert figures(app)["samples looked at"] == "2 of 10"  # a1 and b1
+    press(app, "Replace in 1 texts")
+    assert history(ws) == [("edit", "a1", "someone in a red hat")]
+    assert app.query_params["text"] == "red"
+    everywhere = replaced(session(view="many"), "a man", "someone")
+    assert figures(everywhere)["samples looked at"] == "9 of 10"
+    assert figures(everywhere)["texts would change"] == "1", "a2 is left"
+
+
+def figures(app: AppTest) -> dict[str, str]:
+    """The row of figures, with what stands in small below them."""
+    found = re.findall(
+        r'cc-name">(.*?)</div><div class="cc-value">(.*?)</div><div class="cc-small">(.*?)</div>',
+        shown(app),
+    )
+    return {name: f"{value} {small}".strip() for name, value, small in found}
+
+
+def test_filter_and_replacement_are_text_in_the_address(ws: Workspace) -> None:
+    app = session(view="many", text="red", order="random", seed="3", which="all")
+    assert app.text_input(key="review_text").value == "red"
+    app.segmented_control(key="review_view").set_value("one")
+    assert "red" in shown(ran(app)), "the same filter in the queue"
+    assert (app.query_params["order"], app.query_params["seed"]) == ("random", "3")
+
+
 def test_a_bad_expression_is_named(ws: Workspace) -> None:
     app = session(view="many")
     app.checkbox(key="review_regex").check()
@@ -250,8 +290,16 @@ def test_make_a_version(ws: Workspace) -> None:
     assert ws.store.version(5).policy["name"] == "best+edits"
     assert "best+edits" in shown(app)
     assert fsck(ws, deep=True).damage == []
+    assert figures(app)["edited texts without a score"] == "1"
+    assert app.code[0].value == "curator score DATASET --scorer PATH/tiny-clip"
     press(app, "Make a version: v2 with the edits")
     assert [toast.value for toast in app.toast] == ["v5 was there already, of the same edits"]
+    fact = storekit.score_fact(storekit.image("b3"), "a sign", 0.5)
+    storekit.add_facts(Facts(ws.store, SCORES, storekit.SCORER), "00001", [fact])
+    press(app, "Make a version: v2 with the edits")
+    assert [toast.value for toast in app.toast] == ["v6 is made"]
+    assert figures(app)["edited texts without a score"] == "0"
+    assert not app.code
 
 
 # -- R15 -------------------------------------------------------------------------------------------

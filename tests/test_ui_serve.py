@@ -70,7 +70,7 @@ def test_what_streamlit_is_told_are_options_that_it_knows() -> None:
         "server.enableCORS": True,
         "server.enableAgentApi": False,
         "client.showErrorDetails": "none",
-        "client.toolbarMode": "viewer",
+        "client.toolbarMode": "minimal",
         "browser.gatherUsageStats": False,
         "server.fileWatcherType": "none",
         "server.headless": True,

@@ -34,13 +34,11 @@ def main() -> None:
         section: [
             st.Page(_VIEWS / f"{name}.py", title=title, url_path=name, default=name == "overview")
             for name, title in views.items()
-            if (_VIEWS / f"{name}.py").exists()
         ]
         for section, views in _SECTIONS.items()
     }
     st.logo(_LOGO, size="large")
-    chosen = st.navigation({section: found for section, found in pages.items() if found})
-    chosen.run()
+    st.navigation(pages).run()
 
 
 main()

@@ -1,18 +1,23 @@
-"""The health of the overview page: damage, copies, lengths, flags, failures of models.
+"""The health of the overview page: damage, copies, lengths, languages, flags, failures of models.
 
 Reading it takes seconds on a million rows, so it is done in the background while the rest of the
-page is there already, and kept for five minutes.
+page is there already, and kept for five minutes. When it comes, only this part of the page is drawn
+again: what somebody has opened meanwhile stays open.
 """
 
 from __future__ import annotations
 
+import traceback
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
 import streamlit as st
 
-from curator.browse import health
+from curator import progress
+from curator.browse import health, languages
 from curator.browse.catalog import Catalog
+from curator.browse.languages import Languages
+from curator.errors import CuratorError
 from curator.reasons import REASONS
 from curator.scorers.text import FLAGS
 from curator.steps.index import IndexReport, report
@@ -21,8 +26,10 @@ from curator.versions import Version
 from ui import context, parts, plots
 
 _KEPT_SEC = 300
-_PATIENCE_SEC = 1.0
+_LOOK_SEC = 0.2
+"""While the figures are read, a click has to wait for so long at most."""
 _MOST = 8
+_MOST_LANGUAGES = 5
 _PLACEHOLDERS = 6
 
 
@@ -34,6 +41,8 @@ class _Health:
     flags: list[health.FlagShare]
     alt_flags: list[health.FlagShare]
     failures: list[health.Failures]
+    alt_languages: Languages
+    languages: Languages
 
 
 @st.cache_resource(max_entries=3, ttl=_KEPT_SEC, show_spinner=False)
@@ -51,6 +60,8 @@ def _read(ws: Workspace, catalog: Catalog) -> _Health:
         flags=health.flag_shares(catalog.columns),
         alt_flags=health.alt_flag_shares(ws, catalog.columns, catalog.shelf),
         failures=health.failures(ws.store, catalog.shelf),
+        alt_languages=languages.of_alt_texts(ws),
+        languages=languages.of_version(catalog.columns),
     )
 
 
@@ -59,16 +70,24 @@ def show(version: Version) -> None:
     parts.section("Health", "of the shards as they were indexed, and of the texts")
     ws = context.workspace()
     reading = _reading(str(ws.store.root), version.id, ws, context.catalog(version))
-    if wait([reading], timeout=_PATIENCE_SEC).done:
-        _show(reading.result(), version)
-    else:
-        st.fragment(_wait, run_every=_PATIENCE_SEC)(reading)
+    st.fragment(_arriving, parallel=True)(reading, version)
 
 
-def _wait(reading: Future[_Health]) -> None:
-    if reading.done():
-        st.rerun()
-    st.html('<div class="cc-small" role="status">Looking through the data ...</div>')
+def _arriving(reading: Future[_Health], version: Version) -> None:
+    """Runs beside the page, which is whole without it; the list of runs is refreshed after it."""
+    place = st.empty()
+    while not wait([reading], timeout=_LOOK_SEC).done:
+        # Streamlit ends this run here when somebody clicks.
+        place.html('<div class="cc-small" role="status">Looking through the data ...</div>')
+    with place.container():
+        error = reading.exception()
+        if isinstance(error, CuratorError):
+            parts.error(error)
+        elif error is not None:
+            progress.say("".join(traceback.format_exception(error)))
+            parts.failed()
+        else:
+            _show(reading.result(), version)
 
 
 def _show(found: _Health, version: Version) -> None:
@@ -77,6 +96,8 @@ def _show(found: _Health, version: Version) -> None:
         _damage(found.index)
         _failures(found)
         _placeholders(found)
+        _languages("Languages of the alt texts", found.alt_languages)
+        _languages(f"Languages of {version.name}", found.languages)
     with right:
         _lengths(found.lengths, version)
         _flags(found, version)
@@ -147,6 +168,26 @@ def _lengths(found: list[health.Lengths], version: Version) -> None:
         )
     if not found:
         st.html('<div class="cc-small">This version has no text.</div>')
+
+
+def _languages(title: str, found: Languages) -> None:
+    if not found.num_read:
+        return
+    most = dict(list(found.counts.items())[:_MOST_LANGUAGES])
+    rest = {
+        "other languages": sum(found.counts.values()) - sum(most.values()),
+        "too short or too unclear to tell": found.num_untold,
+    }
+    told = {**most, **{name: count for name, count in rest.items() if count}}
+    rows = [
+        (name, count / found.num_read, f"{count / found.num_read:.1%}")
+        for name, count in told.items()
+    ]
+    of = f"{found.num_read:,} texts"
+    of = f"of {of} read at random" if found.num_read == languages.MAX_READ else f"of all {of}"
+    st.html(
+        f'<div class="cc-sub">{title}</div><div class="cc-small">{of}</div>' + plots.rows_html(rows)
+    )
 
 
 def _flags(found: _Health, version: Version) -> None:

@@ -13,6 +13,7 @@ from ui import parts, plots
 
 _EVERY_SEC = 3
 _SHOWN = 6
+_REASONS = 3
 _KINDS = {"running": "good", "done": "", "stopped": "warn", "died": "bad", "failed": "bad"}
 _NEXT = {
     "stopped": "the same command goes on where it was",
@@ -52,7 +53,7 @@ def _run(run: RunState) -> str:
         f'<span class="cc-about cc-end">{iso(run.started).replace("T", " ").removesuffix("Z")}, '
         f"{parts.escaped(_duration(run.seconds(now)))}</span>",
     ]
-    said = [part for part in (run.error, _NEXT.get(run.status)) if part]
+    said = [part for part in (_quarantined(run), run.error, _NEXT.get(run.status)) if part]
     below = f'<div class="cc-small">{parts.escaped("; ".join(said))}</div>' if said else ""
     open_stages = [stage for stage in run.stages if stage.share < 1]
     if open_stages and run.status != "done":
@@ -63,6 +64,15 @@ def _run(run: RunState) -> str:
             ]
         )
     return f'<div class="cc-run"><div class="cc-head">{"".join(head)}</div>{below}</div>'
+
+
+def _quarantined(run: RunState) -> str:
+    """What it put into quarantine; nothing where it put nothing, or its record does not say."""
+    if not run.quarantined:
+        return ""
+    total = sum(run.quarantined.values())
+    most = [f"{reason} {count:,}" for reason, count in run.quarantined.items()][:_REASONS]
+    return f"{total:,} put into quarantine ({', '.join(most)})"
 
 
 def _asked(run: RunState) -> str:

@@ -32,6 +32,14 @@ def outcome_html(counts: Mapping[str, int], *, legend: bool = False) -> str:
     return f'{bar}<div class="cc-legend">{names}</div>'
 
 
+def actions_html() -> str:
+    """What the colours of an outcome mean."""
+    names = "".join(
+        f'<span><i style="background:var(--cc-{action})"></i>{action}</span>' for action in ACTIONS
+    )
+    return f'<div class="cc-legend">{names}</div>'
+
+
 def rows_html(rows: Sequence[tuple[str, float, str]], *, color: str = "captioned") -> str:
     """Bars one below the other: (name, share from 0 to 1, what is written behind it)."""
     cells = "".join(

@@ -6,9 +6,11 @@ import polars as pl
 import streamlit as st
 
 from curator import edits
+from curator.browse.catalog import Catalog
+from curator.browse.filters import Filter
 from curator.errors import CuratorError
-from curator.reviewing import tally
-from curator.steps.apply_edits import Applied, apply
+from curator.reviewing import tally, where
+from curator.steps.apply_edits import Applied, apply, how_to_score
 from curator.steps.replace import Preview, Replacement, preview, replace_all
 from curator.stopping import StopRequest
 from curator.store import Store
@@ -26,8 +28,9 @@ _NUM_ROWS = 500
 # -- find and replace ------------------------------------------------------------------------------
 
 
-def find_and_replace(store: Store, version: Version, who: str) -> None:
-    """The form, and below it what it would do."""
+def find_and_replace(catalog: Catalog, version: Version, who: str, among: Filter) -> None:
+    """The form, and below it what it would do to the texts that pass the filter."""
+    store = catalog.store
     with st.form("review_replace", border=False):
         left, right = st.columns(2, gap="medium")
         find = left.text_input("Find", key="review_find", max_chars=1000)
@@ -39,21 +42,36 @@ def find_and_replace(store: Store, version: Version, who: str) -> None:
     if is_asked:
         asked = Replacement(find=find, put=put, is_regex=is_regex, ignore_case=ignore_case)
         with st.spinner("Looking through the texts …"):
-            found = preview(store, version, asked, num_examples=_NUM_EXAMPLES)
-        st.session_state[_ASKED] = (version.id, asked, found)
+            found = preview(
+                store,
+                version,
+                asked,
+                where=where(catalog, among),
+                num_examples=_NUM_EXAMPLES,
+            )
+        st.session_state[_ASKED] = ((version.id, among), asked, found)
     shown_for, asked, found = st.session_state.get(_ASKED, (None, None, None))
-    if shown_for == version.id:
-        _preview(store, version, asked, found, who)
+    if shown_for == (version.id, among):
+        _preview(catalog, version, asked, found, who, among)
     _batches(store, who)
 
 
-def _preview(store: Store, version: Version, asked: Replacement, found: Preview, who: str) -> None:
+def _preview(
+    catalog: Catalog,
+    version: Version,
+    asked: Replacement,
+    found: Preview,
+    who: str,
+    among: Filter,
+) -> None:
     parts.metrics(
         {
             "texts would change": found.num_texts,
             "texts searched": found.num_searched,
+            "samples looked at": found.num_samples,
             "would be empty or too long": found.num_refused,
-        }
+        },
+        about={"samples looked at": f"of {version.num_samples:,}"},
     )
     if not found.num_texts:
         parts.empty("Nothing matches", "Look for something else; upper and lower case count.")
@@ -63,7 +81,7 @@ def _preview(store: Store, version: Version, asked: Replacement, found: Preview,
         type="primary",
         disabled=not who,
         on_click=_replace,
-        args=(store, version, asked, who),
+        args=(catalog, version, asked, who, among),
         help="Type your name at the left first" if not who else None,
     )
     parts.section("Before and after", f"the first {len(found.examples)}")
@@ -74,9 +92,18 @@ def _preview(store: Store, version: Version, asked: Replacement, found: Preview,
             parts.worddiff(draft.base_text, draft.new_text)
 
 
-def _replace(store: Store, version: Version, asked: Replacement, who: str) -> None:
+def _replace(
+    catalog: Catalog, version: Version, asked: Replacement, who: str, among: Filter
+) -> None:
     try:
-        done = replace_all(store, version, asked, who=who, stop=StopRequest())
+        done = replace_all(
+            catalog.store,
+            version,
+            asked,
+            who=who,
+            stop=StopRequest(),
+            where=where(catalog, among),
+        )
     except CuratorError as error:
         tell(error)
         return
@@ -176,16 +203,17 @@ def _apply(store: Store, version: Version, who: str) -> None:
     except CuratorError as error:
         tell(error)
         return
-    st.session_state[_APPLIED] = done
+    st.session_state[_APPLIED] = (version, done)
     is_new = "is made" if done.is_new else "was there already, of the same edits"
     tell(f"{done.version.name} {is_new}")
 
 
 def _applied() -> None:
     """The version that was just made, and the edits that had no place in it."""
-    done: Applied | None = st.session_state.get(_APPLIED)
-    if done is None:
+    made: tuple[Version, Applied] | None = st.session_state.get(_APPLIED)
+    if made is None:
         return
+    base, done = made
     policy = done.version.policy["name"]
     parts.section(f"Made: {done.version.name} · {policy}", done.version.id[:12])
     parts.metrics(
@@ -194,8 +222,12 @@ def _applied() -> None:
             "texts rejected": done.num_rejected,
             "texts accepted": done.num_accepted,
             "edits left out": len(done.stale),
+            "edited texts without a score": done.num_unscored,
         }
     )
+    if done.num_unscored:
+        parts.section("To have them scored", "then make the version again")
+        st.code(how_to_score(base, "DATASET")[0], language=None, wrap_lines=True)
     if done.stale:
         parts.section("Left out", "their texts are not in that version")
         parts.facts({f"{edit.id} · {edit.who}": edit.base_text or "" for edit in done.stale[:50]})

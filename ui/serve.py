@@ -92,7 +92,7 @@ def options(serving: Serving) -> dict[str, Any]:
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",
         "client.showErrorLinks": False,
-        "client.toolbarMode": "viewer",
+        "client.toolbarMode": "minimal",
         "client.allowedOrigins": [],
         "runner.magicEnabled": False,
         "logger.hideWelcomeMessage": True,

@@ -1,9 +1,11 @@
-"""Versions and what they stand on: a decision stands on the facts, edits stand on a version."""
+"""Versions and what they stand on: a decision stands on texts, edits stand on a version."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from curator.policy import ALT_TEXT
 from curator.store import Store
 from curator.versions import Version
 
@@ -12,12 +14,14 @@ from curator.versions import Version
 class Node:
     """One version. `base` is the version that it edits, None for a decision from the facts.
 
-    A decision does not depend on the version before it, so that one is no base.
+    A decision does not depend on the version before it, so that one is no base. `sources` are the
+    texts that it could choose from: "alt_text" or a maker of captions -> its name for people.
     """
 
     version: Version
     base: Version | None
     tags: tuple[str, ...]
+    sources: Mapping[str, str]
 
 
 def lineage(store: Store) -> list[Node]:
@@ -32,24 +36,39 @@ def lineage(store: Store) -> list[Node]:
             version=version,
             base=by_id.get(str(version.policy.get("edits_on"))),
             tags=tuple(tags.get(version.number, ())),
+            sources=_sources(version),
         )
         for version in versions
     ]
 
 
-def chains(nodes: list[Node]) -> list[list[Node]]:
-    """The lines of descent by edits, each from a decision to a version nobody edited further.
-
-    Versions without any edits, before or after, are in none.
-    """
-    by_number = {node.version.number: node for node in nodes}
-    bases = {node.base.number for node in nodes if node.base is not None}
-    found = []
-    for node in nodes:
-        if node.base is None or node.version.number in bases:
-            continue
-        line = [node]
-        while (base := line[0].base) is not None:
-            line.insert(0, by_number[base.number])
-        found.append(line)
+def _sources(version: Version) -> dict[str, str]:
+    policy = version.policy
+    uses_alt = ALT_TEXT in policy.get("sources", ()) or policy.get("otherwise") == "keep_alt"
+    found = {ALT_TEXT: "alt texts"} if uses_alt else {}
+    for maker, recipe in version.makers.items():
+        if "captioner" in recipe:
+            told = (recipe.get("model"), recipe.get("prompt"))
+            found[maker] = ", ".join(str(part) for part in told if part) or maker
     return found
+
+
+def lines(nodes: list[Node]) -> list[list[Node]]:
+    """Each decision with the edits on it, and on these, behind it: every version is in one line.
+
+    A version whose base is not among `nodes` begins a line too. Edits on the same version come
+    one after the other, each with its own edits behind it.
+    """
+    edits: dict[int, list[Node]] = {}
+    there = {node.version.number for node in nodes}
+    starts = []
+    for node in nodes:
+        if node.base is not None and node.base.number in there:
+            edits.setdefault(node.base.number, []).append(node)
+        else:
+            starts.append(node)
+
+    def line(node: Node) -> list[Node]:
+        return [node, *(one for edit in edits.get(node.version.number, ()) for one in line(edit))]
+
+    return [line(start) for start in starts]

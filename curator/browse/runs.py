@@ -42,7 +42,8 @@ class Stage:
 class RunState:
     """One command. `status` is running, died, done, stopped or failed; times in seconds.
 
-    `error` is what it said, with folders taken out.
+    `quarantined` are the items that it put into quarantine, by reason; None where its record does
+    not say. `error` is what it said, with folders taken out.
     """
 
     name: str
@@ -52,6 +53,7 @@ class RunState:
     ended: float | None
     options: Mapping[str, Any]
     stages: tuple[Stage, ...]
+    quarantined: Mapping[str, int] | None
     error: str | None
 
     def seconds(self, now: float) -> float:
@@ -77,6 +79,7 @@ def _read(folder: Path) -> RunState | None:
         status = str(state["status"])
         if status == "running" and not _is_alive(int(state["pid"]), path):
             status = "died"
+        quarantined = state.get("quarantined")
         error = state.get("error")
         return RunState(
             name=folder.name,
@@ -86,10 +89,16 @@ def _read(folder: Path) -> RunState | None:
             ended=None if state.get("ended") is None else float(state["ended"]),
             options=dict(state.get("options", {})),
             stages=stages,
+            quarantined=None if quarantined is None else _counts(quarantined),
             error=None if error is None else without_folders(str(error)),
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # written by a newer tool, or by no tool: nothing depends on it
+
+
+def _counts(by_reason: Mapping[str, int]) -> dict[str, int]:
+    found = {str(reason): int(count) for reason, count in by_reason.items()}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def _is_alive(pid: int, path: Path) -> bool:

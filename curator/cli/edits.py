@@ -83,8 +83,8 @@ def edits_apply(
 ) -> None:
     """Make a version: DATASET@VERSION with the edits in place.
 
-    Edits of texts that this version does not hold are left out and listed. The same edits on the
-    same version make the same version.
+    Edits of texts that this version does not hold are left out and listed. Edited texts get the
+    scores that there are. The same edits on the same version make the same version.
 
     Example:
 
@@ -93,13 +93,14 @@ def edits_apply(
     from dataclasses import asdict
 
     from curator.cli.engine import version_text
-    from curator.steps.apply_edits import apply
+    from curator.steps.apply_edits import apply, how_to_score
     from curator.steps.workspace import open_workspace
     from curator.stopping import stop_on_signals
 
     ws = open_workspace(dataset, store)
+    base = ws.version()
     with stop_on_signals() as stop:
-        done = apply(ws.store, ws.version(), who=_name(who), stop=stop)
+        done = apply(ws.store, base, who=_name(who), stop=stop)
     version = done.version
     if json:
         show_json(
@@ -109,6 +110,7 @@ def edits_apply(
                 "edited": done.num_edited,
                 "rejected": done.num_rejected,
                 "accepted": done.num_accepted,
+                "unscored": done.num_unscored,
                 "stale": [{"id": edit.id, **asdict(edit)} for edit in done.stale],
             }
         )
@@ -119,6 +121,9 @@ def edits_apply(
         f"{done.num_edited:,} texts edited, {done.num_rejected:,} rejected, "
         f"{done.num_accepted:,} accepted, {len(done.stale):,} edits stale"
     )
+    if done.num_unscored:
+        show(f"{done.num_unscored:,} edited texts have no score yet; these two give them one:")
+        show("\n".join(f"  {command}" for command in how_to_score(base, ws.spec, store)))
     show(version_text(dataset, version, done.is_new))
 
 
@@ -167,6 +172,10 @@ def edits_replace(
     ignore_case: Annotated[
         bool, typer.Option("--ignore-case", help="Find A as well as a.")
     ] = False,
+    shard: Annotated[
+        list[str] | None,
+        typer.Option("--shard", help="Only in this shard, or those like '0000*'; repeat for more."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, it is only shown.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="Examples to print.")] = 10,
     timeout: Annotated[float, typer.Option(help="Seconds at most for finding.")] = 60.0,
@@ -182,32 +191,38 @@ def edits_replace(
 
         curator edits replace shards/@v2 "a photo of " "" --yes
     """
-    from curator.steps.replace import Replacement, preview, replace_all
+    from curator.steps.replace import Replacement, preview, replace_all, whole_shards
     from curator.steps.workspace import open_workspace
     from curator.stopping import stop_on_signals
 
     ws = open_workspace(dataset, store)
     version = ws.version()
+    where = whole_shards(version, shard or (), among={ref.name for ref in ws.shards})
     asked = Replacement(find=find, put=put, is_regex=regex, ignore_case=ignore_case)
     if not yes:
-        found = preview(ws.store, version, asked, num_examples=limit, timeout_sec=timeout)
+        found = preview(
+            ws.store, version, asked, where=where, num_examples=limit, timeout_sec=timeout
+        )
         show_json(_preview_json(found)) if json else show(_preview_text(found))
         return
     with stop_on_signals() as stop:
-        done = replace_all(ws.store, version, asked, who=_name(who), stop=stop, timeout_sec=timeout)
+        done = replace_all(
+            ws.store, version, asked, who=_name(who), stop=stop, where=where, timeout_sec=timeout
+        )
     if json:
         refused = [str(error) for error in done.refused]
         show_json({"batch": done.batch, "edited": done.num_edited, "refused": refused})
         return
     for error in done.refused:
         show(f"kept    {error}")
-    where = dataset.rpartition("@")[0] or dataset
-    show(f"{done.num_edited:,} texts edited; `curator edits undo {where} {done.batch}` undoes it")
-    show(f"next: curator edits apply {where}@{version.name}")
+    undo = f"`curator edits undo {ws.spec} {done.batch}` undoes it"
+    show(f"{done.num_edited:,} texts edited; {undo}")
+    show(f"next: curator edits apply {ws.spec}@{version.name}")
 
 
 def _preview_json(found: Preview) -> dict[str, object]:
     return {
+        "samples": found.num_samples,
         "searched": found.num_searched,
         "would_change": found.num_texts,
         "would_be_empty_or_too_long": found.num_refused,
@@ -227,7 +242,8 @@ def _preview_text(found: Preview) -> str:
     lines = []
     for draft in found.examples:
         lines += [f"{draft.sample.key}", f"  - {draft.base_text}", f"  + {draft.new_text}"]
-    lines.append(f"{found.num_texts:,} of {found.num_searched:,} texts would change")
+    looked_at = f"{found.num_searched:,} texts of {found.num_samples:,} samples"
+    lines.append(f"{found.num_texts:,} of {looked_at} would change")
     if found.num_refused:
         lines.append(f"{found.num_refused:,} would be empty or too long, and stay as they are")
     if found.num_texts:

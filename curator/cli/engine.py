@@ -239,7 +239,7 @@ def score(
 ) -> None:
     """Score how well captions fit their images.
 
-    Makes facts only: nothing is decided.
+    Alt texts and what people wrote, and with --generated captions. Nothing is decided.
 
     Example:
 

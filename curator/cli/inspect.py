@@ -173,8 +173,8 @@ def query(
 ) -> None:
     """Ask the tables in SQL; read-only.
 
-    Views: samples, captions (of DATASET@VERSION), all_captions, generated, scores, versions,
-    quarantine. Their columns are listed in docs/query.md.
+    Views: samples, captions (of DATASET@VERSION), all_captions, generated, scores, edits,
+    versions, quarantine. Their columns are listed in docs/query.md.
 
     Example:
 

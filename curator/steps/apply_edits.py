@@ -1,24 +1,29 @@
 """apply-edits: a new version from a base version and the human edits that are in effect.
 
-The id depends on the base and on the texts that come out, not on who edited when: the same edits on
-the same base are the same version. Shards without an applicable edit share the base's decision
-files. Edits whose text the base does not hold are left out and named. How far each log was read is
-noted in the version, so that `curator fsck` notices when a log loses lines afterwards.
+The id depends on the base, on the texts that come out and on their scores, not on who edited when:
+the same edits and scores on the same base are the same version. An edited text gets the score that
+the base's scorer gave it; without one it stays unscored and is counted. Shards without an
+applicable edit share the base's decision files. Edits whose text the base does not hold are left
+out and named. How far each log was read is noted in the version, so that `curator fsck` notices
+when a log loses lines afterwards.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import polars as pl
 
 from curator import fsops, index, progress, tables, versions
 from curator.decide import DECISION_SCHEMA, read_decision
-from curator.edited import Edited, apply_edits
-from curator.edithistory import Edit, clean_who
+from curator.edited import HUMAN, Edited, apply_edits
+from curator.edithistory import Edit, History, clean_who
 from curator.edits import edited_shards, history
 from curator.errors import UsageError
+from curator.facts import SCORES, Facts
 from curator.steps.decide import count_actions, sum_texts
 from curator.stopping import StopRequest
 from curator.store import Store
@@ -32,13 +37,18 @@ LOGS = "edit_logs"
 
 @dataclass(slots=True, kw_only=True)
 class Applied:
-    """The version, whether it is new, and what became of the edits, counted in texts."""
+    """The version, whether it is new, and what became of the edits, counted in texts.
+
+    `num_unscored` are edited texts that the version's scorer has not seen: `how_to_score` says what
+    to do then. 0 where no text of the version has a score.
+    """
 
     version: Version
     is_new: bool
     num_edited: int = 0
     num_rejected: int = 0
     num_accepted: int = 0
+    num_unscored: int = 0
     stale: list[Edit] = field(default_factory=list)
 
 
@@ -69,7 +79,24 @@ def apply(store: Store, base: Version, *, who: str, stop: StopRequest) -> Applie
         num_edited=found.num_edited,
         num_rejected=found.num_rejected,
         num_accepted=found.num_accepted,
+        num_unscored=work.num_unscored,
         stale=found.stale,
+    )
+
+
+def how_to_score(base: Version, dataset: str, store: Path | None = None) -> tuple[str, str]:
+    """The commands that have the scorer of `base` score edited texts, and apply the edits again.
+
+    A model folder is known by its last part only: `PATH` stands for where it lies.
+    """
+    recipe = base.makers[base.policy["scores_by"]]
+    is_folder = str(recipe["revision"]).startswith("sha256:")
+    model = f"PATH/{recipe['model']}" if is_folder else str(recipe["model"])
+    dtype = ["--dtype", str(recipe["dtype"])] if "dtype" in recipe else []
+    place = ["--store", str(store)] if store else []
+    score = ["curator", "score", dataset, "--scorer", model, *dtype, *place]
+    return shlex.join(score), shlex.join(
+        ["curator", "edits", "apply", f"{dataset}@{base.name}", *place]
     )
 
 
@@ -84,6 +111,10 @@ class _Work:
         self.logs: dict[str, int] = {}
         self.changed: set[str] = set()
         self.found = Edited(tables.empty(DECISION_SCHEMA))
+        self.num_unscored = 0
+        scorer = base.policy.get("scores_by")
+        is_of_pairs = scorer and base.makers[scorer]["scorer"] != "text"
+        self.scores = Facts(store, SCORES, str(scorer)) if is_of_pairs else None
 
     def apply(self, shard: str) -> None:
         """Put the edits of one shard in place and write its decision, if that changes it."""
@@ -96,12 +127,29 @@ class _Work:
         self.found.num_rejected += edited.num_rejected
         self.found.num_accepted += edited.num_accepted
         self.found.stale += edited.stale
-        if entry is None or not edited.is_changed:
+        after = self._scored(edited.decision, shard, past)
+        if entry is None or not (edited.is_changed or after is not edited.decision):
             return
         self.changed.add(shard)
-        self.entries[shard] = self._write(entry, edited.decision)
-        self.totals.update(sum_texts(edited.decision))
+        self.entries[shard] = self._write(entry, after)
+        self.totals.update(sum_texts(after))
         self.totals.subtract(sum_texts(before))
+
+    def _scored(self, decision: pl.DataFrame, shard: str, past: History) -> pl.DataFrame:
+        """`decision` with the scores that are known by now; itself if there is none to add."""
+        texts = decision.filter((pl.col("source") == HUMAN) & pl.col("score").is_null())
+        if self.scores is None or texts.is_empty():
+            return decision
+        known = self.scores.match(texts, ["score", "attempt"])
+        unseen = texts.filter(known["attempt"].is_null())
+        current = {(sample.row, sample.image_sha256, text) for sample, text in past.written()}
+        rows = unseen.select("row", "image_sha256", "text").iter_rows()
+        self.num_unscored += sum(row in current for row in rows)
+        if not known["score"].count():
+            return decision
+        new = texts.select("row", "slot", new=known["score"])
+        joined = decision.join(new, on=["row", "slot"], how="left", maintain_order="left")
+        return joined.with_columns(score=pl.coalesce("score", "new")).drop("new")
 
     def _write(self, entry: ShardEntry, decision: pl.DataFrame) -> ShardEntry:
         table = tables.to_table(decision, DECISION_SCHEMA)

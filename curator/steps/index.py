@@ -54,6 +54,7 @@ def make_index(
     with progress.bar("index", len(todo), "shards") as advance:
         for ref, scan in _scans(todo, options, num_workers):
             index.write(ws.store, ref, scan, options)
+            progress.quarantined(Counter(one.reason for one in scan.samples if one.reason))
             advance(1)
             stop.check(f"the index of {len(ws.shards)} shards is kept as far as it came")
     return report(ws, num_scanned=len(todo))

@@ -6,7 +6,7 @@ a shard whose items are all answered becomes one Parquet file.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -152,6 +152,7 @@ class _Desk(Generic[I, R]):
         """Durable when this returns."""
         self._writers[shard].add(records)
         self.tally.add(records)
+        progress.quarantined(Counter(r["failure"] for r in records if r.get("failure")))
         self._advance(num_items)
         self._remaining[shard] -= num_items
         _check_share(self.tally, self._making.max_failed_share)

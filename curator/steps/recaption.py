@@ -91,7 +91,7 @@ def score_all(
     engine: Engine,
     *,
     generators: tuple[str, ...] = (),
-    with_alt_text: bool = True,
+    by_people: bool = True,
     stop: StopRequest,
 ) -> Tally:
     """Have each of `makers` score what it has not scored yet."""
@@ -101,7 +101,7 @@ def score_all(
             maker=maker,
             executor=engine.executor(maker),
             generators=generators,
-            with_alt_text=with_alt_text,
+            by_people=by_people,
             batch_size=engine.score_batch_size,
             max_failed_share=engine.max_quarantine,
         )
@@ -133,9 +133,7 @@ def recaption(
         if asked.captioner is not None:
             captioned = generate(ws, _caption_task(asked, asked.captioner, engine), stop=stop)
             generators = (asked.captioner.name,)
-            more = score_all(
-                ws, makers, engine, generators=generators, with_alt_text=False, stop=stop
-            )
+            more = score_all(ws, makers, engine, generators=generators, by_people=False, stop=stop)
             scored = _add(scored, more)
         choice = Choice(
             generators=generators,

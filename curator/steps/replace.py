@@ -8,10 +8,12 @@ nothing is written before it has gone through everything once.
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import polars as pl
 
@@ -29,6 +31,10 @@ TIMEOUT_SEC = 60.0
 _TEXTS_AT_ONCE = 1000
 """Between two looks at the clock: a tenth of a second for the slowest expression we found."""
 _COLUMNS = ("row", "key", "image_sha256", "text")
+_SHARDS_NAMED = 10
+
+Where = Mapping[str, pl.DataFrame | None]
+"""Which texts to look at: shard -> their (row, slot) in the version, None for all of the shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +81,11 @@ class Replacement:
 class Preview:
     """What a replacement would change: the number of texts, and the first of them.
 
-    `num_refused` texts would be left empty or too long and stay as they are.
+    `num_searched` texts of `num_samples` samples were looked at. `num_refused` of them would be
+    left empty or too long and stay as they are.
     """
 
+    num_samples: int = 0
     num_searched: int = 0
     num_texts: int = 0
     num_refused: int = 0
@@ -94,23 +102,50 @@ class Replaced:
     refused: list[ConflictError] = field(default_factory=list)
 
 
+def whole_shards(
+    version: Version, patterns: Sequence[str] = (), *, among: Collection[str]
+) -> Where:
+    """The shards of `version` that are `among` these and fit a pattern; without patterns all.
+
+    Raises:
+        UsageError: a pattern fits none of them.
+    """
+    names = [entry.name for entry in version.shards if entry.name in among]
+    fitting = {pattern: [n for n in names if fnmatchcase(n, pattern)] for pattern in patterns}
+    for pattern, found in fitting.items():
+        if not found:
+            raise UsageError(
+                f"no shard of {version.name} here is called {pattern!r}",
+                hint=f"there are {len(names)}: {', '.join(_ends(names))}",
+                reason="shard.unknown",
+            )
+    wanted = set(names if not patterns else itertools.chain(*fitting.values()))
+    return {name: None for name in names if name in wanted}
+
+
+def _ends(names: Sequence[str]) -> Sequence[str]:
+    return names if len(names) <= _SHARDS_NAMED else (*names[:2], "...", names[-1])
+
+
 def preview(
     store: Store,
     version: Version,
     asked: Replacement,
     *,
+    where: Where | None = None,
     num_examples: int = 20,
     timeout_sec: float = TIMEOUT_SEC,
 ) -> Preview:
-    """Count what would change, and show some of it. Writes nothing.
+    """Count what would change, and show some of it; everywhere, or `where` says. Writes nothing.
 
     Raises:
         UsageError: it took longer than the limit.
     """
     deadline = time.monotonic() + timeout_sec
     found = Preview()
-    for entry in version.shards:
-        for part in _parts(store, entry):
+    for entry, texts in _texts(store, version, where):
+        found.num_samples += texts["row"].n_unique()
+        for part in texts.iter_slices(_TEXTS_AT_ONCE):
             if time.monotonic() > deadline:
                 raise UsageError(
                     f"{asked.find!r} took longer than {timeout_sec:g} s",
@@ -133,24 +168,28 @@ def replace_all(
     *,
     who: str,
     stop: StopRequest,
+    where: Where | None = None,
     timeout_sec: float = TIMEOUT_SEC,
 ) -> Replaced:
-    """Record the replacement as edits, one batch, shard by shard.
+    """Record the replacement as edits, one batch, shard by shard; everywhere, or `where` says.
 
     Raises:
         UsageError: nothing matches, or finding took longer than the limit; nothing was recorded.
         StoppedError: between two shards; what is recorded can be taken back by its batch.
     """
     who = clean_who(who)
-    if not preview(store, version, asked, num_examples=0, timeout_sec=timeout_sec).num_texts:
+    looked = preview(store, version, asked, where=where, num_examples=0, timeout_sec=timeout_sec)
+    if not looked.num_texts:
+        chosen = "" if where is None else f" among the {looked.num_searched:,} looked at"
         raise UsageError(
-            f"{asked.find!r} changes no text of {version.name}", reason="replace.nothing"
+            f"{asked.find!r} changes no text of {version.name}{chosen}", reason="replace.nothing"
         )
     done = Replaced(batch=f"{iso(now())}-{secrets.token_hex(3)}")
-    with progress.bar("replace", len(version.shards), "shards") as advance:
-        for entry in version.shards:
+    num_shards = len(version.shards if where is None else where)
+    with progress.bar("replace", num_shards, "shards") as advance:
+        for entry, texts in _texts(store, version, where):
             drafts = list[Draft]()
-            for part in _parts(store, entry):
+            for part in texts.iter_slices(_TEXTS_AT_ONCE):
                 found, num_refused = _drafts(entry.name, part, asked)
                 drafts += found
                 done.num_refused += num_refused
@@ -165,12 +204,19 @@ def replace_all(
     return done
 
 
-def _parts(store: Store, entry: ShardEntry) -> Iterator[pl.DataFrame]:
-    """The texts of a shard as they are now, some at a time; `seen` is the newest edit of each."""
-    past = edits.history(store, entry.name)
-    decision = read_decision(store, entry).drop_nulls("text").select(_COLUMNS)
-    now_frame = _as_edited(decision, entry.name, past)
-    yield from now_frame.iter_slices(_TEXTS_AT_ONCE)
+def _texts(
+    store: Store, version: Version, where: Where | None
+) -> Iterator[tuple[ShardEntry, pl.DataFrame]]:
+    """The texts of each shard as they are now; `seen` is the newest edit of each."""
+    for entry in version.shards:
+        if where is not None and entry.name not in where:
+            continue
+        decision = read_decision(store, entry).drop_nulls("text")
+        chosen = None if where is None else where[entry.name]
+        if chosen is not None:
+            decision = decision.join(chosen, on=["row", "slot"], how="semi", maintain_order="left")
+        past = edits.history(store, entry.name)
+        yield entry, _as_edited(decision.select(_COLUMNS), entry.name, past)
 
 
 def _as_edited(decision: pl.DataFrame, shard: str, past: History) -> pl.DataFrame:

@@ -1,4 +1,7 @@
-"""score: alignment of image-text pairs, and the health of texts. Facts only, no decision."""
+"""score: alignment of image-text pairs, and the health of texts. Facts only, no decision.
+
+What people wrote by hand is scored like an alt text: as the edits in effect leave it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 import polars as pl
 
 from curator import index, progress, versions
+from curator.edited import HUMAN
+from curator.edits import history
 from curator.executors import Done, Executor, Failed
 from curator.facts import CAPTIONS, SCORES, Facts
 from curator.index import text_sha256
@@ -23,16 +28,17 @@ from curator.stopping import StopRequest
 from curator.work import ImageRef, ScoreItem, ScoreWork
 
 _TEXTS_A_BATCH = 512
+_PAIR = {"image_sha256": pl.String, "text_sha256": pl.String, "text": pl.String}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreTask:
-    """What to score. `generators` are those whose captions are scored beside the alt text."""
+    """What to score: captions of `generators`, and with `by_people` alt texts and edited texts."""
 
     maker: Maker
     executor: Executor
     generators: Sequence[str] = ()
-    with_alt_text: bool = True
+    by_people: bool = True
     batch_size: int = 32
     max_failed_share: float = 1.0
 
@@ -57,7 +63,7 @@ def score(ws: Workspace, task: ScoreTask, *, stop: StopRequest) -> Tally:
             executor=task.executor,
             batch_size=_TEXTS_A_BATCH if text_only else task.batch_size,
             max_failed_share=task.max_failed_share,
-            stage="" if task.with_alt_text else "+generated",
+            stage="" if task.by_people else "+generated",
         )
         return make(making, planned, advance=advance, stop=stop)
 
@@ -76,7 +82,10 @@ def _plan(
 ) -> Iterator[tuple[str, list[ScoreItem]]]:
     for ref in ws.shards:
         samples = _usable(ws, ref, ["image_sha256", "offset", "length", "alt_text", "alt_sha256"])
-        pairs = _pairs(samples, sources, task.with_alt_text)
+        parts = [_generated(samples, source) for source in sources]
+        if task.by_people:
+            parts = [_alt_texts(samples), *parts, _edited(ws, ref, samples)]
+        pairs = _distinct(parts)
         if text_only:
             pairs = pairs.with_columns(image_sha256=pl.lit(""))
         pending = facts.pending(pairs)
@@ -90,15 +99,25 @@ def _usable(ws: Workspace, ref: ShardRef, columns: list[str]) -> pl.DataFrame:
     return rows.filter(pl.col("reason").is_null()).drop("reason")
 
 
-def _pairs(samples: pl.DataFrame, sources: Sequence[Facts], alt_text: bool) -> pl.DataFrame:
-    """The distinct (image, text) pairs of a shard: image_sha256, text_sha256, text."""
-    columns = ["image_sha256", "text_sha256", "text"]
+def _alt_texts(samples: pl.DataFrame) -> pl.DataFrame:
+    return samples.rename({"alt_text": "text", "alt_sha256": "text_sha256"}).select(*_PAIR)
+
+
+def _generated(samples: pl.DataFrame, source: Facts) -> pl.DataFrame:
     images = samples.select("image_sha256")
-    parts = [facts.candidates(images, ["text", "text_sha256"]).select(columns) for facts in sources]
-    if alt_text or not parts:
-        renamed = samples.rename({"alt_text": "text", "alt_sha256": "text_sha256"})
-        parts.insert(0, renamed.select(columns))
-    pairs = pl.concat(parts).drop_nulls()
+    return source.candidates(images, ["text", "text_sha256"]).select(*_PAIR)
+
+
+def _edited(ws: Workspace, ref: ShardRef, samples: pl.DataFrame) -> pl.DataFrame:
+    written = history(ws.store, ref.name).written()
+    rows = [(sample.image_sha256, text_sha256(text), text) for sample, text in written]
+    texts = pl.DataFrame(rows, schema=_PAIR, orient="row")
+    return texts.join(samples, on="image_sha256", how="semi", maintain_order="left")
+
+
+def _distinct(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The distinct (image, text) pairs of a shard: image_sha256, text_sha256, text."""
+    pairs = pl.concat([pl.DataFrame(schema=_PAIR), *parts]).drop_nulls()
     return pairs.unique(["image_sha256", "text_sha256"], keep="first", maintain_order=True)
 
 
@@ -168,17 +187,20 @@ class ScoreSummary:
 
 
 def summarize(ws: Workspace, maker_name: str, generators: Sequence[str]) -> list[ScoreSummary]:
-    """Mean and quartiles of the scores of the alt texts and of each generator."""
+    """Mean and quartiles of the scores of alt texts, of each generator, and of edited texts."""
     facts = Facts(ws.store, SCORES, maker_name)
     columns = ["score", "truncated", "sentences"]
     found = []
-    for source in (ALT_TEXT, *generators):
-        sources = [] if source == ALT_TEXT else [Facts(ws.store, CAPTIONS, source)]
+    for source in (ALT_TEXT, *generators, HUMAN):
+        made = None if source in (ALT_TEXT, HUMAN) else Facts(ws.store, CAPTIONS, source)
         parts = []
         for ref in ws.shards:
             samples = _usable(ws, ref, ["image_sha256", "alt_text", "alt_sha256"])
-            pairs = _pairs(samples, sources, source == ALT_TEXT)
-            parts.append(facts.read(pairs, columns).select(columns))
+            if made is not None:
+                texts = _generated(samples, made)
+            else:
+                texts = _alt_texts(samples) if source == ALT_TEXT else _edited(ws, ref, samples)
+            parts.append(facts.read(_distinct([texts]), columns).select(columns))
         scores = pl.concat(parts).filter(pl.col("score").is_finite())
         if len(scores):
             column = scores["score"]

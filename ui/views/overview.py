@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from curator.browse.lineage import Node, chains, lineage
+from curator.browse.lineage import lineage
 from curator.versions import Version, iso
-from ui import context, overview_health, overview_runs, parts, plots
-
-_NEWEST = 12
-"""Versions shown as cards; older ones are in the select box."""
+from ui import context, overview_health, overview_lineage, overview_runs, parts, plots
 
 
 def page() -> None:
@@ -29,7 +26,7 @@ def page() -> None:
     with right:
         version = context.version()
     _figures(version)
-    _versions(lineage(ws.store), version)
+    overview_lineage.show(lineage(ws.store), version)
     _how(version)
     overview_runs.show(ws.store)
     overview_health.show(version)
@@ -56,60 +53,12 @@ def _figures(version: Version) -> None:
     )
 
 
-def _versions(nodes: list[Node], chosen: Version) -> None:
-    parts.section("Versions", "newest first; a click shows one")
-    with parts.grid("versions"):
-        for node in reversed(nodes[-_NEWEST:]):
-            with st.container(key=f"tile_{node.version.name}", gap=None):
-                st.html(_card(node, is_chosen=node.version.number == chosen.number))
-                st.button(
-                    f"Show {node.version.name}",
-                    key=f"open_{node.version.name}",
-                    width="stretch",
-                    on_click=context.choose,
-                    args=("v", node.version.name),
-                )
-    if lines := _lines(nodes):
-        st.html(f'<div class="cc-small">Edited by people</div>{lines}')
-
-
-def _lines(nodes: list[Node]) -> str:
-    """Which version was edited into which, as a line of names with arrows between them."""
-    lines = [
-        ' <span class="cc-arrow">&rarr;</span> '.join(
-            parts.badge_html(f"{node.version.name} {node.version.policy.get('name', '')}")
-            for node in line
-        )
-        for line in chains(nodes)[-_NEWEST:]
-    ]
-    return "".join(f'<div class="cc-line">{line}</div>' for line in lines)
-
-
-def _card(node: Node, *, is_chosen: bool) -> str:
-    version = node.version
-    scored = version.totals.get("num_scored", 0)
-    head = [f"<b>{version.name}</b>", *(parts.badge_html(tag, "good") for tag in node.tags)]
-    if is_chosen:
-        head.append(parts.badge_html("shown"))
-    if scored:
-        head.append(parts.score_html(version.totals["score_sum"] / scored))
-    comes = f"edits on {node.base.name}" if node.base else "decided from the facts"
-    return (
-        f'<div class="cc-tile{" cc-chosen" if is_chosen else ""}">'
-        f'<div class="cc-head">{"".join(head)}</div>'
-        f'<div class="cc-text">{parts.escaped(str(version.policy.get("name", "")))}</div>'
-        f'<div class="cc-small">{parts.escaped(comes)}</div>'
-        f'<div class="cc-gap">{plots.outcome_html(version.counts)}</div>'
-        f'<div class="cc-small">{iso(version.created).replace("T", " ").removesuffix("Z")}</div>'
-        "</div>"
-    )
-
-
 def _how(version: Version) -> None:
     policy = version.policy
     parts.section(f"How {version.name} was made", str(policy.get("description", "")))
     st.html(plots.outcome_html(version.counts, legend=True))
     known = {
+        "made": iso(version.created).replace("T", " ").removesuffix("Z"),
         "policy": policy.get("name", ""),
         "texts": " or ".join(str(source) for source in policy.get("sources", ())),
         "pick": policy.get("pick", ""),

@@ -67,6 +67,11 @@ where image_sha256 is not null
 group by image_sha256
 having count(*) > 1
 order by copies desc""",
+    "Who edited how much": """select reviewer, action, count(*) as edits
+from edits
+where not undone
+group by all
+order by edits desc""",
     "Failures by reason": """select stage, reason, maker, count(*) as rows
 from quarantine
 group by all

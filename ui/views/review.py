@@ -50,7 +50,8 @@ def page() -> None:
     if view == "one":
         _one_by_one(context.catalog(version), version, who)
     elif view == "many":
-        review_bulk.find_and_replace(store, version, who)
+        catalog = context.catalog(version)
+        review_bulk.find_and_replace(catalog, version, who, _narrowed(catalog))
     else:
         review_bulk.make_version(store, version, who)
 
@@ -89,20 +90,35 @@ def _order(catalog: Catalog) -> Order:
             "which", "Which", list(_KINDS), default="used", title=lambda name: _KINDS[name][0]
         )
     with columns[2]:
-        source = context.pick(
-            "source", "Written by", ["", *facets.sources], default="", title=lambda s: s or "anyone"
-        )
+        sources = _written_by(catalog)
     with columns[3]:
         text = _typed("text", "Containing")
     with columns[4]:
         seed = _seed(is_random=sort == "random")
     wanted = Filter(
         actions=_KINDS[kind][1],
-        sources=(source,) if source else (),
+        sources=sources,
         text=text,
         seed=seed if sort == "random" else None,
     )
     return Order(filter=wanted, sort=cast("Sort", sort))
+
+
+def _narrowed(catalog: Catalog) -> Filter:
+    """The conditions of the queue that go for a find-and-replace too: the same boxes, kept."""
+    left, right, _ = st.columns([1.3, 1.3, 3.2], gap="small", vertical_alignment="bottom")
+    with left:
+        sources = _written_by(catalog)
+    with right:
+        return Filter(sources=sources, text=_typed("text", "Containing"))
+
+
+def _written_by(catalog: Catalog) -> tuple[str, ...]:
+    names = ["", *catalog.facets().sources]
+    chosen = context.pick(
+        "source", "Written by", names, default="", title=lambda name: name or "anyone"
+    )
+    return (chosen,) if chosen else ()
 
 
 def _typed(key: str, label: str) -> str:

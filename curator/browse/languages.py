@@ -1,0 +1,111 @@
+"""Which languages texts are in, from a few of them drawn at random: nothing stores it.
+
+Short texts do not tell their language, and a detector is sure of itself without reason
+(`curator.scorers.language`). So a text counts as English when the detector says so, as another
+language only when it surely is not English either, and else as one that cannot be told. Costs
+1 ms a text and 40 MB; a million rows are read for the draw, which takes a second.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from lingua import IsoCode639_1, Language, LanguageDetector, LanguageDetectorBuilder
+
+from curator import index
+from curator.browse.columns import Columns
+from curator.scorers.language import is_wrong_language
+from curator.steps.workspace import Workspace
+
+MAX_READ = 1_000
+"""Texts that are read of each kind."""
+
+# Those of the text scorer: the more languages there are to choose from, the more short English
+# texts are taken for one of them.
+_CODES = (
+    "en fr de es pt it nl pl tr vi id sv "
+    "ar be bg el fa gu he hi hy ja ka kk ko mk mn mr pa ru sr ta te th uk ur zh"
+)
+_SEED = 0
+_LATIN_LETTER = re.compile(r"[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]")
+_MIN_WORDS, _MIN_LETTERS = 4, 15
+_MIN_ENGLISH, _MIN_OTHER = 0.5, 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Languages:
+    """What `num_read` texts are in: English name of a language -> texts, the most first.
+
+    The `num_untold` others are too short, or too much like several languages.
+    """
+
+    counts: dict[str, int]
+    num_read: int
+
+    @property
+    def num_untold(self) -> int:
+        """Texts whose language cannot be told."""
+        return self.num_read - sum(self.counts.values())
+
+
+def of_alt_texts(ws: Workspace) -> Languages:
+    """The languages of the alt texts of a dataset, whether a version uses them or not."""
+    texts = (index.read(ws.store, ref.name, ["alt_text"])["alt_text"] for ref in ws.shards)
+    return _languages(texts)
+
+
+def of_version(columns: Columns) -> Languages:
+    """The languages of the texts that a version chose."""
+    return _languages(columns.each(lambda _, entry: columns.decision(entry, ["text"])["text"]))
+
+
+def _languages(shards: Iterable[pl.Series]) -> Languages:
+    read = draw(shards, MAX_READ)
+    told = Counter(filter(None, map(language, read)))
+    return Languages(counts=dict(told.most_common()), num_read=len(read))
+
+
+def draw(shards: Iterable[pl.Series], count: int) -> list[str]:
+    """`count` texts (all, if there are fewer) of all that are not null, each as likely.
+
+    The same shards give the same texts. Every text draws a number; those with the least are taken.
+    """
+    texts = pl.Series(dtype=pl.String)
+    numbers = np.empty(0)
+    for number, shard in enumerate(shards):
+        there = shard.drop_nulls()
+        drawn = np.random.default_rng([_SEED, number]).random(len(there))
+        # Whoever is not among the first of its shard is not among the first of all.
+        least = np.argsort(drawn)[:count]
+        texts = pl.concat([texts, there.gather(least)])
+        numbers = np.concatenate([numbers, drawn[least]])
+        least = np.argsort(numbers)[:count]
+        texts, numbers = texts.gather(least), numbers[least]
+    return texts.to_list()
+
+
+def language(text: str) -> str | None:
+    """The English name of the language that `text` is in; None where that cannot be told."""
+    num_latin = len(_LATIN_LETTER.findall(text))
+    is_latin = 2 * num_latin >= sum(map(str.isalpha, text))
+    if is_latin and (len(text.split()) < _MIN_WORDS or num_latin < _MIN_LETTERS):
+        return None
+    best = _detector().compute_language_confidence_values(text)[0]
+    if best.language == Language.ENGLISH:
+        is_told = best.value >= _MIN_ENGLISH
+    else:
+        is_told = best.value >= _MIN_OTHER and is_wrong_language(text, "en")
+    return best.language.name.capitalize() if is_told else None
+
+
+@functools.cache
+def _detector() -> LanguageDetector:
+    codes = [IsoCode639_1.from_str(code) for code in _CODES.split()]
+    builder = LanguageDetectorBuilder.from_iso_codes_639_1(*codes)
+    return builder.with_low_accuracy_mode().build()
