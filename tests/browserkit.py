@@ -141,10 +141,7 @@ def dashboard(
     """`curator ui` on a free port, and Chromium; both are gone afterwards."""
     if CHROMIUM is None:
         pytest.skip("no chromium on the PATH")
-    with (
-        serving(dataset, store=store, studies=studies) as (url, process),
-        _chromium(CHROMIUM) as browser,
-    ):
+    with serving(dataset, store=store, studies=studies) as (url, process), chromium() as browser:
         yield Board(url, browser, process)
 
 
@@ -152,13 +149,13 @@ _open: list[Browser] = []
 
 
 @contextmanager
-def _chromium(executable: str) -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
     """One browser a process: playwright starts only once at a time."""
     if _open:
         yield _open[0]
         return
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=_FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
         _open.append(browser)
         try:
             yield browser
@@ -172,28 +169,61 @@ def serving(
     dataset: Path | str, *, store: Path | None = None, studies: Path | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`curator ui` on a free port, up and answering."""
-    command = [sys.executable, "-m", "curator", "ui", str(dataset), "--port", "0"]
-    command += ["--store", str(store)] if store else []
-    command += ["--studies", str(studies)] if studies else []
-    proxies = ("http_proxy", "https_proxy", "all_proxy")
-    env = {name: value for name, value in os.environ.items() if name.lower() not in proxies}
-    with subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    server = Server(dataset, store=store, studies=studies)
+    server.start()
+    try:
+        yield server.url, server.process
+    finally:
+        server.stop()
+
+
+class Server:
+    """`curator ui` in a process of its own, which can die and be started again on its port."""
+
+    process: subprocess.Popen[str]
+
+    def __init__(
+        self, dataset: Path | str, *, store: Path | None = None, studies: Path | None = None
+    ) -> None:
+        self.url = ""
+        self._command = [sys.executable, "-m", "curator", "ui", str(dataset)]
+        self._command += ["--store", str(store)] if store else []
+        self._command += ["--studies", str(studies)] if studies else []
+
+    def start(self) -> None:
+        """Start it and wait until it answers; the first time on any free port."""
+        port = self.url.rpartition(":")[2] or "0"
+        proxies = ("http_proxy", "https_proxy", "all_proxy")
+        env = {name: value for name, value in os.environ.items() if name.lower() not in proxies}
+        self.process = subprocess.Popen(
+            [*self._command, "--port", port],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+        if not self.url:
+            raise AssertionError(self.process.communicate()[1])
         try:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            if not url:
-                raise AssertionError(process.communicate()[1])
-            _wait_until_up(url)
-            yield url, process
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.communicate(timeout=START_SEC)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
+            _wait_until_up(self.url)
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """`kill -9`: at once, whatever it does."""
+        self.process.kill()
+        self.process.communicate()
+
+    def stop(self) -> None:
+        """As somebody who presses Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.communicate(timeout=START_SEC)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
 
 def _wait_until_up(url: str) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browserkit import needs_chromium
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -36,6 +38,21 @@ ROOT = Path(__file__).resolve().parents[1]
                 "memory after",
             ],
             marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "dashboard_browser",
+            [
+                "server up",
+                "first page",
+                "first page, later",
+                "in a new browser",
+                "in the same browser",
+                "50 pictures",
+                "next 50 pictures",
+                "filter by score",
+                "filter by text",
+            ],
+            marks=[pytest.mark.slow, needs_chromium],
         ),
         pytest.param(
             "pretrain_steps",
