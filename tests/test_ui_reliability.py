@@ -1,9 +1,9 @@
 """R15 through the page: reviewers in a real browser, and `kill -9` of the server that they use.
 
 Pages of one Chromium press the buttons of Review over the same texts, all at once, while `curator
-ui` is killed at random moments and started again on its port. The pages stay open all the time; only
-where the kill left one without a part of Streamlit's own script, it is loaded again, as its reader
-would. A page acknowledges an edit by a toast that names it; these names are compared with the log.
+ui` is killed at random moments and started again on its port. The pages stay open all the time;
+only one that the kill left without a part of Streamlit's own script is loaded again. A page
+acknowledges an edit by a toast that names it; these names are compared with the log.
 """
 
 from __future__ import annotations
@@ -94,10 +94,6 @@ class Reviewer:
     def act(self, generator: random.Random) -> None:
         """One step, without waiting for what comes of it."""
         time.sleep(_STEP_SEC)
-        if self.page.evaluate("window.isBroken()"):
-            self.look()
-            self.page.reload()
-            settle(self.page)
         if self.page.get_by_label("New text").count():
             text = f"{self.name} wrote {len(self.typed)}"
             key = self.page.evaluate("text => window.write(text)", text)
@@ -111,6 +107,13 @@ class Reviewer:
         key = self.page.evaluate("asked => window.press(asked)", [label, in_a_hurry])
         if key and action:
             self.clicks[action, key] += 1
+
+    def mend(self) -> None:
+        """Load the page again if it says that it cannot go on."""
+        if self.page.evaluate("window.isBroken()"):
+            self.look()
+            self.page.reload()
+            settle(self.page)
 
     def look(self) -> int:
         """Note what the page has said; the number of acknowledged edits so far."""
@@ -134,7 +137,9 @@ def act_until_told(reviewers: list[Reviewer], generator: random.Random, *, at_le
     before = [reviewer.look() for reviewer in reviewers]
     end = time.monotonic() + 4 * PATIENCE_MS / 1000
     while True:
-        generator.choice(reviewers).act(generator)
+        chosen = generator.choice(reviewers)
+        chosen.mend()
+        chosen.act(generator)
         now = [reviewer.look() for reviewer in reviewers]
         if sum(b < n for b, n in zip(before, now, strict=True)) >= at_least:
             return
