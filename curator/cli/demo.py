@@ -79,9 +79,11 @@ def run(
     *,
     images: _Images = 3000,
     study: Annotated[
-        bool, typer.Option(help="Whether captions help dense tasks: 10 minutes on two cores.")
+        bool, typer.Option(help="Do captions help dense tasks: 10 to 35 minutes on two cores.")
     ] = True,
-    quick: Annotated[bool, typer.Option("--quick", help="A smaller study, in 3 minutes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A smaller study, in 3 to 9 minutes.")
+    ] = False,
 ) -> None:
     """Show the whole engine on the rendered world, offline.
 
