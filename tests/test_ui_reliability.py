@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Request
 
 from tests.browserkit import PATIENCE_MS, Server, chromium, needs_chromium, settle
 from tests.storekit import Row, open_kit
@@ -53,8 +53,6 @@ const buttonOf = (label) => [...document.querySelectorAll('[data-testid=stMain] 
 const keyOf = () => [...document.querySelectorAll('.cc-head + .cc-small')]
   .map(line => line.innerText.split(' · ')).find(parts => / of /.test(parts[0]))?.[1];
 
-window.isBroken = () => document.body.innerText.includes('dynamically imported module');
-
 window.press = ([label, hurry]) => {
   if (isBusy() && !hurry) return null;
   const badges = [...document.querySelectorAll('.cc-head .cc-badge')].map(b => b.innerText);
@@ -78,7 +76,7 @@ window.write = (text) => {
 """
 
 
-@dataclass(slots=True)
+@dataclass  # without slots: playwright leaves notes on who listens
 class Reviewer:
     """Somebody at a page. `clicks` counts (action, key of the sample that was on the screen)."""
 
@@ -90,6 +88,14 @@ class Reviewer:
     told: dict[str, str] = field(default_factory=dict)
     """What the page acknowledged: edit -> what was done."""
     refused: set[str] = field(default_factory=set)
+    is_broken: bool = False
+    """Whether a part of the script could not be had; without that of toasts it says nothing."""
+
+    def __post_init__(self) -> None:
+        self.page.on("requestfailed", self._on_failure)
+
+    def _on_failure(self, request: Request) -> None:
+        self.is_broken |= request.resource_type == "script"
 
     def act(self, generator: random.Random) -> None:
         """One step, without waiting for what comes of it."""
@@ -109,9 +115,10 @@ class Reviewer:
             self.clicks[action, key] += 1
 
     def mend(self) -> None:
-        """Load the page again if it says that it cannot go on."""
-        if self.page.evaluate("window.isBroken()"):
+        """Load the page again if it cannot go on."""
+        if self.is_broken:
             self.look()
+            self.is_broken = False
             self.page.reload()
             settle(self.page)
 
