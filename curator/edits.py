@@ -158,8 +158,10 @@ def add(store: Store, draft: Draft, *, who: str) -> Edit:
     who = clean_who(who)
     with _writing(store, draft.sample.shard) as log:
         since = unseen(log.history, draft)
-        if since and since[-1].who == who and agrees(since[-1], draft):
-            return since[-1]
+        if since and agrees(since[-1], draft):
+            mine = [edit for edit in since if edit.who == who and agrees(edit, draft)]
+            if mine:
+                return mine[-1]
         if refusal := why_stale(log.history, draft):
             raise refusal
         return log.append([draft], who)[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import streamlit as st
 
 from curator import edits
@@ -17,6 +19,8 @@ _SAID = "review_said"
 _MINE = "review_mine"
 """The edits of this session with the places they were made at, newest last: for Undo."""
 _EDITING = "review_editing"
+_HEARD = "review_heard"
+"""Set once this session has drawn its buttons: what is pressed before that is not known to it."""
 DONE = {"edit": "edited", "accept": "accepted", "reject": "rejected"}
 
 
@@ -112,7 +116,7 @@ def _others(catalog: Catalog, order: Order, item: Item, who: str) -> None:
             )
         right.button(
             "Use",
-            key=f"use_{shown}_{item.place}",
+            key=_about(item, f"use_{shown}"),
             shortcut=str(shown) if shown < 10 else None,  # noqa: PLR2004 - keys with one digit
             disabled=not who,
             on_click=_record,
@@ -139,26 +143,48 @@ def _line(edit: Edit) -> str:
 # -- what can be done ------------------------------------------------------------------------------
 
 
+def _about(item: Item, what: str) -> str:
+    """The key of a button: another one as soon as it stands beside another text.
+
+    Streamlit knows what a button means as soon as the script has drawn it, which is before the
+    browser shows it. Were the key the same, a second press in between would be about a text that
+    is not on the screen yet; so it is about a button that is gone, and nothing comes of it.
+    """
+    seen = (item.sample, item.text, item.last.number if item.last else None)
+    return f"{what}_{hashlib.sha256(repr(seen).encode()).hexdigest()[:16]}"
+
+
 def _buttons(catalog: Catalog, order: Order, item: Item, who: str) -> None:
     has_text = item.text is not None
     common = (catalog, order, item, who)
     with st.container(horizontal=True, key="review_actions"):
-        st.button(
-            "Accept",
-            shortcut="a",
-            type="primary",
-            disabled=not (who and has_text),
-            on_click=_record,
-            args=(*common, "accept"),
-        )
-        st.button(
-            "Reject",
-            shortcut="x",
-            disabled=not (who and has_text),
-            on_click=_record,
-            args=(*common, "reject"),
-        )
-        st.button("Edit", shortcut="e", disabled=not who, on_click=_begin, args=(item,))
+        pressed = [
+            st.button(
+                "Accept",
+                key=_about(item, "accept"),
+                shortcut="a",
+                type="primary",
+                disabled=not (who and has_text),
+                on_click=_record,
+                args=(*common, "accept"),
+            ),
+            st.button(
+                "Reject",
+                key=_about(item, "reject"),
+                shortcut="x",
+                disabled=not (who and has_text),
+                on_click=_record,
+                args=(*common, "reject"),
+            ),
+            st.button(
+                "Edit",
+                key=_about(item, "edit"),
+                shortcut="e",
+                disabled=not who,
+                on_click=_begin,
+                args=(item,),
+            ),
+        ]
         st.button(
             "Undo",
             shortcut="u",
@@ -167,6 +193,9 @@ def _buttons(catalog: Catalog, order: Order, item: Item, who: str) -> None:
             args=(catalog, who),
             help="Take back the last edit of this session",
         )
+    if any(pressed) and _HEARD not in st.session_state:
+        st.info("The dashboard was started again, so that was not recorded: press it once more.")
+    st.session_state[_HEARD] = True
     with st.container(horizontal=True, key="review_moves"):
         st.button(
             "Back",
@@ -192,6 +221,7 @@ def _form(catalog: Catalog, order: Order, item: Item, who: str) -> None:
         with st.container(horizontal=True):
             st.form_submit_button(
                 "Save",
+                key=_about(item, "save"),
                 type="primary",
                 disabled=not who,
                 on_click=_save,
