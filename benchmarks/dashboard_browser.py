@@ -27,14 +27,12 @@ browser's. Ours and the floor take turns. Targets: as in `benchmarks.dashboard`.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
@@ -42,7 +40,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from benchmarks.common import REPOSITORY, rounds, show, spread
+from benchmarks.common import REPOSITORY, rounds, show, spread, wait_until_up, without_proxies
 from benchmarks.dashboard import arguments, made_store, pictures
 
 NUM_PICTURES = 50
@@ -226,36 +224,21 @@ def _changed(page: Page, line: str, act: Callable[[], None]) -> float:
 @contextmanager
 def _serving(*command: object) -> Iterator[str]:
     """A server in a process of its own, up and answering; it prints its address first."""
-    proxies = ("http_proxy", "https_proxy", "all_proxy")
-    env = {name: value for name, value in os.environ.items() if name.lower() not in proxies}
     process = subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=REPOSITORY,
-        env=env,
+        env=without_proxies(),
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        _wait_until_up(url)
+        wait_until_up(url, _START_SEC)
         yield url
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(_START_SEC)
-
-
-def _wait_until_up(url: str) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + _START_SEC
-    while True:
-        try:
-            with opener.open(f"{url}/_stcore/health", timeout=5):
-                return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
 
 
 @cache

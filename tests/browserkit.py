@@ -11,14 +11,11 @@ skip.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +35,8 @@ from playwright.sync_api import (
 from playwright.sync_api import (
     TimeoutError as PatienceError,
 )
+
+from benchmarks.common import wait_until_up, without_proxies
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
@@ -193,11 +192,9 @@ class Server:
     def start(self) -> None:
         """Start it and wait until it answers; the first time on any free port."""
         port = self.url.rpartition(":")[2] or "0"
-        proxies = ("http_proxy", "https_proxy", "all_proxy")
-        env = {name: value for name, value in os.environ.items() if name.lower() not in proxies}
         self.process = subprocess.Popen(
             [*self._command, "--port", port],
-            env=env,
+            env=without_proxies(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -207,7 +204,7 @@ class Server:
         if not self.url:
             raise AssertionError(self.process.communicate()[1])
         try:
-            _wait_until_up(self.url)
+            wait_until_up(self.url, START_SEC)
         except BaseException:
             self.kill()
             raise
@@ -224,16 +221,3 @@ class Server:
             self.process.communicate(timeout=START_SEC)
         except subprocess.TimeoutExpired:
             self.kill()
-
-
-def _wait_until_up(url: str) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + START_SEC
-    while True:
-        try:
-            with opener.open(f"{url}/_stcore/health", timeout=5):
-                return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.1)

@@ -157,6 +157,12 @@ def test_a_stale_edit_is_refused_by_name(store: Store) -> None:
     assert len(edits.history(store, "00000").edits) == 1
 
 
+def test_the_same_edit_is_one_also_when_somebody_agreed_in_between(store: Store) -> None:
+    one, two = (edits.add(store, reject("x"), who=who) for who in ("Anna", "Ben"))
+    assert edits.add(store, reject("x"), who="Anna") == one
+    assert edits.history(store, "00000").edits == [one, two]
+
+
 def test_somebody_elses_verdict_is_not_overruled_unseen(store: Store) -> None:
     one = edits.add(store, reject("x"), who="Anna")
     for draft in (accept("x"), change("x", "y")):

@@ -104,6 +104,15 @@ def test_what_was_reviewed_is_skipped_by_the_next_reviewer(ws: Workspace) -> Non
     assert "Anna accepted it" in shown(other)
 
 
+def test_a_button_is_about_the_text_beside_it(ws: Workspace) -> None:
+    """A press before the next text is on the screen must not be about that text."""
+    app = session()
+    before = {button.label: button.key for button in app.button}
+    after = {button.label: button.key for button in press(app, "Accept").button}
+    for label in ("Accept", "Reject", "Edit"):
+        assert before[label] != after[label]
+
+
 def test_edit(ws: Workspace) -> None:
     app = press(session(), "Edit")
     area = app.text_area[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import streamlit as st
 
@@ -15,6 +16,8 @@ from curator.versions import iso
 from ui import context, parts
 
 _SIDE_PX = 900
+Kind = Literal["primary", "secondary"]
+
 _SAID = "review_said"
 _MINE = "review_mine"
 """The edits of this session with the places they were made at, newest last: for Undo."""
@@ -156,26 +159,21 @@ def _about(item: Item, what: str) -> str:
 
 def _buttons(catalog: Catalog, order: Order, item: Item, who: str) -> None:
     has_text = item.text is not None
-    common = (catalog, order, item, who)
+
+    def decide(action: Action, label: str, shortcut: str, kind: Kind = "secondary") -> bool:
+        return st.button(
+            label,
+            key=_about(item, action),
+            shortcut=shortcut,
+            type=kind,
+            disabled=not (who and has_text),
+            on_click=_record,
+            args=(catalog, order, item, who, action),
+        )
+
     with st.container(horizontal=True, key="review_actions"):
-        pressed = [
-            st.button(
-                "Accept",
-                key=_about(item, "accept"),
-                shortcut="a",
-                type="primary",
-                disabled=not (who and has_text),
-                on_click=_record,
-                args=(*common, "accept"),
-            ),
-            st.button(
-                "Reject",
-                key=_about(item, "reject"),
-                shortcut="x",
-                disabled=not (who and has_text),
-                on_click=_record,
-                args=(*common, "reject"),
-            ),
+        pressed = [decide("accept", "Accept", "a", "primary"), decide("reject", "Reject", "x")]
+        pressed.append(
             st.button(
                 "Edit",
                 key=_about(item, "edit"),
@@ -183,8 +181,8 @@ def _buttons(catalog: Catalog, order: Order, item: Item, who: str) -> None:
                 disabled=not who,
                 on_click=_begin,
                 args=(item,),
-            ),
-        ]
+            )
+        )
         st.button(
             "Undo",
             shortcut="u",

@@ -70,29 +70,15 @@ def diff(
         pair = ShardPair(store, judge, name, old=before.get(name), new=after.get(name))
         # Seeded by the shard's name: the same samples are picked whatever other shards there are.
         found.add(pair, np.random.default_rng([seed, zlib.crc32(name.encode())]))
-    shift = (
-        ScoreShift(
-            scorer=judge.scorer,
-            is_chooser=new.policy.get("scorer_facts") == judge.scorer,
-            recipe=judge.recipe,
-            old=found.old.scores.result(),
-            new=found.new.scores.result(),
-            paired=found.paired.result(),
-        )
-        if judge.scorer is not None
-        else None
-    )
     return Diff(
         old=found.old.side(old),
         new=found.new.side(new),
         shards_added=tuple(sorted(after.keys() - before.keys())),
         shards_removed=tuple(sorted(before.keys() - after.keys())),
         shards_changed=tuple(
-            sorted(
-                name
-                for name in before.keys() & after.keys()
-                if before[name].sha256 != after[name].sha256
-            )
+            name
+            for name in sorted(before.keys() & after.keys())
+            if before[name].sha256 != after[name].sha256
         ),
         only_old=found.only_old,
         only_new=found.only_new,
@@ -106,7 +92,7 @@ def diff(
             }
             for first in ACTIONS
         },
-        scores=shift,
+        scores=_shift(found, judge, new),
         old_lengths=found.old.lengths.result(),
         new_lengths=found.new.lengths.result(),
         vocabulary=found.words.result(),
@@ -116,6 +102,19 @@ def diff(
         gains=found.gains.result(),
         losses=found.losses.result(),
         picked=found.picked.result(),
+    )
+
+
+def _shift(found: _Comparison, judge: Judge, new: Version) -> ScoreShift | None:
+    if judge.scorer is None:
+        return None
+    return ScoreShift(
+        scorer=judge.scorer,
+        is_chooser=new.policy.get("scorer_facts") == judge.scorer,
+        recipe=judge.recipe,
+        old=found.old.scores.result(),
+        new=found.new.scores.result(),
+        paired=found.paired.result(),
     )
 
 
