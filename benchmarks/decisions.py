@@ -19,11 +19,10 @@ import argparse
 from pathlib import Path
 
 import polars as pl
-import torch
-from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.functional.text import chrf_score
 
 from curator import index
+from curator.auroc import auroc
 from curator.decide import read_decision
 from curator.facts import SCORES, Facts
 from curator.policy import load_policy, presets
@@ -46,11 +45,14 @@ def alt_scores(ws: Workspace, scorer: str) -> pl.DataFrame:
     return pl.concat(parts).select("key", "alt_text", "score")
 
 
-def auroc(scores: pl.DataFrame, labels: pl.DataFrame) -> float:
+def alt_auroc(scores: pl.DataFrame, labels: pl.DataFrame) -> float:
     """Probability that a right alt text scores above a wrong one."""
     joined = scores.join(labels, on="key").drop_nulls("score")
-    target = torch.tensor((joined["label"] == "match").to_list())
-    return float(binary_auroc(torch.tensor(joined["score"].to_list()), target))
+    right, wrong = (
+        joined.filter((pl.col("label") == "match") == kind)["score"].to_numpy()
+        for kind in (True, False)
+    )
+    return auroc(right, wrong)
 
 
 class Chrf:
@@ -120,7 +122,8 @@ def main() -> None:
     scorer = next(name for name in ws.store.makers(SCORES) if name.startswith("clip-"))
     alt = alt_scores(ws, scorer)
     chrf = Chrf(references(labels, alt))
-    print(f"AUROC of right against wrong alt texts: {auroc(alt, labels):.4f} (n={len(alt):,})\n")
+    apart = alt_auroc(alt, labels)
+    print(f"AUROC of right against wrong alt texts: {apart:.4f} (n={len(alt):,})\n")
     rows = []
     for name in presets():
         choice = Choice(scorer=scorer, max_quarantine=1.0)

@@ -29,12 +29,12 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from benchmarks.common import parser, show
+from curator.auroc import auroc
 from curator.captioners.local import LocalCaptioner
 from curator.demo.alttext import KINDS, alt_text, wrong
 from curator.demo.bundled import bundled_model
 from curator.demo.checker import Check, check
 from curator.demo.data import other_scene
-from curator.demo.judge import auroc
 from curator.demo.language import LENGTHS, Length, caption
 from curator.demo.render import make_picture
 from curator.demo.scene import Scene

@@ -123,7 +123,11 @@ class ModelRunner:
             samples=summary.samples_seen,
             flops=summary.flops,
             seconds=summary.seconds,
-            metrics={k: v for k, v in summary.retrieval.items() if k in METRICS},
+            metrics={
+                name: value
+                for name, value in (summary.retrieval | summary.zero_shot).items()
+                if name in METRICS
+            },
             history=_history(folder / "log.jsonl"),
         )
 

@@ -64,6 +64,7 @@ METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
         _percent("image_to_text_r5", label="image to text R@5"),
         _percent("text_to_image_r1", label="text to image R@1"),
         _percent("text_to_image_r5", label="text to image R@5"),
+        Metric(name="word_auroc", label="zero-shot AUROC", higher_is_better=True),
     ),
 }
 """Task -> its metrics; the first is what decides, and what learning rates are chosen by."""

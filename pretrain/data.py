@@ -95,7 +95,7 @@ class Pipeline:
         Pictures are whole (but for the ends of those longer than 4:3), each with its text of the
         highest weight.
         """
-        return self._load(self._plans_in_order(), drawn=False)
+        return self._load(self.plans_in_order(), drawn=False)
 
     # -- plans ----------------------------------------------------------------------------------
 
@@ -135,7 +135,8 @@ class Pipeline:
         rows = _laid_end_to_end(tables, self._order.numbers(window), window.epoch)
         return rows.select(pl.all().gather(places))
 
-    def _plans_in_order(self) -> Generator[Plan]:
+    def plans_in_order(self) -> Generator[Plan]:
+        """What `in_order` makes."""
         size = self._options.batch_size
         kept = pl.DataFrame()
         first = 0

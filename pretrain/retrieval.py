@@ -8,7 +8,7 @@ something wrong counts as wrong, so that a collapsed model scores 0 and not 100 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,11 +18,18 @@ _ROWS = 1024
 _AT = (1, 5)
 
 
-def retrieval(objective: Any, batches: Iterable[Batch]) -> dict[str, float]:
-    """Recalls of a contrastive objective over all pairs of `batches`, each image with one text.
+class Pairs(NamedTuple):
+    """Unit features of N pairs; those with the same number in `text_of_N` have the same text."""
 
-    Leaves the objective in evaluation mode. Memory: features of all pairs, and `_ROWS` rows of
-    scores at a time.
+    images_ND: torch.Tensor
+    texts_ND: torch.Tensor
+    text_of_N: torch.Tensor
+
+
+def encode(objective: Any, batches: Iterable[Batch]) -> Pairs:
+    """The pairs of `batches`, each image with one text, as a contrastive objective sees them.
+
+    Leaves the objective in evaluation mode.
     """
     objective.eval()
     images, texts, tokens = [], [], []
@@ -32,13 +39,12 @@ def retrieval(objective: Any, batches: Iterable[Batch]) -> dict[str, float]:
             texts.append(objective.encode_texts(batch.tokens).float())
             tokens.append(batch.tokens)
         _, text_of_N = torch.unique(torch.cat(tokens), dim=0, return_inverse=True)
-        return recalls(torch.cat(images), torch.cat(texts), text_of_N)
+        return Pairs(torch.cat(images), torch.cat(texts), text_of_N)
 
 
-def recalls(
-    images_ND: torch.Tensor, texts_ND: torch.Tensor, text_of_N: torch.Tensor
-) -> dict[str, float]:
-    """Recalls of unit features; pairs with the same number in `text_of_N` have the same text."""
+def recalls(pairs: Pairs) -> dict[str, float]:
+    """Recall at 1 and 5, both ways; memory: `_ROWS` rows of scores at a time."""
+    images_ND, texts_ND, text_of_N = pairs
     text_of_N = text_of_N.to(images_ND.device)
     found = {"num_pairs": float(len(images_ND))}
     for name, queries, answers in (

@@ -4,7 +4,7 @@
     OUT/checkpoints/     see `pretrain.checkpoint`
     OUT/log.jsonl        a line every ten steps; OUT/tensorboard/ has the same
     OUT/model/           what `curator finetune OUT` and open_clip or transformers read
-    OUT/summary.json     written last: samples, arithmetic, seconds, losses, retrieval
+    OUT/summary.json     written last: samples, arithmetic, seconds, losses, held-out pairs
 
 The same command again goes on where it was stopped, and does nothing when it was finished. Two
 runs of a study differ in their source or their recipe; that they saw as many samples with as much
@@ -34,11 +34,13 @@ from pretrain.data import DataOptions, Pipeline, Source, open_source
 from pretrain.loop import LoopOptions, TrainResult, train
 from pretrain.objectives import OBJECTIVES
 from pretrain.recipe import Recipe
-from pretrain.retrieval import retrieval
+from pretrain.retrieval import encode, recalls
+from pretrain.texts import heaviest
+from pretrain.zeroshot import zero_shot
 
 _MAX_HELD_OUT = 500
 _MAX_WORKERS = 8
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +49,7 @@ class RunSummary:
 
     `flops` are forward and backward of all steps, counted once on the first and multiplied;
     `seconds` are of training alone, in all of its parts. `final` is the last line of the log,
-    `retrieval` is empty for objectives without text.
+    `retrieval` and `zero_shot` are of held-out pairs, empty for objectives without text.
     """
 
     recipe: str
@@ -65,6 +67,7 @@ class RunSummary:
     num_parameters: int
     final: dict[str, float]
     retrieval: dict[str, float]
+    zero_shot: dict[str, float]
     finished_at: float
 
     def to_json(self) -> dict[str, Any]:
@@ -86,8 +89,8 @@ def pretrain(
     """Train `recipe` on `data` (see `pretrain.opening`) into the folder `out`.
 
     `reference` is the version that some controls match. `held_out` pairs are kept out of training,
-    for the retrieval check, in every version alike; by default a tenth, at most 500. Under
-    torchrun all processes call this alike.
+    for the retrieval and zero-shot checks, in every version alike; by default a tenth, at most
+    500. Under torchrun all processes call this alike.
 
     Raises:
         UsageError: the recipe does not fit the data, or `out` holds another run.
@@ -227,10 +230,7 @@ class _Run:
         )
 
     def _summarise(self, objective: Any, result: TrainResult) -> None:
-        found: dict[str, float] = {}
-        if self.recipe.needs_text and self.held_out is not None:
-            pipeline = self._pipeline(self.held_out, objective, alone=True)
-            found = retrieval(objective, pipeline.in_order())
+        recall, words = self._check(objective)
         seen = result.steps * self.recipe.batch_size
         summary = RunSummary(
             recipe=self.recipe.name,
@@ -247,10 +247,24 @@ class _Run:
             num_processes=world.size(),
             num_parameters=sum(parameter.numel() for parameter in objective.parameters()),
             final=result.history[-1] if result.history else {},
-            retrieval=found,
+            retrieval=recall,
+            zero_shot=words,
             finished_at=time.time(),
         )
         fsops.write_atomic(self.out / "summary.json", canonical_json(summary.to_json()))
+
+    def _check(self, objective: Any) -> tuple[dict[str, float], dict[str, float]]:
+        """Retrieval and zero-shot recognition on the pairs kept out, if there are any."""
+        if not self.recipe.needs_text or self.held_out is None:
+            return {}, {}
+        pipeline = self._pipeline(self.held_out, objective, alone=True)
+        pairs = encode(objective, pipeline.in_order())
+        texts = [
+            text
+            for plan in pipeline.plans_in_order()
+            for text in heaviest(plan.texts, plan.weights)[0]
+        ]
+        return recalls(pairs), zero_shot(objective, pairs.images_ND, texts)
 
 
 def loop_options(recipe: Recipe) -> LoopOptions:

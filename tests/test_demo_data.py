@@ -17,10 +17,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from curator.auroc import auroc
 from curator.demo import dense
 from curator.demo.alttext import DEFAULT_RATES, KINDS, alt_text, parse_rates, wrong
 from curator.demo.data import DemoData, make_data
-from curator.demo.judge import auroc, read_truth
+from curator.demo.judge import read_truth
 from curator.demo.render import ATTEMPTS, CLASSES, Picture, make_picture
 from curator.demo.scene import SHAPES, Scene, sample_scene
 from curator.demo.seeds import HELD_OUT, labelled_seeds, shard_seeds, training_seeds

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from pretrain.recipe import Recipe, presets
 from tests.write_docs import PAGES, commands, help_of
 
 
@@ -28,3 +31,16 @@ def test_every_command_has_help_and_an_example(words: list[str]) -> None:
     else:
         assert "Example:" in text
         assert f"curator {' '.join(words)}" in text.split("Example:")[1]
+
+
+def test_the_recipe_that_is_shown_has_every_key_and_its_default() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    shown = text.split("```toml\n")[1].split("```")[0]
+    needed, others = shown.split("\n\n")
+    assert set(re.findall(r"^(?:# )?(\w+) =", shown, re.M)) | {"description"} == set(
+        Recipe.model_fields
+    )
+    whole = Recipe.model_validate(tomllib.loads(shown))
+    assert whole == Recipe.model_validate(tomllib.loads(needed))
+    Recipe.model_validate(tomllib.loads(needed + "\n" + others.replace("# control", "control")))
+    assert all(f"`{name}`" in text for name in presets())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,7 +81,7 @@ def test_a_finished_run_is_read_and_another_one_refused(world: Path, tmp_path: P
 def test_images_alone(world: Path, tmp_path: Path, name: str) -> None:
     made = recipe(tmp_path, samples_seen=16, objective=name)
     summary = run(world, made, tmp_path / "run")
-    assert summary.retrieval == {}
+    assert summary.retrieval == summary.zero_shot == {}
     assert load_backbone(str(tmp_path / "run"), image_px=(SIDE, SIDE)).channels == (32,) * 4
 
 
@@ -165,10 +166,12 @@ def test_the_command_trains_and_says_what_comes_next(
     data, out = str(world / "shards@v1"), tmp_path / "run"
     typed = ["pretrain", data, "--recipe", str(tmp_path / "tiny.toml"), "--out", str(out)]
     typed += ["--set", "samples_seen=16", "--set", "seed=2", "--device", "cpu"]
+    monkeypatch.setattr("pretrain.zeroshot._MIN_TEXTS", 1)  # there are four held-out pairs
     assert curator(*typed) == 0
     said = capsys.readouterr().out
     assert "16 samples seen" in said
     assert "retrieval among" in said
+    assert re.search(r"zero-shot recognition of [1-9]\d* words of theirs: AUROC [01]\.\d{3}", said)
     assert said.endswith(f"next: curator finetune {out} --task segmentation --data camvid/\n")
     assert json.loads((out / "run.json").read_text())["recipe"]["seed"] == 2
     assert curator(*typed, "--json") == 0

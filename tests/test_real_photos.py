@@ -58,13 +58,13 @@ def plain_loop_auroc(shared: Path) -> float:
 def test_alignment_tells_right_from_wrong_as_well_as_a_plain_loop(
     shared: Path, tmp_path: Path
 ) -> None:
-    from benchmarks.decisions import alt_scores, auroc
+    from benchmarks.decisions import alt_auroc, alt_scores
 
     photos = shared / "data" / "photos"
     ws = open_workspace(str(photos), tmp_path / "store", create=True)
     make_index(ws, ScanOptions(), stop=StopRequest())
     maker = scorer_maker(str(shared / "models" / "photo-clip"))
     score_all(ws, [maker], Engine(), stop=StopRequest())
-    ours = auroc(alt_scores(ws, maker.name), pl.read_parquet(photos / "captions.parquet"))
+    ours = alt_auroc(alt_scores(ws, maker.name), pl.read_parquet(photos / "captions.parquet"))
     assert ours == pytest.approx(plain_loop_auroc(shared), abs=5e-4)
     assert ours == pytest.approx(0.956, abs=2e-3)  # the model's own README

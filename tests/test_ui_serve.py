@@ -11,10 +11,11 @@ import pytest
 from streamlit import config
 
 from curator.errors import UsageError
+from curator.registry import load
 from tests.browserkit import serving
 from tests.clikit import curator
 from tests.storekit import small_store
-from ui.serve import Serving, options
+from ui.serve import WARMED, Serving, options
 
 
 def test_a_dataset_without_a_store_is_refused(tmp_path: Path) -> None:
@@ -39,6 +40,11 @@ def test_a_port_in_use_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"127.0.0.1:{port}"):
             Serving(dataset="x", port=port)
+
+
+@pytest.mark.parametrize("target", WARMED)
+def test_what_is_loaded_ahead_exists(target: str) -> None:
+    assert callable(load(target))
 
 
 def test_an_address_that_is_not_of_this_machine_is_named() -> None:

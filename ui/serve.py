@@ -11,11 +11,13 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from streamlit.web import bootstrap
 
 from curator.errors import UsageError
+from curator.registry import load
 from ui.environment import DATASET, STORE, STUDIES
 
 _FOLDER = Path(__file__).resolve().parent
@@ -23,6 +25,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY = ("0.0.0.0", "::")
 _MAX_UPLOAD_MB = 1
 _MAX_MESSAGE_MB = 64
+# Between them they import all that the first two pages need.
+WARMED = ("ui.overview_health:show", "ui.overview_runs:show", "ui.inspect_sample:show")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,11 @@ def options(serving: Serving) -> dict[str, Any]:
     }
 
 
+def _warm() -> None:
+    for target in WARMED:
+        load(target)
+
+
 def serve(serving: Serving) -> None:
     """Serve until a signal comes."""
     os.environ[DATASET] = serving.dataset
@@ -110,4 +119,6 @@ def serve(serving: Serving) -> None:
             os.environ[name] = str(folder)
     told = options(serving)
     bootstrap.load_config_options(told)
+    # More than a second of imports, done while the browser still fetches its scripts.
+    Thread(target=_warm, name="warm", daemon=True).start()
     bootstrap.run(str(_FOLDER / "app.py"), False, [], told)

@@ -44,7 +44,7 @@ def pretrain(
     ] = None,
     held_out: Annotated[
         int | None,
-        typer.Option(min=0, help="Pairs for the retrieval check; default a tenth, at most 500."),
+        typer.Option(min=0, help="Pairs for the checks; default a tenth, at most 500."),
     ] = None,
     device: o.Device = None,
     store: o.StoreOption = None,
@@ -104,6 +104,12 @@ def _summary_text(out: Path, summary: RunSummary) -> str:
             f"  retrieval among {found['num_pairs']:,.0f} held-out pairs: image to text R@1 "
             f"{found['image_to_text_r1']:.1%}, R@5 {found['image_to_text_r5']:.1%}; text to image "
             f"R@1 {found['text_to_image_r1']:.1%}, R@5 {found['text_to_image_r5']:.1%}"
+        )
+    if summary.zero_shot:
+        found = summary.zero_shot
+        lines.append(
+            f"  zero-shot recognition of {found['num_words']:,.0f} words of theirs: AUROC "
+            f"{found['word_auroc']:.3f} (0.5 is chance)"
         )
     lines.append(f"next: curator finetune {out} --task segmentation --data camvid/")
     return "\n".join(lines)

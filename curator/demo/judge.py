@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from scipy.stats import mannwhitneyu
 
 from curator import tables
+from curator.auroc import auroc
 from curator.decide import read_decision
 from curator.demo.alttext import KINDS
 from curator.demo.checker import Summary, check, total
@@ -67,16 +67,6 @@ def separation(store: Store, as_is: Version, truth: pl.DataFrame) -> Mapping[str
         for kind in KINDS
         if kind != "good" and len(scores.get(kind, [])) and len(good)
     }
-
-
-def auroc(good: np.ndarray, bad: np.ndarray) -> float:
-    """The chance that one of `good` is above one of `bad`, ties counted half.
-
-    Mann and Whitney's U over the number of pairs (Hanley and McNeil 1982).
-    """
-    # The method is that of a p-value, which nobody asks for: the quick one.
-    u = mannwhitneyu(good, bad, method="asymptotic").statistic
-    return float(u / (len(good) * len(bad)))
 
 
 def _first_texts(store: Store, version: Version) -> pl.DataFrame:
