@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,27 +249,3 @@ def _numbered(jpeg: bytes, number: int) -> bytes:
     """The picture with its number in a comment segment behind the start marker (ITU T.81 B.2)."""
     comment = b"%012d" % number
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
-
-
-def without_proxies() -> dict[str, str]:
-    """The environment for a server on this machine, which no proxy reaches."""
-    proxies = ("http_proxy", "https_proxy", "all_proxy")
-    return {name: value for name, value in os.environ.items() if name.lower() not in proxies}
-
-
-def wait_until_up(url: str, within_sec: float) -> None:
-    """Return when the dashboard at `url` answers.
-
-    Raises:
-        OSError: it did not in time.
-    """
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + within_sec
-    while True:
-        try:
-            with opener.open(f"{url}/_stcore/health", timeout=5):
-                return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)

@@ -27,10 +27,7 @@ browser's. Ours and the floor take turns. Targets: as in `benchmarks.dashboard`.
 
 from __future__ import annotations
 
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,9 +35,10 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from benchmarks.common import REPOSITORY, rounds, show, spread, wait_until_up, without_proxies
+from benchmarks.browser import chromium, serving
+from benchmarks.common import rounds, show, spread
 from benchmarks.dashboard import arguments, made_store, pictures
 
 NUM_PICTURES = 50
@@ -56,9 +54,7 @@ _TARGETS_SEC = {
     "filter by text": 0.5,
 }
 _LATER_SEC = 2
-_START_SEC = 120
 _PATIENCE_MS = 120_000
-_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 _PAGE = Path(__file__).with_name("dashboard_page.py")
 
 # The capture phase: before anything of the page hears of it.
@@ -78,12 +74,8 @@ Arm = tuple[Go, str, Sequence[object]]
 def main() -> None:
     """Make the store, wait for its pages and for the floor's in turns, print the table."""
     args = arguments(__doc__)
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), "")
-    if not chromium:
-        raise SystemExit("no chromium on the PATH")
     found: dict[str, list[Steps]] = {"ours": [], "floor": []}
-    with made_store(args) as folder, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+    with made_store(args) as folder, chromium() as browser:
         store = ("--store", folder / "store", "--port", "0")
         arms: dict[str, Arm] = {
             "ours": (_dashboard, _OVERVIEW, ("-m", "curator", "ui", folder / "data", *store)),
@@ -92,7 +84,6 @@ def main() -> None:
         for number in range(rounds(args)):
             for name in list(arms)[:: -1 if number % 2 else 1]:
                 found[name].append(_look(browser, *arms[name]))
-        browser.close()
     ours, floor = (
         {step: [steps[step] for steps in found[name]] for step in _TARGETS_SEC} for name in found
     )
@@ -122,9 +113,9 @@ def _verdict(seconds: list[float], target: float | None) -> str:
 
 def _look(browser: Browser, go: Go, is_there: str, command: Sequence[object]) -> Steps:
     start = time.perf_counter()
-    with _serving(*command) as url:
+    with serving(*command) as url:
         steps = {"server up": time.perf_counter() - start, **go(browser, url)}
-    with _serving(*command) as url, _opened(browser) as page:
+    with serving(*command) as url, _opened(browser) as page:
         time.sleep(_LATER_SEC)
         steps["first page, later"] = _goto(page, url, is_there)
     return steps
@@ -218,27 +209,7 @@ def _changed(page: Page, line: str, act: Callable[[], None]) -> float:
     return _until(page, f"{said} && {said} !== window.said")
 
 
-# -- servers --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _serving(*command: object) -> Iterator[str]:
-    """A server in a process of its own, up and answering; it prints its address first."""
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=REPOSITORY,
-        env=without_proxies(),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        wait_until_up(url, _START_SEC)
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(_START_SEC)
+# -- the floor ----------------------------------------------------------------------------------
 
 
 @cache
@@ -254,9 +225,9 @@ def serve_floor() -> None:
     from ui.serve import Serving, options
 
     ready_pictures()
-    serving = Serving(dataset="", port=0)
-    told = options(serving)
-    print(serving.url, flush=True)
+    floor = Serving(dataset="", port=0)
+    told = options(floor)
+    print(floor.url, flush=True)
     bootstrap.load_config_options(told)
     bootstrap.run(str(_PAGE), False, [], told)
 

@@ -12,7 +12,6 @@ skip.
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,15 +29,14 @@ from playwright.sync_api import (
     Page,
     Request,
     expect,
-    sync_playwright,
 )
 from playwright.sync_api import (
     TimeoutError as PatienceError,
 )
 
-from benchmarks.common import wait_until_up, without_proxies
+from benchmarks import browser
+from benchmarks.browser import CHROMIUM, settle, wait_until_up, without_proxies
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 
 START_SEC = 60
@@ -46,7 +44,6 @@ PATIENCE_MS = 30_000
 expect.set_options(timeout=PATIENCE_MS)  # a busy machine is no failure
 """For one thing to appear; machines that test are slow and shared."""
 
-_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 # Below the path of a page, Streamlit's script looks for the server before it looks at the root.
 _PROBE = re.compile(r"/\w+/_stcore/(?:health|host-config)$")
 _LOCAL_SCHEMES = ("data", "blob", "about")
@@ -105,14 +102,6 @@ class Board:
             context.close()
 
 
-def settle(page: Page) -> None:
-    """Wait until the script of the page has run to its end."""
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
-    page.wait_for_selector("[data-testid=stMainBlockContainer]")
-    page.wait_for_function("document.querySelectorAll('[data-stale=true]').length === 0")
-    expect(page.locator("[data-testid=stSkeleton]")).to_have_count(0, timeout=PATIENCE_MS)
-
-
 def open_list(page: Page, box: Locator) -> Locator:
     """Click a select box until its list stays open; a page that is drawn again closes it."""
     options = page.get_by_role("option")
@@ -140,8 +129,8 @@ def dashboard(
     """`curator ui` on a free port, and Chromium; both are gone afterwards."""
     if CHROMIUM is None:
         pytest.skip("no chromium on the PATH")
-    with serving(dataset, store=store, studies=studies) as (url, process), chromium() as browser:
-        yield Board(url, browser, process)
+    with serving(dataset, store=store, studies=studies) as (url, process), chromium() as started:
+        yield Board(url, started, process)
 
 
 _open: list[Browser] = []
@@ -153,14 +142,12 @@ def chromium() -> Iterator[Browser]:
     if _open:
         yield _open[0]
         return
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
-        _open.append(browser)
+    with browser.chromium() as started:
+        _open.append(started)
         try:
-            yield browser
+            yield started
         finally:
             _open.clear()
-            browser.close()
 
 
 @contextmanager
