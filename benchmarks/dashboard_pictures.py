@@ -26,7 +26,7 @@ from curator import fsops
 
 COLORS = 256
 PAGES = {
-    "overview": ("overview?v=v6", (1280, 1060)),
+    "overview": ("?v=v6", (1280, 1060)),
     "inspect": ("inspect?v=v1", (1280, 900)),
     "sample": ("inspect?v=v1&sample=00000/3&at=3", (1280, 900)),
     "review": ("review?v=v1&who=Ada", (1280, 900)),
@@ -92,6 +92,7 @@ def _prepare(name: str, page: Page) -> None:
     if name == "query":
         page.get_by_role("button", name="Run").click()
         page.get_by_text("all there are").wait_for()
+        page.mouse.move(0, 0)
     if name == "overview":
         page.get_by_text("unusable samples").wait_for()
     settle(page)
@@ -101,7 +102,9 @@ def _keep(page: Page, path: Path) -> None:
     page.wait_for_function("[...document.images].every(image => image.complete)")
     whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     out = io.BytesIO()
-    whole.quantize(COLORS, dither=Image.Dither.FLOYDSTEINBERG).save(out, "PNG", optimize=True)
+    # Not the median cut: small spots of colour, as in legends, would be gone.
+    few = whole.quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.FLOYDSTEINBERG)
+    few.save(out, "PNG", optimize=True)
     fsops.write_atomic(path, out.getvalue())
 
 
