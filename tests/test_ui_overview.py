@@ -265,7 +265,8 @@ def test_health_that_comes_late_leaves_open_what_is_open(
     (tmp_path / "sitecustomize.py").write_text(_LATE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with dashboard(kit.ws.dataset.root) as board:
-        page = board.browser.new_page()
+        # So high that nothing has to be scrolled: that would close an open list.
+        page = board.browser.new_page(viewport={"width": 1280, "height": 1400})
         page.goto(board.url)
         expect(page.get_by_text("Looking through the data")).to_be_visible()
         # What is clicked meanwhile does not have to wait for it.

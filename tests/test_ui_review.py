@@ -386,6 +386,7 @@ def test_by_keyboard_in_a_browser(ws: Workspace) -> None:
         page.get_by_label("New text").fill(HOSTILE)
         page.get_by_role("button", name="Save").click()
         page.get_by_text("4 of 9 · a1 · 00000").wait_for()
+        settle(page)
         page.keyboard.press("ArrowLeft")
         page.get_by_text("What was done").wait_for()
         assert page.get_by_text("<img src=x").count() > 0, "shown as it was typed"

@@ -41,7 +41,7 @@ def train(
 ) -> None:
     """Train the scorer and the captioner of the rendered world from nothing.
 
-    Two hours on one core that multiplies bf16 in hardware, nine on one that does not.
+    Two to three hours on one core that multiplies bf16 in hardware, nine on one that does not.
     """
     torch.set_num_threads(threads)
     where = choose_device(device)
