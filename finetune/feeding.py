@@ -47,7 +47,10 @@ class DenseBatch:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is kept of a picture: its feature maps, one (C, h, w) a level, and its target."""
+    """What is kept of a picture: its feature maps, one (h, w, C) a level, and its target.
+
+    Channels are last because what comes next, a convolution, is a third faster so.
+    """
 
     maps: tuple[torch.Tensor, ...]
     target: Target
@@ -125,8 +128,9 @@ class Features:
 def _made(split: Split, image_px: tuple[int, int], maps: Maps) -> list[Kept]:
     samples = [plain(item, image_px) for item in split]
     levels = [level.cpu() for level in maps(torch.stack([one.image for one in samples]))]
+    maps_BhwC = [level.permute(0, 2, 3, 1).contiguous() for level in levels]
     return [
-        Kept(tuple(level[number].clone() for level in levels), one.target)
+        Kept(tuple(level[number].clone() for level in maps_BhwC), one.target)
         for number, one in enumerate(samples)
     ]
 
@@ -157,7 +161,8 @@ class Feed:
         if self._kept is not None:
             step = start_step
             while True:
-                yield _collate_kept([self._kept[place] for _, place in self.positions(step)])
+                kept = [self._kept[place] for _, place in self.positions(step)]
+                yield DenseBatch(None, stacked(kept), [one.target for one in kept])
                 step += 1
         # One torch thread each: on small pictures the pool of OpenMP costs a hundred times more
         # than it saves.
@@ -196,8 +201,7 @@ def _collate(samples: Sequence[Sample]) -> DenseBatch:
     return DenseBatch(images, None, [one.target for one in samples])
 
 
-def _collate_kept(kept: Sequence[Kept]) -> DenseBatch:
+def stacked(kept: Sequence[Kept]) -> tuple[torch.Tensor, ...]:
+    """The maps of some pictures: one (B, C, h, w) a level, in channels-last memory."""
     levels = zip(*(one.maps for one in kept), strict=True)
-    return DenseBatch(
-        None, tuple(torch.stack(level) for level in levels), [one.target for one in kept]
-    )
+    return tuple(torch.stack(level).permute(0, 3, 1, 2) for level in levels)

@@ -20,10 +20,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.functional import interpolate
 from torchvision.ops import FeaturePyramidNetwork
 from transformers.models.upernet.configuration_upernet import UperNetConfig
 from transformers.models.upernet.modeling_upernet import UperNetHead
+
+from finetune.scaling import scaled
 
 FPN_WIDTH = 256
 UPERNET_WIDTH = 512
@@ -36,11 +37,14 @@ def head_width(standard: int, channels: Sequence[int]) -> int:
 
 
 def _resized(map_BChw: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return interpolate(map_BChw, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    return scaled(map_BChw, like.shape[-2:])
 
 
 class LinearHead(nn.Module):
     """Batch norm and a 1x1 convolution over all maps, scaled up to the finest and concatenated.
+
+    The norm has no scale and shift of its own, as in MAE's linear probe (He et al. 2022, A.1): the
+    linear map behind it has both.
 
     A 1x1 convolution and bilinear scaling commute, so each level gets its share of the convolution
     before it is scaled: the same linear map for a fraction of the work. The only difference to
@@ -49,7 +53,7 @@ class LinearHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], num_out: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in channels)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width, affine=False) for width in channels)
         shares = [
             nn.Conv2d(width, num_out, 1, bias=level == 0) for level, width in enumerate(channels)
         ]

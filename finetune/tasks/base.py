@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
-from torch.nn.functional import interpolate
 
 from curator.stopping import StopRequest
 from finetune.augment import picture
-from finetune.feeding import DenseBatch, Kept
+from finetune.feeding import DenseBatch, Kept, stacked
 from finetune.heads import HEADS, UPERNET_WIDTH, head_width
 from finetune.layouts import Item, Split
 from finetune.necks import SimpleFeaturePyramid
 from finetune.options import DenseOptions
+from finetune.scaling import scaled
 from finetune.windows import slide
 from pretrain.backbone import Backbone
 from pretrain.loop import Group
@@ -88,8 +88,9 @@ class BackboneTask(nn.Module):
                 images = [picture(item, self.options.image_px) for item in items]
                 maps = list(self.features(torch.stack(images)))
             else:
-                levels = zip(*(one.maps for one in kept[start : start + size]), strict=True)
-                maps = [torch.stack(level).to(self.mean.device) for level in levels]
+                maps = [
+                    level.to(self.mean.device) for level in stacked(kept[start : start + size])
+                ]
             yield items, maps
 
 
@@ -100,8 +101,8 @@ class PixelTask(BackboneTask):
         super().__init__(backbone, options)
         name = options.head
         if name == "auto":
-            scaled = "fpn" if backbone.is_pyramid else "upernet"
-            name = "linear" if options.freeze else scaled  # type: ignore[assignment]  # one of them
+            full = "fpn" if backbone.is_pyramid else "upernet"
+            name = "linear" if options.freeze else full  # type: ignore[assignment]  # one of them
         self.head_name = name
         channels: Sequence[int] = backbone.channels
         self.neck: nn.Module = nn.Identity()
@@ -118,7 +119,7 @@ class PixelTask(BackboneTask):
 
     def outputs(self, batch: DenseBatch) -> torch.Tensor:
         """A batch -> (B, K, h, w) at the size of its targets."""
-        return _scaled(self.decoded(self.maps_of(batch)), self.options.image_px)
+        return scaled(self.decoded(self.maps_of(batch)), self.options.image_px)
 
     @torch.inference_mode()
     def predictions(
@@ -133,7 +134,7 @@ class PixelTask(BackboneTask):
             return
         for items, maps in self.chunks(split, kept, stop):
             for item, output in zip(items, self.decoded(maps), strict=True):
-                yield item, _scaled(output[None], item.image.shape[:2])[0]
+                yield item, scaled(output[None], item.image.shape[:2])[0]
 
     def _seen_through_windows(self, item: Item) -> torch.Tensor:
         window = self.options.image_px
@@ -142,10 +143,6 @@ class PixelTask(BackboneTask):
         size = (max(window[0], round(height * cover)), max(window[1], round(width * cover)))
 
         def output(images: torch.Tensor) -> torch.Tensor:
-            return _scaled(self.decoded(self.features(images)), window)
+            return scaled(self.decoded(self.features(images)), window)
 
-        return _scaled(slide(output, picture(item, size), window)[None], (height, width))[0]
-
-
-def _scaled(maps_BKhw: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    return interpolate(maps_BKhw, size=size, mode="bilinear", align_corners=False)
+        return scaled(slide(output, picture(item, size), window)[None], (height, width))[0]

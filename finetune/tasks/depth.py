@@ -66,10 +66,13 @@ class Depth(PixelTask):
         """The scale-invariant log loss over all readings of the batch."""
         found = self.log_depth(self.outputs(batch)[:, 0])
         target = torch.stack([_tensor(one) for one in batch.targets]).to(found.device)
-        difference = found[target > 0] - target[target > 0].log()
-        if not len(difference):  # no reading in the whole batch: nothing to learn
+        has_reading = target > 0
+        count = has_reading.sum()
+        if not count:  # in the whole batch: nothing to learn
             return {"loss": found.sum() * 0}
-        variance = difference.square().mean() - _VARIANCE_SHARE * difference.mean().square()
+        difference = torch.where(has_reading, found - target.log(), 0.0)
+        mean = difference.sum() / count
+        variance = difference.square().sum() / count - _VARIANCE_SHARE * mean.square()
         return {"loss": (variance + _TINY).sqrt()}
 
     def evaluate(

@@ -1,0 +1,31 @@
+"""Bilinear scaling of maps, with a gradient that is quick and repeatable.
+
+The gradient of torch's own kernel adds up pixel by pixel: five times slower than the same linear
+map as two matrix products on CPUs (32 -> 128 px), and on GPUs in an order that is not fixed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import interpolate
+
+
+def scaled(maps_BKhw: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """(B, K, h, w) -> (B, K, *size) of (height, width).
+
+    As images are scaled (`align_corners=False`); nothing is blurred when it gets smaller.
+    """
+    if not (torch.is_grad_enabled() and maps_BKhw.requires_grad):
+        return interpolate(maps_BKhw, size=size, mode="bilinear", align_corners=False)
+    height, width = maps_BKhw.shape[-2:]
+    with torch.autocast(maps_BKhw.device.type, enabled=False):
+        down_hH = _weights(height, size[0], maps_BKhw.device)
+        across_wW = _weights(width, size[1], maps_BKhw.device)
+        whole = down_hH.T @ (maps_BKhw.float() @ across_wW)
+    return whole.to(maps_BKhw.dtype)
+
+
+def _weights(length: int, wanted: int, device: torch.device) -> torch.Tensor:
+    """(length, wanted): the share of each place in each new one, as torch's kernel takes them."""
+    unit = torch.eye(length, device=device)
+    return interpolate(unit[None], size=wanted, mode="linear", align_corners=False)[0]
