@@ -27,6 +27,8 @@ def render_html(report: Report, folder: Path) -> str:
         report=report,
         headline=text.headline(report),
         none_=text.NONE,
+        costs_are=text.COSTS_ARE,
+        retrieval_is=text.RETRIEVAL_IS,
         minus=MINUS,
         slot=lambda name: report.arm(name).slot % NUM_COLOURS,
         families=families(report),

@@ -153,6 +153,8 @@ def _relative(report: Report) -> Iterator[str]:
 def _costs(report: Report) -> Iterator[str]:
     yield "## What it cost"
     yield ""
+    yield text.COSTS_ARE
+    yield ""
     rows = [
         [
             cost.arm,
@@ -167,6 +169,9 @@ def _costs(report: Report) -> Iterator[str]:
     head = ["arm", "samples seen", "FLOPs", "pretraining", "a dense run"]
     yield from _table([*head, *(metric.label for metric, _ in report.retrieval)], rows)
     yield ""
+    if report.retrieval:
+        yield text.RETRIEVAL_IS
+        yield ""
 
 
 def _made(report: Report) -> Iterator[str]:

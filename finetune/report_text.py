@@ -24,6 +24,12 @@ TIMES = "\u00d7"
 NONE = "\u2013"
 """A cell of a table with nothing in it."""
 
+COSTS_ARE = "Means over seeds: one pretraining, and one dense run on top of it."
+RETRIEVAL_IS = (
+    "Retrieval and zero-shot recognition of words are on held-out pairs of each arm's own version: "
+    "they tell how pretraining went, and do not rank the captions."
+)
+
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _NBSP = "\u00a0"

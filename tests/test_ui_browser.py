@@ -57,6 +57,13 @@ def test_a_version_is_chosen_by_its_button_and_goes_along(board: Board) -> None:
         page.wait_for_url("**v=v2**")
 
 
+def test_overview_is_also_found_by_its_name(board: Board) -> None:
+    with board.open("overview?v=v1") as page:
+        expect(page.get_by_text("How v1 was made")).to_be_visible()
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(page.get_by_role("link", name="Overview")).to_have_count(1)
+
+
 def test_inspect_from_grid_to_sample_by_click_and_keyboard(board: Board) -> None:
     with board.open("inspect?v=v2&order=score") as page:
         expect(page.locator(TILES)).to_have_count(10)

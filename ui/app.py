@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
+from streamlit.navigation.page import StreamlitPage
 
 _VIEWS = Path(__file__).resolve().with_name("views")
 _LOGO = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 190 32" width="190" height="32">
@@ -16,12 +17,7 @@ _LOGO = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 190 32" width="1
 <text x="34" y="22" font-family="sans-serif" font-size="17" font-weight="600"
  fill="#6f8fd8">caption-curator</text></svg>"""
 _SECTIONS = {
-    "Data": {
-        "overview": "Overview",
-        "inspect": "Inspect",
-        "compare": "Compare",
-        "review": "Review",
-    },
+    "Data": {"inspect": "Inspect", "compare": "Compare", "review": "Review"},
     "Decide": {"policy": "Policy", "query": "Query"},
     "Verdict": {"studies": "Studies"},
 }
@@ -30,15 +26,27 @@ _SECTIONS = {
 def main() -> None:
     """Frame, navigation, page."""
     st.set_page_config(page_title="caption-curator", page_icon="🖼️", layout="wide")
+    home = st.Page(_VIEWS / "overview.py", title="Overview", url_path="home", default=True)
     pages = {
         section: [
-            st.Page(_VIEWS / f"{name}.py", title=title, url_path=name, default=name == "overview")
+            st.Page(_VIEWS / f"{name}.py", title=title, url_path=name)
             for name, title in views.items()
         ]
         for section, views in _SECTIONS.items()
     }
+    pages["Data"][:0] = [home, _overview_by_name(home)]
     st.logo(_LOGO, size="large")
     st.navigation(pages).run()
+
+
+def _overview_by_name(home: StreamlitPage) -> StreamlitPage:
+    """The first page is served at / only: who types /overview is led there."""
+    return st.Page(
+        lambda: st.switch_page(home, query_params=st.query_params.to_dict()),
+        title="Overview",
+        url_path="overview",
+        visibility="hidden",
+    )
 
 
 main()
