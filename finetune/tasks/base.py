@@ -88,9 +88,7 @@ class BackboneTask(nn.Module):
                 images = [picture(item, self.options.image_px) for item in items]
                 maps = list(self.features(torch.stack(images)))
             else:
-                maps = [
-                    level.to(self.mean.device) for level in stacked(kept[start : start + size])
-                ]
+                maps = [level.to(self.mean.device) for level in stacked(kept[start : start + size])]
             yield items, maps
 
 
