@@ -17,7 +17,12 @@ _LOGO = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 190 32" width="1
 <text x="34" y="22" font-family="sans-serif" font-size="17" font-weight="600"
  fill="#6f8fd8">caption-curator</text></svg>"""
 _SECTIONS = {
-    "Data": {"inspect": "Inspect", "compare": "Compare", "review": "Review"},
+    "Data": {
+        "overview": "Overview",
+        "inspect": "Inspect",
+        "compare": "Compare",
+        "review": "Review",
+    },
     "Decide": {"policy": "Policy", "query": "Query"},
     "Verdict": {"studies": "Studies"},
 }
@@ -26,21 +31,25 @@ _SECTIONS = {
 def main() -> None:
     """Frame, navigation, page."""
     st.set_page_config(page_title="caption-curator", page_icon="🖼️", layout="wide")
-    home = st.Page(_VIEWS / "overview.py", title="Overview", url_path="home", default=True)
     pages = {
-        section: [
-            st.Page(_VIEWS / f"{name}.py", title=title, url_path=name)
-            for name, title in views.items()
-        ]
+        section: [_page(name, title) for name, title in views.items()]
         for section, views in _SECTIONS.items()
     }
-    pages["Data"][:0] = [home, _overview_by_name(home)]
+    home = pages["Data"][0]
+    pages["Data"].append(_by_name(home))
     st.logo(_LOGO, size="large")
     st.navigation(pages).run()
 
 
-def _overview_by_name(home: StreamlitPage) -> StreamlitPage:
-    """The first page is served at / only: who types /overview is led there."""
+def _page(name: str, title: str) -> StreamlitPage:
+    # The first page is served at / whatever it is called; its name is that of the page below.
+    is_first = name == "overview"
+    url_path = "home" if is_first else name
+    return st.Page(_VIEWS / f"{name}.py", title=title, url_path=url_path, default=is_first)
+
+
+def _by_name(home: StreamlitPage) -> StreamlitPage:
+    """Who types /overview is led to the first page."""
     return st.Page(
         lambda: st.switch_page(home, query_params=st.query_params.to_dict()),
         title="Overview",

@@ -84,8 +84,8 @@ class Catalog:
         self._lock = Lock()
 
     def warm(self) -> None:
-        """Read what the facts of models are needed for, so that nobody waits for it later."""
-        _ = self.columns.gains, self.columns.flags
+        """Read what takes long (facts of models, alt texts), so that nobody waits for it later."""
+        _ = self.columns.unchosen, self.columns.gains, self.columns.flags
 
     def count(self, filter_: Filter) -> int:
         """How many rows pass."""

@@ -1,9 +1,10 @@
 """The columns of one version that filters and orders need, compact, for all shards at once.
 
 Every row of the decision is one row here, in the order of shards and rows. Strings stay on disk:
-a name becomes a small number, a text its length, so a million rows take 25 MB. A column is read
-when it is first asked for and kept: reading the base takes 0.15 s for a million rows, what needs
-the facts of models (gain, flags) about 2 s. Files are read as `curator.tables` reads them, with
+a name becomes a small number, a text its length, so a million rows take 25 MB (and the alt texts of
+rows without a text theirs, once somebody searches). A column is read when it is first asked for and
+kept: reading the base takes 0.15 s for a million rows, what needs the facts of models (gain, flags)
+about 2 s. Files are read as `curator.tables` reads them, with
 their checksums. Safe in threads.
 """
 
@@ -90,7 +91,8 @@ class Columns:
         Raises:
             DamageError: the file is missing or not what was written.
         """
-        return tables.read(self.store.root / entry.file, DECISION_SCHEMA, columns)
+        path = self.store.root / entry.file
+        return tables.read(path, DECISION_SCHEMA, columns, use_threads=False)
 
     def each(self, work: Callable[[int, ShardEntry], T]) -> list[T]:
         """`work` (number, shard) for every shard, a few at once; results in order."""
@@ -240,19 +242,31 @@ class Columns:
     def find_text(self, wanted: str) -> Array:
         """Rows (ascending) whose text, or alt text where none was chosen, contains `wanted`.
 
-        Upper and lower case are the same. Reads all texts: 0.2 s for a million.
+        Upper and lower case are the same. Reads all texts: 0.3 s for a million.
         """
-        low = wanted.lower()
-        return self._in_all(self.each(lambda _, entry: self._containing(entry, low)))
+        low, unchosen = wanted.lower(), self.unchosen
 
-    def _containing(self, entry: ShardEntry, low: str) -> Array:
-        texts = self.decision(entry, ["row", "text"])
-        found = _contains(texts["text"], low)
-        if texts["text"].null_count():
-            without = texts["text"].is_null().arg_true()
+        def containing(number: int, entry: ShardEntry) -> Array:
+            found = _contains(self.decision(entry, ["text"])["text"], low)
+            places, alt = unchosen[number]
+            found[places] = _contains(alt, low)
+            return np.flatnonzero(found)
+
+        return self._in_all(self.each(containing))
+
+    @property
+    def unchosen(self) -> list[tuple[Array, pl.Series]]:
+        """Of each shard the places of rows without a text, and their alt texts."""
+
+        def of_shard(_: int, entry: ShardEntry) -> tuple[Array, pl.Series]:
+            rows = self.decision(entry, ["row", "text"])
+            places = rows["text"].is_null().arg_true()
+            if not len(places):
+                return places.to_numpy(), pl.Series(dtype=pl.String)
             alt = index.read(self.store, entry.name, ["alt_text"])["alt_text"]
-            found[without.to_numpy()] = _contains(alt[texts["row"][without]], low)
-        return np.flatnonzero(found)
+            return places.to_numpy(), alt[rows["row"][places]]
+
+        return self._once("unchosen", lambda: self.each(of_shard))
 
     def find_key(self, start: str) -> Array:
         """Rows (ascending) whose key begins with `start`."""
