@@ -21,6 +21,7 @@ import streamlit as st
 
 from curator import progress
 from curator.browse.catalog import Catalog
+from curator.browse.filters import Filter
 from curator.browse.thumbnails import Thumbnails
 from curator.errors import CuratorError, UsageError
 from curator.steps.workspace import Workspace, open_workspace
@@ -183,9 +184,15 @@ def catalog(chosen: Version) -> Catalog:
 @st.cache_resource(max_entries=_NUM_CATALOGS, ttl=_REOPEN_SEC, show_spinner=False)
 def _catalog(root: str, version_id: str, _chosen: Version, _ws: Workspace) -> Catalog:
     assert root, version_id
-    made = Catalog(_ws.store, _chosen)
-    if _chosen.num_samples <= _WARM_ROWS:
-        in_background(made.warm)
+    made, pictures = Catalog(_ws.store, _chosen), _pictures(root, _ws)
+
+    def warm() -> None:
+        first = made.page(Filter()).rows  # what Inspect opens with
+        pictures.many(list(first.select("shard", "row").iter_rows()))
+        if _chosen.num_samples <= _WARM_ROWS:
+            made.warm()
+
+    in_background(warm)
     return made
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -198,7 +199,7 @@ def tile(
     """One cell of a grid (inside `grid()`): picture, badges (HTML of this module), text.
 
     Args:
-        thumbnail: an encoded picture.
+        thumbnail: a JPEG.
         text: what stands below it; None says that there is none.
         key: of the tile, unique on the page.
         badges: above the text.
@@ -210,11 +211,15 @@ def tile(
         whether it was clicked.
     """
     with st.container(key=f"tile_{key}", gap=None):
-        st.image(thumbnail, width="stretch")
+        # Inside the page: 50 pictures by 50 requests come half a second later.
+        picture = b64encode(thumbnail).decode()
         row = f'<div class="cc-head">{"".join(badges)}</div>' if badges else ""
         body = '<span class="cc-none">no text</span>' if text is None else escaped(text)
         kind = "cc-tile cc-muted" if muted else "cc-tile"
-        st.html(f'<div class="{kind}">{row}<div class="cc-text" dir="auto">{body}</div></div>')
+        st.html(
+            f'<img class="cc-picture" src="data:image/jpeg;base64,{picture}" alt="">'
+            f'<div class="{kind}">{row}<div class="cc-text" dir="auto">{body}</div></div>'
+        )
         return opens is not None and st.button(
             opens, key=f"open_{key}", width="stretch", on_click=on_open
         )

@@ -19,7 +19,6 @@ from ui import context, inspect_sample, parts
 from ui.inspect_filters import active_html, ask, ask_order
 
 _PER_PAGE = 50
-_SIDE_PX = 256
 _ASKED = "inspect_asked"
 _WRITERS = {ALT_TEXT: "alt text", HUMAN: "edited"}
 
@@ -84,7 +83,7 @@ def _show_page(number: int) -> None:
 
 
 def _grid(rows: pl.DataFrame, *, first: int, is_scored: bool) -> None:
-    pictures = context.thumbnails(list(rows.select("shard", "row").iter_rows()), _SIDE_PX)
+    pictures = context.thumbnails(list(rows.select("shard", "row").iter_rows()))
     with parts.grid("inspect"):
         for place, (row, picture) in enumerate(
             zip(rows.iter_rows(named=True), pictures, strict=True)
