@@ -98,7 +98,9 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
     share = take_fraction(data.train, options.fraction, options.seed)
     backbone = load_backbone(cell.backbone, image_px=options.image_px, seed=options.seed)
     weights = _weights_digest(backbone)
-    task = _build(backbone, options, data, share).to(on)
+    task = _build(backbone, options, data, share)
+    # A frozen conv net takes a quarter less time so on a CPU, one in training a tenth.
+    task.to(on, memory_format=torch.channels_last)
     task.eval()
     owner = (weights, options.image_px)
 

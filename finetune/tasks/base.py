@@ -47,8 +47,8 @@ class BackboneTask(nn.Module):
 
     def features(self, images_B3hw: torch.Tensor) -> Sequence[torch.Tensor]:
         """uint8 pictures of `image_px` -> the backbone's maps; without gradients when frozen."""
-        images = images_B3hw.to(self.mean.device).float().div(255)
-        normalised = (images - self.mean) / self.std
+        images = images_B3hw.to(self.mean.device, memory_format=torch.channels_last)
+        normalised = (images.float().div(255) - self.mean) / self.std
         maps: Sequence[torch.Tensor]
         if not self.options.freeze:
             maps = self.backbone(normalised)
