@@ -2,9 +2,11 @@
 
     curator demo run demo-out
     python -m benchmarks.dashboard_pictures demo-out docs/images
+    python -m benchmarks.dashboard_pictures demo-out docs/images --photos PHOTOS STORE
 
 Nothing of the demo is changed: a copy of its store gets what a store in use has, more versions,
-tags and edits. Chromium has to be on the PATH.
+tags and edits. PHOTOS with the versions v1 and v2 in STORE give one picture more, of figures only:
+what a dataset's licence lets nobody copy is not on it. Chromium has to be on the PATH.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import io
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -23,6 +26,8 @@ from playwright.sync_api import Browser, Page
 from benchmarks.browser import chromium, serving, settle
 from benchmarks.common import scratch
 from curator import fsops
+
+Pages = Mapping[str, tuple[str, tuple[int, int]]]
 
 COLORS = 256
 PAGES = {
@@ -36,6 +41,8 @@ PAGES = {
     "studies": ("studies", (1280, 1000)),
 }
 """File -> address and size in pixels. v1 to v3 are the demo's: best, as-is, replace."""
+
+PHOTOS = ("compare?old=v2&v=v1&tab=Numbers", (1280, 900))
 
 DARK = ("policy",)
 REPORT_PX = (1100, 1150)
@@ -56,23 +63,31 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("demo", type=Path, help="what `curator demo run` made")
     options.add_argument("out", type=Path, help="folder of the pictures")
+    options.add_argument("--photos", type=Path, nargs=2, metavar=("PHOTOS", "STORE"))
     args = options.parse_args()
     with scratch() as folder, chromium() as browser:
         data, store = args.demo / "shards", folder / "store"
         shutil.copytree(data / ".curator", store)
         for words in _MORE:
             _curator(*(word.format(data=data) for word in words), "--store", store)
-        asked = ("--store", store, "--studies", args.demo, "--port", "0")
-        with serving("-m", "curator", "ui", data, *asked) as url:
-            for name, (address, size) in PAGES.items():
-                with closing(_tab(browser, size, dark=name in DARK)) as page:
-                    page.goto(f"{url}/{address}")
-                    settle(page)
-                    _prepare(name, page)
-                    _keep(page, args.out / f"{name}.png")
+        asked = (data, "--store", store, "--studies", args.demo)
+        _draw(browser, asked, PAGES, args.out)
+        if args.photos:
+            photos, store = args.photos
+            _draw(browser, (photos, "--store", store), {"photos": PHOTOS}, args.out)
         with closing(_tab(browser, REPORT_PX)) as page:
             page.goto((args.demo / "study" / "report.html").resolve().as_uri())
             _keep(page, args.out / "report.png")
+
+
+def _draw(browser: Browser, asked: Sequence[object], pages: Pages, out: Path) -> None:
+    with serving("-m", "curator", "ui", *asked, "--port", "0") as url:
+        for name, (address, size) in pages.items():
+            with closing(_tab(browser, size, dark=name in DARK)) as page:
+                page.goto(f"{url}/{address}")
+                settle(page)
+                _prepare(name, page)
+                _keep(page, out / f"{name}.png")
 
 
 def _curator(*words: object) -> None:

@@ -98,6 +98,7 @@ def _ways(
         steps=num_steps,
     )
     task = Segmentation(load_backbone(args.backbone, image_px=size), options, data, data.train)
+    task.to(memory_format=torch.channels_last)  # as a cell of a study has it
     kept = None
     if freeze:
         task.eval()
