@@ -118,7 +118,9 @@ def _keep(page: Page, path: Path) -> None:
     whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     out = io.BytesIO()
     # Not the median cut: small spots of colour, as in legends, would be gone.
-    few = whole.quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.FLOYDSTEINBERG)
+    few = whole.quantize(
+        COLORS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.FLOYDSTEINBERG
+    )
     few.save(out, "PNG", optimize=True)
     fsops.write_atomic(path, out.getvalue())
 

@@ -24,6 +24,7 @@ from curator.versions import ACTIONS
 _MAX_SCORE_BARS = 72
 _HEIGHT_PX = 260
 _ROW_PX = 42
+_LEGEND_AND_AXIS_PX = 115
 
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -156,7 +157,7 @@ def flows(diff: Diff) -> Chart:
                 alt.Tooltip("samples:Q", format=","),
             ],
         )
-        .properties(height=70 + _ROW_PX * max(len(set(order)), 1))
+        .properties(height=_LEGEND_AND_AXIS_PX + _ROW_PX * max(len(set(order)), 1))
     )
     return chart
 
