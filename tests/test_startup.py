@@ -40,8 +40,8 @@ MODEL_CODE = frozenset(
 ) | frozenset(
     f"finetune.{name}"
     for name in (
-        "augment", "cells", "feeding", "grid", "heads", "necks", "pictures", "run", "tasks",
-        "windows",
+        "augment", "cells", "feeding", "grid", "heads", "necks", "pictures", "run", "scaling",
+        "tasks", "windows",
     )
 )  # fmt: skip  # what may import torch there; a package stands for all that is in it
 ROOT = Path(__file__).resolve().parents[1]
