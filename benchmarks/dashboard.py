@@ -20,6 +20,7 @@ than 10 % more memory after the 200 pages than after the first 50.
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import os
@@ -233,6 +234,7 @@ def _wander(page: Any, num_pages: int) -> list[float]:
         page.run()
         assert not page.exception, page.exception
         if number in (num_pages // 5 - 1, num_pages - 1):
+            gc.collect()  # a run of AppTest is a heap of cycles: without, this sees when they went
             resident = int(Path("/proc/self/statm").read_text().split()[1])
             seen.append(resident * os.sysconf("SC_PAGE_SIZE") / MB)
     return seen

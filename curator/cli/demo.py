@@ -79,10 +79,10 @@ def run(
     *,
     images: _Images = 3000,
     study: Annotated[
-        bool, typer.Option(help="Do captions help dense tasks: 10 to 35 minutes on two cores.")
+        bool, typer.Option(help="Do captions help dense tasks: 8 to 30 minutes on two cores.")
     ] = True,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A smaller study, in 3 to 9 minutes.")
+        bool, typer.Option("--quick", help="A study too small to tell: 3 minutes.")
     ] = False,
 ) -> None:
     """Show the whole engine on the rendered world, offline.
@@ -132,7 +132,7 @@ def _study_command(out: Path, *, quick: bool) -> list[str]:
 
     settings = {"demo": str(out)}
     if quick:
-        settings |= {"seeds": "3", "samples": "5000", "steps": "150"}
+        settings |= {"seeds": "3", "samples": "3000", "steps": "100"}
     asked = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     jobs = min(_MOST_JOBS, os.cpu_count() or 1)
     return ["study", "demo", *asked, "--out", str(out / "study"), "--jobs", str(jobs)]
