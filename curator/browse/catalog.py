@@ -86,6 +86,8 @@ class Catalog:
     def warm(self) -> None:
         """Read what takes long (facts of models, alt texts), so that nobody waits for it later."""
         _ = self.columns.unchosen, self.columns.gains, self.columns.flags
+        if len(self.store.numbers()) > 1:
+            _ = self.columns.signatures
 
     def count(self, filter_: Filter) -> int:
         """How many rows pass."""

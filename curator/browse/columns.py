@@ -1,11 +1,11 @@
 """The columns of one version that filters and orders need, compact, for all shards at once.
 
 Every row of the decision is one row here, in the order of shards and rows. Strings stay on disk:
-a name becomes a small number, a text its length, so a million rows take 25 MB (and the alt texts of
-rows without a text theirs, once somebody searches). A column is read when it is first asked for and
-kept: reading the base takes 0.15 s for a million rows, what needs the facts of models (gain, flags)
-about 2 s. Files are read as `curator.tables` reads them, with
-their checksums. Safe in threads.
+a name becomes a small number, a text its length and a hash, so a million rows take 33 MB (and the
+alt texts of rows without a text theirs, once somebody searches). A column is read when it is first
+asked for and kept: reading the base takes 0.15 s for a million rows, what needs the facts of models
+(gain, flags) about 2 s. Files are read as `curator.tables` reads them, with their checksums. Safe
+in threads.
 """
 
 from __future__ import annotations
@@ -221,21 +221,34 @@ class Columns:
 
         def make() -> Array:
             before = {entry.name: entry for entry in self.store.version(number).shards}
-            read = self.each(lambda _, entry: self._changed_of(entry, before.get(entry.name)))
-            return _joined(read, np.bool_)
+            signed = self.signatures
+
+            def of_shard(place: int, entry: ShardEntry) -> Array:
+                rows = self.frame["row"][self.starts[place] : self.starts[place + 1]].to_numpy()
+                then = before.get(entry.name)
+                if then is None or then.sha256 != entry.sha256:
+                    return np.ones(len(rows), np.bool_)
+                if then.rows_digest == entry.rows_digest:
+                    return np.zeros(len(rows), np.bool_)
+                changed: Array = (signed[place] != self._signatures_of(then))[rows]
+                return changed
+
+            return _joined(self.each(of_shard), np.bool_)
 
         return self._once(f"changed from {number}", make)
 
-    def _changed_of(self, entry: ShardEntry, before: ShardEntry | None) -> Array:
+    @property
+    def signatures(self) -> list[Array]:
+        """Of each shard one 64-bit number a sample that tells its set of texts; 0 for none."""
+        return self._once(
+            "signatures", lambda: self.each(lambda _, entry: self._signatures_of(entry))
+        )
+
+    def _signatures_of(self, entry: ShardEntry) -> Array:
         rows = self.decision(entry, ["row", "text_sha256"])
-        if before is None or before.sha256 != entry.sha256:
-            return np.ones(len(rows), np.bool_)
-        if before.rows_digest == entry.rows_digest:
-            return np.zeros(len(rows), np.bool_)
-        now = _signatures(rows, entry.num_samples)
-        then = _signatures(self.decision(before, ["row", "text_sha256"]), entry.num_samples)
-        changed: Array = (now != then)[rows["row"].to_numpy()]
-        return changed
+        found = np.zeros(entry.num_samples, np.uint64)
+        np.add.at(found, rows["row"].to_numpy(), hex64(rows["text_sha256"]))
+        return found
 
     # -- texts ------------------------------------------------------------------------------------
 
@@ -294,13 +307,6 @@ def _compact(rows: pl.DataFrame) -> pl.DataFrame:
 def _contains(texts: pl.Series, low: str) -> Array:
     found = texts.str.to_lowercase().str.contains(low, literal=True).fill_null(False)
     return found.to_numpy().copy()
-
-
-def _signatures(rows: pl.DataFrame, num_samples: int) -> Array:
-    """One 64-bit number a sample that tells its set of texts; 0 for none."""
-    found = np.zeros(num_samples, np.uint64)
-    np.add.at(found, rows["row"].to_numpy(), hex64(rows["text_sha256"]))
-    return found
 
 
 def _joined(parts: Sequence[Array], kind: Any) -> Array:
