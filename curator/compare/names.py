@@ -10,7 +10,7 @@ not for the truth about one text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from curator.text import split_sentences
@@ -38,8 +38,8 @@ NUMBER_WORDS = {
     "million": "1000000",
 }
 
-# What could hold a name or a number at all; a cheap test before the exact one.
-MAYBE = r"\S\s+\S*\p{Lu}|\p{N}|(?i)\b(?:" + "|".join(NUMBER_WORDS) + r")\b"
+# Whatever holds a name or a number matches it, and little else: a cheap test before the exact one.
+MAYBE = r"[^\p{L}\p{N}]\p{Lu}|(?:^|[^\p{L}\p{N}])\p{N}|(?i)\b(?:" + "|".join(NUMBER_WORDS) + r")\b"
 
 
 class Items(NamedTuple):
@@ -54,7 +54,7 @@ def items_of(text: str) -> Items:
     words = _words(text)
     # Whatever starts within the first three characters opens the first sentence.
     may_name = any(word[0].isupper() for start, word in words if start >= _OPENING_CHARS)
-    numbers = [number for _, word in words for number in _numbers(word)]
+    numbers = _numbers(word for _, word in words)
     names = _names(text, words) if may_name else []
     return Items(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(numbers)))
 
@@ -87,10 +87,11 @@ def lost_items(items: Items, texts: Iterable[str]) -> Items:
         return items
     said: set[str] = set()
     for text in texts:
-        for _, word in _words(text):
+        words = [word for _, word in _words(text)]
+        said.update(_numbers(words))
+        for word in words:
             whole = word.casefold()
             said.update(_POSSESSIVE.sub("", part) for part in (whole, *whole.split("-")))
-            said.update(_numbers(word))
     return Items(
         tuple(
             name
@@ -113,10 +114,14 @@ def _words(text: str) -> list[tuple[int, str]]:
     ]
 
 
-def _numbers(word: str) -> Iterator[str]:
-    """The numbers in a word; several in "two-to-three"."""
-    for part in word.lower().split("-"):
-        if part in NUMBER_WORDS:
-            yield NUMBER_WORDS[part]
-        elif part[:1].isdigit() and _FIGURE.fullmatch(part):
-            yield part.replace(",", "")
+def _numbers(words: Iterable[str]) -> list[str]:
+    """The numbers in words; several in "two-to-three"."""
+    numbers = []
+    for word in words:
+        low = word.lower()
+        for part in low.split("-") if "-" in low else (low,):
+            if part in NUMBER_WORDS:
+                numbers.append(NUMBER_WORDS[part])
+            elif part[:1].isdigit() and _FIGURE.fullmatch(part):
+                numbers.append(part.replace(",", ""))
+    return numbers
