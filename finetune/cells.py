@@ -33,10 +33,10 @@ from finetune.study_cells import (
 from finetune.study_recipe import DenseTask
 from pretrain.data import DataOptions, Pipeline, open_source
 from pretrain.flops import counted
-from pretrain.models import tokenizer
 from pretrain.objectives import OBJECTIVES
 from pretrain.recipe import Recipe, read_recipe
 from pretrain.run import pretrain
+from pretrain.tokens import tokenizer
 
 _PROBED_BATCH = 64
 

@@ -8,7 +8,6 @@ any other (`local-dir:`).
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import math
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from safetensors.torch import load_file, save
 from curator import fsops
 from curator.errors import EngineError, UsageError, nearest
 from pretrain.recipe import Recipe
+from pretrain.tokens import tokenizer
 
 Config = dict[str, Any]
 Tokenize = Callable[[list[str]], torch.Tensor]
@@ -171,12 +171,6 @@ def build_clip(recipe: Recipe) -> Clip:
         mean=OPENAI_DATASET_MEAN,
         std=OPENAI_DATASET_STD,
     )
-
-
-@functools.cache
-def tokenizer(context_length: int) -> Tokenize:
-    """open_clip's byte pair encoding, whose vocabulary comes with it."""
-    return cast("Tokenize", open_clip.SimpleTokenizer(context_length=context_length))
 
 
 def save_config(folder: Path, clip: Clip) -> None:

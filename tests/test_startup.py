@@ -35,7 +35,7 @@ MODEL_CODE = frozenset(
     f"pretrain.{name}"
     for name in (
         "backbone", "batches", "checkpoint", "data", "demo_models", "flops", "loop", "models",
-        "objectives", "retrieval", "run", "runlog", "towers", "warm", "world", "zeroshot",
+        "objectives", "retrieval", "run", "runlog", "tokens", "towers", "warm", "world", "zeroshot",
     )
 ) | frozenset(
     f"finetune.{name}"
