@@ -32,7 +32,6 @@ RETRIEVAL_IS = (
 
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-_NBSP = "\u00a0"
 _MINUTE, _HOUR = 60.0, 3600.0
 
 
@@ -107,7 +106,7 @@ def _missing(comparison: Comparison) -> str:
 
 
 def _seeds(n: int) -> str:
-    return f"1{_NBSP}seed" if n == 1 else f"{n:,}{_NBSP}seeds"
+    return "1 seed" if n == 1 else f"{n:,} seeds"
 
 
 def _signed(metric: Metric, gain: float) -> str:

@@ -57,7 +57,7 @@ def compared(
     made = Comparison(
         arm="v2", reference="v1", metric=told, pairs=pairs, difference=gain, alpha=ALPHA / family
     )
-    return sentence(made).replace("\u00a0", " ")
+    return sentence(made)
 
 
 V1 = {0: 0.500, 1: 0.510, 2: 0.490, 3: 0.505, 4: 0.495}
@@ -150,7 +150,7 @@ def gap(value: Multiplier, low: Multiplier | None = None, high: Multiplier | Non
 
 def test_gaps() -> None:
     told = gap(Multiplier("=", 2.41), Multiplier("=", 1.9), Multiplier(">=", 33.3))
-    assert gap_sentence(told).replace("\u00a0", " ") == (
+    assert gap_sentence(told) == (
         "v2 needs 2.4 times fewer labels for the 50.0 mIoU that v1 reaches with all of its labels "
         "[1.9\u00d7, \u2265 33\u00d7], 5 seeds."
     )
