@@ -84,8 +84,8 @@ class Catalog:
         self._lock = Lock()
 
     def warm(self) -> None:
-        """Read what takes long (facts of models, alt texts), so that nobody waits for it later."""
-        _ = self.columns.unchosen, self.columns.gains, self.columns.flags
+        """Read what takes long (facts of models, texts), so that nobody waits for it later."""
+        _ = self.columns.searched, self.columns.gains, self.columns.flags
         if len(self.store.numbers()) > 1:
             _ = self.columns.signatures
 

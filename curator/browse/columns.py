@@ -1,11 +1,10 @@
 """The columns of one version that filters and orders need, compact, for all shards at once.
 
 Every row of the decision is one row here, in the order of shards and rows. Strings stay on disk:
-a name becomes a small number, a text its length and a hash, so a million rows take 33 MB (and the
-alt texts of rows without a text theirs, once somebody searches). A column is read when it is first
-asked for and kept: reading the base takes 0.15 s for a million rows, what needs the facts of models
-(gain, flags) about 2 s. Files are read as `curator.tables` reads them, with their checksums. Safe
-in threads.
+a name becomes a small number, a text its length and a hash, so a million rows take 33 MB. Texts
+that are searched are kept up to a limit. A column is read when it is first asked for and kept:
+reading the base takes 0.15 s for a million rows, what needs the facts of models (gain, flags) about
+2 s. Files are read as `curator.tables` reads them, with their checksums. Safe in threads.
 """
 
 from __future__ import annotations
@@ -32,6 +31,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 T = TypeVar("T")
 
 SHARDS_AT_ONCE = 2
+_MOST_SEARCHED_BYTES = 256 << 20
+"""Of decisions on disk, where texts shrink to a third: two million of them with short captions."""
 _BASE = ("row", "slot", "action", "source", "because", "score")
 
 
@@ -255,31 +256,39 @@ class Columns:
     def find_text(self, wanted: str) -> Array:
         """Rows (ascending) whose text, or alt text where none was chosen, contains `wanted`.
 
-        Upper and lower case are the same. Reads all texts: 0.3 s for a million.
+        Upper and lower case are the same.
         """
-        low, unchosen = wanted.lower(), self.unchosen
+        low, kept = wanted.lower(), self.searched
 
         def containing(number: int, entry: ShardEntry) -> Array:
-            found = _contains(self.decision(entry, ["text"])["text"], low)
-            places, alt = unchosen[number]
-            found[places] = _contains(alt, low)
-            return np.flatnonzero(found)
+            texts = self._searched_of(entry) if kept is None else kept[number]
+            return np.flatnonzero(texts.str.contains(low, literal=True).fill_null(False).to_numpy())
 
         return self._in_all(self.each(containing))
 
     @property
-    def unchosen(self) -> list[tuple[Array, pl.Series]]:
-        """Of each shard the places of rows without a text, and their alt texts."""
+    def searched(self) -> list[pl.Series] | None:
+        """Of each shard what is searched, in lower case; None where that is too much to keep.
 
-        def of_shard(_: int, entry: ShardEntry) -> tuple[Array, pl.Series]:
-            rows = self.decision(entry, ["row", "text"])
-            places = rows["text"].is_null().arg_true()
-            if not len(places):
-                return places.to_numpy(), pl.Series(dtype=pl.String)
+        A search in a million texts takes 0.3 s from disk, and a third of that from memory.
+        """
+
+        def make() -> list[pl.Series] | None:
+            _ = self.frame  # reading says which file is missing
+            size_bytes = sum((self.store.root / entry.file).stat().st_size for entry in self.shards)
+            if size_bytes > _MOST_SEARCHED_BYTES:
+                return None
+            return self.each(lambda _, entry: self._searched_of(entry))
+
+        return self._once("searched", make)
+
+    def _searched_of(self, entry: ShardEntry) -> pl.Series:
+        rows = self.decision(entry, ["row", "text"])
+        text = rows["text"]
+        if text.null_count():
             alt = index.read(self.store, entry.name, ["alt_text"])["alt_text"]
-            return places.to_numpy(), alt[rows["row"][places]]
-
-        return self._once("unchosen", lambda: self.each(of_shard))
+            text = text.zip_with(text.is_not_null(), alt[rows["row"]])
+        return text.str.to_lowercase()
 
     def find_key(self, start: str) -> Array:
         """Rows (ascending) whose key begins with `start`."""
@@ -302,11 +311,6 @@ def _compact(rows: pl.DataFrame) -> pl.DataFrame:
         raise DamageError(f"a decision has the action {sorted(map(str, unknown))[0]!r}")
     names = pl.col("source", "because").cast(pl.Categorical)
     return rows.with_columns(pl.col("action").cast(pl.Enum(ACTIONS)), names)
-
-
-def _contains(texts: pl.Series, low: str) -> Array:
-    found = texts.str.to_lowercase().str.contains(low, literal=True).fill_null(False)
-    return found.to_numpy().copy()
 
 
 def _joined(parts: Sequence[Array], kind: Any) -> Array:
