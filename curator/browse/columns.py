@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 SHARDS_AT_ONCE = 2
 _MOST_SEARCHED_BYTES = 256 << 20
-"""Of decisions on disk, where texts shrink to a third: two million of them with short captions."""
+"""Of decisions on disk; 94 MB of them hold a million short captions, which take 69 MB in memory."""
 _BASE = ("row", "slot", "action", "source", "because", "score")
 
 

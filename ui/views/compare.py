@@ -1,6 +1,6 @@
 """Compare: two versions side by side, in numbers, in examples, and by people who rate blindly.
 
-A comparison reads both versions whole (a minute for a million samples). It is kept by their
+A comparison reads both versions whole (40 s for a million samples). It is kept by their
 ids for ten minutes: scores that are made meanwhile show after that.
 """
 
