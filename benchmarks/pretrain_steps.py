@@ -14,11 +14,16 @@ in memory, in one process, taking turns:
 All arms reuse freed memory, which `train` asks for on CPUs. A step is timed from one batch to the
 next, after `--warmup` of them. Texts are as long as the captions of the rendered world: 5 to 64
 tokens, 29 on average. Target: at least as fast.
+
+TFLOP/s are those of the matrix products of forward and backward, counted as `curator pretrain`
+counts them, over the time of a step; the last column divides them by the rate of one large bf16
+(on a CPU without it fp32) matrix product, measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -31,13 +36,15 @@ from open_clip_train.scheduler import cosine_lr
 from open_clip_train.train import train_one_epoch
 
 from benchmarks.common import parser, ratio, rounds, show, spread, take_turns
-from curator.devices import choose_device
+from curator.devices import DTYPES, choose_device
 from pretrain.data import Batch
+from pretrain.flops import counted
 from pretrain.loop import LoopOptions, choose_precision, train
 from pretrain.objectives.clip import ClipObjective
 from pretrain.objectives.clip import build as build_objective
 from pretrain.recipe import Recipe
 
+TERA = 1e12
 _NUM_BATCHES = 4
 
 
@@ -66,6 +73,8 @@ def main() -> None:
         return found[name][-1].wall
 
     wall = take_turns({name: partial(arm, name, way) for name, way in arms.items()}, rounds(args))
+    flops = {name: _flops(args, device, whole_texts=name != "curator") for name in arms}
+    ceiling = _matmul_flops_per_sec(device, 512 if args.quick else 8192)
     rows = []
     for name in arms:
         cpu = [one.cpu for one in found[name]]
@@ -78,12 +87,18 @@ def main() -> None:
                 f"{ratio(wall['open_clip_train'], wall[name]):.2f}",
                 spread(cpu, 2),
                 f"{ratio(theirs, cpu):.2f}",
+                f"{(rate := flops[name] / statistics.median(wall[name])) / TERA:,.1f}",
+                f"{rate / ceiling:.0%}",
             ]
         )
-    columns = ["arm", "steps/s", "samples/s", "speed to open_clip_train", "CPU s a step", "CPU"]
+    speed, use = "speed to open_clip_train", f"of {ceiling / TERA:,.1f}"
+    columns = ["arm", "steps/s", "samples/s", speed, "CPU s a step", "CPU", "TFLOP/s", use]
     details = {
         name: [{"wall": one.wall, "cpu": one.cpu} for one in laps] for name, laps in found.items()
     }
+    details |= {"flops_of_a_step": flops, "matmul_flops_per_sec": ceiling}
+    if device.type == "cuda":
+        details |= {"gpu": torch.cuda.get_device_name(device), "torch": torch.__version__}
     show(columns, rows, args=args, details=details)
 
 
@@ -98,8 +113,7 @@ class Steady:
         """The batches, looking at the clock as they are taken."""
         for number in range(self._warmup + self._steps + 1):
             if number in (self._warmup, self._warmup + self._steps):
-                if self._device.type == "cuda":
-                    torch.cuda.synchronize(self._device)
+                _synchronize(self._device)
                 sign = 1 if number > self._warmup else -1
                 self.wall += sign * time.perf_counter() / self._steps
                 self.cpu += sign * time.process_time() / self._steps
@@ -193,6 +207,38 @@ def _open_clip(args: argparse.Namespace, device: torch.device) -> Steady:
     scheduler = cosine_lr(optimizer, 1e-3, 2, num_steps)
     train_one_epoch(made.model, data, ClipLoss(), 0, optimizer, None, scheduler, None, settings)
     return steady
+
+
+def _flops(args: argparse.Namespace, device: torch.device, *, whole_texts: bool) -> float:
+    """Of a step, the mean over the batches."""
+    made = _objective(args, device)
+    if whole_texts:
+        made._causal_LL = None
+    total = 0
+    for batch in _batches(args, int(made.model.context_length)):
+        with counted() as count:
+            made.losses(batch)["loss"].backward()
+        total += count.total
+    return total / _NUM_BATCHES
+
+
+def _matmul_flops_per_sec(device: torch.device, side: int) -> float:
+    """The best of some products of two square matrices of normal numbers."""
+    dtype = DTYPES[choose_precision("auto", device)]
+    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = math.inf
+    for _ in range(20 if device.type == "cuda" else 2):
+        _synchronize(device)
+        began = time.perf_counter()
+        one @ other
+        _synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * side**3 / best
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class _Data:

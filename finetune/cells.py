@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 
 from curator import fsops
 from curator.errors import UsageError
+from curator.executors.local import num_cores
 from curator.steps.workspace import open_workspace
 from curator.stopping import StopRequest
 from finetune.feeding import Features
@@ -42,10 +42,12 @@ _PROBED_BATCH = 64
 
 
 class ModelRunner:
-    """See `finetune.study_cells.Runner`. `store` is where the stores of the versions are."""
+    """See `finetune.study_cells.Runner`. `store` is where the stores of the versions are; `jobs`
+    cells run side by side on this machine.
+    """
 
-    def __init__(self, store: Path | None = None, device: str | None = None) -> None:
-        self._store, self._device = store, device
+    def __init__(self, store: Path | None = None, device: str | None = None, jobs: int = 1) -> None:
+        self._store, self._device, self._jobs = store, device, jobs
         self._sets: dict[tuple[str, str, str | None], DenseSet] = {}
         self._features = Features()
 
@@ -114,6 +116,7 @@ class ModelRunner:
             reference=cell.reference,
             held_out=cell.held_out,
             device=self._device,
+            jobs=self._jobs,
             stop=stop,
         )
         # A study has many of them, and what is read from now on is the model.
@@ -183,8 +186,8 @@ def runner_of_job(
     """
     if device is None and torch.cuda.is_available():
         device = f"cuda:{job % torch.cuda.device_count()}"
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
-    return ModelRunner(store, device)
+    torch.set_num_threads(max(1, num_cores() // jobs))
+    return ModelRunner(store, device, jobs)
 
 
 def _history(path: Path) -> list[Json]:

@@ -133,9 +133,8 @@ def _open_version(spec: str, store: Path | None, choice: str) -> _Opened:
 
 
 def _open_table(where: str, pattern: str, column: str, store: Path | None, choice: str) -> _Opened:
-    if choice != "chosen":
+    if choice in controls.CHOICES:
         raise _needs_store(choice, f"{where}@{pattern}")
-    captions, identity = read_captions(pattern, column)
     dataset = discover(where)
     root = _store_of(where, store)
     base: Tables
@@ -145,6 +144,9 @@ def _open_table(where: str, pattern: str, column: str, store: Path | None, choic
     else:
         base = IndexTables(Store.open(root), dataset.shards)
         base_id = base.digest()
+    if choice == "images":
+        return _Opened(base, where, base_id, {"kind": "images", "shards": where})
+    captions, identity = read_captions(pattern, column)
     about = {"kind": "captions", "shards": where, "captions": pattern, "column": column}
     tables = CaptionTables(base, captions)
     return _Opened(tables, f"{where}@{pattern}:{column}", digest([base_id, identity]), about)

@@ -70,6 +70,17 @@ def build_source_changed() -> Callable[[Sequence[int]], list[int]]:
     return source_changed
 
 
+def threads_of_torch(items: Sequence[int]) -> list[int]:
+    """How many threads models compute with in this process."""
+    import torch
+
+    return [torch.get_num_threads() for _ in items]
+
+
+def build_threads_of_torch() -> Callable[[Sequence[int]], list[int]]:
+    return threads_of_torch
+
+
 def probe(item: int) -> None:
     """What can go wrong before any model is asked: the bytes themselves."""
     if item == BAD_BYTES:
@@ -87,6 +98,19 @@ def run(
     stop: Callable[[], bool] = never,
 ) -> list[list[Done[int, int] | Failed[int]]]:
     return list(executor.run(build, batches, probe=probe, stop=stop))
+
+
+@pytest.mark.parametrize(("set_by_user", "threads"), [(None, 2), ("1", 1)])
+def test_worker_processes_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, set_by_user: str | None, threads: int
+) -> None:
+    """Each with all of them spins for the others: 8 captions a second instead of 75."""
+    monkeypatch.setattr(local, "num_cores", lambda: 5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if set_by_user is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", set_by_user)
+    found = run(ProcessExecutor(num_workers=2), [[1], [2], [3], [4]], build_threads_of_torch)
+    assert [done.result for batch in found for done in batch] == [threads] * 4
 
 
 @pytest.fixture(params=list(EXECUTORS))

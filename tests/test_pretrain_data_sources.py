@@ -252,6 +252,17 @@ def test_captions_from_a_table_by_sha256(kit: Kit, tmp_path: Path) -> None:
     assert texts_of(shuffled) == {"a1": ["first", "second"], "a0": ["other"]}
 
 
+def test_without_texts_a_table_leaves_no_image_out(tmp_path: Path) -> None:
+    """The baseline without text sees the images of all arms, whoever captioned which."""
+    tars.write(tmp_path, tars.tar(tars.samples(3)))
+    table = tmp_path / "captions.jsonl"
+    table.write_text('{"key": "000000001", "text": "a"}')
+    assert open_source(f"{tmp_path}@{table}").num_samples == 1
+    images = open_source(f"{tmp_path}@{table}", need_text=False)
+    assert images.num_samples == 3
+    assert images.id == open_source(str(tmp_path), need_text=False).id
+
+
 def test_captions_from_a_table_by_key_need_no_store(tmp_path: Path) -> None:
     tars.write(tmp_path, tars.tar(tars.samples(3)))
     lines = [{"key": "000000000", "text": ["a", "b"]}, {"key": "000000002", "text": ["c"]}]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from curator.errors import EngineError, StoppedError, UsageError
 from curator.stopping import StopRequest
 from pretrain import flops
-from pretrain.loop import Group, LoopOptions, TrainResult, _optimizer, train
+from pretrain.loop import Group, LoopOptions, TrainResult, Values, _optimizer, train
 from tests.trainkit import batches, objective, recipe
 
 
@@ -218,6 +219,24 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: Any) -
     monkeypatch.chdir(tmp_path)
     run(None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_values_become_numbers_in_their_order() -> None:
+    assert Values({}).read() == {}
+    half = torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True)
+    found = Values({"loss": half, "grad_norm": torch.tensor(math.inf)}).read()
+    assert list(found.items()) == [("loss", 0.5), ("grad_norm", math.inf)]
+
+
+@pytest.mark.gpu
+def test_values_of_a_step_are_read_while_a_gpu_computes_the_next() -> None:
+    values = Values({"loss": torch.ones((), device="cuda")})
+    began = time.monotonic()
+    torch.cuda._sleep(1_000_000_000)  # half a second of work
+    assert values.read() == {"loss": 1.0}
+    assert time.monotonic() - began < 0.1
+    torch.cuda.synchronize()
+    assert time.monotonic() - began > 0.2
 
 
 # -- arithmetic ------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ from tests.trainkit import CONV, SIDE, VIT, batch, config_file, objective, recip
 
 @pytest.mark.parametrize("name", own_models())
 def test_our_own_models_can_be_built(name: str) -> None:
-    net = build_net(model_config(name))
-    assert net.visual(torch.zeros(1, 3, 64, 64)).shape == (1, 128)
+    config = model_config(name)
+    side = config["vision_cfg"]["image_size"]
+    net = build_net(config)
+    assert net.visual(torch.zeros(2, 3, side, side)).shape == (2, config["embed_dim"])
 
 
 def test_open_clip_reads_what_is_written(tmp_path: Path) -> None:

@@ -209,6 +209,12 @@ def test_a_run_is_named_after_its_recipe_and_version() -> None:
     assert train._label("shards") == "shards"
 
 
-def test_workers_decode_beside_a_gpu_only() -> None:
+def test_workers_decode_beside_a_gpu_only_and_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
     assert num_workers(torch.device("cpu")) == 0
-    assert num_workers(torch.device("cuda")) >= 1
+    found = [num_workers(torch.device("cuda"), jobs) for jobs in (1, 2, 4, 16, 99)]
+    assert found == [8, 7, 3, 1, 1]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert num_workers(torch.device("cuda"), 2) == 3

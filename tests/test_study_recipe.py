@@ -10,6 +10,9 @@ import pytest
 
 from curator.errors import UsageError
 from finetune.study_recipe import Control, parse_study, read_study, ready_studies
+from pretrain.objectives import OBJECTIVES
+from pretrain.objectives.masked import Masked
+from pretrain.recipe import presets, read_recipe
 from tests.studykit import SMALL, STUDY, study
 
 
@@ -55,12 +58,24 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ready_studies())
 def test_ready_studies(name: str) -> None:
-    made = read_study(name, {"demo": "world", "seeds": "2"})
+    made = read_study(name, {name: "folder", "seeds": "2"})
     assert made.name == name
     assert made.seeds == (0, 1)
-    assert made.arm_named(made.baseline).data == "world/shards@v2"
+    assert made.arm_named(made.baseline).data == "folder/shards@v2"
     assert {task.mode for task in made.task} == {"probe"}
-    assert "control" in {arm.kind for arm in made.arm}
+    assert {"captions", "images", "random"} <= {arm.kind for arm in made.arm}
+    assert made.pretrain.recipe in presets()
+
+
+def test_the_study_of_the_large_world_takes_both_kinds_of_nets() -> None:
+    vit = {"net": "world-vit", "masked": "mae", "mask": "0.75"}
+    for values, masked in (({}, "simmim"), (vit, "mae")):
+        made = read_study("world", values)
+        images = made.arm_named("masked images")
+        recipe = read_recipe(made.pretrain.recipe)
+        changes = [f"objective={images.objective}", f"mask_ratio={images.options['mask_ratio']}"]
+        objective = OBJECTIVES.get(masked)(recipe.changed(changes))
+        assert isinstance(objective, Masked)
 
 
 MISTAKES = [

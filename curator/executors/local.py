@@ -97,12 +97,14 @@ class ProcessExecutor:
                 lane.pool.join()
 
     def _open_lane(self, build: Callable[[], Work[T, R]], number: int) -> _Lane:
-        gpu = _visible_gpu(number) if self.num_workers > 1 else None
+        gpu, threads = None, None
+        if self.num_workers > 1:
+            gpu, threads = _visible_gpu(number), max(1, num_cores() // self.num_workers)
         # spawn: a forked child would inherit threads and an initialised CUDA context
         pool = ProcessPool(
             max_workers=1,
             initializer=_start_worker,
-            initargs=(build, gpu),
+            initargs=(build, gpu, threads),
             context=get_context("spawn"),
         )
         return _Lane(pool)
@@ -196,6 +198,11 @@ def _chain(first: list[T], rest: Iterator[T]) -> Iterator[T]:
     yield from rest
 
 
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def _visible_gpu(number: int) -> str:
     visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     return visible[number % len(visible)] if visible else str(number)
@@ -210,11 +217,16 @@ _build: Callable[[], Work[Any, Any]] | None = None
 _work: Work[Any, Any] | None = None
 
 
-def _start_worker(build: Callable[[], Work[Any, Any]], gpu: str | None) -> None:
+def _start_worker(
+    build: Callable[[], Work[Any, Any]], gpu: str | None, threads: int | None
+) -> None:
     global _build  # noqa: PLW0603 - one worker process has one piece of work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything imports torch
+    if threads is not None:
+        # Processes that each use all cores spin for each other: ten times slower on two cores.
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     keep_freed_memory()
     _build = build
 

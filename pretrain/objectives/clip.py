@@ -48,6 +48,15 @@ def short_attention(device: torch.device) -> AbstractContextManager[Any]:
     return context
 
 
+def num_groups(num_texts: int, device: torch.device) -> int:
+    """Into how many groups texts are sorted by length: a CPU saves what it does not compute.
+
+    A GPU is done with a part before the next one is sent to it: on an H100 four groups cost a
+    ViT-B/16 a quarter of its speed, so there all go at the length of the longest.
+    """
+    return max(1, min(_LENGTHS, num_texts // _ROWS_A_LENGTH)) if device.type == "cpu" else 1
+
+
 def build(recipe: Recipe) -> Contrastive:
     """The objective of a recipe, on the CPU."""
     clip = build_clip(recipe)
@@ -101,7 +110,7 @@ class Contrastive(torch.nn.Module, ABC):
             lengths_N = tokens_NL.argmax(1) + 1  # the end of a text has the highest number
             order_N = lengths_N.argsort(stable=True)
             parts = []
-            for rows in order_N.chunk(max(1, min(_LENGTHS, len(tokens_NL) // _ROWS_A_LENGTH))):
+            for rows in order_N.chunk(num_groups(len(tokens_NL), device)):
                 used = math.ceil(int(lengths_N[rows].max()) / 8) * 8  # few lengths, for compilers
                 used = min(used, tokens_NL.shape[1])
                 self.model.text.attn_mask = self._causal_LL[:used, :used]
