@@ -64,7 +64,7 @@ def make_plan(study: Study, runner: Runner) -> Plan:
     sweeps: dict[tuple[str, str], SweepCell] = {}
     for seed in study.seeds:
         backbones: dict[str, list[tuple[int | None, Backbone]]] = {}
-        for arm in study.arm:
+        for arm in study.arms_of(seed):
             if arm.backbone is not None:
                 spec = f"{RANDOM}:{model}" if arm.backbone == RANDOM else arm.backbone
                 backbones[arm.name] = [(None, Backbone(cell=None, spec=spec))]

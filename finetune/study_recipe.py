@@ -27,6 +27,7 @@
     [[arm]]
     name = "random"
     backbone = "random"              # or weights: open_clip:ViT-B-16:FILE, timm:NAME, a run
+    seeds = 3                        # only the first three; a control needs fewer than a verdict
 
     [[task]]
     task = "segmentation"
@@ -84,7 +85,8 @@ class Arm(_Strict):
     """One way to pretrain (`data`), or weights that exist (`backbone`).
 
     `objective` "mae" or "simmim" learns from the images alone; `reference` is the version whose
-    lengths or count a control imitates; `options` are fields of the pretraining recipe.
+    lengths or count a control imitates; `options` are fields of the pretraining recipe. `seeds` is
+    how many of the study's seeds it takes at most, from the first on; None takes all.
     """
 
     name: _Name
@@ -94,6 +96,7 @@ class Arm(_Strict):
     objective: str | None = None
     backbone: str | None = None
     options: dict[str, Any] = {}
+    seeds: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -189,6 +192,11 @@ class Study(_Strict):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError("`seeds` is a number above 0, or a list of different numbers")
         return self
+
+    def arms_of(self, seed: int) -> tuple[Arm, ...]:
+        """The arms that take a seed of the study."""
+        place = self.seeds.index(seed)
+        return tuple(arm for arm in self.arm if arm.seeds is None or place < arm.seeds)
 
     def arm_named(self, name: str) -> Arm:
         """The arm of this name, which exists."""

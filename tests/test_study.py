@@ -31,7 +31,7 @@ from finetune.study_files import read_cells, read_plan
 from finetune.study_jobs import workers
 from finetune.study_plan import make_plan
 from finetune.study_run import MAX_HISTORY, thinned
-from tests.studykit import SMALL, FakeRunner, run, study
+from tests.studykit import SMALL, STUDY, FakeRunner, run, study
 
 NUM_SMALL = 2 * 2 * 2  # two arms, two seeds, pretraining and depth
 
@@ -67,6 +67,18 @@ def test_seeds_come_one_after_the_other_and_sweeps_before_their_runs() -> None:
             assert cell.sweep.digest in seen
         if not isinstance(cell, PretrainCell) and cell.backbone.cell is not None:
             assert cell.backbone.cell.digest in seen
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(2, {0, 1}), (9, {0, 1, 2, 3, 4})])
+def test_an_arm_may_take_fewer_seeds_than_the_study(asked: int, taken: set[int]) -> None:
+    text = STUDY.replace('control = "shuffled"', f'control = "shuffled"\nseeds = {asked}')
+    cells = make_plan(study(text), FakeRunner()).cells
+    seeds = {cell.arm: set[int]() for cell in cells}
+    for cell in cells:
+        seeds[cell.arm].add(cell.seed)
+    assert seeds.pop("shuffled") == taken
+    assert all(found == {0, 1, 2, 3, 4} for found in seeds.values())
+    assert {cell.digest for cell in cells} <= digests(STUDY)
 
 
 def digests(text: str, runner: FakeRunner | None = None) -> set[str]:
