@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from curator import images
 from curator.captioners import CAPTIONERS
@@ -20,6 +21,9 @@ from curator.prompts import get_prompt
 from curator.sample import Caption, CaptionFailure, CaptionRequest, Score
 from curator.scorers import SCORERS, Scorer
 from curator.shards import read_bytes
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +90,17 @@ class CaptionWork:
         self._captioner = Guarded(
             CAPTIONERS.get(captioner)(**options), prompt=get_prompt(prompt), language=language
         )
-        self._ahead: dict[CaptionItem, CaptionRequest] = {}
+        self._read = _Read[CaptionItem, CaptionRequest]()
 
     def prefetch(self, items: Sequence[CaptionItem]) -> None:
         """Read the next batch and start decoding it."""
-        self._ahead = {item: _request(item) for item in items}
-        self._captioner.prefetch(list(self._ahead.values()))
+        ahead = {item: _request(item) for item in items}
+        self._read.add(ahead)
+        self._captioner.prefetch(list(ahead.values()))
 
     def __call__(self, items: Sequence[CaptionItem]) -> list[Caption | CaptionFailure]:
         """One outcome an item."""
-        ahead = self._ahead
-        return self._captioner.caption([ahead.get(item) or _request(item) for item in items])
+        return self._captioner.caption([self._read.of(item) or _request(item) for item in items])
 
 
 class ScoreWork:
@@ -104,29 +108,41 @@ class ScoreWork:
 
     def __init__(self, scorer: str, options: Mapping[str, Any]) -> None:
         self._scorer: Scorer = SCORERS.get(scorer)(**options)
-        self._ahead: dict[ImageRef, bytes] = {}
+        self._read = _Read[ImageRef, bytes]()
 
     def prefetch(self, items: Sequence[ScoreItem]) -> None:
         """Read the next batch and start decoding it."""
-        self._ahead = {item.image: item.image.read() for item in items if item.image}
+        self._read.add({item.image: item.image.read() for item in items if item.image})
         prefetch = getattr(self._scorer, "prefetch", None)
         if prefetch is not None:
-            prefetch(self._pairs(items, self._ahead))
+            prefetch(self._pairs(items))
 
     def __call__(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
         """One list of scores an item, one score a text."""
-        scores = iter(self._scorer.score(self._pairs(items, self._ahead)))
+        scores = iter(self._scorer.score(self._pairs(items)))
         return [[next(scores) for _ in item.texts] for item in items]
 
-    @staticmethod
-    def _pairs(
-        items: Sequence[ScoreItem], ahead: Mapping[ImageRef, bytes]
-    ) -> list[tuple[bytes, str]]:
+    def _pairs(self, items: Sequence[ScoreItem]) -> list[tuple[bytes, str]]:
         pairs: list[tuple[bytes, str]] = []
         for item in items:
-            data = b"" if item.image is None else ahead.get(item.image) or item.image.read()
+            data = b"" if item.image is None else self._read.of(item.image) or item.image.read()
             pairs.extend((data, text) for text in item.texts)
         return pairs
+
+
+class _Read(Generic[K, V]):
+    """What was read ahead: the batch at work, and the one after it."""
+
+    def __init__(self) -> None:
+        self._batches: deque[Mapping[K, V]] = deque(maxlen=2)
+
+    def add(self, batch: Mapping[K, V]) -> None:
+        """The batch after the one at work was read."""
+        self._batches.append(batch)
+
+    def of(self, key: K) -> V | None:
+        """What was read of it, if it was."""
+        return next((batch[key] for batch in self._batches if key in batch), None)
 
 
 def _request(item: CaptionItem) -> CaptionRequest:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import torch
 
 from curator import fsops
 from curator.errors import UsageError
-from curator.executors.local import num_cores
 from curator.steps.workspace import open_workspace
 from curator.stopping import StopRequest
 from finetune.feeding import Features
@@ -42,12 +42,10 @@ _PROBED_BATCH = 64
 
 
 class ModelRunner:
-    """See `finetune.study_cells.Runner`. `store` is where the stores of the versions are; `jobs`
-    cells run side by side on this machine.
-    """
+    """See `finetune.study_cells.Runner`. `store` is where the stores of the versions are."""
 
-    def __init__(self, store: Path | None = None, device: str | None = None, jobs: int = 1) -> None:
-        self._store, self._device, self._jobs = store, device, jobs
+    def __init__(self, store: Path | None = None, device: str | None = None) -> None:
+        self._store, self._device = store, device
         self._sets: dict[tuple[str, str, str | None], DenseSet] = {}
         self._features = Features()
 
@@ -116,7 +114,6 @@ class ModelRunner:
             reference=cell.reference,
             held_out=cell.held_out,
             device=self._device,
-            jobs=self._jobs,
             stop=stop,
         )
         # A study has many of them, and what is read from now on is the model.
@@ -181,13 +178,18 @@ class ModelRunner:
 def runner_of_job(
     job: int, jobs: int, *, store: Path | None = None, device: str | None = None
 ) -> ModelRunner:
-    """The runner in the process of job number `job` of `jobs`: on a GPU of its own, in turn; on a
-    CPU with its share of the cores, since processes that each use all of them stall each other.
+    """The runner in the process of job number `job` of `jobs`: on a GPU of its own, in turn, and on
+    its share of the cores, as many as any other job's, which the process keeps to from now on.
+    Processes that each use all of them stall each other.
     """
     if device is None and torch.cuda.is_available():
         device = f"cuda:{job % torch.cuda.device_count()}"
-    torch.set_num_threads(max(1, num_cores() // jobs))
-    return ModelRunner(store, device, jobs)
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // jobs)
+    first = job * share % len(cores)
+    os.sched_setaffinity(0, cores[first : first + share])
+    torch.set_num_threads(share)
+    return ModelRunner(store, device)
 
 
 def _history(path: Path) -> list[Json]:

@@ -26,6 +26,7 @@ import torch.distributed as dist
 
 from curator import fsops
 from curator.errors import UsageError
+from curator.executors.local import num_cores
 from curator.progress import say
 from curator.stopping import StopRequest
 from curator.versions import canonical_json, now, tool_version
@@ -75,7 +76,7 @@ class RunSummary:
         return asdict(self)
 
 
-def pretrain(  # noqa: PLR0913 - each is an option of the command or of the study around it
+def pretrain(
     data: str,
     recipe: Recipe,
     out: Path,
@@ -84,15 +85,13 @@ def pretrain(  # noqa: PLR0913 - each is an option of the command or of the stud
     reference: str | None = None,
     held_out: int | None = None,
     device: str | None = None,
-    jobs: int = 1,
     stop: StopRequest | None = None,
 ) -> RunSummary:
     """Train `recipe` on `data` (see `pretrain.opening`) into the folder `out`.
 
     `reference` is the version that some controls match. `held_out` pairs are kept out of training,
     for the retrieval and zero-shot checks, in every version alike; by default a tenth, at most
-    500. `jobs` runs side by side on this machine share its cores. Under torchrun all processes
-    call this alike.
+    500. Under torchrun all processes call this alike.
 
     Raises:
         UsageError: the recipe does not fit the data, or `out` holds another run.
@@ -111,7 +110,7 @@ def pretrain(  # noqa: PLR0913 - each is an option of the command or of the stud
                 need_text=recipe.needs_text,
                 seed=recipe.seed,
             )
-            run = _Run(source, recipe, out, held_out, chosen, jobs)
+            run = _Run(source, recipe, out, held_out, chosen)
             run.claim()
             if not (out / "summary.json").is_file():
                 run.train(stop or StopRequest())
@@ -136,15 +135,9 @@ def read_summary(out: Path) -> RunSummary:
 
 class _Run:
     def __init__(
-        self,
-        source: Source,
-        recipe: Recipe,
-        out: Path,
-        held_out: int | None,
-        device: torch.device,
-        jobs: int,
+        self, source: Source, recipe: Recipe, out: Path, held_out: int | None, device: torch.device
     ) -> None:
-        self.recipe, self.out, self.device, self.jobs = recipe, out, device, jobs
+        self.recipe, self.out, self.device = recipe, out, device
         if held_out is None:
             held_out = min(_MAX_HELD_OUT, source.num_samples // 10)
         self.source = source
@@ -227,7 +220,7 @@ class _Run:
             sentences=recipe.sentences,
             crop_scale_min=recipe.crop_scale_min,
             seed=recipe.seed,
-            num_workers=0 if alone else num_workers(self.device, self.jobs),
+            num_workers=0 if alone else num_workers(self.device),
         )
         return Pipeline(
             source,
@@ -292,11 +285,11 @@ def loop_options(recipe: Recipe) -> LoopOptions:
     )
 
 
-def num_workers(device: torch.device, jobs: int = 1) -> int:
-    """Processes that decode: none on a CPU, whose cores are busy training; else this run's share
-    of the cores, less one for the training itself.
+def num_workers(device: torch.device) -> int:
+    """Processes that decode: none on a CPU, whose cores are busy training; else the cores that are
+    this process' share, less one for the training itself.
     """
     if device.type == "cpu":
         return 0
-    runs = jobs * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(_MAX_WORKERS, max(1, (os.cpu_count() or 1) // runs - 1))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(_MAX_WORKERS, max(1, num_cores() // local - 1))

@@ -70,6 +70,22 @@ def build_source_changed() -> Callable[[Sequence[int]], list[int]]:
     return source_changed
 
 
+class Expecting:
+    """Says whether each batch is the one that was prefetched before it, if any was."""
+
+    def __init__(self) -> None:
+        self._now: list[int] | None = None
+        self._next: list[int] | None = None
+
+    def prefetch(self, items: Sequence[int]) -> None:
+        self._next = list(items)
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        is_expected = self._now in (None, list(items))
+        self._now, self._next = self._next, None
+        return [is_expected] * len(items)
+
+
 def threads_of_torch(items: Sequence[int]) -> list[int]:
     """How many threads models compute with in this process."""
     import torch
@@ -187,6 +203,16 @@ def test_prefetch_is_told_the_next_batch(tmp_path: Path) -> None:
     lines = log.read_text().splitlines()
     assert lines[0].startswith("build ")
     assert lines[1:] == ["prefetch 3", "batch 1 2", "prefetch 4", "batch 3", "batch 4"]
+
+
+@pytest.mark.parametrize("num_batches", [1, 2, 7, 30])
+def test_a_worker_gets_the_batch_that_it_prefetched(num_batches: int) -> None:
+    """What another worker got would stay in memory: 50 KB a caption of a small picture did."""
+    batches = [[number, -10 - number] for number in range(num_batches)]
+    found = run(ProcessExecutor(3, 60.0), batches, Expecting)
+    done = [one.item for outcomes in found for one in outcomes]
+    assert sorted(done) == sorted(item for batch in batches for item in batch)
+    assert all(one.result for outcomes in found for one in outcomes)
 
 
 def test_one_model_a_worker_and_every_worker_works(tmp_path: Path) -> None:

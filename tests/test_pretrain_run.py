@@ -209,12 +209,13 @@ def test_a_run_is_named_after_its_recipe_and_version() -> None:
     assert train._label("shards") == "shards"
 
 
-def test_workers_decode_beside_a_gpu_only_and_share_the_cores(
+def test_workers_decode_beside_a_gpu_only_on_the_cores_of_this_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 16)
     assert num_workers(torch.device("cpu")) == 0
-    found = [num_workers(torch.device("cuda"), jobs) for jobs in (1, 2, 4, 16, 99)]
-    assert found == [8, 7, 3, 1, 1]
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert num_workers(torch.device("cuda"), 2) == 3
+    gpu = torch.device("cuda")
+    for cores, wanted in ((1, 1), (4, 3), (99, 8)):
+        monkeypatch.setattr("pretrain.run.num_cores", lambda cores=cores: cores)
+        assert num_workers(gpu) == wanted
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "33")
+    assert num_workers(gpu) == 2

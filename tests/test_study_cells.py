@@ -13,7 +13,7 @@ from curator.cli.output import run_app
 from curator.demo.data import DemoData, make_data
 from curator.errors import CuratorError
 from curator.stopping import StopRequest
-from finetune.cells import ModelRunner
+from finetune.cells import ModelRunner, runner_of_job
 from finetune.report import write_report
 from finetune.results import FILE_NAME, RESULTS_SCHEMA
 from finetune.study import run_study
@@ -94,3 +94,21 @@ def test_what_does_not_fit_is_said_before_any_run(made: Study, tmp_path: Path) -
     with pytest.raises(CuratorError):
         run_study(broken, tmp_path / "out", runner=ModelRunner(device="cpu"), stop=StopRequest())
     assert not (tmp_path / "out" / "study.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "wanted"),
+    [(1, [[2, 3, 5, 7, 9]]), (2, [[2, 3], [5, 7]]), (6, [[2], [3], [5], [7], [9], [2]])],
+)
+def test_each_job_has_as_many_cores(
+    monkeypatch: pytest.MonkeyPatch, jobs: int, wanted: list[list[int]]
+) -> None:
+    taken: list[list[int]] = []
+    threads: list[int] = []
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {9, 2, 3, 5, 7})
+    monkeypatch.setattr("os.sched_setaffinity", lambda _, cores: taken.append(list(cores)))
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    for job in range(jobs):
+        runner_of_job(job, jobs, device="cpu")
+    assert taken == wanted
+    assert threads == [len(wanted[0])] * jobs

@@ -13,7 +13,8 @@ R = TypeVar("R")
 
 Work: TypeAlias = Callable[[Sequence[T]], list[R]]
 """One result for each item, in order. If it has a method `prefetch(items)`, that is called with
-the batch after the current one, so that reading and decoding overlap with the model."""
+the batch that the same worker gets after the current one, before the current one, so that reading
+and decoding overlap with the model."""
 
 
 @dataclass(frozen=True, slots=True)

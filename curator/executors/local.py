@@ -56,10 +56,11 @@ class InlineExecutor:
 
 @dataclass(slots=True)
 class _Lane:
-    """One worker process and the batches it was given, oldest first."""
+    """One worker process, the batches it was given, oldest first, and the one it gets next."""
 
     pool: ProcessPool
     queue: deque[tuple[Sequence[Any], Future[Any]]] = field(default_factory=deque)
+    upcoming: Sequence[Any] | None = None
 
 
 class ProcessExecutor:
@@ -117,19 +118,12 @@ class ProcessExecutor:
         stop: Callable[[], bool],
     ) -> Iterator[list[Done[T, Any] | Failed[T]]]:
         deadline: float | None = None
-        exhausted = False
-        ahead: deque[Sequence[T]] = deque()
         while True:
             if stop() and deadline is None:
                 deadline = time.monotonic() + _STOP_GRACE_SEC
-            for lane in lanes:
-                while not exhausted and deadline is None and len(lane.queue) < _IN_FLIGHT:
-                    ahead.extend(islice(source, 2 - len(ahead)))
-                    if not ahead:
-                        exhausted = True
-                        break
-                    batch = ahead.popleft()
-                    self._submit(lane, batch, ahead[0] if ahead else ())
+            if deadline is None:
+                while any([self._feed(lane, source) for lane in lanes]):  # each gets one in turn
+                    pass
             flying = [lane.queue[0][1] for lane in lanes if lane.queue]
             if not flying or (deadline is not None and time.monotonic() > deadline):
                 return
@@ -139,13 +133,25 @@ class ProcessExecutor:
                     batch, future = lane.queue.popleft()
                     yield self._outcomes(lane, batch, future, probe)
 
-    def _submit(self, lane: _Lane, batch: Sequence[T], upcoming: Sequence[T]) -> None:
+    def _feed(self, lane: _Lane, source: Iterator[Sequence[T]]) -> bool:
+        """Give a worker its next batch, if it can take one and there is one.
+
+        What comes after it is laid by for the same worker: it reads and decodes ahead what it will
+        be asked for, and would keep for ever what another one gets.
+        """
+        if len(lane.queue) >= _IN_FLIGHT:
+            return False
+        batch = next(source, None) if lane.upcoming is None else lane.upcoming
+        if batch is None:
+            return False
+        lane.upcoming = next(source, None)
         # Two batches are in flight: the one at the worker and the one waiting in its pipe. pebble
         # starts a task's clock when the worker takes it.
         future = lane.pool.schedule(
-            _work_on, args=(batch, upcoming), timeout=self.stall_timeout_sec
+            _work_on, args=(batch, lane.upcoming or ()), timeout=self.stall_timeout_sec
         )
         lane.queue.append((batch, future))
+        return True
 
     def _outcomes(
         self, lane: _Lane, batch: Sequence[T], future: Future[Any], probe: Callable[[Any], object]
