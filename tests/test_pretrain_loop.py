@@ -229,6 +229,7 @@ def test_values_become_numbers_in_their_order() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_values_of_a_step_are_read_while_a_gpu_computes_the_next() -> None:
     values = Values({"loss": torch.ones((), device="cuda")})
     began = time.monotonic()
