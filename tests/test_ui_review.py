@@ -370,14 +370,18 @@ def test_50_sessions_of_20_edits_lose_no_edit(ws: Workspace) -> None:
 def test_by_keyboard_in_a_browser(ws: Workspace) -> None:
     with dashboard(ws.spec) as board, board.open("review?who=Anna&v=v2") as page:
         page.get_by_text("1 of 9 · b3 · 00001").wait_for()
+        settle(page)
         page.keyboard.press("a")
         page.get_by_text("2 of 9 · a4 · 00000").wait_for()
+        settle(page)
         page.keyboard.press("x")
         page.get_by_text("3 of 9 · a3 · 00000").wait_for()
+        settle(page)
         page.keyboard.press("e")
         page.get_by_label("New text").fill("an exact text")  # its letters are no shortcuts
         page.get_by_label("New text").press("Control+Enter")
         page.get_by_text("4 of 9 · a1 · 00000").wait_for()
+        settle(page)
         page.keyboard.press("u")
         page.get_by_text("3 of 9 · a3 · 00000").wait_for()
         settle(page)
