@@ -126,7 +126,7 @@ class Values:
         self._arrived: torch.cuda.Event | None = None
         if together.is_cuda:
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # none there
-            self._arrived.record()
+            self._arrived.record(torch.cuda.current_stream(together.device))
 
     def read(self) -> dict[str, float]:
         """The scalars as numbers."""

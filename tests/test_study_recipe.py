@@ -72,6 +72,7 @@ def test_the_study_of_the_large_world_takes_both_kinds_of_nets() -> None:
     for values, masked in (({}, "simmim"), (vit, "mae")):
         made = read_study("world", values)
         images = made.arm_named("masked images")
+        assert images.objective == masked
         recipe = read_recipe(made.pretrain.recipe)
         changes = [f"objective={images.objective}", f"mask_ratio={images.options['mask_ratio']}"]
         objective = OBJECTIVES.get(masked)(recipe.changed(changes))

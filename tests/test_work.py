@@ -58,7 +58,7 @@ def drive(job: CaptionWork | ScoreWork, items: Sequence[object]) -> list[object]
     for batch, upcoming in zip(batches, [*batches[1:], []], strict=True):
         if upcoming:
             job.prefetch(upcoming)  # type: ignore[arg-type]  # items of the job's kind
-        found += job(batch)  # type: ignore[arg-type]
+        found += job(batch)  # type: ignore[arg-type]  # the same
     return found
 
 
