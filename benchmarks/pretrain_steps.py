@@ -6,9 +6,10 @@
 The same model with the same weights, AdamW, bf16 autocast and clipping, on batches that lie ready
 in memory, in one process, taking turns:
 
-    curator           `pretrain.loop.train`: 8-bit images, normalised on the device; texts of like
-                      length together
-    open_clip_train   its `train_one_epoch`: normalised images in fp32, texts at full length
+    curator           `pretrain.loop.train`: 8-bit images (for a GPU in pinned memory), normalised
+                      on the device; texts no wider than needed
+    open_clip_train   its `train_one_epoch`: normalised images in fp32, on the device already;
+                      texts at full length
     ..., alike        curator with texts at full length too: what the loop itself costs
 
 All arms reuse freed memory, which `train` asks for on CPUs. A step is timed from one batch to the
@@ -161,6 +162,8 @@ def _curator(args: argparse.Namespace, device: torch.device, *, whole_texts: boo
     if whole_texts:
         made._causal_LL = None
     batches = _batches(args, int(made.model.context_length))
+    if device.type == "cuda":
+        batches = [batch.pin_memory() for batch in batches]  # as `pretrain.data` hands them over
     steady = Steady(args.warmup, args.steps, device)
     options = LoopOptions(
         total_steps=args.warmup + args.steps + 1,

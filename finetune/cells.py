@@ -36,6 +36,7 @@ from pretrain.flops import counted
 from pretrain.objectives import OBJECTIVES
 from pretrain.recipe import Recipe, read_recipe
 from pretrain.run import pretrain
+from pretrain.strided import stride_first
 from pretrain.tokens import tokenizer
 
 _PROBED_BATCH = 64
@@ -90,6 +91,7 @@ class ModelRunner:
         """Counted on the first images of `data`: a batch costs by its longest text."""
         asked = Recipe(**recipe)
         objective = OBJECTIVES.get(asked.objective)(asked)
+        stride_first(objective)
         text = asked.needs_text
         source = open_source(data, self._store, need_text=text)
         options = DataOptions(

@@ -44,11 +44,18 @@ class Summary:
 
 
 def run_study(
-    study: Study, out: Path, *, runner: Runner, stop: StopRequest, jobs: Jobs | None = None
+    study: Study,
+    out: Path,
+    *,
+    runner: Runner,
+    stop: StopRequest,
+    jobs: Jobs | None = None,
+    pretrain_only: bool = False,
 ) -> Summary:
     """Run what is missing of a study in the folder `out`.
 
-    Cells run in this process, by `runner`, or where `jobs` runs them.
+    Cells run in this process, by `runner`, or where `jobs` runs them. With `pretrain_only`, dense
+    runs and sweeps are left for another call.
 
     Raises:
         UsageError: `out` holds another study, or something that is none.
@@ -63,7 +70,8 @@ def run_study(
         head = {"format": FORMAT, "tool_version": versions.tool_version(), **plan.to_json()}
         fsops.write_atomic(out / STUDY_FILE, to_bytes(head))
         try:
-            return _Walk(plan, out, jobs or Inline(runner, stop), stop).run()
+            walk = _Walk(plan, out, jobs or Inline(runner, stop), stop)
+            return walk.run(pretrain_only=pretrain_only)
         finally:
             write_results(out, rows_of(read_plan(out), read_cells(out)))
 
@@ -100,14 +108,15 @@ class _Walk:
         self.records = read_cells(out)
         self.pictured = _pictured(plan)
 
-    def run(self) -> Summary:
+    def run(self, *, pretrain_only: bool) -> Summary:
         """Every cell once; see the module."""
         cells = list({cell.digest: cell for cell in self.plan.cells}.values())
-        missing = [cell for cell in cells if not self._is_done(cell.digest)]
-        reused = len(cells) - len(missing)
+        asked = [cell for cell in cells if isinstance(cell, PretrainCell) or not pretrain_only]
+        missing = [cell for cell in asked if not self._is_done(cell.digest)]
+        reused = len(asked) - len(missing)
         if reused:
-            progress.say(f"{reused} of {len(cells)} runs are there already")
-        blocked = self._run_all(missing, cells)
+            progress.say(f"{reused} of {len(asked)} runs are there already")
+        blocked = self._run_all(missing, asked)
         done = [cell for cell in cells if self._is_done(cell.digest)]
         failed = [cell for cell in missing if self.records.get(cell.digest, {}).get("error")]
         return Summary(

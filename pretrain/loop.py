@@ -34,6 +34,7 @@ from pretrain.checkpoint import newest_valid, save_checkpoint
 from pretrain.flops import counted
 from pretrain.objectives import Accumulating
 from pretrain.runlog import Row, RunLog
+from pretrain.strided import stride_first
 
 Batches = Callable[[int], Iterator[Any]]
 _SAVING_SHARE = 0.01
@@ -185,6 +186,7 @@ class _Training:
         self.precision = choose_precision(options.precision, self.device)
         if self.device.type == "cpu":
             keep_freed_memory()  # a tenth of the time of a ViT's step
+            stride_first(objective)
         self.optimizer = _optimizer(groups or [Group(parameters=self.parameters)], options)
         self.checkpoints = None if folder is None else folder / "checkpoints"
         self.step, self.flops, self.seconds_before = 0, 0, 0.0

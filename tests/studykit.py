@@ -239,6 +239,14 @@ def study(text: str = STUDY, **values: str) -> Study:
     return parse_study(text, where="test", values=values)
 
 
-def run(made: Study, out: Path, runner: FakeRunner | None = None) -> Summary:
+def run(
+    made: Study, out: Path, runner: FakeRunner | None = None, *, pretrain_only: bool = False
+) -> Summary:
     """Run it to the end."""
-    return run_study(made, out, runner=runner or FakeRunner(), stop=StopRequest())
+    return run_study(
+        made,
+        out,
+        runner=runner or FakeRunner(),
+        stop=StopRequest(),
+        pretrain_only=pretrain_only,
+    )

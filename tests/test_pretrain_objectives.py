@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from curator.errors import UsageError
 from pretrain.objectives import OBJECTIVES, Accumulating
-from pretrain.objectives.clip import multi_positive, num_groups
+from pretrain.objectives.clip import multi_positive
 from pretrain.objectives.images import Normalise
 from pretrain.objectives.mae import mae_config
 from pretrain.objectives.masked import Masked
@@ -140,22 +140,14 @@ def test_parts_may_have_different_numbers_of_texts(tmp_path: Path) -> None:
 # -- texts by length -------------------------------------------------------------------------------
 
 
-def test_a_gpu_takes_all_texts_at_once() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [num_groups(number, cpu) for number in (1, 31, 32, 64, 999)] == [1, 1, 2, 4, 4]
-    assert num_groups(999, gpu) == 1
-
-
-@pytest.mark.parametrize("groups", [1, 4])
-def test_texts_are_encoded_as_if_alone_and_in_their_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: int
-) -> None:
-    monkeypatch.setattr("pretrain.objectives.clip.num_groups", lambda *_: groups)
+@pytest.mark.parametrize("size", [1, 31, 70])
+def test_texts_are_encoded_as_if_alone_and_in_their_order(tmp_path: Path, size: int) -> None:
     made = objective(recipe(tmp_path))
-    tokens = batch(0, size=70).tokens
-    together = made.encode_texts(tokens)
+    tokens = batch(0, size=size).tokens
     alone = made.model.encode_text(tokens, normalize=True)
-    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(made.encode_texts(tokens), alone)
+    longest = int(tokens.argmax(1).max()) + 1
+    torch.testing.assert_close(made._cut(tokens, longest), alone)  # as a GPU does
 
 
 # -- pixels ----------------------------------------------------------------------------------------

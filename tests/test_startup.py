@@ -35,7 +35,8 @@ MODEL_CODE = frozenset(
     f"pretrain.{name}"
     for name in (
         "backbone", "batches", "checkpoint", "data", "demo_models", "flops", "loop", "models",
-        "objectives", "retrieval", "run", "runlog", "tokens", "towers", "warm", "world", "zeroshot",
+        "objectives", "retrieval", "run", "runlog", "strided", "tokens", "towers", "warm", "world",
+        "zeroshot",
     )
 ) | frozenset(
     f"finetune.{name}"

@@ -169,6 +169,15 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
     assert results(tmp_path / "out")["seed"].unique().sort().to_list() == [0, 1, 2]
 
 
+def test_pretrainings_alone_and_the_rest_later(tmp_path: Path) -> None:
+    runner = FakeRunner()
+    first = run(study(SMALL), tmp_path / "out", runner, pretrain_only=True)
+    assert [label.split(",")[0] for label in runner.calls] == ["pretraining"] * 4
+    assert (first.num_done, first.num_cells) == (4, NUM_SMALL)
+    rest = run(study(SMALL), tmp_path / "out", runner)
+    assert (rest.num_done, rest.num_reused, len(runner.calls)) == (NUM_SMALL, 4, NUM_SMALL)
+
+
 def test_cells_of_an_earlier_recipe_stay_out_of_the_table(tmp_path: Path) -> None:
     run(study(SMALL), tmp_path / "out")
     old = results(tmp_path / "out")["config_digest"].to_list()

@@ -36,6 +36,9 @@ def study(
         int, typer.Option(min=1, help="Runs at a time: a GPU each, or a share of the cores.")
     ] = 1,
     device: o.Device = None,
+    pretrain_only: Annotated[
+        bool, typer.Option("--pretrain-only", help="No dense runs yet: a later call makes them.")
+    ] = False,
     json: o.Json = False,
 ) -> None:
     """Pretrain on versions, judge on dense tasks.
@@ -65,7 +68,12 @@ def study(
         workers(make, models, jobs) if jobs > 1 else nullcontext() as side_by_side,
     ):
         summary = load("finetune.study:run_study")(
-            asked, folder, runner=runner, stop=stop, jobs=side_by_side
+            asked,
+            folder,
+            runner=runner,
+            stop=stop,
+            jobs=side_by_side,
+            pretrain_only=pretrain_only,
         )
     if json:
         show_json({**asdict(summary), "folder": str(folder)})

@@ -48,15 +48,6 @@ def short_attention(device: torch.device) -> AbstractContextManager[Any]:
     return context
 
 
-def num_groups(num_texts: int, device: torch.device) -> int:
-    """Into how many groups texts are sorted by length: a CPU saves what it does not compute.
-
-    On an H100 four groups were a fifth slower than one of full length (ViT-B/16, batch 256): each
-    is a pass of small kernels. There all go together, at the length of the longest.
-    """
-    return max(1, min(_LENGTHS, num_texts // _ROWS_A_LENGTH)) if device.type == "cpu" else 1
-
-
 def build(recipe: Recipe) -> Contrastive:
     """The objective of a recipe, on the CPU."""
     clip = build_clip(recipe)
@@ -99,8 +90,9 @@ class Contrastive(torch.nn.Module, ABC):
     def encode_texts(self, tokens_NL: torch.Tensor) -> torch.Tensor:
         """Unit features `[N, width]` of tokens.
 
-        Texts of like length go together, no wider than the longest of them: captions fill less
-        than half of a context on average.
+        No wider than the longest text: captions fill less than half of a context on average. On a
+        CPU texts of like length go together, so that most are cut much shorter; on a GPU all do,
+        where every group is one more pass of small kernels (docs/gpu.md).
         """
         device = self.model.logit_scale.device
         with short_attention(device):
@@ -108,16 +100,25 @@ class Contrastive(torch.nn.Module, ABC):
                 whole: torch.Tensor = self.model(text=tokens_NL.to(device, non_blocking=True))[1]
                 return whole
             lengths_N = tokens_NL.argmax(1) + 1  # the end of a text has the highest number
+            if device.type != "cpu":
+                return self._cut(tokens_NL.to(device, non_blocking=True), int(lengths_N.max()))
             order_N = lengths_N.argsort(stable=True)
-            parts = []
-            for rows in order_N.chunk(num_groups(len(tokens_NL), device)):
-                used = math.ceil(int(lengths_N[rows].max()) / 8) * 8  # few lengths, for compilers
-                used = min(used, tokens_NL.shape[1])
-                self.model.text.attn_mask = self._causal_LL[:used, :used]
-                part_NL = tokens_NL[rows, :used].to(device, non_blocking=True)
-                parts.append(self.model(text=part_NL)[1])
-            self.model.text.attn_mask = self._causal_LL
-        return torch.cat(parts)[order_N.argsort().to(device, non_blocking=True)]
+            num_groups = max(1, min(_LENGTHS, len(tokens_NL) // _ROWS_A_LENGTH))
+            parts = [
+                self._cut(tokens_NL[rows], int(lengths_N[rows].max()))
+                for rows in order_N.chunk(num_groups)
+            ]
+            return torch.cat(parts)[order_N.argsort()]
+
+    def _cut(self, tokens_NL: torch.Tensor, longest: int) -> torch.Tensor:
+        """Features of texts of which none is longer; for a text tower with a causal mask."""
+        text, causal_LL = self.model.text, self._causal_LL
+        assert causal_LL is not None, "the tower has a causal mask"
+        used = min(math.ceil(longest / 8) * 8, tokens_NL.shape[1])  # few lengths, for compilers
+        text.attn_mask = causal_LL[:used, :used]
+        features: torch.Tensor = self.model(text=tokens_NL[:, :used])[1]
+        text.attn_mask = causal_LL
+        return features
 
     def _losses(
         self, images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor
