@@ -259,7 +259,8 @@ class _Training:
                 self._check(values, self.step)
                 self._save()
             if stopped and not is_last:
-                stop.signum = stop.signum or signal.SIGTERM  # another process got the signal
+                if not stop():
+                    stop.signum = signal.SIGTERM  # another process of this training got it
                 kept = "nothing" if self.checkpoints is None else f"{self.step:,}"
                 stop.check(f"{kept} of {self.options.total_steps:,} steps is kept")
 

@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from curator.errors import UsageError, nearest
 from curator.shards import discover
 from curator.steps.workspace import STORE_FOLDER, open_workspace, split_spec
@@ -149,6 +151,8 @@ def _open_table(where: str, pattern: str, column: str, store: Path | None, choic
     captions, identity = read_captions(pattern, column)
     about = {"kind": "captions", "shards": where, "captions": pattern, "column": column}
     tables = CaptionTables(base, captions)
+    if not tables.counts().sum():
+        raise _no_match(f"{where}@{pattern}", captions, base)
     return _Opened(tables, f"{where}@{pattern}:{column}", digest([base_id, identity]), about)
 
 
@@ -164,4 +168,18 @@ def _needs_store(choice: str, spec: str) -> UsageError:
         f"control {choice!r} chooses from a version in a store, and {spec} has none",
         hint="name DATASET@VERSION",
         reason="option.value",
+    )
+
+
+def _no_match(spec: str, captions: pl.DataFrame, base: Tables) -> UsageError:
+    by = captions.columns[0]
+    tables = (base.read(shard).rows[by] for shard in range(len(base.shards)))
+    images = next((str(names[0]) for names in tables if len(names)), "none")
+    rows = str(captions[by][0]) if len(captions) else "none"
+    return UsageError(
+        f"no image has a row in the table: {by} of the first row is {rows}, of the first image "
+        f"{images}",
+        where=spec,
+        hint=f"write the {by} that images have in their shards",
+        reason="pretrain.no_samples",
     )

@@ -281,6 +281,10 @@ def test_captions_from_a_table_by_key_need_no_store(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"key": "000000001", "text": "b"}')
     table.write_text('{"key": "000000000", "text": ["b"]}')
     assert "the tables differ in how they name images" in fails(f"{tmp_path}@{tmp_path}/*.jsonl")
+    table.write_text('{"key": "0", "text": "of a picture that is called otherwise"}')
+    assert "key of the first row is 0, of the first image 000000000" in fails(f"{tmp_path}@{table}")
+    table.write_text('{"key": "000000000", "text": " "}')
+    assert "key of the first row is none, of the first image" in fails(f"{tmp_path}@{table}")
     table.write_text("{")
     assert "the table cannot be read" in fails(f"{tmp_path}@{table}")
 

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from curator.errors import EngineError, StoppedError, UsageError
 from curator.stopping import StopRequest
+from finetune.study_jobs import _Flagged
 from pretrain import flops
 from pretrain.loop import Group, LoopOptions, TrainResult, Values, _optimizer, train
 from tests.trainkit import batches, objective, recipe
@@ -134,6 +136,19 @@ def test_stopped_and_gone_on_ends_with_the_same_bytes(tmp_path: Path, at: int) -
     losses = [{k: row[k] for k in ("step", "loss", "double")} for row in result.history]
     assert losses == [{k: row[k] for k in ("step", "loss", "double")} for row in second.history]
     assert second.flops == result.flops > 0
+
+
+def test_a_cell_of_a_study_stops_when_its_parent_asks(tmp_path: Path) -> None:
+    """There the request is read from the parent, and cannot be set."""
+    flag = SimpleNamespace(value=0)
+
+    def told_at(step: int) -> Iterator[torch.Tensor]:
+        for number, x in enumerate(numbers()(step)):
+            flag.value = signal.SIGINT if number == 7 else flag.value
+            yield x
+
+    with pytest.raises(StoppedError, match="stopped by SIGINT; 8 of 20 steps is kept"):
+        train(Line(), told_at, options(), folder=tmp_path, stop=_Flagged(flag))
 
 
 def test_gone_on_after_a_lost_checkpoint_too(tmp_path: Path) -> None:
