@@ -150,6 +150,20 @@ def test_texts_are_encoded_as_if_alone_and_in_their_order(tmp_path: Path, size: 
     torch.testing.assert_close(made._cut(tokens, longest), alone)  # as a GPU does
 
 
+def test_texts_in_groups_have_the_gradients_of_texts_alone(tmp_path: Path) -> None:
+    made = objective(recipe(tmp_path))
+    tokens = batch(0, size=70).tokens
+    weights = torch.randn(70, 1, generator=torch.Generator().manual_seed(0))
+    (made.encode_texts(tokens) * weights).sum().backward()
+    found = gradients(made)
+    made.zero_grad()
+    (made.model.encode_text(tokens, normalize=True) * weights).sum().backward()
+    alone = gradients(made)
+    assert found.keys() == alone.keys()
+    for name, value in found.items():
+        assert (value - alone[name]).norm() < 1e-5 * alone[name].norm(), name
+
+
 # -- pixels ----------------------------------------------------------------------------------------
 
 

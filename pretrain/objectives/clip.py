@@ -104,20 +104,30 @@ class Contrastive(torch.nn.Module, ABC):
                 return self._cut(tokens_NL.to(device, non_blocking=True), int(lengths_N.max()))
             order_N = lengths_N.argsort(stable=True)
             num_groups = max(1, min(_LENGTHS, len(tokens_NL) // _ROWS_A_LENGTH))
-            parts = [
-                self._cut(tokens_NL[rows], int(lengths_N[rows].max()))
-                for rows in order_N.chunk(num_groups)
-            ]
+            # One look-up for all: its gradient is as large as the vocabulary.
+            words_NLD = self.model.text.token_embedding(tokens_NL)
+            parts = []
+            for rows in order_N.chunk(num_groups):
+                longest = int(lengths_N[rows].max())
+                parts.append(self._cut(tokens_NL[rows], longest, words_NLD[rows]))
             return torch.cat(parts)[order_N.argsort()]
 
-    def _cut(self, tokens_NL: torch.Tensor, longest: int) -> torch.Tensor:
-        """Features of texts of which none is longer; for a text tower with a causal mask."""
+    def _cut(
+        self, tokens_NL: torch.Tensor, longest: int, words_NLD: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Features of texts of which none is longer; for a text tower with a causal mask.
+
+        `words_NLD` are the embeddings of the tokens if they were looked up before.
+        """
         text, causal_LL = self.model.text, self._causal_LL
         assert causal_LL is not None, "the tower has a causal mask"
         used = min(math.ceil(longest / 8) * 8, tokens_NL.shape[1])  # few lengths, for compilers
+        embedding = text.token_embedding
         text.attn_mask = causal_LL[:used, :used]
+        if words_NLD is not None:
+            text.token_embedding = _LookedUp(words_NLD[:, :used])
         features: torch.Tensor = self.model(text=tokens_NL[:, :used])[1]
-        text.attn_mask = causal_LL
+        text.attn_mask, text.token_embedding = causal_LL, embedding
         return features
 
     def _losses(
@@ -167,6 +177,18 @@ class Contrastive(torch.nn.Module, ABC):
     def save(self, folder: Path) -> None:
         """Write the model as a folder that open_clip reads."""
         save_clip(folder, self.clip)
+
+
+class _LookedUp(torch.nn.Module):
+    """In place of an embedding: the rows that it gave."""
+
+    def __init__(self, words_NLD: torch.Tensor) -> None:
+        super().__init__()
+        self._words_NLD = words_NLD
+
+    def forward(self, _tokens_NL: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return self._words_NLD
 
 
 class ClipObjective(Contrastive):
