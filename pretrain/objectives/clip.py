@@ -104,12 +104,14 @@ class Contrastive(torch.nn.Module, ABC):
                 return self._cut(tokens_NL.to(device, non_blocking=True), int(lengths_N.max()))
             order_N = lengths_N.argsort(stable=True)
             num_groups = max(1, min(_LENGTHS, len(tokens_NL) // _ROWS_A_LENGTH))
-            # One look-up for all: its gradient is as large as the vocabulary.
-            words_NLD = self.model.text.token_embedding(tokens_NL)
+            words_NLD = None
+            if self.model._compiled_call_impl is None:  # what is compiled keeps its modules
+                # One look-up for all groups: its gradient is as large as the vocabulary.
+                words_NLD = self.model.text.token_embedding(tokens_NL)
             parts = []
             for rows in order_N.chunk(num_groups):
-                longest = int(lengths_N[rows].max())
-                parts.append(self._cut(tokens_NL[rows], longest, words_NLD[rows]))
+                words = None if words_NLD is None else words_NLD[rows]
+                parts.append(self._cut(tokens_NL[rows], int(lengths_N[rows].max()), words))
             return torch.cat(parts)[order_N.argsort()]
 
     def _cut(
