@@ -128,8 +128,10 @@ class Contrastive(torch.nn.Module, ABC):
         text.attn_mask = causal_LL[:used, :used]
         if words_NLD is not None:
             text.token_embedding = _LookedUp(words_NLD[:, :used])
-        features: torch.Tensor = self.model(text=tokens_NL[:, :used])[1]
-        text.attn_mask, text.token_embedding = causal_LL, embedding
+        try:
+            features: torch.Tensor = self.model(text=tokens_NL[:, :used])[1]
+        finally:
+            text.attn_mask, text.token_embedding = causal_LL, embedding
         return features
 
     def _losses(
