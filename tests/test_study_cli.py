@@ -42,7 +42,11 @@ def test_study_then_report(
     monkeypatch.chdir(tmp_path)
     Path("small.toml").write_text(SMALL)
     with_runner(monkeypatch, FakeRunner())
-    assert run_app(app, ["study", "small.toml", "--set", "seeds=3"]) == 0
+    command = ["study", "small.toml", "--set", "seeds=3"]
+    assert run_app(app, [*command, "--pretrain-only", "--out", "first"]) == 0
+    out = capsys.readouterr().out
+    assert "6 of 12 runs are finished in first\nnext: the same command without --pretrain" in out
+    assert run_app(app, command) == 0
     said = capsys.readouterr()
     assert "12 of 12 runs are finished in small" in said.out
     assert "[1/12] pretraining, a, seed 0, 1,000 samples: 20" in said.err

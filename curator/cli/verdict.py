@@ -81,7 +81,8 @@ def study(
         show(f"{summary.num_done} of {summary.num_cells} runs are finished in {folder}")
         for reason in summary.reasons:
             show(f"failed: {reason}")
-        show(f"next: curator report {folder}")
+        rest = "the same command without --pretrain-only" if pretrain_only else None
+        show(f"next: {rest or f'curator report {folder}'}")
     if summary.num_failed:
         raise EngineError(
             f"{summary.num_failed} of {summary.num_cells} runs failed",
