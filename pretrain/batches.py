@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from curator.errors import CuratorError, DamageError, Unusable, UsageError
+from curator.images import DecodedImage
 from pretrain import pixels, texts
 from pretrain.draws import Floats, Ints, uniforms
 
@@ -29,6 +30,8 @@ Captions = Literal["one", "all"]
 
 _CROP = 20  # purpose of draws
 _MAX_OPEN_FILES = 128
+KEEP_BYTES = 256 << 20
+"""Of decoded pictures, over all worker processes of a rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +122,27 @@ class Loader:
     """Makes batches of plans: a map-style dataset for torch's loader.
 
     With `drawn` crops and texts are drawn; without, pictures are whole and texts the heaviest.
+    The decoded pictures of a small source, `num_samples` of which fit into `keep_bytes`, are kept:
+    from its second epoch on they are only cut and resized.
     """
 
-    def __init__(self, options: DataOptions, tokenize: Tokenize | None, *, drawn: bool) -> None:
+    def __init__(
+        self,
+        options: DataOptions,
+        tokenize: Tokenize | None,
+        *,
+        drawn: bool,
+        num_samples: int,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> None:
         self._options = options
         self._tokenize = tokenize
         self._drawn = drawn
         self._files: OrderedDict[str, FileIO] = OrderedDict()
+        self._num_samples = num_samples
+        self._keep_bytes = keep_bytes // max(1, options.num_workers)
+        self._kept: dict[int, DecodedImage] = {}
+        self._kept_bytes = 0
 
     def __getitem__(self, plan: Plan) -> Batch | CuratorError:
         """The batch; an error is handed over as a value, so that it arrives as it was raised."""
@@ -162,17 +179,25 @@ class Loader:
         numbers = np.arange(pixels.NUM_DRAWS)[:, None]
         return uniforms(self._options.seed, plan.epochs, plan.samples, _CROP, numbers)
 
-    def _picture(
-        self, plan: Plan, place: int, draws: Floats
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def _picture(self, plan: Plan, place: int, draws: Floats) -> pixels.Pixels:
         def box_of(shape: float) -> pixels.Box:
             if not self._drawn:
                 return pixels.middle_box(shape)
             return pixels.random_box(shape, draws, self._options.crop_scale_min)
 
+        side, sample = self._options.image_px, int(plan.samples[place])
+        decoded = self._kept.get(sample)
+        if decoded is None or not pixels.serves(decoded, side, box_of):
+            decoded = self._decoded(plan, place, box_of)
+            self._keep(sample, decoded)
+        return pixels.cut(decoded, side, box_of)
+
+    def _decoded(
+        self, plan: Plan, place: int, box_of: Callable[[float], pixels.Box]
+    ) -> DecodedImage:
         path = plan.paths[plan.file_of[place]]
         try:
-            return pixels.load(self._read(plan, place, path), self._options.image_px, box_of)
+            return pixels.decode(self._read(plan, place, path), self._options.image_px, box_of)
         except Unusable as problem:
             raise DamageError(
                 f"the image of {plan.keys[place]!r} cannot be used "
@@ -183,6 +208,18 @@ class Loader:
                 "train on the new version",
                 reason="pretrain.bad_image",
             ) from problem
+
+    def _keep(self, sample: int, decoded: DecodedImage) -> None:
+        """Keep it, unless the source looks larger than what may be kept: then nothing is."""
+        if not self._keep_bytes:
+            return
+        if (before := self._kept.get(sample)) is not None:
+            self._kept_bytes -= _size_bytes(before)
+        self._kept[sample] = decoded
+        self._kept_bytes += _size_bytes(decoded)
+        left = self._num_samples - len(self._kept)
+        if self._kept_bytes + left * _size_bytes(decoded) > self._keep_bytes:
+            self._kept, self._keep_bytes = {}, 0
 
     def _read(self, plan: Plan, place: int, path: str) -> bytes:
         length = plan.lengths[place]
@@ -230,6 +267,10 @@ class Loader:
             epochs=plan.epochs,
             samples=plan.samples,
         )
+
+
+def _size_bytes(decoded: DecodedImage) -> int:
+    return 4 * decoded.image.width * decoded.image.height  # Pillow keeps RGB in four bytes
 
 
 def start_worker(_number: int) -> None:

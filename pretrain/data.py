@@ -156,7 +156,9 @@ class Pipeline:
     # -- batches --------------------------------------------------------------------------------
 
     def _load(self, plans: Generator[Plan], *, drawn: bool) -> Generator[Batch]:
-        loader = Loader(self._options, self._tokenize, drawn=drawn)
+        loader = Loader(
+            self._options, self._tokenize, drawn=drawn, num_samples=self._source.num_samples
+        )
         workers = self._options.num_workers
         made: DataLoader[Batch | CuratorError] = DataLoader(
             loader,  # type: ignore[arg-type]  # any object with __getitem__ is a dataset

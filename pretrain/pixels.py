@@ -22,8 +22,11 @@ from PIL import Image
 from curator import images
 from pretrain.draws import Floats
 
+Pixels = npt.NDArray[np.uint8]
+
 NUM_DRAWS = 4
 _ASPECTS = (3 / 4, 4 / 3)
+_REDUCTIONS = (1, 2, 4, 8)  # at which libjpeg decodes; Pillow takes the largest that is enough
 
 
 class Box(NamedTuple):
@@ -58,21 +61,46 @@ def middle_box(shape: float) -> Box:
     return Box(left, top, left + across, top + down)
 
 
-def load(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> npt.NDArray[np.uint8]:
+def load(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> Pixels:
     """(side_px, side_px, 3) RGB of the part of a picture that `box_of` cuts from its shape.
 
     Raises:
         Unusable: the picture cannot be decoded.
     """
+    return cut(decode(data, side_px, box_of), side_px, box_of)
 
-    def at_least(info: images.ImageInfo) -> tuple[int, int]:
-        box = box_of(info.width / info.height)
-        across, down = box.right - box.left, box.bottom - box.top
-        return math.ceil(side_px / across), math.ceil(side_px / down)
 
-    decoded = images.decode(data, at_least=at_least)
+def decode(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> images.DecodedImage:
+    """The picture at the size that this cut needs.
+
+    Raises:
+        Unusable: the picture cannot be decoded.
+    """
+    return images.decode(data, at_least=lambda info: _needed(info, side_px, box_of))
+
+
+def serves(decoded: images.DecodedImage, side_px: int, box_of: Callable[[float], Box]) -> bool:
+    """Whether `decode` would give the same for this cut."""
+    info, reduction = decoded.info, 1
+    if info.format == "JPEG" and info.orientation == 1:
+        across, down = _needed(info, side_px, box_of)
+        scale = min(info.width // across, info.height // down)
+        reduction = max((part for part in _REDUCTIONS if part <= scale), default=1)
+    return reduction == decoded.reduction
+
+
+def _needed(
+    info: images.ImageInfo, side_px: int, box_of: Callable[[float], Box]
+) -> tuple[int, int]:
+    box = box_of(info.width / info.height)
+    across, down = box.right - box.left, box.bottom - box.top
+    return math.ceil(side_px / across), math.ceil(side_px / down)
+
+
+def cut(decoded: images.DecodedImage, side_px: int, box_of: Callable[[float], Box]) -> Pixels:
+    """As `load`, of a picture that was decoded for this cut."""
     box = box_of(decoded.info.width / decoded.info.height)
     width, height = (side / decoded.reduction for side in (decoded.info.width, decoded.info.height))
-    cut = (box.left * width, box.top * height, box.right * width, box.bottom * height)
-    resized = decoded.image.resize((side_px, side_px), Image.Resampling.BICUBIC, box=cut)
+    part = (box.left * width, box.top * height, box.right * width, box.bottom * height)
+    resized = decoded.image.resize((side_px, side_px), Image.Resampling.BICUBIC, box=part)
     return np.asarray(resized)

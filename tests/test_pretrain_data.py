@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from curator.errors import DamageError, EngineError
+from pretrain import batches, pixels
 from pretrain.data import Batch, DataOptions, Pipeline, open_source
 from tests import tars
 from tests.datakit import half_jpeg, lengths
@@ -48,6 +50,30 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
         for one, other in zip(first, second, strict=True)
         for name in Batch.__dataclass_fields__
     )
+
+
+@pytest.mark.parametrize("keep_bytes", [batches.KEEP_BYTES, 9 * 32 * 32 * 4 - 1])
+def test_pictures_of_a_small_source_are_decoded_once(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, keep_bytes: int
+) -> None:
+    """Nine pictures, 32x32 at four bytes a pixel: they fit, or one byte is missing."""
+    decoded: list[bytes] = []
+
+    def counted(data: bytes, *more: Any) -> Any:
+        decoded.append(data)
+        return decode(data, *more)
+
+    decode = pixels.decode
+    monkeypatch.setattr(pixels, "decode", counted)
+    made = pipeline(f"{kit.ws.spec}@v3", image_px=32)
+    options = made._options
+    kept = batches.Loader(options, lengths, drawn=True, num_samples=9, keep_bytes=keep_bytes)
+    plain = batches.Loader(options, lengths, drawn=True, num_samples=9, keep_bytes=0)
+    plans = list(itertools.islice(made.plans(0), 9))  # four epochs
+    expected = [plain.make(plan) for plan in plans]
+    assert len(decoded) == 36
+    assert same([kept.make(plan) for plan in plans], expected)
+    assert len(decoded) - 36 == (9 if keep_bytes == batches.KEEP_BYTES else 36)
 
 
 def test_batches_do_not_depend_on_the_number_of_workers_or_on_where_a_run_begins(kit: Kit) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -148,6 +148,34 @@ def test_pixels_are_those_of_the_cut() -> None:
     both = pixels.load(flag(), 8, lambda shape: pixels.Box(0, 0, 1, shape / 1.5))
     assert (both[:, 0] == (255, 0, 0)).all()
     assert (both[:, -1] == (0, 0, 255)).all()
+
+
+SHARES = st.tuples(st.floats(0.1, 1), st.floats(0.1, 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(32, 300), st.integers(32, 300)),
+    side=st.integers(1, 64),
+    first=SHARES,
+    second=SHARES,
+    kind=st.sampled_from(["JPEG", "PNG"]),
+)
+def test_a_picture_serves_another_cut_if_it_would_be_decoded_the_same(
+    size: tuple[int, int],
+    side: int,
+    first: tuple[float, float],
+    second: tuple[float, float],
+    kind: str,
+) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", size, (255, 0, 0)).save(out, kind)
+    one, other = (
+        pixels.decode(out.getvalue(), side, lambda _, box=box: pixels.Box(0, 0, *box))
+        for box in (first, second)
+    )
+    serves = pixels.serves(one, side, lambda _: pixels.Box(0, 0, *second))
+    assert serves == (one.reduction == other.reduction)
 
 
 def test_what_cannot_be_decoded_is_refused() -> None:
