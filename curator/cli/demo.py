@@ -79,7 +79,7 @@ def run(
     *,
     images: _Images = 3000,
     study: Annotated[
-        bool, typer.Option(help="Do captions help dense tasks: 12 to 30 minutes on two cores.")
+        bool, typer.Option(help="Do captions help dense tasks: 10 to 30 minutes on two cores.")
     ] = True,
     quick: Annotated[
         bool, typer.Option("--quick", help="A study too small to tell: 3 minutes.")
