@@ -1,12 +1,12 @@
 """How much of a study's verdict is the haste of its probes?
 
-    python -m benchmarks.converged_probes STUDY/runs TASK=FOLDER ... --baseline @v2
+    python -m benchmarks.whitened_probes STUDY/runs TASK=FOLDER ... --baseline @v2
 
 A linear probe is a convex problem, but its features are correlated, so that a few hundred steps
 leave it half way. Here they are whitened first: multiplied by the inverse root of their covariance
 over the training pictures, shrunk towards a multiple of the identity. The maps that can be learnt
-are the same, and a hundred steps come near the best of them. Runs are grouped by what they learnt
-from; groups are held against the one whose name ends as `--baseline` does, paired by seed.
+are the same, and each step comes farther: compare 100 with 400. Runs are grouped by what they
+learnt from; groups are held against the one whose name ends as `--baseline` does, paired by seed.
 
 Everything else (pictures, batches, loss, judging) is that of `curator finetune --probe`.
 """
@@ -34,7 +34,7 @@ from finetune.tasks import TASKS
 from pretrain.backbone import load_backbone
 from pretrain.loop import LoopOptions, train
 
-SHRINKAGE = 0.1  # of 0.001 to 1 best for random, alt text and masked images (docs/results.md)
+SHRINKAGE = 0.1  # of 0.001, 0.01, 0.1 and 1; how it was chosen: docs/results.md
 Statistics = tuple[torch.Tensor, torch.Tensor]  # (C,) mean and (C, C) inverse root of a covariance
 
 
@@ -99,7 +99,8 @@ def probed(backbone: str, data: DenseSet, options: DenseOptions) -> float:
     assert of_train is not None, "these data sets are small"
     assert of_test is not None, "these data sets are small"
     num_out = task.head.shares[0].out_channels
-    task.head = WhitenedLinear([statistics(of_train, level) for level in range(4)], num_out)
+    levels = range(len(of_train[0].maps))
+    task.head = WhitenedLinear([statistics(of_train, level) for level in levels], num_out)
     loop = LoopOptions(
         total_steps=options.steps, lr=options.lr or 0, warmup_steps=5, seed=options.seed
     )
