@@ -28,7 +28,6 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         [sys.executable, *command, "-m", "tests.ddp_worker", str(folder)],
         cwd=ROOT,
         env=environment,
-        timeout=240,
         capture_output=True,
         text=True,
         check=False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +13,7 @@ import pytest
 from curator.errors import UsageError
 from curator.scorers.language import is_wrong_language
 from curator.scorers.text import FLAGS, REJECTING, TextScorer, check_text
+from tests.growth import assert_linear
 
 PROMPT = "Describe this image in one detailed sentence, naming every object you see."
 
@@ -352,9 +352,10 @@ def test_scores_are_health() -> None:
     "hostile", ["1", "(1", "a.", "- ", "<a ", '"', "+1 ", "I ", "a@", "img 1-", "ha ", "&amp", "x,"]
 )
 def test_hostile_text_is_linear(hostile: str) -> None:
-    start = time.monotonic()
-    check_text(hostile * (65536 // len(hostile)) + "\u00fc!", prompt=hostile * 100)
-    assert time.monotonic() - start < 5
+    def work(size: int) -> None:
+        check_text(hostile * (size // len(hostile)) + "\u00fc!", prompt=hostile * 100)
+
+    assert_linear(work, 65536)
 
 
 def test_no_torch() -> None:
