@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -93,6 +94,24 @@ def test_a_stopped_run_ends_with_the_same_bytes(world: Path, tmp_path: Path) -> 
     assert not (tmp_path / "parts/summary.json").exists()
     parts = run(world, made, tmp_path / "parts")
     assert parts.retrieval == whole.retrieval
+    wanted, got = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(wanted[key], got[key]) for key in wanted)
+
+
+@pytest.mark.slow
+def test_a_run_stopped_at_50_random_steps_ends_with_the_same_bytes(
+    world: Path, tmp_path: Path
+) -> None:
+    made = recipe(tmp_path, samples_seen=480)  # 60 steps
+    whole = run(world, made, tmp_path / "whole")
+    done = 0
+    for at in sorted(random.Random(1).sample(range(1, 60), 50)):
+        with pytest.raises(StoppedError, match="run the same command again"):
+            run(world, made, tmp_path / "parts", stop=StopAt(at - done))
+        done = at
+    parts = run(world, made, tmp_path / "parts")
+    assert parts.retrieval == whole.retrieval
+    assert parts.final["loss"] == whole.final["loss"]
     wanted, got = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(wanted[key], got[key]) for key in wanted)
 
