@@ -19,8 +19,14 @@ _HEAD = struct.Struct("<II")
 
 
 def replay(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Read all whole records; return them and the number of valid bytes."""
-    data = path.read_bytes() if path.exists() else b""
+    """Read all whole records; return them and the number of valid bytes.
+
+    Nothing where there is no file: its process may just have turned it into a fact file.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
     records: list[dict[str, Any]] = []
     position = 0
     while position + _HEAD.size <= len(data):

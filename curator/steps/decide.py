@@ -14,8 +14,9 @@ import polars as pl
 
 from curator import fsops, index, progress, tables, versions
 from curator.decide import DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
-from curator.errors import QuarantineLimitError, UsageError
+from curator.errors import ConflictError, QuarantineLimitError, UsageError
 from curator.facts import CAPTIONS, SCORES
+from curator.index import ShardFacts
 from curator.policy import Policy
 from curator.shards import ShardRef
 from curator.steps.workspace import Workspace
@@ -45,7 +46,8 @@ def decide(
         UsageError: the policy needs facts that are missing or ambiguous.
         QuarantineLimitError: too large a share is unusable; nothing was committed.
         DamageError: a shard changed since it was indexed; nothing was committed.
-        ConflictError: unnamed files are being collected right now.
+        ConflictError: unnamed files are being collected right now, or another process indexed a
+            shard anew meanwhile; nothing was committed.
     """
     with ws.store.deciding():
         return _decide(ws, policy, choice, stop)
@@ -55,18 +57,19 @@ def _decide(
     ws: Workspace, policy: Policy, choice: Choice, stop: StopRequest
 ) -> tuple[Version, bool]:
     inputs = resolve_inputs(ws, policy, choice)
+    indexed = {ref.name: index.shard_facts(ws.store, ref.name) for ref in ws.shards}
     decider = Decider(ws.store, policy, inputs)
     entries: list[ShardEntry] = []
     totals: Counter[str] = Counter()
     with progress.bar(f"decide ({policy.name})", len(ws.shards), "shards") as advance:
         for decided in _decided(ws, decider):
-            entries.append(_write(ws, decided))
+            entries.append(_write(ws, decided, indexed[decided.ref.name]))
             totals.update(decided.totals)
             stop.check("nothing was committed; all facts are kept")
             advance(1)
     _check_quarantine(entries, choice.max_quarantine)
     for ref in ws.shards:
-        index.check_unchanged(ws.store, ref)
+        _check_same_index(ref, indexed[ref.name], index.check_unchanged(ws.store, ref))
     stored_policy = policy.model_dump(mode="json") | {
         "generators": list(inputs.generators),
         "scorer_facts": inputs.scorer if policy.needs_score else None,
@@ -132,14 +135,30 @@ def _decide_shard(ws: Workspace, decider: Decider, ref: ShardRef) -> _Decided:
     )
 
 
-def _write(ws: Workspace, decided: _Decided) -> ShardEntry:
+def _check_same_index(ref: ShardRef, before: ShardFacts, now: ShardFacts) -> None:
+    """Rows of a decision are rows of the index that was there when it began.
+
+    Raises:
+        ConflictError: another process indexed the shard anew meanwhile.
+    """
+    if now.rows_digest != before.rows_digest or now.sha256 != before.sha256:
+        raise ConflictError(
+            "another process indexed the shard anew while it was decided on",
+            where=ref.path,
+            did="nothing was committed; all facts are kept",
+            hint="run the same command again",
+        )
+
+
+def _write(ws: Workspace, decided: _Decided, facts: ShardFacts) -> ShardEntry:
     """Write the decision of one shard under the name of its content, unless it is there."""
     path, data = decided.path, decided.data
+    counted = sum(decided.counts.values())
+    if counted != facts.num_samples:
+        _check_same_index(decided.ref, facts, index.shard_facts(ws.store, decided.ref.name))
+    assert counted == facts.num_samples, "conservation: every sample has one action"
     if data is not None:
         fsops.write_atomic(path, data)
-    facts = index.shard_facts(ws.store, decided.ref.name)
-    counted = sum(decided.counts.values())
-    assert counted == facts.num_samples, "conservation: every sample has one action"
     return ShardEntry(
         name=decided.ref.name,
         sha256=facts.sha256,

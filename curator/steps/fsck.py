@@ -238,6 +238,9 @@ def _leftovers(store: Store) -> Iterator[Finding]:
             yield Finding(str(log_path(store, shard)), what)
     for path in sorted((store.root / "journal").rglob("*.jnl")):
         records, valid = replay(path)
-        torn = path.stat().st_size - valid
+        try:
+            torn = path.stat().st_size - valid
+        except FileNotFoundError:
+            continue  # its run went on just now
         tail = f", {torn} bytes torn" if torn else ""
         yield Finding(str(path), f"{len(records)} facts wait for their run to go on{tail}")
