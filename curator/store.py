@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from curator import fsops, versions
+from curator import fsops, outputs, versions
 from curator.errors import (
     CommitUnknownError,
     ConflictError,
@@ -306,4 +306,4 @@ class Store:
 
 def canonical_marker() -> bytes:
     """The content of store.json."""
-    return versions.canonical_json({"format": FORMAT, "tool": "caption-curator"})
+    return versions.canonical_json({"format": FORMAT, "tool": outputs.STORE_TOOL})

@@ -152,6 +152,7 @@ def export(
 
     options = ExportOptions(other_members=other_members, license=license, preset=preset)
     ws = open_workspace(dataset, store)
+    ws.check_output(out)
     version = ws.version()
     total = version.counts["captioned"] + version.counts["kept"]
     with stop_on_signals() as stop, progress.bar("export", total, "samples") as advance:

@@ -36,7 +36,7 @@ from curator.shards import ShardRef
 from curator.store import Store
 from curator.versions import Version, iso
 
-MANIFEST = "curator_version.json"
+MANIFEST = outputs.EXPORT_MANIFEST
 
 Target = Literal["wds", "parquet", "hf"]
 

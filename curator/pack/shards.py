@@ -34,7 +34,7 @@ from curator.pack import sources
 from curator.pack.sources import FORMATS, Item, SourceOptions, plain
 from curator.tarfiles import BLOCK, DEFAULT_MAX_MEMBER_BYTES, END_OF_ARCHIVE
 
-MANIFEST = "curator_pack.json"
+MANIFEST = outputs.PACK_MANIFEST
 SUCCESS = "success"
 NOT_FOUND = "failed_to_download"
 NOT_AN_IMAGE = "failed_to_resize"
@@ -133,7 +133,8 @@ def pack(
         ConflictError: another process is packing into `out`.
     """
     kind = options.format or sources.detect(source)
-    _keep_apart(source, out)
+    if source.is_dir():
+        outputs.check_outside(out, source, "the source")
     reader: sources.Reader = FORMATS.get(kind)
     recipe = {
         "verb": "pack",
@@ -154,17 +155,6 @@ def pack(
         counts = {k: v for k, v in report.to_json().items() if k != "num_new_shards"}
         outputs.write_manifest(out / MANIFEST, recipe, counts)
     return report
-
-
-def _keep_apart(source: Path, out: Path) -> None:
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise UsageError(
-            "the output folder lies inside the source",
-            where=out,
-            did="nothing was written",
-            hint="give a folder beside it",
-            reason="output.inside_source",
-        )
 
 
 def _report(kind: str, stats: list[dict[str, Any]], num_new: int) -> PackReport:

@@ -17,6 +17,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curator import outputs, progress
 from curator.errors import DamageError, Unusable, UsageError
 from curator.pack.sources import (
     CAPTION_COLUMNS,
@@ -149,12 +150,13 @@ def read_coco(source: Path, options: SourceOptions) -> Iterator[Item]:
 def read_parquet(source: Path, options: SourceOptions) -> Iterator[Item]:
     """Parquet with image bytes, Hugging Face's struct of bytes and path, or paths.
 
-    A folder is read file by file in sorted order.
+    A folder is read file by file in sorted order. Hidden folders are left aside (a store is one),
+    and what `curator pack` or `export` have written below it.
 
     Raises:
         DamageError: a file cannot be read; what was packed before it is kept.
     """
-    files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
+    files = _tables_below(source) if source.is_dir() else [source]
     top = source if source.is_dir() else source.parent
     root = ImageRoot(options.images or top)
     for path in files:
@@ -170,6 +172,21 @@ def read_parquet(source: Path, options: SourceOptions) -> Iterator[Item]:
                 hint="restore the file, then run the same command again",
                 reason="input.damaged",
             ) from error
+
+
+def _tables_below(source: Path) -> list[Path]:
+    found, outs = [], dict[Path, bool]()
+    for path in sorted(source.rglob("*.parquet")):
+        inside = path.relative_to(source).parts
+        folders = path.parents[: len(inside) - 1]
+        for folder in folders:
+            if folder not in outs:
+                outs[folder] = outputs.is_output(folder)
+                if outs[folder]:
+                    progress.say(f"left out: {folder} was written by curator pack or export")
+        if not any(part.startswith(".") for part in inside) and not any(map(outs.get, folders)):
+            found.append(path)
+    return found
 
 
 def _parquet_rows(path: Path, name: str, root: ImageRoot, options: SourceOptions) -> Iterator[Item]:

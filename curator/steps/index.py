@@ -11,7 +11,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from curator import index, progress
+from curator import index, outputs, progress
 from curator.keyindex import hex64
 from curator.runs import Run
 from curator.shards import ScanOptions, ShardRef, ShardScan, scan_shard
@@ -50,6 +50,10 @@ def make_index(
     Raises:
         StoppedError: a signal came; finished shards stay indexed.
     """
+    for folder in ws.left_out:
+        progress.say(f"left out: {folder} was written by `curator export`")
+    if any(map(outputs.is_export, (ws.dataset.root, ws.dataset.root.parent))):
+        progress.say(f"the texts in {ws.dataset.root} were exported by curator: captions, perhaps")
     todo = [ref for ref in ws.shards if index.current(ws.store, ref, options) is None]
     with progress.bar("index", len(todo), "shards") as advance:
         for ref, scan in _scans(todo, options, num_workers):

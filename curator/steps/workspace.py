@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from curator import outputs
 from curator.errors import UsageError
 from curator.shards import Dataset, ShardRef, discover
 from curator.store import Store
@@ -16,12 +17,16 @@ STORE_FOLDER = ".curator"
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A dataset and its store, opened together. `spec` is what the user typed, without @VERSION."""
+    """A dataset and its store, opened together. `spec` is what the user typed, without @VERSION.
+
+    `left_out` are folders below the dataset whose tars `curator export` wrote.
+    """
 
     spec: str
     dataset: Dataset
     store: Store
     version_name: str | None = None
+    left_out: tuple[Path, ...] = ()
 
     @property
     def shards(self) -> tuple[ShardRef, ...]:
@@ -31,6 +36,16 @@ class Workspace:
     def version(self) -> Version:
         """The version that was named, the newest if none was."""
         return self.store.resolve(self.version_name)
+
+    def check_output(self, out: Path) -> None:
+        """Refuse a folder for tars in which this dataset would find them.
+
+        Raises:
+            UsageError: output.inside_source; nothing was written.
+        """
+        if "**" in self.spec or Path(self.spec).expanduser().is_dir():
+            hint = f"a folder beside it, such as {self.dataset.root.resolve()}-export"
+            outputs.check_outside(out, self.dataset.root, f"the dataset {self.spec}", hint=hint)
 
     def ref(self, shard: str) -> ShardRef:
         """The shard of this name.
@@ -61,12 +76,44 @@ def split_spec(spec: str) -> tuple[str, str | None]:
 def open_workspace(spec: str, store: Path | None, *, create: bool = False) -> Workspace:
     """Find the shards and open their store, `<shards>/.curator` unless told otherwise.
 
+    What `curator export` wrote below the dataset is no part of it: its texts are those of a
+    version, and would come back as alt texts. Who names such a folder itself means it.
+
     Raises:
         UsageError: no shard was found. NotFoundError: there is no store and `create` is false.
     """
     where, version_name = split_spec(spec)
-    dataset = discover(where)
+    dataset, left_out = _without_exports(discover(where))
     env = os.environ.get("CURATOR_STORE")
     root = store or (Path(env) if env else dataset.root / STORE_FOLDER)
     opened = Store.create(root) if create else Store.open(root)
-    return Workspace(where, dataset, opened, version_name)
+    return Workspace(where, dataset, opened, version_name, left_out)
+
+
+def _without_exports(dataset: Dataset) -> tuple[Dataset, tuple[Path, ...]]:
+    """The dataset without exports below its root, and their folders.
+
+    Raises:
+        UsageError: nothing else is there.
+    """
+    exports: dict[Path, bool] = {}
+
+    def is_own(ref: ShardRef) -> bool:
+        for folder in ref.path.parents[: ref.name.count("/")]:
+            if folder not in exports:
+                exports[folder] = outputs.is_export(folder)
+            if exports[folder]:
+                return False
+        return True
+
+    shards = tuple(filter(is_own, dataset.shards))
+    left_out = tuple(sorted(folder for folder, is_export in exports.items() if is_export))
+    if not shards:
+        raise UsageError(
+            f"all {len(dataset.shards)} tars were written by `curator export`",
+            where=left_out[0],
+            did="the output of an export is not taken for a dataset by what lies above it",
+            hint=f"to curate an export, name its folder: {left_out[0]}",
+            reason="input.none_found",
+        )
+    return replace(dataset, shards=shards), left_out
