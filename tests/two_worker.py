@@ -83,8 +83,7 @@ def side_by_side(root: Path) -> list[tuple[int, str]]:
 
 def made(root: Path) -> dict[str, str]:
     """What the two leave behind: but for manifests, whose numbers depend on who was first."""
-    kept = {name: digest for name, digest in tree(root).items() if "/versions/" not in name}
-    return {name: digest for name, digest in kept.items() if not name.endswith("dataset.json")}
+    return {name: digest for name, digest in tree(root).items() if "/versions/" not in name}
 
 
 def one_round(root: Path, start: Path, wanted: dict[str, str], alone: dict[str, object]) -> str:

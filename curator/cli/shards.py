@@ -85,6 +85,9 @@ def index(
     caption_field: o.CaptionField = None,
     image_ext: o.ImageExt = None,
     workers: o.Workers = 1,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Take this dataset for the store's own, moved here.")
+    ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
@@ -105,7 +108,7 @@ def index(
     scan = ScanOptions(
         caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None
     )
-    ws = open_workspace(dataset, store, create=True)
+    ws = open_workspace(dataset, store, create=True, adopt=adopt)
     with stop_on_signals() as stop, open_run(ws.store, "index", {"dataset": dataset}) as run:
         report = make_index(ws, scan, stop=stop, num_workers=workers)
         say_index(report, run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 
@@ -24,7 +24,10 @@ PLACEHOLDER_COPIES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexReport:
-    """What `index` did and found. Counts are in shards or samples, as named."""
+    """What `index` did and found. Counts are in shards or samples, as named.
+
+    `num_changed_shards` have other bytes now than when they were indexed before.
+    """
 
     num_shards: int
     num_scanned: int
@@ -36,6 +39,7 @@ class IndexReport:
     num_duplicate_images: int
     placeholders: dict[str, int]
     num_cross_shard_keys: int
+    num_changed_shards: int = 0
 
     def to_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -55,13 +59,23 @@ def make_index(
     if any(map(outputs.is_export, (ws.dataset.root, ws.dataset.root.parent))):
         progress.say(f"the texts in {ws.dataset.root} were exported by curator: captions, perhaps")
     todo = [ref for ref in ws.shards if index.current(ws.store, ref, options) is None]
+    num_changed = 0
     with progress.bar("index", len(todo), "shards") as advance:
         for ref, scan in _scans(todo, options, num_workers):
+            before = _indexed_bytes(ws, ref)
+            num_changed += before is not None and before != scan.sha256
             index.write(ws.store, ref, scan, options)
             progress.quarantined(Counter(one.reason for one in scan.samples if one.reason))
             advance(1)
             stop.check(f"the index of {len(ws.shards)} shards is kept as far as it came")
-    return report(ws, num_scanned=len(todo))
+    return replace(report(ws, num_scanned=len(todo)), num_changed_shards=num_changed)
+
+
+def _indexed_bytes(ws: Workspace, ref: ShardRef) -> str | None:
+    """The sha256 that a shard was indexed with before; None if it was not."""
+    if not ws.store.index_path(ref.name).exists():
+        return None
+    return index.shard_facts(ws.store, ref.name).sha256
 
 
 def _scans(
@@ -118,6 +132,11 @@ def say_index(report: IndexReport, run: Run) -> None:
         f"{report.num_samples:,} samples in {report.num_shards} shards"
         f" ({report.num_scanned} read now)"
     )
+    if report.num_changed_shards:
+        progress.say(
+            f"  {report.num_changed_shards} shards have other bytes than when they were indexed: "
+            "versions made from them can be shown, and not exported any more"
+        )
     for kind, found in (("unusable", report.reasons), ("damage", report.problems)):
         if found:
             listed = ", ".join(f"{count}x {reason}" for reason, count in found.items())

@@ -9,6 +9,7 @@ from pathlib import Path
 from curator import outputs
 from curator.errors import UsageError
 from curator.shards import Dataset, ShardRef, discover
+from curator.steps import identity
 from curator.store import Store
 from curator.versions import Version
 
@@ -73,20 +74,29 @@ def split_spec(spec: str) -> tuple[str, str | None]:
     return head, tail
 
 
-def open_workspace(spec: str, store: Path | None, *, create: bool = False) -> Workspace:
+def open_workspace(
+    spec: str, store: Path | None, *, create: bool = False, adopt: bool = False
+) -> Workspace:
     """Find the shards and open their store, `<shards>/.curator` unless told otherwise.
 
     What `curator export` wrote below the dataset is no part of it: its texts are those of a
     version, and would come back as alt texts. Who names such a folder itself means it.
 
+    A store serves one dataset (`curator.steps.identity`); `adopt` takes this one for it unseen.
+
     Raises:
-        UsageError: no shard was found. NotFoundError: there is no store and `create` is false.
+        UsageError: no shard was found, or the store serves another dataset.
+        NotFoundError: there is no store and `create` is false.
     """
     where, version_name = split_spec(spec)
     dataset, left_out = _without_exports(discover(where))
     env = os.environ.get("CURATOR_STORE")
     root = store or (Path(env) if env else dataset.root / STORE_FOLDER)
     opened = Store.create(root) if create else Store.open(root)
+    if not adopt:
+        identity.check(opened, dataset, spec=where)
+    if create:
+        identity.remember(opened, dataset)
     return Workspace(where, dataset, opened, version_name, left_out)
 
 
