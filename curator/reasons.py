@@ -35,7 +35,8 @@ REASONS: dict[str, Reason] = {
     # the keys and samples in it
     "key.duplicate_member": Reason("read", False, "the same member name again; the first wins"),
     "key.not_adjacent": Reason("read", False, "the files of one key are not next to each other"),
-    "key.invalid": Reason("read", False, "a key that no WebDataset reader can hold"),
+    "key.invalid": Reason("read", False, "a name that WebDataset readers skip or cannot hold"),
+    "key.ambiguous": Reason("read", False, "two keys that are the same file once unpacked"),
     "path.traversal": Reason("read", False, "a member name that points outside the archive"),
     "sample.no_image": Reason("read", False, "a sample without an image"),
     "sample.ambiguous_image": Reason("read", False, "a sample with more than one image"),

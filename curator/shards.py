@@ -30,6 +30,7 @@ from pathlib import Path
 from curator import alttexts, images
 from curator.errors import DamageError, StorageError, Unusable, UsageError
 from curator.grouping import Fragment, Grouping
+from curator.keys import points_outside
 from curator.patterns import find
 from curator.sample import Member
 from curator.tarfiles import DEFAULT_MAX_MEMBER_BYTES, MAX_NAME_HEADER_BYTES, Buffer, Problem, walk
@@ -170,7 +171,8 @@ def discover(spec: str) -> Dataset:
     shards: dict[str, ShardRef] = {}
     for path in paths:
         name = path.relative_to(root).as_posix().removesuffix(".tar")
-        if not name.isprintable():
+        # `export` names its files after the shards: what it would refuse is refused here.
+        if not name.isprintable() or points_outside(name):
             raise UsageError(f"unusable file name {name!r}", where=root, reason="input.bad_name")
         if shards.setdefault(name, ShardRef(name, path)).path != path:
             raise UsageError(
@@ -257,8 +259,8 @@ def _scan(ref: ShardRef, buffer: Buffer, options: ScanOptions) -> ShardScan:
             reached = fragment.members[-1].offset if fragment.members else 0
             if reached - behind > _STEP_BYTES:
                 behind = _release(buffer, behind, reached)
-        for row, detail in grouping.scattered():
-            samples[row] = replace(samples[row], reason="key.not_adjacent", detail=detail)
+        for row, reason, detail in grouping.unusable_keys():
+            samples[row] = replace(samples[row], reason=reason, detail=detail)
         problems = grouping.problems() + _compare_stats(ref.path, len(samples))
         return ShardScan(
             ref.name, sha256.result(), len(buffer), samples, problems, grouping.num_unsafe

@@ -418,21 +418,6 @@ def test_a_shard_that_is_not_given(kit: Kit, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_long_keys_are_refused_by_name(tmp_path: Path) -> None:
-    good, bad = "k" * 128, "k" * 129
-    for number, key in enumerate((good, bad)):
-        kit = custom(tmp_path / f"in{number}", {"00000": tars.tar(tars.sample(key))})
-        out = tmp_path / f"out{number}"
-        if key == good:
-            run(kit, "alt", out)
-            assert webdataset_samples(out)[0]["__key__"] == good
-        else:
-            error = fails(kit, out)
-            assert (error.code, error.reason) == (2, "key.invalid")
-            assert bad in str(error)
-            assert not out.exists()
-
-
 def test_hostile_names_write_nothing_outside(tmp_path: Path) -> None:
     """S1: every file that is opened for writing, renamed or linked lies below `out`."""
     names = ["../up", "/etc/abs", "C:\\win", "a\\b", "d/../../x", "..", "ok"]

@@ -12,7 +12,7 @@ import polars as pl
 
 from curator import fsops, index, outputs, tables
 from curator.decide import read_decision
-from curator.errors import DamageError, UsageError
+from curator.errors import DamageError
 from curator.export import tables as export_tables
 from curator.export.samples import ExportSample, ShardReader, json_bytes, samples_of
 from curator.shards import ShardRef
@@ -20,7 +20,6 @@ from curator.store import Store
 from curator.versions import ShardEntry, Version
 
 EXPORTED = ("captioned", "kept")
-MAX_KEY_CHARS = 128
 _INDEX_COLUMNS = (
     *("row", "key", "ext", "offset", "length", "image_sha256", "width", "height"),
     *("alt_text", "alt_sha256", "members"),
@@ -102,7 +101,7 @@ class ShardJob:
             DamageError: the decision is not the one that the version names.
         """
         path = self.store.root / self.entry.file
-        if index.file_sha256(path) != self.entry.file_sha256:
+        if not path.exists() or index.file_sha256(path) != self.entry.file_sha256:
             raise DamageError(
                 f"the decision of {self.version.name} is not what was written",
                 where=path,
@@ -124,24 +123,6 @@ class ShardJob:
 
 
 Writer = Callable[[ShardJob, pl.DataFrame], dict[str, Any]]
-
-
-def check_keys(store: Store, entry: ShardEntry) -> None:
-    """WebDataset readers cut longer keys without a word (webdataset#428)."""
-    decided = read_decision(store, entry).filter(pl.col("action").is_in(EXPORTED))
-    bad = decided.filter(
-        (pl.col("key").str.len_chars() > MAX_KEY_CHARS)
-        | pl.col("key").str.contains(r"(^|/)\.\.?(/|$)|^/|//|\\|[[:cntrl:] ]|\.[^/]*$")
-    )["key"].to_list()
-    if bad:
-        raise UsageError(
-            f"{len(bad)} keys cannot be exported, first {bad[0]!r} "
-            f"({len(bad[0])} characters, limit {MAX_KEY_CHARS})",
-            where=f"shard {entry.name}",
-            did="nothing was written",
-            hint="rename these samples in the shards, or drop them by a policy",
-            reason="key.invalid",
-        )
 
 
 def write_tar(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from curator import fsops, outputs
 from curator.errors import UsageError, nearest
 from curator.export import card as export_card
 from curator.export import tables as export_tables
-from curator.export.shards import Advance, ShardJob, check_keys, write_table, write_tar
+from curator.export.shards import Advance, ShardJob, write_table, write_tar
 from curator.shards import ShardRef
 from curator.store import Store
 from curator.versions import Version, iso
@@ -95,7 +95,7 @@ def export(
     written; when it raises, the shards that are finished stay.
 
     Raises:
-        UsageError: an option, shard name or key that cannot be used, or `out` holds something
+        UsageError: an option or shard name that cannot be used, or `out` holds something
             else; nothing was written.
         DamageError: a shard or a decision is not what the version was made from.
         ConflictError: another process is exporting into `out`.
@@ -103,8 +103,6 @@ def export(
     _check_options(to, options)
     refs = _match(version, shards)
     paths = {name: _path(out / _FOLDER[to], name, _SUFFIX[to]) for name in refs}
-    for entry in version.shards:
-        check_keys(store, entry)
     recipe = {
         "verb": "export",
         "version": version.id,
