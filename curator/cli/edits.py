@@ -8,6 +8,7 @@ import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
+from curator.cli.trust import HARMLESS
 from curator.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def edits_list(
     dataset: o.Dataset,
     *,
     all_facts: Annotated[
-        bool, typer.Option("--all", help="Also what was taken back or edited again.")
+        bool, typer.Option("--all", help="Also what was taken back or edited again."), HARMLESS
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print."), HARMLESS] = 50,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
@@ -177,7 +178,7 @@ def edits_replace(
         typer.Option("--shard", help="Only in this shard, or those like '0000*'; repeat for more."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, it is only shown.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Examples to print.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="Examples to print."), HARMLESS] = 10,
     timeout: Annotated[float, typer.Option(help="Seconds at most for finding.")] = 60.0,
     who: _Who = None,
     store: o.StoreOption = None,

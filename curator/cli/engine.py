@@ -9,6 +9,7 @@ import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
+from curator.cli.trust import BUNDLED_MODEL, HARMLESS, PRESET_POLICY, PRESET_PROMPT
 from curator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from curator.versions import Version
 
 _PolicyOption = Annotated[
-    str, typer.Option("--policy", help="A preset (see `curator policy`) or the path of a .toml.")
+    str,
+    typer.Option("--policy", help="A preset (see `curator policy`) or the path of a .toml."),
+    PRESET_POLICY,
 ]
 
 
@@ -37,26 +40,32 @@ def recaption(
         str, typer.Option(help="local (transformers), server (OpenAI-compatible), coca or echo.")
     ] = "local",
     model: Annotated[
-        str | None, typer.Option(help="Model of the captioner: folder, hub id, or server name.")
+        str | None,
+        typer.Option(help="Model of the captioner: folder, hub id, or server name."),
+        BUNDLED_MODEL,
     ] = None,
     url: Annotated[
         str | None, typer.Option(help="Base URL of the server, e.g. http://gpu:8000/v1.")
     ] = None,
     prompt: Annotated[
-        str, typer.Option(help="short, detailed, spatial, grounded, or a template of your own.")
+        str,
+        typer.Option(help="short, detailed, spatial, grounded, or a template of your own."),
+        PRESET_PROMPT,
     ] = "short",
     candidates: Annotated[int, typer.Option(min=1, help="Captions an image.")] = 1,
     max_tokens: Annotated[int | None, typer.Option(help="Longest caption, in tokens.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 is greedy."), HARMLESS] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling."), HARMLESS] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling."), HARMLESS] = 0,
     language: o.Language = "en",
     scorer: o.Scorer = "clip",
     only: Annotated[
         str | None,
         typer.Option(metavar="'worst 30%'", help="Regenerate only the worst-scored alt texts."),
     ] = None,
-    strict: Annotated[bool, typer.Option(help="Exit 3 if anything is in quarantine.")] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Exit 3 if anything is in quarantine."), HARMLESS
+    ] = False,
     device: o.Device = None,
     dtype: o.Dtype = None,
     workers: o.Workers = 1,
@@ -296,7 +305,9 @@ def decide(
         str | None, typer.Option("--use-scorer", help="Whose scores count, if there are several.")
     ] = None,
     language: Annotated[
-        str | None, typer.Option("--language", help="Whose text health counts, if several.")
+        str | None,
+        typer.Option("--language", help="Whose text health counts, if several."),
+        HARMLESS,
     ] = None,
     max_quarantine: o.MaxQuarantine = 0.05,
     store: o.StoreOption = None,

@@ -9,6 +9,7 @@ import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
+from curator.cli.trust import HARMLESS
 from curator.errors import GateError, UsageError
 
 
@@ -104,13 +105,15 @@ def diff(
         Path | None, typer.Option("--changes", help="Write every changed caption as JSONL.")
     ] = None,
     max_dropped: Annotated[
-        float | None, typer.Option(help="Gate: largest share of samples newly dropped.")
+        float | None, typer.Option(help="Gate: largest share of samples newly dropped."), HARMLESS
     ] = None,
     min_shift: Annotated[
-        float | None, typer.Option(help="Gate: smallest shift of the mean score.")
+        float | None, typer.Option(help="Gate: smallest shift of the mean score."), HARMLESS
     ] = None,
     max_lost_names: Annotated[
-        float | None, typer.Option(help="Gate: largest share of alt texts that lose a name.")
+        float | None,
+        typer.Option(help="Gate: largest share of alt texts that lose a name."),
+        HARMLESS,
     ] = None,
     store: o.StoreOption = None,
     json: o.Json = False,
@@ -166,7 +169,7 @@ def query(
     dataset: o.Dataset,
     sql: Annotated[str, typer.Argument(help="One SELECT; see the views below.")],
     *,
-    limit: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, help="Rows at most."), HARMLESS] = 1000,
     timeout: Annotated[float, typer.Option(help="Seconds at most.")] = 30.0,
     store: o.StoreOption = None,
     json: o.Json = False,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from curator.cli.trust import BUNDLED_MODEL, HARMLESS, INSIDE
+
 Dataset = Annotated[
     str,
     typer.Argument(
@@ -23,6 +25,7 @@ StoreOption = Annotated[
         show_envvar=False,
         help="Where the store lies; default $CURATOR_STORE or DATASET/.curator.",
     ),
+    INSIDE,
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Scorer = Annotated[
@@ -32,9 +35,12 @@ Scorer = Annotated[
         metavar="MODEL",
         help="clip (the default model), an open_clip NAME:TAG, hub id org/name, or folder.",
     ),
+    BUNDLED_MODEL,
 ]
 Language = Annotated[
-    str, typer.Option("--language", help="Language that captions should be in, e.g. en, de, ja.")
+    str,
+    typer.Option("--language", help="Language that captions should be in, e.g. en, de, ja."),
+    HARMLESS,
 ]
 Device = Annotated[
     str | None, typer.Option("--device", help="cuda, cuda:1, cpu; default: a GPU if there is one.")
@@ -61,10 +67,12 @@ CaptionField = Annotated[
         metavar="FIELD",
         help="Take the alt text from this field of the .json member, not from .txt.",
     ),
+    HARMLESS,
 ]
 ImageExt = Annotated[
     list[str] | None,
     typer.Option(
         "--image-ext", metavar="EXT", help="Which image counts where a sample has several."
     ),
+    HARMLESS,
 ]

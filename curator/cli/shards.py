@@ -9,6 +9,7 @@ import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json
+from curator.cli.trust import HARMLESS, INSIDE
 
 
 def register(app: typer.Typer) -> None:
@@ -30,16 +31,22 @@ def pack(
     format: Annotated[
         str | None,
         typer.Option("--format", help="folder, jsonl, csv, coco or parquet; default: by content."),
+        HARMLESS,
     ] = None,
     images: Annotated[
         Path | None,
         typer.Option("--images", help="Folder that the paths of a table start from and stay in."),
+        INSIDE,
     ] = None,
     image_column: Annotated[
-        str | None, typer.Option("--image-column", help="Column with the path or the bytes.")
+        str | None,
+        typer.Option("--image-column", help="Column with the path or the bytes."),
+        HARMLESS,
     ] = None,
     caption_column: Annotated[
-        str | None, typer.Option("--caption-column", help="Column with the caption; '' for none.")
+        str | None,
+        typer.Option("--caption-column", help="Column with the caption; '' for none."),
+        HARMLESS,
     ] = None,
     samples_per_shard: Annotated[int, typer.Option(min=1, help="Rows a shard.")] = 10_000,
     json: o.Json = False,

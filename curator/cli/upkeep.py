@@ -8,6 +8,7 @@ import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
+from curator.cli.trust import HARMLESS
 from curator.errors import DamageError, StorageError
 
 _quarantine = typer.Typer(
@@ -30,7 +31,9 @@ def register(app: typer.Typer) -> None:
 def fsck(
     dataset: o.Dataset,
     *,
-    deep: Annotated[bool, typer.Option(help="Also hash every file, source shards too.")] = False,
+    deep: Annotated[
+        bool, typer.Option(help="Also hash every file, source shards too."), HARMLESS
+    ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
@@ -73,7 +76,9 @@ def gc(
     grace_days: Annotated[
         float, typer.Option(min=0, help="Keep what is younger: a writer may still need it.")
     ] = 7.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would go."), HARMLESS
+    ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
@@ -165,7 +170,7 @@ def quarantine_show(
     dataset: o.Dataset,
     *,
     reason: _Reason = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print."), HARMLESS] = 50,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
