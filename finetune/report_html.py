@@ -28,6 +28,8 @@ def render_html(report: Report, folder: Path) -> str:
         headline=text.headline(report),
         none_=text.NONE,
         costs_are=text.COSTS_ARE,
+        gaps_are=text.GAPS_ARE,
+        relative_is=text.RELATIVE_IS,
         retrieval_is=text.RETRIEVAL_IS,
         minus=MINUS,
         slot=lambda name: report.arm(name).slot % NUM_COLOURS,
@@ -69,8 +71,8 @@ def _environment() -> Environment:
         "flops": text.flops,
         "gap_sentence": text.gap_sentence,
         "interval": lambda found, metric, signed=False: text.interval(metric, found, signed=signed),
-        "multiplier": text.multiplier,
-        "multiplier_interval": text.multiplier_interval,
+        "factor": text.factor,
+        "factor_limit": text.factor_limit,
         "p_value": text.p_value,
         "relative": text.relative,
         "sentence": text.sentence,
@@ -113,7 +115,7 @@ def gap_columns(report: Report) -> list[tuple[str, dict[str, Gap]]]:
     """(title, gap by arm) of every table column on efficiency."""
     found = []
     for task in report.tasks:
-        for what in ("labels", "samples"):
+        for what in dict.fromkeys(gap.what for gap in task.gaps):
             gaps = {gap.arm: gap for gap in task.gaps if gap.what == what}
             if gaps:
                 found.append((f"{task.name}, {what}", gaps))

@@ -106,12 +106,14 @@ def _gaps(report: Report) -> Iterator[str]:
         return
     yield "## Fewer labels, fewer samples"
     yield ""
+    yield text.GAPS_ARE
+    yield ""
     rows = [
         [
             name,
             *(
-                f"{text.multiplier(gap.efficiency.multiplier)} {text.multiplier_interval(gap)}"
-                f" (n = {gap.efficiency.n})"
+                f"{text.factor(gap)} {text.factor_limit(gap)}".strip()
+                + f" (n = {gap.efficiency.n})"
                 if gap
                 else text.NONE
                 for gap in gaps
@@ -132,6 +134,8 @@ def _relative(report: Report) -> Iterator[str]:
     if not tasks:
         return
     yield f"## Against {_safe(report.mae or '')}, as the paper prints it"
+    yield ""
+    yield text.RELATIVE_IS
     yield ""
     rows = [
         [

@@ -47,7 +47,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """How much less one arm needs than the baseline; `what` is "labels" or "samples"."""
+    """How much less one arm needs than the baseline.
+
+    `what` is "labels", or of pretraining "samples" or "compute" (where the study matches FLOPs).
+    """
 
     arm: str
     reference: str

@@ -210,6 +210,7 @@ class FakeRunner:
         score = 3 * quality + 8 * np.log10(cell.fraction) + 4 * size
         # The seed moves all arms together: that is what pairing takes out.
         score += 1.2 * noise("seed", cell.seed) + 0.5 * noise(cell.arm, cell.seed, cell.fraction)
+        score += 0.5 * noise(cell.arm, cell.seed, cell.budget) if size else 0.0
         if cell.task.task == "depth":
             rmse = 0.62 - 0.012 * score
             metrics = {"RMSE": rmse, "AbsRel": rmse / 4, "delta1": 0.9 - rmse / 5}

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from curator.errors import UsageError
-from finetune.efficiency import Efficiency, Multiplier
 from finetune.report import write_report
 from finetune.report_build import build_report
 from finetune.report_html import render_html
 from finetune.report_markdown import render_markdown
-from finetune.report_text import gap_sentence, multiplier, relative, sentence
-from finetune.report_values import Comparison, Gap, Report
+from finetune.report_text import relative, sentence
+from finetune.report_values import Comparison, Report
 from finetune.results import METRICS
 from finetune.stats import ALPHA, Relative, difference, holm, pair
 from tests.studykit import SMALL, FakeRunner, run, study
@@ -143,26 +142,13 @@ def test_a_difference_that_is_one_of_many() -> None:
     assert "alone it would be one, among 12 comparisons it is not (adjusted p = 0.10)" in said
 
 
-def gap(value: Multiplier, low: Multiplier | None = None, high: Multiplier | None = None) -> Gap:
-    found = Efficiency(n=5, target=0.5, amount=1.0, multiplier=value, low=low, high=high)
-    return Gap(arm="v2", reference="v1", what="labels", metric=METRICS["mIoU"], efficiency=found)
-
-
-def test_gaps() -> None:
-    told = gap(Multiplier("=", 2.41), Multiplier("=", 1.9), Multiplier(">=", 33.3))
-    assert gap_sentence(told) == (
-        "v2 needs 2.4 times fewer labels for the 50.0 mIoU that v1 reaches with all of its labels "
-        "[1.9\u00d7, \u2265 33\u00d7], 5 seeds."
-    )
-    assert "at least 10 times fewer, 5" in gap_sentence(gap(Multiplier(">=", 10.0)))
-    assert "does not reach the 50.0 mIoU" in gap_sentence(gap(Multiplier("<", 1.0)))
-    assert multiplier(Multiplier("<", 1.0)) == "< 1\u00d7"
-
-
 def test_relative_change_as_the_paper_prints_it() -> None:
     told = Relative(n=5, change=-0.115, low=-0.13, high=-0.1)
     assert relative(told) == "\u221211.5 % [\u221213.0, \u221210.0]"
-    assert relative(Relative(n=1, change=0.121, low=None, high=None)) == "+12.1 %"
+    # One seed, or an interval with 0 in it, tells no change.
+    assert relative(Relative(n=1, change=0.121, low=None, high=None)) == "+12.1 %, cannot be told"
+    told = Relative(n=3, change=0.02, low=-0.01, high=0.05)
+    assert relative(told) == "+2.0 % [\u22121.0, +5.0], cannot be told"
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -186,9 +172,17 @@ def test_what_a_report_finds(report: Report) -> None:
         "noisy", "recaptioned", "true captions", "shuffled", "random",
     }  # fmt: skip
     assert set(segmentation.ladders) == set(segmentation.relative) - {"random"} | {"masked images"}
+    # One unit of quality is 3 mIoU, a decade of labels 8: 2.4 times fewer, which no two of the
+    # amounts show: with all labels it is told better, with three tenths worse.
     by_labels = next(g for g in segmentation.gaps if (g.arm, g.what) == ("recaptioned", "labels"))
-    # One unit of quality is 3 mIoU, a decade of labels 8: about 10^(3/8) = 2.4 times fewer.
-    assert by_labels.efficiency.multiplier.value == pytest.approx(2.4, abs=0.5)
+    found = by_labels.efficiency
+    assert found.amounts == (7.0, 24.0, 72.0, 240.0)  # of 240 labels; 3 % of them are 7.2
+    assert (found.at_least, found.less_than, found.claimed) == (1.0, pytest.approx(240 / 72), None)
+    # Limits hold together: two tasks by labels and by samples; five other arms, four of them
+    # pretrained, make 18.
+    assert found.num_compared == 4
+    others = [g.efficiency for t in report.tasks for g in t.gaps if g.arm != "recaptioned"]
+    assert {one.num_compared for one in others} == {len(others)}
     assert len(segmentation.pictures) == 4
 
 
