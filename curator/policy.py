@@ -41,6 +41,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from curator.errors import UsageError, nearest
 from curator.validation import explain
 
+MAX_NAME_CHARS = 60
+CHANGED = "+"
+"""Behind a preset's name stands what was changed in it."""
 ALT_TEXT = "alt_text"
 GENERATED = "generated"
 
@@ -106,7 +109,7 @@ class Weights(_Strict):
 class Policy(_Strict):
     """A whole policy. See the module for an example with every key."""
 
-    name: str = Field(min_length=1, max_length=60)
+    name: str = Field(min_length=1, max_length=MAX_NAME_CHARS)
     description: str = ""
     sources: tuple[Source, ...] = Field(min_length=1)
     pick: Literal["best", "first", "all"]
@@ -177,6 +180,41 @@ def load_policy(name_or_path: str) -> Policy:
     else:
         text = preset_text(name_or_path)
     return parse_policy(text, where=name_or_path)
+
+
+def under_its_own_name(policy: Policy) -> Policy:
+    """The policy as it is committed: what differs from a preset does not carry the preset's name.
+
+    `best` with another rule `healthy` and another `otherwise` becomes `best+healthy,otherwise`:
+    the names of the rules and keys that differ, or `best+changed` where that is too long. So a
+    policy `best` is the preset of this tool, whatever file, option or page it came from. The
+    description alone makes no difference.
+    """
+    base = policy.name.partition(CHANGED)[0]
+    if base not in presets():
+        return policy
+    preset = load_policy(base)
+    differing = _differing(policy, preset)
+    if not differing:
+        return policy.model_copy(update={"name": base})
+    name = f"{base}{CHANGED}{','.join(differing)}"
+    if len(name) > MAX_NAME_CHARS:
+        name = f"{base}{CHANGED}changed"
+    description = policy.description
+    if description == preset.description:
+        description = f"The preset {base} with other {', '.join(differing)}. {description}"
+    return policy.model_copy(update={"name": name, "description": description})
+
+
+def _differing(policy: Policy, preset: Policy) -> list[str]:
+    """The names of keys and rules in which two policies decide differently, sorted."""
+    keys = [name for name in Policy.model_fields if name not in ("name", "description", "rule")]
+    found = {key for key in keys if getattr(policy, key) != getattr(preset, key)}
+    if policy.rule != preset.rule:
+        ours, theirs = set(policy.rule), set(preset.rule)
+        names = {rule.name for rule in ours ^ theirs}
+        found |= names or {"rule"}  # the same rules in another order
+    return sorted(found)
 
 
 def parse_policy(text: str, *, where: str) -> Policy:

@@ -17,7 +17,7 @@ from curator.decide import DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
 from curator.errors import ConflictError, QuarantineLimitError, UsageError
 from curator.facts import CAPTIONS, SCORES
 from curator.index import ShardFacts
-from curator.policy import Policy
+from curator.policy import Policy, under_its_own_name
 from curator.shards import ShardRef
 from curator.steps.workspace import Workspace
 from curator.stopping import StopRequest
@@ -39,6 +39,9 @@ def decide(
 ) -> tuple[Version, bool]:
     """Decide for every sample of every shard, and commit.
 
+    A policy under the name of a preset that differs from it is committed under a name that says so
+    (`curator.policy.under_its_own_name`).
+
     Returns:
         the version, and whether it is new (the same decision is not committed twice).
 
@@ -56,6 +59,7 @@ def decide(
 def _decide(
     ws: Workspace, policy: Policy, choice: Choice, stop: StopRequest
 ) -> tuple[Version, bool]:
+    policy = under_its_own_name(policy)
     inputs = resolve_inputs(ws, policy, choice)
     indexed = {ref.name: index.shard_facts(ws.store, ref.name) for ref in ws.shards}
     decider = Decider(ws.store, policy, inputs)
@@ -265,10 +269,10 @@ def _one_scorer(ws: Workspace, port: str, asked: str | None) -> str:
             hint=f"say which one counts with {option}",
             reason="scorer.ambiguous",
         )
-    how = "--scorer text" if port == "text" else "--scorer clip"
+    how = ("--scorer", "text" if port == "text" else "clip")
     raise UsageError(
         f"the policy needs scores by {asked or port!r}, and there are none",
         where=ws.store.root,
-        hint=f"run `curator score {ws.spec} {how}` first",
+        hint=f"run `{ws.command('score', *how)}` first",
         reason="scorer.none",
     )
