@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 
 from finetune.report_values import Report
+from finetune.results import metric_of
 from finetune.study_files import Json
 
 FEW_SEEDS = 5
@@ -16,6 +17,8 @@ def warnings_of(report: Report, records: Mapping[str, Json]) -> list[str]:
     """All warnings, the gravest first."""
     return [
         *_unfinished(report),
+        *_labels(report),
+        *_impossible(report, records),
         *_seeds(report),
         *_compute(report),
         *_learning_rates(report, records),
@@ -33,6 +36,28 @@ def _unfinished(report: Report) -> Iterator[str]:
             f"{waiting:,} of {report.num_cells:,} runs are not done: the same study command goes "
             "on where it was."
         )
+
+
+def _labels(report: Report) -> Iterator[str]:
+    """What `finetune.labels` found in the labelled folders."""
+    for task, labels in report.plan["labels"].items():
+        for warning in labels.get("warnings", ()):
+            yield f"Labels of {task}: {warning}"
+
+
+def _impossible(report: Report, records: Mapping[str, Json]) -> Iterator[str]:
+    """Values that earlier versions kept for "nothing to find": no row of the results has them."""
+    found = {
+        (str(cell["task"]), name)
+        for cell in report.plan["cells"]
+        if cell["kind"] == "dense"
+        for name, value in (records.get(cell["digest"], {}).get("outcome") or {})
+        .get("metrics", {})
+        .items()
+        if not metric_of(name).is_possible(value)
+    }
+    for task, name in sorted(found):
+        yield f"{name} of {task} is left out: its test pictures have nothing to find."
 
 
 def _seeds(report: Report) -> Iterator[str]:

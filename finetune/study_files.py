@@ -95,7 +95,10 @@ def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
             "finished_at": record["finished_at"],
         }
         for name, value in outcome["metrics"].items():
-            better = metric_of(name).higher_is_better
+            metric = metric_of(name)
+            if not metric.is_possible(value):
+                continue  # `finetune.report_warnings` says so
+            better = metric.higher_is_better
             rows.append({**shared, "metric": name, "value": value, "higher_is_better": better})
     return rows
 
