@@ -23,6 +23,7 @@ import hashlib
 import json
 import mmap
 import os
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from curator.keys import points_outside
 from curator.patterns import find
 from curator.sample import Member
 from curator.tarfiles import DEFAULT_MAX_MEMBER_BYTES, MAX_NAME_HEADER_BYTES, Buffer, Problem, walk
+from curator.versions import Version
 
 MAX_STATS_BYTES = 10_000_000
 _STEP_BYTES = 8 * 1024 * 1024
@@ -181,6 +183,28 @@ def discover(spec: str) -> Dataset:
                 reason="input.bad_name",
             )
     return Dataset(root, tuple(shards[name] for name in sorted(shards)))
+
+
+def missing_shards(version: Version, there: Collection[str]) -> list[str]:
+    """The shards of a version whose names are not `there`."""
+    return [entry.name for entry in version.shards if entry.name not in there]
+
+
+def shards_of(version: Version, refs: Sequence[ShardRef]) -> dict[str, ShardRef]:
+    """Name -> shard for all shards of a version, in its order.
+
+    Raises:
+        UsageError: `refs` lack some (shard.unknown).
+    """
+    known = {ref.name: ref for ref in refs}
+    if missing := missing_shards(version, known):
+        raise UsageError(
+            f"{len(missing):,} of {len(version.shards):,} shards of {version.name} are not in the "
+            f"dataset, first {missing[0]!r}",
+            hint="name the dataset that the version was made from",
+            reason="shard.unknown",
+        )
+    return {entry.name: known[entry.name] for entry in version.shards}
 
 
 def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:

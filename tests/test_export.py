@@ -403,7 +403,7 @@ def test_foreign_folders_are_refused(kit: Kit, tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == before
     # the shards themselves, or the store, are foreign as well
     assert fails(kit, kit.ws.dataset.root).reason == "output.foreign"
-    assert fails(kit, kit.ws.store.root).reason == "output.foreign"
+    assert fails(kit, kit.ws.store.root).reason == "output.inside_source"
 
 
 def test_two_writers(kit: Kit, tmp_path: Path) -> None:

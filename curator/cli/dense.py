@@ -155,9 +155,9 @@ def _show(opened: Any, swept: Any, results: Mapping[float, Sequence[Any]]) -> No
     headings = [metric_of(name).heading for name in names]
     show(table(rows, ["labels", "seeds", *headings, "time"]))
     if len(next(iter(results.values()))) == 1:
-        show("next: --seeds 3 shows the spread, without which two backbones cannot be compared")
+        show("--seeds 3 shows the spread, without which two backbones cannot be compared")
     else:
-        show("next: the same with another backbone; a verdict with intervals: curator study")
+        show("compare it with the same for another backbone; `curator study` gives intervals")
 
 
 def _spread(metric: Any, values: Sequence[float]) -> str:

@@ -15,6 +15,7 @@ from curator.errors import UsageError
 if TYPE_CHECKING:
     from curator.makers import Maker
     from curator.steps.recaption import RecaptionReport
+    from curator.steps.workspace import Workspace
     from curator.versions import Version
 
 _PolicyOption = Annotated[
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def recaption(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     policy: _PolicyOption = "best",
     captioner: Annotated[
@@ -93,9 +94,10 @@ def recaption(
     from curator.shards import ScanOptions, discover
     from curator.steps.recaption import Engine, Recaption
     from curator.steps.recaption import recaption as run
-    from curator.steps.workspace import open_workspace, split_spec
+    from curator.steps.workspace import open_workspace, refuse_version
     from curator.stopping import stop_on_signals
 
+    refuse_version(dataset, "recaption")
     choice = CaptionerChoice(
         captioner=captioner,
         model=model,
@@ -114,7 +116,7 @@ def recaption(
     worst = _worst_percent(only)
     if worst is not None:  # a budget regenerates some samples; the others keep what they have
         chosen = chosen.model_copy(update={"otherwise": "keep_alt"})
-    discover(split_spec(dataset)[0])  # a wrong path is said before a model is fetched
+    discover(dataset)  # a wrong path is said before a model is fetched
     generate = captioner_maker(choice, candidates=candidates) if chosen.needs_generated else None
     asked = Recaption(
         captioner=generate,
@@ -139,7 +141,7 @@ def recaption(
     if json:
         show_json(_recaption_json(report))
     else:
-        show(_recaption_text(dataset, report))
+        show(_recaption_text(ws, report))
 
 
 def _scorer(scorer: str, device: str | None, dtype: str | None) -> Maker:
@@ -192,7 +194,7 @@ def _version_json(version: Version) -> dict[str, object]:
     }
 
 
-def _recaption_text(dataset: str, report: RecaptionReport) -> str:
+def _recaption_text(ws: Workspace, report: RecaptionReport) -> str:
     made = [
         f"captions made: {report.captioned.made:,}, scores made: {report.scored.made:,}"
         if report.num_calls
@@ -204,32 +206,41 @@ def _recaption_text(dataset: str, report: RecaptionReport) -> str:
     if report.scores:
         rows = [(s.source, s.num_texts, s.mean, *s.quartiles) for s in report.scores]
         made.append(table(rows, ["score of", "texts", "mean", "25 %", "50 %", "75 %"]))
-    made.append(version_text(dataset, report.version, report.is_new))
+    made.append(version_text(ws, report.version, report.is_new))
     return "\n".join(made)
 
 
-def version_text(dataset: str, version: Version, is_new: bool) -> str:
+def version_text(ws: Workspace, version: Version, is_new: bool) -> str:
     """The lines that end every command that makes a version."""
     counts = ", ".join(f"{count:,} {action}" for action, count in version.counts.items() if count)
     scored = version.totals.get("num_scored", 0)
     mean = f", mean score {version.totals['score_sum'] / scored:.3f}" if scored else ""
     head = "committed" if is_new else "nothing new: the same decision is"
-    where = dataset.rpartition("@")[0] or dataset
-    unscored = int(version.totals.get("num_unscored", 0))
-    note = f"  {unscored:,} texts have no score: `curator score {where} --generated` makes them"
-    return "\n".join(
-        [
-            f"{head} {version.name} ({version.id[:12]}), policy {version.policy['name']}",
-            f"  {version.num_samples:,} samples: {counts}{mean}",
-            *([note] if unscored else []),
-            f"next: curator diff {where} --html diff.html, "
-            f"curator export {where}@{version.name} OUT",
-        ]
-    )
+    lines = [
+        f"{head} {version.name} ({version.id[:12]}), policy {version.policy['name']}",
+        f"  {version.num_samples:,} samples: {counts}{mean}",
+    ]
+    if unscored := int(version.totals.get("num_unscored", 0)):
+        note = f"  {unscored:,} texts have no score; this makes them, then decide again:"
+        lines += [note, f"  {_scoring(ws, version)}"]
+    if version.number == 1:  # nothing to compare it with
+        lines.append(f"next: {ws.command('show', version=version.name)}")
+    else:
+        diff = ws.command("diff", "--html", "diff.html", version=version.name)
+        lines.append(f"next: {diff}")
+    folder = f"{ws.dataset.root.resolve().name}-{version.name}"
+    lines.append(f"next: {ws.command('export', folder, version=version.name)}")
+    return "\n".join(lines)
+
+
+def _scoring(ws: Workspace, version: Version) -> str:
+    from curator.steps.apply_edits import scoring_command
+
+    return scoring_command(version, ws.spec, ws.store_option, "--generated")
 
 
 def score(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     scorer: o.Scorer = "clip",
     language: o.Language = "en",
@@ -263,9 +274,10 @@ def score(
     from curator.steps.index import make_index, say_index
     from curator.steps.recaption import Engine, score_all
     from curator.steps.score import summarize
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
     from curator.stopping import stop_on_signals
 
+    refuse_version(dataset, "score")
     checker = checker_maker(language)
     maker = checker if scorer == "text" else _scorer(scorer, device, dtype)
     makers = [checker] if maker is checker else [maker, checker]
@@ -294,7 +306,7 @@ def score(
 
 
 def decide(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     policy: _PolicyOption = "best",
     generator: Annotated[
@@ -326,9 +338,10 @@ def decide(
     from curator.runs import open_run
     from curator.steps.decide import Choice
     from curator.steps.decide import decide as run
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
     from curator.stopping import stop_on_signals
 
+    refuse_version(dataset, "decide")
     chosen = load_policy(policy)
     ws = open_workspace(dataset, store)
     choice = Choice(
@@ -343,7 +356,7 @@ def decide(
     if json:
         show_json({"version": _version_json(version), "new": is_new})
     else:
-        show(version_text(dataset, version, is_new))
+        show(version_text(ws, version, is_new))
 
 
 def policy(

@@ -16,6 +16,10 @@ Dataset = Annotated[
         help="Folder, glob or brace pattern of .tar shards; @v2 names a version.",
     ),
 ]
+WholeDataset = Annotated[
+    str,
+    typer.Argument(metavar="DATASET", help="Folder, glob or brace pattern of .tar shards."),
+]
 StoreOption = Annotated[
     Path | None,
     typer.Option(

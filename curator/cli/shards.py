@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -83,11 +84,11 @@ def pack(
     )
     for reason, count in report.failures.items():
         show(f"  not packed: {count:,}x {reason} (see the .parquet beside each shard)")
-    show(f"next: curator recaption {out}")
+    show(f"next: {shlex.join(['curator', 'index', str(out)])}")
 
 
 def index(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     caption_field: o.CaptionField = None,
     image_ext: o.ImageExt = None,
@@ -109,9 +110,10 @@ def index(
     from curator.runs import open_run
     from curator.shards import ScanOptions
     from curator.steps.index import make_index, say_index
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
     from curator.stopping import stop_on_signals
 
+    refuse_version(dataset, "index")
     scan = ScanOptions(
         caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None
     )

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def fsck(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     deep: Annotated[
         bool, typer.Option(help="Also hash every file, source shards too."), HARMLESS
@@ -48,8 +48,9 @@ def fsck(
     from dataclasses import asdict
 
     from curator.steps.fsck import fsck as run
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "fsck")
     report = run(open_workspace(dataset, store), deep=deep)
     if json:
         show_json(asdict(report))
@@ -71,7 +72,7 @@ def fsck(
 
 
 def gc(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     grace_days: Annotated[
         float, typer.Option(min=0, help="Keep what is younger: a writer may still need it.")
@@ -91,8 +92,9 @@ def gc(
         curator gc shards/ --dry-run
     """
     from curator.steps.gc import collect, find_garbage
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "gc")
     opened = open_workspace(dataset, store).store
     find = find_garbage if dry_run else collect
     found = list(find(opened, grace_days=grace_days))
@@ -141,7 +143,7 @@ def doctor(
 
 
 def quarantine_list(
-    dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Json = False
+    dataset: o.WholeDataset, *, store: o.StoreOption = None, json: o.Json = False
 ) -> None:
     """Count what could not be used, by reason.
 
@@ -151,8 +153,9 @@ def quarantine_list(
     """
     from curator.reasons import REASONS
     from curator.steps.quarantine import counts
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "quarantine list")
     found = counts(open_workspace(dataset, store))
     if json:
         show_json(dict(found))
@@ -167,7 +170,7 @@ def quarantine_list(
 
 
 def quarantine_show(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     reason: _Reason = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows to print."), HARMLESS] = 50,
@@ -183,8 +186,9 @@ def quarantine_show(
     from itertools import islice
 
     from curator.steps.quarantine import rows
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "quarantine show")
     found = list(islice(rows(open_workspace(dataset, store), reason), limit))
     if json:
         for row in found:
@@ -196,7 +200,7 @@ def quarantine_show(
 
 
 def quarantine_retry(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     reason: Annotated[str, typer.Option("--reason", help="Which failures to try again.")],
     store: o.StoreOption = None,
@@ -209,8 +213,9 @@ def quarantine_retry(
         curator quarantine retry shards/ --reason vlm.refusal
     """
     from curator.steps.quarantine import retry
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "quarantine retry")
     number = retry(open_workspace(dataset, store), reason)
     if json:
         show_json({"reason": reason, "reopened": number})

@@ -32,7 +32,7 @@ from curator.errors import UsageError, nearest
 from curator.export import card as export_card
 from curator.export import tables as export_tables
 from curator.export.shards import Advance, ShardJob, write_table, write_tar
-from curator.shards import ShardRef
+from curator.shards import ShardRef, shards_of
 from curator.store import Store
 from curator.versions import Version, iso
 
@@ -101,7 +101,7 @@ def export(
         ConflictError: another process is exporting into `out`.
     """
     _check_options(to, options)
-    refs = _match(version, shards)
+    refs = shards_of(version, shards)
     paths = {name: _path(out / _FOLDER[to], name, _SUFFIX[to]) for name in refs}
     recipe = {
         "verb": "export",
@@ -153,18 +153,6 @@ def _check_options(to: str, options: ExportOptions) -> None:
         export_card.check_license(options.license)
     elif options.license is not None:
         raise UsageError("a license is for the dataset card of --to hf", reason="option.value")
-
-
-def _match(version: Version, shards: Sequence[ShardRef]) -> dict[str, ShardRef]:
-    known = {ref.name: ref for ref in shards}
-    missing = [entry.name for entry in version.shards if entry.name not in known]
-    if missing:
-        raise UsageError(
-            f"{len(missing)} shards of {version.name} are not in the dataset, first {missing[0]!r}",
-            hint="name the dataset that the version was made from",
-            reason="shard.unknown",
-        )
-    return {entry.name: known[entry.name] for entry in version.shards}
 
 
 def _report(

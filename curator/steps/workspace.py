@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curator import outputs
+from curator import outputs, progress
 from curator.errors import UsageError
-from curator.shards import Dataset, ShardRef, discover
+from curator.shards import Dataset, ShardRef, discover, missing_shards
 from curator.steps import identity
 from curator.store import Store
 from curator.versions import Version
@@ -20,7 +21,8 @@ STORE_FOLDER = ".curator"
 class Workspace:
     """A dataset and its store, opened together. `spec` is what the user typed, without @VERSION.
 
-    `left_out` are folders below the dataset whose tars `curator export` wrote.
+    `left_out` are folders below the dataset whose tars `curator export` wrote; `store_option` is
+    what was given for --store.
     """
 
     spec: str
@@ -28,6 +30,7 @@ class Workspace:
     store: Store
     version_name: str | None = None
     left_out: tuple[Path, ...] = ()
+    store_option: Path | None = None
 
     @property
     def shards(self) -> tuple[ShardRef, ...]:
@@ -37,6 +40,30 @@ class Workspace:
     def version(self) -> Version:
         """The version that was named, the newest if none was."""
         return self.store.resolve(self.version_name)
+
+    def command(self, verb: str, *more: object, version: str | None = None) -> str:
+        """A command about this dataset, or a version of it, that can be copied into a shell."""
+        return command(verb, self.spec, self.store_option, *more, version=version)
+
+    def missing(self, version: Version) -> list[str]:
+        """The shards of a version that this dataset, as it was named, does not hold (any more)."""
+        there = {ref.name for ref in self.shards}
+        if "{" in self.spec:  # only braces name files that need not be there
+            there = {ref.name for ref in self.shards if ref.path.exists()}
+        return missing_shards(version, there)
+
+    def missing_text(self, version: Version) -> str | None:
+        """A sentence about `missing`; None if all are there."""
+        names = self.missing(version)
+        if not names:
+            return None
+        number = f"{len(names):,} of {len(version.shards):,} shards of {version.name}"
+        return f"{number} are not in the dataset {self.spec}, first {names[0]!r}"
+
+    def say_missing(self, version: Version, what: str = "") -> None:
+        """Say on stderr which shards of a version are missing, and what follows."""
+        if (text := self.missing_text(version)) is not None:
+            progress.say(f"note: {text}{what and ': '}{what}")
 
     def check_output(self, out: Path) -> None:
         """Refuse a folder for tars in which this dataset would find them.
@@ -61,6 +88,31 @@ class Workspace:
             f"shard {shard!r} is not among the {len(self.shards)} shards of {self.spec}",
             hint="name the dataset that the version was made from",
             reason="shard.unknown",
+        )
+
+
+def command(
+    verb: str, dataset: str, store: Path | None, *more: object, version: str | None = None
+) -> str:
+    """See `Workspace.command`."""
+    named = dataset if version is None else f"{dataset}@{version}"
+    place = () if store is None else ("--store", store)
+    return shlex.join(["curator", *verb.split(), named, *map(str, (*more, *place))])
+
+
+def refuse_version(spec: str, verb: str) -> None:
+    """For commands about the whole dataset, which would ignore a version.
+
+    Raises:
+        UsageError: one is named (version.not_taken).
+    """
+    where, name = split_spec(spec)
+    if name is not None:
+        raise UsageError(
+            f"`curator {verb}` is about the whole dataset and takes no version, not {name!r}",
+            did="nothing was done",
+            hint=f"name {where} alone",
+            reason="version.not_taken",
         )
 
 
@@ -97,7 +149,7 @@ def open_workspace(
         identity.check(opened, dataset, spec=where)
     if create:
         identity.remember(opened, dataset)
-    return Workspace(where, dataset, opened, version_name, left_out)
+    return Workspace(where, dataset, opened, version_name, left_out, store)
 
 
 def _without_exports(dataset: Dataset) -> tuple[Dataset, tuple[Path, ...]]:
