@@ -101,7 +101,7 @@ def _is_indexed(store: Store, ref: ShardRef) -> bool:
         columns = ["offset", "length", "image_sha256"]
         pictures = index.read(store, ref.name, columns).drop_nulls("image_sha256")
         for offset, length, sha256 in pictures.head(1).iter_rows():
-            return hashlib.sha256(read_bytes(ref.path, offset, length)).hexdigest() == sha256
+            return bool(hashlib.sha256(read_bytes(ref.path, offset, length)).hexdigest() == sha256)
         return index.file_sha256(ref.path) == facts.sha256
     except DamageError:
         return True  # of the index, which others name: no sign of another dataset
