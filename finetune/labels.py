@@ -125,7 +125,7 @@ def log_depth_moments(data: DenseSet, train: Split) -> tuple[float, float]:
 
 def _occurring(data: DenseSet, split: Split, stop: StopRequest | None) -> Array:
     """(K + 1,) bool: which classes occur in a split, and whether anything is ignored."""
-    found: Array = np.array(_rows(data, split, stop)).any(0)
+    found: Array = np.logical_or.reduce(_rows(data, split, stop))
     return found
 
 

@@ -33,7 +33,7 @@ from finetune.cell_files import DenseResult, Shown
 from finetune.feeding import Features, Feed
 from finetune.labels import depth_range, require_labels
 from finetune.layouts import DenseSet, Split, take_fraction
-from finetune.options import METRICS, SWEEP, DenseOptions
+from finetune.options import METRICS, DenseOptions
 from finetune.pictures import png
 from finetune.tasks import TASKS, DenseTask, Evaluation
 from pretrain import world
@@ -135,6 +135,7 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
         history=trained.history,
         weights=weights,
         predictions=shown,
+        layer_decay=task.layer_decay,
     )
 
 
@@ -227,7 +228,7 @@ def sweep(
         EngineError: no rate stayed finite.
     """
     settled = options.settled()
-    rates = sorted(set(lrs or [_rate(settled) * factor for factor in SWEEP]))
+    rates = sorted(set(lrs or settled.swept_rates))
     (metric, more_is_better), *_ = METRICS[options.task].items()
     if data.task == "depth":  # as in the cells that the rate is for
         data = replace(data, depth_m=depth_range(data, stop))

@@ -137,6 +137,7 @@ class SweepCell:
             "labels": self.labels,
             "options": self.options,
             "lrs": sorted(self.task.lrs),
+            **_rules(self.options),
         }
 
     @cached_property
@@ -181,6 +182,7 @@ class DenseCell:
             "labels": self.labels,
             "options": self.options,
             "sweep": None if self.sweep is None else self.sweep.digest,
+            **_rules(self.options),
         }
 
     @cached_property
@@ -226,6 +228,15 @@ class Runner(Protocol):
         self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
     ) -> DenseOutcome:
         """Train on a dense task and judge on test; `options` are those of the cell with its lr."""
+
+
+def _rules(options: Json) -> Json:
+    """What changed in the meaning of options: cells from before are other ones, not their pairs.
+
+    A `layer_decay` that is written down was one of timm's groups, 45 in MCi2, and is one of blocks
+    or stages.
+    """
+    return {} if options["freeze"] else {"layer_groups": "blocks or stages"}
 
 
 def _digest(config: Json) -> str:

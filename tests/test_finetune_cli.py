@@ -139,6 +139,8 @@ def test_a_class_that_never_occurs_is_said_and_stored(
         (("--size", "360"), "--size is '360'"),
         (("--head", "mask"), "head is 'mask'"),
         (("--sweep", "--lr", "0.1"), "--lr and --sweep exclude each other"),
+        (("--probe", "--layer-decay", "0.8"), "--layer-decay and --probe exclude each other"),
+        (("--layer-decay", "1.5"), "layer_decay is 1.5"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

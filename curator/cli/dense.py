@@ -47,6 +47,13 @@ def finetune(
     ] = "1",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each share; the spread is shown.")] = 1,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: by mode.")] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Rate of a block (plain ViT) or stage, as a share of the next deeper one's; "
+            "default: by architecture. 1: one rate."
+        ),
+    ] = None,
     sweep: Annotated[
         bool,
         typer.Option("--sweep", help="Choose the rate on validation pictures, never on test."),
@@ -81,11 +88,18 @@ def finetune(
 
     if sweep and lr is not None:
         raise UsageError("--lr and --sweep exclude each other", reason="option.value")
+    if probe and layer_decay is not None:
+        raise UsageError(
+            "--layer-decay and --probe exclude each other",
+            hint="a probe trains no layer of the backbone",
+            reason="option.value",
+        )
     given = {
         "task": task,
         "head": head,
         "freeze": probe,
         "lr": lr,
+        "layer_decay": layer_decay,
         "steps": steps,
         "batch_size": batch_size,
         "image_px": None if size is None else _pixels(size),
@@ -196,6 +210,7 @@ def _as_json(
                 "fraction": share,
                 "seed": seed,
                 "lr": one.lr,
+                "layer_decay": one.layer_decay,
                 "num_train": one.num_train,
                 "num_test": one.num_test,
                 "seconds": one.seconds,
