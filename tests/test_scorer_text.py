@@ -241,6 +241,46 @@ def test_seeded_bad_texts_are_flagged() -> None:
     assert len(missed) <= 0.01 * len(bad), missed
 
 
+LOOPS = [
+    "A dog on grass. A dog on grass. A dog on grass.",
+    "A brown dog runs across the grass with a ball in its mouth while two children wa"
+    "tch it from a bench and a man reads a newspaper. the dog the dog the dog the dog"
+    " the dog",
+    "A good caption about a dog on a beach with waves. The dog is left. The dog is le"
+    "ft. The dog is left.",
+    "The dog is on the left. The dog is on the right. The dog is on the left. The dog"
+    " is on the right.",
+    "A dog hahahahahahahahahahahahahaha",
+    "A dog. ! ! ! ! ! ! ! ! ! ! ! !",
+    "狗在跑。狗在跑。狗在跑。狗在跑。",
+    "A dog runs on green grass ......................",
+    "A cat and a dog, and a cat and a dog, and a cat and a dog, and",
+    "a a a a a a a",
+    "on the table, on the table, on the table, on the table",
+    "一只狗在草地上奔跑一只狗在草地上奔跑一只狗在草地上奔跑",
+]
+
+
+@pytest.mark.parametrize("text", LOOPS)
+def test_a_loop_is_noticed_also_behind_good_text(text: str) -> None:
+    assert "repetition" in check_text(text).flags
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Row after row after row of chairs",
+        "up and up and up they go",
+        "A man and a man and a woman",
+        "the big, big, big dog",
+        "A dog runs. A dog runs.",
+        "Knock knock knock on the door",
+    ],
+)
+def test_a_few_repeated_words_are_no_loop(text: str) -> None:
+    assert "repetition" not in check_text(text).flags
+
+
 @pytest.mark.parametrize("text", WEB)
 def test_web_texts_are_rejected(text: str) -> None:
     flags = set(check_text(text).flags)
@@ -257,7 +297,7 @@ def test_flags_are_the_documented_ones() -> None:
         [text for _, text in bad_texts()]
         + WEB
         + FINE
-        + ["dog", "12345 678", "This image shows a dog"]
+        + ["dog", "12345 678", "This image shows a dog", "donâ€™t stop", "Let me know if it fits"]
     )
     seen = {flag for text in texts for flag in check_text(text, prompt=PROMPT).flags}
     assert seen == set(FLAGS)
