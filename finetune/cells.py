@@ -135,6 +135,8 @@ class ModelRunner:
                 if name in METRICS
             },
             history=_history(folder / "log.jsonl"),
+            texts=summary.texts,
+            held_out_texts=summary.held_out_texts,
         )
 
     def sweep(

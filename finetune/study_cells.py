@@ -28,13 +28,19 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainOutcome:
-    """What one pretraining gave; `metrics` are those of the held-out pairs, `flops` in total."""
+    """What one pretraining gave; `metrics` are those of the held-out pairs, `flops` in total.
+
+    `texts` is `pretrain.cuts.Cuts` of what it was trained on, `held_out_texts` of those pairs;
+    empty where there is no text.
+    """
 
     samples: int
     flops: float
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
     history: list[Json] = field(default_factory=list)
+    texts: dict[str, int] = field(default_factory=dict)
+    held_out_texts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

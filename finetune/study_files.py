@@ -19,6 +19,7 @@ from typing import Any
 from curator.errors import DamageError, FormatError, UsageError
 from finetune.metrics import RETRIEVAL
 from finetune.results import metric_of
+from pretrain.cuts import Cuts
 
 FORMAT = 1
 STUDY_FILE = "study.json"
@@ -89,6 +90,7 @@ def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
             "pretrain_samples": before.get("samples"),
             "pretrain_flops": before.get("flops"),
             "pretrain_seconds": before.get("seconds"),
+            "texts_cut": Cuts(**before["texts"]).share if before.get("texts") else None,
             "dense_seconds": outcome["seconds"] if dense else None,
             "config_digest": cell["digest"],
             "source_id": plan["sources"].get(cell["arm"], {}).get("id"),

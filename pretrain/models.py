@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -29,10 +28,9 @@ from curator.errors import EngineError, UsageError, nearest
 from pretrain import sizes
 from pretrain.recipe import Recipe
 from pretrain.sizes import Size, whole_patches
-from pretrain.tokens import tokenizer
+from pretrain.tokens import Tokenizer, tokenizer
 
 Config = dict[str, Any]
-Tokenize = Callable[[list[str]], torch.Tensor]
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -50,7 +48,7 @@ class Clip:
 
     net: Any
     config: Config
-    tokenize: Tokenize
+    tokenize: Tokenizer
     mean: tuple[float, ...]
     std: tuple[float, ...]
 

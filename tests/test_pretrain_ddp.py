@@ -51,6 +51,11 @@ def test_two_processes_train_as_one_does(
     assert losses[0] != losses[1]
 
 
+def test_counts_are_of_all_processes(seen: list[dict[str, Any]]) -> None:
+    for rank in range(2):  # three steps, of fourteen texts in all
+        assert seen[rank]["clip, many texts"]["counts"] == {"batches": 6, "texts": 42}
+
+
 def test_arithmetic_is_counted_over_all_processes(
     tmp_path: Path, seen: list[dict[str, Any]]
 ) -> None:

@@ -99,6 +99,7 @@ def _summary_text(out: Path, summary: RunSummary) -> str:
         f"{summary.precision} on {summary.device}",
         "  " + ", ".join(f"{name} {value:.4g}" for name, value in summary.final.items()),
     ]
+    lines += [f"  {told}" for told in summary.cuts_told()]
     if summary.retrieval:
         found = summary.retrieval
         lines.append(
