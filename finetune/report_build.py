@@ -26,7 +26,7 @@ from finetune.report_values import (
     Report,
     TaskResult,
 )
-from finetune.report_warnings import warnings_of
+from finetune.report_warnings import cuts_of, warnings_of
 from finetune.results import metric_of, primary_metric
 from finetune.stats import (
     ALPHA,
@@ -84,6 +84,7 @@ def build_report(folder: Path) -> Report:
         warnings=[],
         notes=tuple(study["notes"]),
         costs=_costs(arms, plan, records),
+        cuts=cuts_of(plan, records),
         learning=_learning(plan, records),
         failures=failures,
         num_cells=len(digests),
@@ -147,6 +148,7 @@ def _task(
     }
     return TaskResult(
         name=_title(task),
+        kind=task["task"],
         mode=task["mode"],
         metric=metric,
         fraction=fraction,

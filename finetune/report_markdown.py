@@ -66,9 +66,9 @@ def _task(report: Report, task: TaskResult) -> Iterator[str]:
     yield f"## {_safe(task.name[:1].upper() + task.name[1:])}"
     yield ""
     yield (
-        f"{task.mode}, {task.num_train:,} labelled pictures ({text.share(task.fraction)}), "
-        f"{task.num_test:,} test pictures. Intervals are 95 %, p is adjusted by Holm's method "
-        f"over {_safe(families(report))}."
+        f"{text.how_trained(task).capitalize()}, {task.num_train:,} labelled pictures "
+        f"({text.share(task.fraction)}), {task.num_test:,} test pictures. "
+        f"Intervals are 95 %, p is adjusted by Holm's method over {_safe(families(report))}."
     )
     yield ""
     rows = []
@@ -135,7 +135,7 @@ def _relative(report: Report) -> Iterator[str]:
         return
     yield f"## Against {_safe(report.mae or '')}, as the paper prints it"
     yield ""
-    yield text.RELATIVE_IS
+    yield _safe(text.relative_is(report))
     yield ""
     rows = [
         [

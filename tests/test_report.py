@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from curator.errors import UsageError
@@ -16,10 +19,12 @@ from finetune.report import write_report
 from finetune.report_build import build_report
 from finetune.report_html import render_html
 from finetune.report_markdown import render_markdown
-from finetune.report_text import relative, sentence
+from finetune.report_text import how_trained, matched, relative, relative_is, sentence
 from finetune.report_values import Comparison, Report
+from finetune.report_warnings import warnings_of
 from finetune.results import METRICS
-from finetune.stats import ALPHA, Relative, difference, holm, pair
+from finetune.stats import ALPHA, Relative, difference, holm, mean_of, pair
+from finetune.study_recipe import read_study, ready_studies
 from tests.studykit import SMALL, FakeRunner, run, study
 
 
@@ -204,6 +209,84 @@ def test_warnings(report: Report, tmp_path: Path) -> None:
     one = build_report(tmp_path / "one")
     assert one.warnings[0].startswith("One seed")
     assert all(task.means["a"].low is None for task in one.tasks)
+
+
+def test_captions_that_were_cut_are_told(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(study(seeds="2"), out)
+    # Every fourth of the long ones, 8 of their 20 tokens each: 10 % of all tokens. Two seeds see
+    # 51,200 and 12,800 of them.
+    told = (
+        "Captions of true captions were cut: 25 % of 128,000 captions are longer than the 32 "
+        "tokens that the text tower reads; 10 % of all their tokens are cut off, so nothing was "
+        "learned from them. What is told of this arm is not told of whole captions."
+    )
+    report = build_report(out)
+    assert [line for line in report.warnings if "cut" in line] == [told]
+    assert "captions cut 25 %" in render_markdown(report)
+    table = pl.read_parquet(out / "results.parquet")
+    shares = dict(table.group_by("arm").agg(pl.col("texts_cut").first()).iter_rows())
+    assert shares == {
+        "noisy": 0, "recaptioned": 0, "shuffled": 0, "true captions": 0.25,
+        "masked images": None, "random": None,
+    }  # fmt: skip
+
+
+def test_cells_of_an_earlier_version_did_not_count(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(study(SMALL), out)
+    for path in (out / "cells").glob("*.json"):
+        record = json.loads(path.read_bytes())
+        record["outcome"].pop("texts", None)
+        record["outcome"].pop("held_out_texts", None)
+        path.write_text(json.dumps(record))
+    (line,) = [line for line in build_report(out).warnings if "cut" in line]
+    assert line.endswith(
+        "not known for all runs of a, b: an earlier version of this tool did not count them."
+    )
+
+
+# -- no foreign numbers ----------------------------------------------------------------------------
+
+WORDS = {"two", "three", "five", "six", "seven", "eight", "nine", "ten", "hundred", "thousand"}
+
+
+@pytest.mark.parametrize("name", ready_studies())
+def test_no_sentence_has_numbers_of_other_settings(tmp_path: Path, name: str) -> None:
+    """A ready study with other settings than its own: 113 steps, three seeds, 3,210 samples."""
+    values = {"seeds": "3", "steps": "113", "samples": "3210"}
+    made = read_study(name, values)
+    run(made, tmp_path / "out")
+    report = build_report(tmp_path / "out")
+    notes = " ".join([report.description, *report.notes])
+    allowed = {"113", "3", "3,210", "3210"}
+    assert set(re.findall(r"\d[\d,.]*\b", notes)) <= allowed
+    assert not set(re.findall(r"[a-z]+", notes.lower())) & WORDS
+    for text in (render_markdown(report), *report.warnings):
+        assert "200 steps" not in text
+        assert "100,000" not in text
+        for seeds in re.findall(r"(\w+) seeds?\b(?! would)", text):
+            assert seeds in ("3", "1", "One", "over", "has", "the", "every", "needs", "no", "of")
+
+
+def test_sentences_follow_what_was_run(tmp_path: Path) -> None:
+    run(study(SMALL), tmp_path / "out")
+    report = build_report(tmp_path / "out")
+    assert matched(report) == "equal samples in all arms"
+    # What was seen is told, not what was asked for: here b saw half of the 1,000 samples of a.
+    a, b = report.costs
+    half = replace(b, samples=mean_of([500.0, 500.0]), flops=mean_of([7.5e11, 7.5e11]))
+    other = replace(report, costs=[a, half])
+    assert matched(other) == "samples differ between arms, see the costs"
+    compute = "b was pretrained with 0.50 times the FLOPs of a, on 0.50 times the samples"
+    assert any(compute in line for line in warnings_of(other, {}))
+    (task,) = report.tasks
+    assert how_trained(task) == "everything finetuned"
+    assert how_trained(replace(task, mode="probe")) == "a linear probe on frozen features"
+    probed = replace(task, mode="probe", kind="detection")
+    assert how_trained(probed) == "heads on frozen features"
+    # The paper's figures stand only where the same metric is shown.
+    assert "+12.1" not in relative_is(report)
 
 
 def test_a_study_with_failures_and_gaps(tmp_path: Path) -> None:

@@ -252,9 +252,9 @@ def studies_of_a_family(rng: np.random.Generator, *, arms: int) -> list[Efficien
 
 def task_of(gaps: list[Gap]) -> TaskResult:
     return TaskResult(
-        name="segmentation", mode="probe", metric=METRICS["mIoU"], fraction=1.0, num_train=240,
-        num_test=120, values={}, means={}, others=[], comparisons=[], relative={}, curves={},
-        ladders={}, gaps=gaps, pictures=[],
+        name="segmentation", kind="segmentation", mode="probe", metric=METRICS["mIoU"],
+        fraction=1.0, num_train=240, num_test=120, values={}, means={}, others=[],
+        comparisons=[], relative={}, curves={}, ladders={}, gaps=gaps, pictures=[],
     )  # fmt: skip
 
 

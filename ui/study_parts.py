@@ -81,14 +81,14 @@ def figures(report: Report) -> None:
 
 def task(report: Report, found: TaskResult) -> None:
     """One task: bars with seeds and intervals, gains, the table, the sentences."""
-    metric, mode = found.metric, "a linear probe on frozen features"
+    metric = found.metric
     better = "more" if metric.higher_is_better else "less"
     unit = f" in {metric.unit}" if metric.unit else ""
     labels = f" ({report_text.share(found.fraction)})" if found.fraction < 1 else ""
     parts.section(
         _capital(found.name),
         f"{metric.label}{unit} ({better} is better) on {found.num_test:,} test pictures, "
-        f"{mode if found.mode == 'probe' else 'everything finetuned'}, {found.num_train:,} "
+        f"{report_text.how_trained(found)}, {found.num_train:,} "
         f"labelled pictures{labels}. Lines are 95 % intervals, dots are seeds.",
     )
     drawn = report_plots.task_plot(found, report.arms)
@@ -190,7 +190,7 @@ def relative(report: Report) -> None:
         if arm.name != report.mae
     ]
     table(["arm", *(f"{task_.name}, {task_.metric.label}" for task_ in tasks)], rows)
-    hint(report_text.RELATIVE_IS)
+    hint(report_text.relative_is(report))
 
 
 def learning(report: Report) -> bool:
