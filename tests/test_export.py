@@ -335,7 +335,7 @@ def test_a_dataset_card(kit: Kit, tmp_path: Path) -> None:
     found = sorted(tmp_path.glob(files["path"]))
     assert [path.name for path in found] == ["00000.tar", "00001.tar"]
     version = kit.versions["best"]
-    for fact in (version.id, "tiny-vlm", "Describe this image in one short", "tiny-clip", "`best`"):
+    for fact in (version.id, "tiny-vlm", "Describe this image in one short", "tiny-clip", "`top`"):
         assert fact in body
     # a2, a4 and b0 keep theirs; b1 is a tie, and the policy names generated captions first
     assert "| exported, with a generated caption | 6 |" in body

@@ -325,7 +325,7 @@ def test_a_run_without_an_option_typed(demo: Path) -> None:
     assert said.json["version"]["policy"]["name"] == "all"
     assert (demo / "store" / "versions").is_dir()
     assert not (demo / "shards" / ".curator").exists()
-    assert curator("log", "demo/shards@v1", "--json").json[0]["version"] == "v1"
+    assert curator("log", "demo/shards", "--json").json[0]["version"] == "v1"
     check_whole("demo/shards")
 
 
@@ -428,7 +428,7 @@ OF_ONES_OWN = {
     "score": "batch-size device dtype generated max-quarantine workers",
     "decide": "generator max-quarantine use-scorer",
     "pack": "samples-per-shard",
-    "index": "workers",
+    "index": "adopt workers",
     "export": "license other-members preset to",
     "diff": "changes html",
     "query": "timeout",
