@@ -92,7 +92,7 @@ class ModelRunner:
         return self._sets[key]
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
-        """Counted on the first images of `data`: a batch costs by its longest text."""
+        """Counted on a batch drawn as in training: it costs by its longest text."""
         asked = Recipe(**recipe)
         objective = OBJECTIVES.get(asked.objective)(asked)
         stride_first(objective)
