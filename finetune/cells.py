@@ -92,7 +92,7 @@ class ModelRunner:
         return self._sets[key]
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
-        """Counted on a batch drawn from all of `data` as in training: it costs by its longest text."""
+        """Counted on a batch drawn as in training: it costs by its longest text."""
         asked = Recipe(**recipe)
         objective = OBJECTIVES.get(asked.objective)(asked)
         stride_first(objective)
@@ -135,8 +135,6 @@ class ModelRunner:
                 if name in METRICS
             },
             history=_history(folder / "log.jsonl"),
-            texts=summary.texts,
-            held_out_texts=summary.held_out_texts,
         )
 
     def sweep(

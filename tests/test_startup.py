@@ -32,9 +32,9 @@ LEAVES = frozenset(
 MODEL_CODE = frozenset(
     f"pretrain.{name}"
     for name in (
-        "backbone", "batches", "checkpoint", "data", "demo_models", "flops", "loop", "models",
-        "objectives", "retrieval", "run", "runlog", "strided", "tokens", "towers", "warm", "world",
-        "zeroshot",
+        "backbone", "batches", "checkpoint", "data", "demo_models", "flops", "groups", "loop",
+        "models", "objectives", "retrieval", "run", "runlog", "sizes", "strided", "tokens",
+        "towers", "warm", "world", "zeroshot",
     )
 ) | frozenset(
     f"finetune.{name}"
