@@ -202,6 +202,7 @@ def _to_records(
             "finish_reason": result.finish_reason,
             "num_tokens": result.num_tokens,
             "seed": result.seed,
+            "detail": result.note[:500] or None,
         }
     ]
 
