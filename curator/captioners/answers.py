@@ -226,8 +226,10 @@ def _markup(text: str) -> str:
 def _label(text: str) -> str:
     for pattern in (talk.FINAL_LABEL, talk.LABEL):
         match = pattern.match(text.strip())
-        if match and text.strip()[match.end() :]:
-            return text.strip()[match.end() :]
+        rest = text.strip()[match.end() :] if match else ""
+        # Another label behind it: two parts, of which none is the answer for sure.
+        if rest and not any(map(_FIELD_LINE.match, rest.splitlines()[1:])):
+            return rest
     return text
 
 
