@@ -27,6 +27,9 @@
 One global score threshold would delete the longer captions that help dense tasks: a scorer gives
 them lower scores than short ones (GBC, arXiv 2407.06723: 0.33 short, 0.26 detailed). Therefore
 percentiles are taken within each generator.
+
+A caption that the token limit cut in the middle of a sentence is taken only where no whole text
+passes, unless a rule on `truncated` says otherwise (`max = 0`: never; `max = 1`: like any other).
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ GENERATED = "generated"
 
 Source = Literal["alt_text", "generated"]
 NumericField = Literal[
-    "score", "num_words", "num_chars", "copies", "copy_number", "width", "height"
+    "score", "num_words", "num_chars", "copies", "copy_number", "width", "height", "truncated"
 ]
 NUMERIC_FIELDS: tuple[str, ...] = get_args(NumericField)
 
@@ -62,7 +65,8 @@ class Rule(_Strict):
     """One condition. A text without a value for `field` (never scored, say) fails the rule.
 
     `copies` counts the rows of the dataset that hold the same image, `copy_number` is 0 for the
-    first of them, 1 for the next, and so on.
+    first of them, 1 for the next, and so on. `truncated` is 1 for a caption that the token limit
+    cut in the middle of a sentence, 0 for any other text.
     """
 
     name: str = Field(min_length=1, max_length=60)
@@ -132,6 +136,14 @@ class Policy(_Strict):
     def needs_flags(self) -> bool:
         """Whether the health of the texts decides anything."""
         return any(rule.field == "flags" for rule in self.rule)
+
+    @property
+    def judges_truncated(self) -> bool:
+        """Whether its rules say what becomes of captions cut at the token limit.
+
+        Without such a rule they are taken only where there is no whole text.
+        """
+        return any(rule.field == "truncated" for rule in self.rule)
 
     @property
     def needs_generated(self) -> bool:

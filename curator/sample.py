@@ -44,14 +44,26 @@ class CaptionRequest:
     candidate: int = 0
 
 
+STOP = "stop"
+LENGTH = "length"
+TRIMMED = "trimmed"
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A text a model wrote. `finish_reason` is `stop` or `length`."""
+    """A text a model wrote.
+
+    `finish_reason` is `stop`; `length` when the token limit cut it; or `trimmed` when it was then
+    cut back to its last whole sentence (by `curator.captioners.guard`). `reasoning` is what a
+    server told apart as the model's thinking; it is not stored. `note` says what was taken off.
+    """
 
     text: str
     finish_reason: str
     num_tokens: int
     seed: int
+    reasoning: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

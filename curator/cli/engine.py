@@ -14,6 +14,7 @@ from curator.errors import UsageError
 
 if TYPE_CHECKING:
     from curator.makers import Maker
+    from curator.steps.making import Tally
     from curator.steps.recaption import RecaptionReport
     from curator.steps.workspace import Workspace
     from curator.versions import Version
@@ -203,11 +204,24 @@ def _recaption_text(ws: Workspace, report: RecaptionReport) -> str:
     failures = report.captioned.failures | report.scored.failures
     if failures:
         made.append("failed: " + ", ".join(f"{n}x {reason}" for reason, n in failures.items()))
+    made += _limit_lines(report.captioned)
     if report.scores:
         rows = [(s.source, s.num_texts, s.mean, *s.quartiles) for s in report.scores]
         made.append(table(rows, ["score of", "texts", "mean", "25 %", "50 %", "75 %"]))
     made.append(version_text(ws, report.version, report.is_new))
     return "\n".join(made)
+
+
+def _limit_lines(captioned: Tally) -> list[str]:
+    """What the token limit did to captions, if anything."""
+    at_limit = captioned.trimmed + captioned.truncated
+    if not at_limit:
+        return []
+    return [
+        f"{at_limit:,} captions came to the token limit: {captioned.trimmed:,} were cut back to "
+        f"their last whole sentence, {captioned.truncated:,} end in the middle of one "
+        "(policy field truncated); a higher --max-tokens makes others"
+    ]
 
 
 def version_text(ws: Workspace, version: Version, is_new: bool) -> str:
@@ -223,6 +237,8 @@ def version_text(ws: Workspace, version: Version, is_new: bool) -> str:
     if unscored := int(version.totals.get("num_unscored", 0)):
         note = f"  {unscored:,} texts have no score; this makes them, then decide again:"
         lines += [note, f"  {_scoring(ws, version)}"]
+    if cut := int(version.totals.get("num_truncated", 0)):
+        lines.append(f"  {cut:,} texts end where the token limit cut them")
     if version.number == 1:  # nothing to compare it with
         lines.append(f"next: {ws.command('show', version=version.name)}")
     else:

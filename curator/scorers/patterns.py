@@ -153,6 +153,7 @@ HTML = _phrases(
     # several named fields: "Subject: a dog Mood: happy"
     r"\A(?:[-*]\s)?" + _FIELD + r"\S.{0,600}?[\s.]" + _FIELD + r"\S",
     # JSON, whole or cut, and what programs write
+    r"\A\{\s*\w{1,40}\s*:\s*[\"'\[{]|\\n(?:\\n|\s|(?-i:[A-Z*#-])|\Z)",
     r"\A[\[{]\s*(?:\"[^\"]{0,200}\"|'[^']{0,200}'|[{\[])\s*[:,{\]\"'}]|\A\{\s*\"|\"\s*:\s*[\"\[{]",
     r"\A(?:print|console\.log)\s*\(|\A(?:def|function)\s+\w+\s*\(|\A(?:const|let|var)\s+\w+\s*="
     r"|\A[a-z_]\w{0,30}\s*=\s*[\"']|\{\{[^{}]{0,200}\}\}|\$\{\w{1,40}\}|\[caption\s+id=",

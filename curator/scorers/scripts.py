@@ -129,7 +129,7 @@ def has_second_script(text: str, expected: frozenset[str]) -> bool:
     own = unquoted(text)
     if LATIN not in expected and any(map(_is_prose, _LATIN_WORDS.finditer(own))):
         return True
-    return bool(foreign_letters(own, expected) >= _MIN_FOREIGN)
+    return foreign_letters(own, expected) >= _MIN_FOREIGN
 
 
 def foreign_letters(text: str, expected: frozenset[str]) -> int:
@@ -142,7 +142,7 @@ def foreign_letters(text: str, expected: frozenset[str]) -> int:
 def _is_prose(match: re.Match[str]) -> bool:
     """Three or more words of which two begin in lower case: more than a name."""
     words = re.findall(r"[^\W\d_]{2,}", match[0])
-    return sum(word[0].islower() for word in words) > 1
+    return len([word for word in words if word[0].islower()]) > 1
 
 
 def _foreign_runs(text: str, expected: frozenset[str]) -> list[tuple[int, int]]:

@@ -36,7 +36,7 @@ REASONING = _any(
     rf"let(?:~s| me| us) (?:\w+ )?{_WRITE}\b",
     r"(?:my )?(?:thinking|thought|reasoning) process\s*:",
     r"here(?:~s| is) my thought process\b",
-    r"(?:wait|hmm+),",
+    r"(?:wait|hmm+),|(?:思考|推理)(?:过程)?[:：]",
     r"(?:用户|让我|嗯[，,]|我(?:需要|现在|来看))",
     r"ユーザー(?:は|が|の)",
     r"(?:der (?:benutzer|nutzer) (?:möchte|will|fragt|bittet)|l~utilisateur (?:demande|veut"
@@ -73,7 +73,8 @@ OPENER = _any(
 )
 
 _NAMES = (
-    r"(?:caption|description|image description|photo description|alt[- ]?text|alternative text"
+    r"(?:caption|title|description|image description|photo description|alt[- ]?text"
+    r"|alternative text"
     r"|answer|response|output"
     r"|(?:bild)?beschreibung|bildunterschrift|légende|descripción|leyenda|legenda|descrição"
     r"|didascalia|descrizione|описание|подпись"
@@ -114,6 +115,7 @@ OFFER = _any(
     r"(?:how|what) (?:can|may|would you like|else would you like) (?:i|me)\b",
     r"(?:can|could|would) you (?:please )?(?:clarify|specify|tell me|give me more|provide more)\b",
     r"(?:which|what) (?:style|format|language|tone|part|aspect)s? (?:do|would|should) (?:you|i)\b",
+    r"\(?(?:word|character|token) count\b|\(note\s*:",
     r"need (?:a|something) (?:shorter|longer|different|more)\b.{0,40}\?",
     r"(?:lassen sie|lass) (?:es )?mich wissen|wenn (?:sie|du) .{0,40}(?:möchten|möchtest"
     r"|brauchen|brauchst|wünschen)",
@@ -164,8 +166,6 @@ def is_talk(text: str, sentences: list[str]) -> bool:
 
     An introduction of one caption is not meant: policies can weigh it by the flag `boilerplate`.
     """
-    return (
-        REASONING.match(text) is not None
-        or SEVERAL.search(text) is not None
-        or any(OFFER.match(sentence) for sentence in sentences)
+    return SEVERAL.search(text) is not None or any(
+        REASONING.match(sentence) or OFFER.match(sentence) for sentence in (text, *sentences)
     )

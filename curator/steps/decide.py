@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from curator import fsops, index, progress, tables, versions
-from curator.decide import DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
+from curator.decide import CUT, DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
 from curator.errors import ConflictError, QuarantineLimitError, UsageError
 from curator.facts import CAPTIONS, SCORES
 from curator.index import ShardFacts
@@ -188,6 +188,7 @@ def sum_texts(frame: pl.DataFrame) -> dict[str, float]:
     return {
         "num_texts": len(texts),
         "num_words": int(texts["text"].str.count_matches(r"\S+").sum()),
+        "num_truncated": int(texts["because"].str.ends_with(CUT).sum()),
         "num_scored": len(scored),
         "score_sum": float(scored["score"].cast(pl.Float64).sum()),
     }
@@ -256,10 +257,22 @@ def _scorers(ws: Workspace, port: str) -> list[str]:
     return [name for name in names if ws.store.recipe(SCORES, name).get("scorer") == port]
 
 
+def _newest_rules(ws: Workspace, checkers: Sequence[str]) -> list[str]:
+    """Of the checkers of one language the one that knows most; an earlier release left others."""
+    newest: dict[str, tuple[int, str]] = {}
+    for name in checkers:
+        recipe = ws.store.recipe(SCORES, name)
+        language, rules = str(recipe.get("language")), int(str(recipe.get("rules", 0)))
+        newest[language] = max(newest.get(language, (0, name)), (rules, name))
+    return [name for _, name in newest.values()]
+
+
 def _one_scorer(ws: Workspace, port: str, asked: str | None) -> str:
     known = _scorers(ws, port)
     if asked is not None:
         known = [name for name in known if name == asked]
+    elif port == "text":
+        known = _newest_rules(ws, known)
     if len(known) == 1:
         return known[0]
     if known:
