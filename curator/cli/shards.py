@@ -124,8 +124,7 @@ def index(
     if json:
         show_json(report.to_json())
     else:
-        usable = report.num_samples - report.num_unusable
-        show(f"{usable:,} of {report.num_samples:,} samples are usable")
+        show(f"{report.num_usable:,} of {report.num_samples:,} samples are usable")
 
 
 def export(

@@ -27,8 +27,8 @@ from curator.errors import DamageError, Unusable
 from curator.export.samples import ShardReader
 from curator.export.version import MANIFEST
 from curator.policy import ALT_TEXT
-from curator.sample import Member
-from curator.shards import Dataset, ScannedSample, ScanOptions, scan_shard
+from curator.sample import Member, ScannedSample
+from curator.shards import Dataset, ScanOptions, scan_shard
 from curator.strictjson import MAX_JSON_BYTES, parse_object
 from curator.versions import digest
 from pretrain.draws import Ints
