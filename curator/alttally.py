@@ -123,7 +123,7 @@ def elsewhere(members: Iterable[Member], read: Read) -> Iterator[str]:
         last = ext.rpartition(".")[2]
         if member.length > _MAX_LOOKED_AT_BYTES:
             continue
-        if last in TEXT_EXT and _is_text(read(member).decode("utf-8", "replace"), ext):
+        if last in TEXT_EXT and is_text(read(member).decode("utf-8", "replace"), ext):
             yield f".{ext}"
         elif last == "json":
             try:
@@ -137,7 +137,7 @@ def elsewhere(members: Iterable[Member], read: Read) -> Iterator[str]:
 def _paths(value: object, names: tuple[str, ...]) -> Iterator[str]:
     if isinstance(value, str):
         path = ".".join(names)
-        if path and _is_text(value, path):
+        if path and is_text(value, path):
             yield path
     elif len(names) < _MAX_FIELD_DEPTH:
         parts = value if isinstance(value, dict) else {}
@@ -148,7 +148,8 @@ def _paths(value: object, names: tuple[str, ...]) -> Iterator[str]:
                 yield from _paths(part, (*names, name))
 
 
-def _is_text(text: str, name: str) -> bool:
+def is_text(text: str, name: str) -> bool:
+    """Whether a value of a field or file of this name looks like what somebody wrote."""
     head = text[:1000]
     if _NO_WORDS.match(head) or is_blank(head):
         return False
