@@ -177,6 +177,8 @@ def export(
             stop.check("the shards that are finished are kept")
 
         report = run(ws.store, ws.shards, version, out, to=to, options=options, on_progress=step)
+    for warning in report.warnings:
+        progress.say(f"warning: {warning}")
     if json:
         show_json(report.to_json())
         return
