@@ -69,14 +69,17 @@ CaptionField = Annotated[
     typer.Option(
         "--caption-field",
         metavar="FIELD",
-        help="Take the alt text from this field of the .json member, not from .txt.",
+        help="Where the alt text is: a field of the .json (caption, syn_text.0) or a file (.cap);"
+        " default: as before, at first .txt.",
     ),
     HARMLESS,
 ]
 ImageExt = Annotated[
     list[str] | None,
     typer.Option(
-        "--image-ext", metavar="EXT", help="Which image counts where a sample has several."
+        "--image-ext",
+        metavar="EXT",
+        help="Which image counts where a sample has several; default: as before, at first any.",
     ),
     HARMLESS,
 ]

@@ -24,7 +24,8 @@ def pack(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder of images with .txt files, or a .jsonl, .csv, COCO .json, .parquet."
+            help="Folder of images with .txt, .caption or .json files or a metadata.jsonl or .csv;"
+            " or a .jsonl, .csv, COCO .json, .parquet."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards; new or of an earlier run.")],
@@ -75,12 +76,15 @@ def pack(
             stop.check("the shards that are finished are kept")
 
         report = run(source, out, options=options, on_progress=step)
+    for warning in report.warnings:
+        progress.say(f"warning: {warning}")
     if json:
         show_json(report.to_json())
         return
     show(
         f"{report.num_packed:,} of {report.num_rows:,} rows packed into {report.num_shards} shards"
         f" ({report.num_new_shards} new), {report.num_without_caption:,} without a caption"
+        + (f", {report.num_blank_captions:,} with a blank one" if report.num_blank_captions else "")
     )
     for reason, count in report.failures.items():
         show(f"  not packed: {count:,}x {reason} (see the .parquet beside each shard)")
@@ -124,8 +128,7 @@ def index(
     if json:
         show_json(report.to_json())
     else:
-        usable = report.num_samples - report.num_unusable
-        show(f"{usable:,} of {report.num_samples:,} samples are usable")
+        show(f"{report.num_usable:,} of {report.num_samples:,} samples are usable")
 
 
 def export(
@@ -174,6 +177,8 @@ def export(
             stop.check("the shards that are finished are kept")
 
         report = run(ws.store, ws.shards, version, out, to=to, options=options, on_progress=step)
+    for warning in report.warnings:
+        progress.say(f"warning: {warning}")
     if json:
         show_json(report.to_json())
         return
