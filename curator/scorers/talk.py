@@ -79,7 +79,7 @@ _NAMES = (
     r"|(?:bild)?beschreibung|bildunterschrift|légende|descripción|leyenda|legenda|descrição"
     r"|didascalia|descrizione|описание|подпись"
     r"|(?:图片|图像|画面)?(?:描述|标题|说明|字幕)"
-    r"|キャプション|(?:画像の)?説明|설빃|설명|캡션)"
+    r"|キャプション|(?:画像の)?説明|설명|캡션)"
 )
 LABEL = _any(
     rf"(?:(?:short|detailed|brief|concise|one-sentence|image|photo|picture|final|english|suggested"
