@@ -8,7 +8,7 @@ import sys
 import typer
 
 from curator.cli import demo, dense, edits, engine, inspect, shards, train, ui, upkeep, verdict
-from curator.cli.output import run_app
+from curator.cli.output import escape_what_cannot_be_shown, leave_stdout_alone, run_app
 from curator.cli.settings import SettingsGroup
 
 app = typer.Typer(
@@ -28,5 +28,8 @@ def main() -> None:
     """Entry point of the console script."""
     # Arrow's own allocator keeps memory for every thread that ever read a table, so that a run
     # would grow with the number of its shards (benchmarks/memory.py). Read when Arrow starts.
+    escape_what_cannot_be_shown()
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    sys.exit(run_app(app, sys.argv[1:]))
+    code = run_app(app, sys.argv[1:])
+    leave_stdout_alone()
+    sys.exit(code)

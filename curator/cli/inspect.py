@@ -165,7 +165,7 @@ def diff(
 
         page = render_html(found, thumbnails(ws.store, ws.dataset, found))
         fsops.write_atomic(html, page.encode())
-    show(compare.to_json(found) if json else render_text(found))
+    show_json(asdict(found), indent=1) if json else show(render_text(found))
     violated = compare.gate(
         found,
         max_dropped_share=max_dropped,
@@ -206,6 +206,7 @@ def query(
 
         curator query shards/ "select source, count(*) from captions group by source"
     """
+    from curator import progress
     from curator.query import run_query
     from curator.steps.workspace import open_workspace
 
@@ -218,16 +219,17 @@ def query(
     found = run_query(
         ws.store, sql, version=version, shards=names, limit=limit, timeout_sec=timeout
     )
-    rows = found.table.to_pylist()
+    names = found.table.column_names
+    rows = list(zip(*(column.to_pylist() for column in found.table.columns), strict=True))
     if json:
         for row in rows:
-            show_json(row)
+            show_json(dict(zip(names, row, strict=True)))
     else:
-        show(table([list(row.values()) for row in rows], found.table.column_names))
+        show(table(rows, names))
+    for sentence in found.renamed:
+        progress.say(sentence)
     if found.truncated:
-        from curator.progress import say
-
-        say(f"only the first {limit:,} rows are shown: --limit says how many")
+        progress.say(f"only the first {limit:,} rows are shown: --limit says how many")
 
 
 def tag(
