@@ -99,3 +99,18 @@ def test_a_run_in_ascii_ends_as_in_utf_8(tmp_path: Path) -> None:
     asked = real("query", shards, "select text, 'é' from captions", "--json", **posix)
     assert asked.returncode == 0, asked.stderr
     assert list(json.loads(asked.stdout).values()) == ["кошка на диване, 猫 😀", "é"]
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    shards = tmp_path / os.fsdecode(b"f\xe9\xff")
+    shards.mkdir()
+    (shards / "00000.tar").write_bytes(tars.tar(tars.samples(2)))
+    done = [
+        curator("index", shards),
+        curator("decide", shards, "--policy", "as-is"),
+        curator("query", shards, "select key from captions", "--json"),
+        curator("fsck", shards, "--deep"),
+        curator("export", f"{shards}@v1", tmp_path / os.fsdecode(b"out\xe9")),
+    ]
+    assert [(said.code, said.err) for said in done if said.code] == []
+    assert len(done[2].out.splitlines()) == 2
