@@ -137,7 +137,7 @@ def diff(
     """
     from dataclasses import asdict
 
-    from curator import fsops
+    from curator import fsops, progress
     from curator.compare import diff as compare
     from curator.compare.text import render_text
     from curator.steps.workspace import open_workspace
@@ -155,7 +155,9 @@ def diff(
         older = ws.store.version(newer.number - 1)
     for version in (older, newer):
         ws.say_missing(version)
-    found = compare.diff(ws.store, older, newer)
+    num_shards = len({entry.name for version in (older, newer) for entry in version.shards})
+    with progress.bar("diff", num_shards, "shards") as advance:
+        found = compare.diff(ws.store, older, newer, advance=advance)
     if changes is not None:
         with fsops.atomic_file(changes) as file:
             for change in compare.changes(ws.store, older, newer):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -108,14 +109,37 @@ def _one_line(text: str) -> str:
     )
 
 
-def run_app(app: Callable[..., Any], argv: Sequence[str], name: str = "curator") -> int:
-    """Run the command line and return the exit code. Never shows a traceback."""
+def run_app(
+    app: Callable[..., Any],
+    argv: Sequence[str],
+    name: str = "curator",
+    stopped_by: Callable[[], int | None] = lambda: None,
+) -> int:
+    """Run the command line and return the exit code. Never shows a traceback.
+
+    `stopped_by` says which signal ended the work, if one did.
+    """
     as_json = "--json" in argv
+    code = 0
     try:
         with storage_errors(Path.cwd()):  # of reading: what writes maps its own
             result = app(list(argv), standalone_mode=False, prog_name=name)
             sys.stdout.flush()  # here, where a full disk or a closed pipe becomes an exit code
-    except CuratorError as error:
+        code = result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        pass  # the reader (head, less) has seen enough
+    except (typer.Abort, KeyboardInterrupt):
+        return _stopped(stopped_by() or signal.SIGINT, as_json)
+    except Exception as error:  # noqa: BLE001 - everything becomes one line, `_failed` says which
+        if stopped_by() is None or isinstance(error, CuratorError):
+            return _failed(error, as_json)
+    # Typer, or a library, may have made something else of the KeyboardInterrupt.
+    signum = stopped_by()
+    return code if signum is None else _stopped(signum, as_json)
+
+
+def _failed(error: Exception, as_json: bool) -> int:
+    if isinstance(error, CuratorError):
         line = {
             "code": error.code,
             "error": error.reason,
@@ -125,20 +149,19 @@ def run_app(app: Callable[..., Any], argv: Sequence[str], name: str = "curator")
             "hint": error.hint,
         }
         return _fail(f"error[{error.reason}]: {error}", line, as_json)
-    except TyperException as error:
+    if isinstance(error, TyperException):
         line = {"code": error.exit_code, "error": "usage", "what": error.format_message()}
         return _fail(f"error[usage]: {error.format_message()}{_help_hint(error)}", line, as_json)
-    except (typer.Abort, KeyboardInterrupt):
-        return _fail("stopped", {"code": 130, "error": "stopped"}, as_json)
-    except BrokenPipeError:
-        return 0  # the reader (head, less) has seen enough
-    except Exception as error:  # the last resort: one line, details in the run's log
-        what = f"{type(error).__name__}: {error}"
-        hint = "this is a bug; the traceback is in the log of the run (DATASET/.curator/runs)"
-        if os.environ.get("CURATOR_TRACEBACK"):
-            raise
-        return _fail(f"error[internal]: {what}; {hint}", {"code": 1, "error": "internal"}, as_json)
-    return result if isinstance(result, int) else 0
+    # The last resort: one line, details in the run's log.
+    if os.environ.get("CURATOR_TRACEBACK"):
+        raise error
+    what = f"{type(error).__name__}: {error}"
+    hint = "this is a bug; the traceback is in the log of the run (DATASET/.curator/runs)"
+    return _fail(f"error[internal]: {what}; {hint}", {"code": 1, "error": "internal"}, as_json)
+
+
+def _stopped(signum: int, as_json: bool) -> int:
+    return _fail("stopped", {"code": 128 + signum, "error": "stopped"}, as_json)
 
 
 def leave_stdout_alone() -> None:
