@@ -39,9 +39,11 @@ def main() -> None:
     code = output.run_app(app, sys.argv[1:], stopped_by=caught.signum)
     _on_signals(_leave)
     output.leave_stdout_alone()
-    # A KeyboardInterrupt that left an `exec` (every dataclass has one) makes Python end by SIGINT
-    # whatever the exit code, until the next `exec` forgets it.
-    exec("")
+    if caught.signum() is not None:
+        # Not sys.exit: a KeyboardInterrupt that came in the `exec` of some dataclass would make
+        # Python end by SIGINT, whatever the code.
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

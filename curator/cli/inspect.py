@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from curator.cli import options as o
-from curator.cli.output import show, show_json, table
+from curator.cli.output import check_writable, show, show_json, table
 from curator.cli.trust import HARMLESS
 from curator.errors import GateError, UsageError
 
@@ -143,6 +143,9 @@ def diff(
     from curator.steps.workspace import open_workspace
     from curator.versions import canonical_json
 
+    for out in (html, changes):  # before the comparison, which can take an hour
+        if out is not None:
+            check_writable(out)
     ws = open_workspace(old, store)
     if new is not None:
         older, newer = ws.version(), _in_same_store(ws, open_workspace(new, store)).version()

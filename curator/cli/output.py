@@ -14,14 +14,14 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
 import typer
 from typer.exceptions import TyperException
 
-from curator.errors import CuratorError, mask_secrets
+from curator.errors import CuratorError, UsageError, mask_secrets
 from curator.fsops import storage_errors
 from curator.strictjson import finite
 
@@ -31,7 +31,7 @@ def escape_what_cannot_be_shown() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # the caller closed it: `curator log shards >&-`
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - stays open
+            setattr(sys, name, StringIO())
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
@@ -69,6 +69,21 @@ def _plain(value: object) -> object:
             return int(value)  # of any size; a sum of integers comes as a decimal
         return float(value) if Decimal(repr(float(value))) == value else str(value)
     return str(value)
+
+
+def check_writable(path: Path) -> None:
+    """Say at second 0 that a file cannot be written; missing folders are made when it is.
+
+    Raises:
+        UsageError: what would hold it is no folder, or may not be written to.
+    """
+    holder = next(place for place in path.absolute().parents if place.exists())
+    if path.is_dir() or not holder.is_dir() or not os.access(holder, os.W_OK):
+        raise UsageError(
+            f"cannot write {path}",
+            hint=f"look at {holder}, or write elsewhere",
+            reason="option.value",
+        )
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
