@@ -132,7 +132,7 @@ VIEWS: tuple[View, ...] = (
             "text_sha256": ("VARCHAR", "identity of the text"),
             "finish_reason": (
                 "VARCHAR",
-                "stop; length: cut at the token limit; trimmed: then cut back to whole sentences",
+                "stop; length: cut by the token limit; trimmed: then to whole sentences",
             ),
             "num_tokens": ("INTEGER", "tokens written"),
             "seed": ("BIGINT", "seed of the sampling"),
