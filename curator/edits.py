@@ -1,12 +1,13 @@
 """Human edits of captions, as facts: appended, on disk before they are acknowledged, never changed.
 
-    edits/<shard>.log    one line a fact: CRC-32 (hex), a space, JSON
+    edits/<shard>.log    batches (`curator.batchlog`) of lines, a fact each: CRC-32 (hex), JSON
 
 An edit names the text it was made on (`base_text`), so that it applies to every version that holds
 this text, and to no other. It is refused when somebody changed that text in the meantime, by name.
 Undoing is one more fact. The number of a line is part of it: a line that was acknowledged cannot
-get lost between two others unnoticed. A tail without its line end was never acknowledged (a killed
-writer), and the next writer cuts it; any other broken line is damage, and nobody writes behind it.
+get lost between two others unnoticed. What a killed writer left unfinished was never acknowledged,
+and the next writer cuts it; anything else that is not whole is damage, and nobody writes behind it.
+Logs of older versions begin with lines outside of batches.
 
 Any number of processes and threads may write at once: each waits for the lock of its shard. An
 edit reads the log of its shard (300 bytes an edit) and costs two fsyncs.
@@ -16,16 +17,18 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
-from curator import fsops
+from curator import batchlog, fsops
 from curator.edithistory import (
     UNDO,
     Draft,
@@ -43,7 +46,10 @@ from curator.versions import canonical_json, now
 
 LOCK_WAIT_SEC = 20.0
 _LOG_SUFFIX = ".log"
+_DAMAGED = "edits.damaged"
 _CRC_CHARS = 8
+_HEX = b"0123456789abcdef"
+_OLD_LINE = re.compile(rb"[0-9a-f][^\n]*\n")
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -69,7 +75,7 @@ def history(store: Store, shard: str) -> History:
     Raises:
         DamageError: a line is not what was written, or one is missing.
     """
-    return History(shard, _read(log_path(store, shard), shard)[0])
+    return History(shard, _read(log_path(store, shard), shard).edits)
 
 
 def newest(store: Store, shards: Sequence[str] | None = None) -> pl.DataFrame:
@@ -114,23 +120,41 @@ def _row(edit: Edit) -> dict[str, object]:
 
 
 def torn_bytes(store: Store, shard: str) -> int:
-    """Bytes behind the last acknowledged line: of a writer that died, or writes right now."""
-    return _read(log_path(store, shard), shard)[1]
+    """Bytes behind the last acknowledged edit: of a writer that died, or writes right now."""
+    return _read(log_path(store, shard), shard).torn
 
 
-def _read(path: Path, shard: str) -> tuple[list[Edit], int]:
-    """All edits of a log, and how many bytes of an unfinished line follow."""
+class _Read(NamedTuple):
+    """All edits of a log, where they end, the bytes of an unfinished write behind, and batches."""
+
+    edits: list[Edit]
+    valid: int
+    torn: int
+    num_batches: int
+
+
+def _read(path: Path, shard: str) -> _Read:
     data = path.read_bytes() if path.exists() else b""
-    *lines, tail = data.split(b"\n")
-    return [_parse(line, path, shard, number) for number, line in enumerate(lines)], len(tail)
+    lines, start = [], 0
+    while line := _OLD_LINE.match(data, start):
+        lines.append(line[0][:-1])
+        start = line.end()
+    if data[start : start + 1] in _HEX and start < len(data):
+        if _is_whole(data[start:-1]):
+            raise _damage("the end of the last line is not what was written", path)
+        found = batchlog.Found([], start, len(data) - start)
+    else:
+        found = batchlog.read(data, start, path, reason=_DAMAGED)
+    lines += [line for body in found.bodies for line in body.splitlines()]
+    edits = [_parse(line, path, shard, number) for number, line in enumerate(lines)]
+    return _Read(edits, found.valid, found.torn, len(found.bodies))
 
 
 def _parse(line: bytes, path: Path, shard: str, number: int) -> Edit:
-    body = line[_CRC_CHARS + 1 :]
-    if line != b"%08x %s" % (zlib.crc32(body), body):
+    if not _is_whole(line):
         raise _damage(f"line {number + 1} is not what was written", path)
     try:
-        edit = Edit(shard=shard, **json.loads(body))
+        edit = Edit(shard=shard, **json.loads(line[_CRC_CHARS + 1 :]))
     except (ValueError, TypeError) as error:
         raise _damage(f"line {number + 1} is no edit ({error})", path) from error
     if edit.number != number:
@@ -138,9 +162,13 @@ def _parse(line: bytes, path: Path, shard: str, number: int) -> Edit:
     return edit
 
 
+def _is_whole(line: bytes) -> bool:
+    body = line[_CRC_CHARS + 1 :]
+    return line == b"%08x %s" % (zlib.crc32(body), body)
+
+
 def _damage(what: str, path: Path) -> DamageError:
-    hint = "restore the file from a copy; nothing is written to it until then"
-    return DamageError(what, where=path, hint=hint, reason="edits.damaged")
+    return batchlog.damage(what, path, reason=_DAMAGED)
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -235,9 +263,10 @@ def undo_batch(store: Store, batch: str, *, who: str) -> tuple[list[Edit], list[
 class _Log:
     """The log of a shard while its lock is held."""
 
-    def __init__(self, file: fsops.Appender, past: History) -> None:
+    def __init__(self, file: fsops.Appender, past: History, num_batches: int) -> None:
         self.history = past
         self._file = file
+        self._num_batches = num_batches
 
     def append(self, drafts: Sequence[Draft], who: str, *, batch: str | None = None) -> list[Edit]:
         first = len(self.history.edits)
@@ -276,7 +305,8 @@ class _Log:
 
     def _write(self, edits: list[Edit]) -> list[Edit]:
         if edits:
-            self._file.append(b"".join(map(_line, edits)))
+            self._file.append(batchlog.batch(self._num_batches, b"".join(map(_line, edits))))
+            self._num_batches += 1
             self._file.sync()
         for edit in edits:
             self.history.add(edit)
@@ -294,10 +324,10 @@ def _writing(store: Store, shard: str) -> Iterator[_Log]:
     path = log_path(store, shard)
     file = _patiently(path)
     try:
-        edits, torn = _read(path, shard)
-        if torn:
-            fsops.truncate(path, path.stat().st_size - torn)
-        yield _Log(file, History(shard, edits))
+        found = _read(path, shard)
+        if found.torn:
+            fsops.truncate(path, found.valid)
+        yield _Log(file, History(shard, found.edits), found.num_batches)
     finally:
         with fsops.storage_errors(path):
             file.close()

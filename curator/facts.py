@@ -291,7 +291,7 @@ class Facts:
 
     def _read(self, path: Path, columns: Sequence[str]) -> pl.DataFrame:
         if path.suffix == ".jnl":
-            return self.from_records(replay(path)[0]).select(columns)
+            return self.from_records(replay(path).records).select(columns)
         return tables.read(path, self.schema, columns)
 
     def from_records(self, records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

@@ -129,7 +129,7 @@ def _facts(
     pending = []
     for maker in makers:
         journals = store.journal_path(kind, maker, "x").parent
-        records = [row for path in sorted(journals.rglob("*.jnl")) for row in replay(path)[0]]
+        records = [row for path in sorted(journals.rglob("*.jnl")) for row in replay(path).records]
         pending += [row | {column: maker} for row in records]
         found = sorted(store.facts_dir(kind, maker).rglob("*.parquet"))
         files += [(path, {column: maker}) for path in found]

@@ -155,7 +155,7 @@ def acknowledged(root: Path) -> int:
 
     found = set()
     for path in (root / "store" / "journal" / CAPTIONS).rglob("*.jnl"):
-        found |= {(r["image_sha256"], r["candidate"]) for r in replay(path)[0]}
+        found |= {(r["image_sha256"], r["candidate"]) for r in replay(path).records}
     for path in (root / "store" / "facts" / CAPTIONS).rglob("*.parquet"):
         rows = pq.read_table(path, columns=["image_sha256", "candidate"], partitioning=None)
         found |= {tuple(row.values()) for row in rows.to_pylist()}

@@ -309,6 +309,21 @@ def test_row_61_a_torn_tail_is_cut_and_said(journal: tuple[Path, Path], tail: by
     check_whole(shards)
 
 
+def test_row_61_a_flipped_bit_is_no_torn_tail(journal: tuple[Path, Path]) -> None:
+    """Whatever was acknowledged is not asked for again: both commands stop, and nothing is cut."""
+    shards, path = journal
+    data = path.read_bytes()
+    for place in (0, 40, len(data) // 2, len(data) - 1):
+        path.write_bytes(tars.flip(data, place))
+        bad = path.read_bytes()
+        (found,) = damaged(shards)
+        assert found.startswith(f"{path}: the batch at byte 0 is not what was written")
+        said = recaption(shards)
+        assert (said.code, said.exit_line["error"]) == (12, "journal.damaged")
+        assert "curator fsck DATASET --repair" in said.err
+        assert path.read_bytes() == bad
+
+
 def test_row_61_two_writers(journal: tuple[Path, Path]) -> None:
     shards, path = journal
     other = fsops.Appender(path)

@@ -137,7 +137,7 @@ def _unmended(facts: Facts) -> dict[str, int]:
     failed = []
     for path in facts.files():
         if path.suffix == ".jnl":
-            rows = facts.from_records(replay(path)[0])
+            rows = facts.from_records(replay(path).records)
         elif tables.read(path, facts.schema, ["failure"])["failure"].count():
             rows = tables.read(path, facts.schema, [*facts.key, "failure"])
         else:

@@ -63,6 +63,7 @@ def fsck(ws: Workspace, *, deep: bool = False) -> FsckReport:
             advance(1)
     report.num_files = len(files)
     report.damage.extend(_facts(ws.store, deep))
+    report.damage.extend(_journals(ws.store))
     report.damage.extend(_edits(ws.store, found))
     report.damage.extend(_ratings(ws.store))
     report.damage.extend(_tags(ws.store, found))
@@ -192,6 +193,14 @@ def _facts(store: Store, deep: bool) -> Iterator[Finding]:
                 yield Finding(str(path), str(error))
 
 
+def _journals(store: Store) -> Iterator[Finding]:
+    for path in sorted((store.root / "journal").rglob("*.jnl")):
+        try:
+            replay(path)
+        except DamageError as error:
+            yield Finding(str(path), error.what)
+
+
 def _edits(store: Store, found: list[Version]) -> Iterator[Finding]:
     """Logs that cannot be read, or hold fewer edits than a version was made from."""
     used: dict[str, tuple[int, str]] = {}
@@ -237,7 +246,9 @@ def _leftovers(store: Store) -> Iterator[Finding]:
             what = f"{torn} bytes of an edit that nobody was told was kept; the next edit cuts them"
             yield Finding(str(log_path(store, shard)), what)
     for path in sorted((store.root / "journal").rglob("*.jnl")):
-        records, valid = replay(path)
-        torn = path.stat().st_size - valid
-        tail = f", {torn} bytes torn" if torn else ""
-        yield Finding(str(path), f"{len(records)} facts wait for their run to go on{tail}")
+        try:
+            found = replay(path)
+        except DamageError:
+            continue  # `_journals` names it
+        tail = f", {found.torn} bytes torn" if found.torn else ""
+        yield Finding(str(path), f"{len(found.records)} facts wait for their run to go on{tail}")
