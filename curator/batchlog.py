@@ -45,8 +45,10 @@ def batch(number: int, body: bytes) -> bytes:
     return b"#%s %08x\n%s" % (head, zlib.crc32(head), body)
 
 
-def read(data: bytes, start: int, where: object, *, reason: str) -> Found:
-    """All batches of a file from byte `start` on; `reason` is that of the error.
+def read(data: bytes, start: int, where: object, *, reason: str, number: int = 0) -> Found:
+    """All batches of a file from byte `start` on, where batch `number` begins.
+
+    `reason` is that of the error.
 
     Raises:
         DamageError: a batch is not what was written, or one is missing; says how many are intact.
@@ -55,7 +57,7 @@ def read(data: bytes, start: int, where: object, *, reason: str) -> Found:
     place = start
     while place < len(data):
         found = _whole(data, place)
-        if found is None or found[0] != len(bodies):
+        if found is None or found[0] != number + len(bodies):
             if found is not None or any(_batches(data, place + 1)) or not _is_torn(data, place):
                 what = f"the batch at byte {place:,} is not what was written, or one is missing"
                 raise damage(what, where, reason=reason)

@@ -16,9 +16,7 @@ edit reads the log of its shard (300 bytes an edit) and costs two fsyncs.
 from __future__ import annotations
 
 import json
-import random
 import re
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +39,7 @@ from curator.edithistory import (
     why_stale,
 )
 from curator.errors import ConflictError, DamageError, NotFoundError, UsageError
+from curator.listing import Listing
 from curator.store import Store
 from curator.versions import canonical_json, now
 
@@ -60,13 +59,22 @@ def log_path(store: Store, shard: str) -> Path:
     return store.root / "edits" / f"{shard}{_LOG_SUFFIX}"
 
 
+def _log(store: Store, shard: str) -> Path:
+    """As `log_path`; a log that is gone is no log that never was."""
+    path = log_path(store, shard)
+    if not path.exists():
+        listing(store).check()
+    return path
+
+
 def edited_shards(store: Store) -> list[str]:
-    """All shards with a log, sorted."""
-    folder = store.root / "edits"
-    return sorted(
-        path.relative_to(folder).as_posix().removesuffix(_LOG_SUFFIX)
-        for path in folder.rglob(f"*{_LOG_SUFFIX}")
-    )
+    """All shards with a log, sorted.
+
+    Raises:
+        DamageError: a log is gone.
+    """
+    listing(store).check()
+    return logs_there(store)
 
 
 def history(store: Store, shard: str) -> History:
@@ -75,7 +83,12 @@ def history(store: Store, shard: str) -> History:
     Raises:
         DamageError: a line is not what was written, or one is missing.
     """
-    return History(shard, _read(log_path(store, shard), shard).edits)
+    return History(shard, _read(_log(store, shard), shard).edits)
+
+
+def listing(store: Store) -> Listing:
+    """The logs that should be there."""
+    return Listing(store.root, "edits")
 
 
 def newest(store: Store, shards: Sequence[str] | None = None) -> pl.DataFrame:
@@ -121,7 +134,7 @@ def _row(edit: Edit) -> dict[str, object]:
 
 def torn_bytes(store: Store, shard: str) -> int:
     """Bytes behind the last acknowledged edit: of a writer that died, or writes right now."""
-    return _read(log_path(store, shard), shard).torn
+    return _read(_log(store, shard), shard).torn
 
 
 class _Read(NamedTuple):
@@ -150,11 +163,45 @@ def _read(path: Path, shard: str) -> _Read:
     return _Read(edits, found.valid, found.torn, len(found.bodies))
 
 
+def intact(path: Path, shard: str) -> tuple[list[Edit], int]:
+    """The edits of a damaged log that are intact, numbered anew; how many between them are lost.
+
+    An undo of an edit that is lost goes with it.
+    """
+    lines = filter(_is_whole, path.read_bytes().split(b"\n"))
+    found = {edit.number: edit for edit in (_edit(line, shard) for line in lines)}
+    kept: list[Edit] = []
+    numbers: dict[int | None, int | None] = {None: None}
+    for number, edit in sorted(found.items()):
+        if edit.undoes in numbers:
+            numbers[number] = len(kept)
+            kept.append(replace(edit, number=len(kept), undoes=numbers[edit.undoes]))
+    return kept, max(found, default=-1) + 1 - len(found)
+
+
+def log_bytes(edits: Sequence[Edit]) -> bytes:
+    """A log that holds these edits, numbered from 0."""
+    return batchlog.batch(0, b"".join(map(_line, edits))) if edits else b""
+
+
+def logs_there(store: Store) -> list[str]:
+    """All shards with a log on disk, sorted."""
+    folder = store.root / "edits"
+    return sorted(
+        path.relative_to(folder).as_posix().removesuffix(_LOG_SUFFIX)
+        for path in folder.rglob(f"*{_LOG_SUFFIX}")
+    )
+
+
+def _edit(line: bytes, shard: str) -> Edit:
+    return Edit(shard=shard, **json.loads(line[_CRC_CHARS + 1 :]))
+
+
 def _parse(line: bytes, path: Path, shard: str, number: int) -> Edit:
     if not _is_whole(line):
         raise _damage(f"line {number + 1} is not what was written", path)
     try:
-        edit = Edit(shard=shard, **json.loads(line[_CRC_CHARS + 1 :]))
+        edit = _edit(line, shard)
     except (ValueError, TypeError) as error:
         raise _damage(f"line {number + 1} is no edit ({error})", path) from error
     if edit.number != number:
@@ -164,7 +211,7 @@ def _parse(line: bytes, path: Path, shard: str, number: int) -> Edit:
 
 def _is_whole(line: bytes) -> bool:
     body = line[_CRC_CHARS + 1 :]
-    return line == b"%08x %s" % (zlib.crc32(body), body)
+    return line == b"%08x %s" % (zlib.crc32(body), body) and bool(body)
 
 
 def _damage(what: str, path: Path) -> DamageError:
@@ -321,9 +368,12 @@ def _line(edit: Edit) -> bytes:
 @contextmanager
 def _writing(store: Store, shard: str) -> Iterator[_Log]:
     """Hold the log of a shard; its unfinished tail is cut, which nobody was told about."""
-    path = log_path(store, shard)
-    file = _patiently(path)
+    path = _log(store, shard)
+    file = fsops.appender_when_free(path, LOCK_WAIT_SEC)
     try:
+        if not path.stat().st_size:
+            folder = store.root / "edits"
+            listing(store).add([("there", path)], found=folder.rglob(f"*{_LOG_SUFFIX}"))
         found = _read(path, shard)
         if found.torn:
             fsops.truncate(path, found.valid)
@@ -331,18 +381,6 @@ def _writing(store: Store, shard: str) -> Iterator[_Log]:
     finally:
         with fsops.storage_errors(path):
             file.close()
-
-
-def _patiently(path: Path) -> fsops.Appender:
-    """Open a log for writing, waiting for whoever writes to it now: a few milliseconds each."""
-    deadline = time.monotonic() + LOCK_WAIT_SEC
-    while True:
-        try:
-            return fsops.Appender(path)
-        except ConflictError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(random.uniform(0.001, 0.01))
 
 
 def _unknown(name: str) -> NotFoundError:

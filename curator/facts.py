@@ -28,6 +28,7 @@ import pyarrow as pa
 from curator import fsops, tables
 from curator.journal import Journal, replay
 from curator.keyindex import CLAIMED, NOWHERE, KeyIndex, Keys, Places, hex64, split_places
+from curator.listing import Listing, Mark
 from curator.store import Store
 
 REOPENED = "retry.pending"
@@ -120,6 +121,7 @@ class Facts:
         self._empty = tables.empty(self.schema)
         self._folder = store.facts_dir(kind, maker)
         self._journals = store.journal_path(kind, maker, "x").parent
+        self._listing = listing_of(store, kind, maker)
         self._files: list[Path] | None = None
         self._index = KeyIndex()
         self._num_candidates = 1
@@ -128,7 +130,8 @@ class Facts:
     def files(self) -> list[Path]:
         """All Parquet files and journals that were there when first asked."""
         if self._files is None:
-            self._files = sorted(self._folder.rglob("*.parquet"))
+            self._listing.check()
+            self._files = self.parquet_files()
             self._files += sorted(self._journals.rglob("*.jnl"))
             # In threads: reading and hashing let go of the GIL, and only 8 bytes a fact are kept.
             with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
@@ -140,6 +143,10 @@ class Facts:
                 still = self.read(asked, ["failure"]).filter(pl.col("failure") == REOPENED)
                 self._reopened = key64(still, self.kind)
         return self._files
+
+    def parquet_files(self) -> list[Path]:
+        """The fact files on disk."""
+        return sorted(self._folder.rglob("*.parquet"))
 
     def _scan(self, path: Path) -> _Scanned:
         rows = self._read(path, [*self.key, "failure"])
@@ -272,7 +279,7 @@ class Facts:
         `stage` keeps the journals of two stages apart that use the same maker one after the
         other: what a crash left of the second must not be finished by the first.
         """
-        return FactWriter(self, shard, self.journal(shard, stage))
+        return FactWriter(self, shard, self.journal(shard, stage), self._listing)
 
     def journal(self, shard: str, stage: str) -> Path:
         """Where the journal of a shard lies while a stage works on it."""
@@ -302,10 +309,18 @@ class Facts:
 class FactWriter:
     """New facts of one maker over one shard. One process at a time (ConflictError)."""
 
-    def __init__(self, facts: Facts, shard: str, journal: Path) -> None:
+    def __init__(self, facts: Facts, shard: str, journal: Path, listing: Listing) -> None:
         self._facts = facts
         self._shard = shard
+        self._listing = listing
+        if not journal.exists():
+            listing.check()
         self._journal = Journal(journal)
+        try:
+            listing.add([("there", journal)], found=facts.parquet_files())
+        except BaseException:
+            self._journal.close()
+            raise
         self._records = list(self._journal.records)
         self.torn_bytes = self._journal.torn_bytes
 
@@ -316,6 +331,7 @@ class FactWriter:
 
     def finish(self) -> None:
         """Turn the journal into a Parquet file. Does nothing but clean up if it is empty."""
+        done: list[tuple[Mark, Path]] = [("done", self._journal.path)]
         if self._records:
             frame = self._facts.from_records(self._records).sort(
                 [*self._facts.key, "attempt", "created"]
@@ -326,11 +342,18 @@ class FactWriter:
             path = self._facts.store.facts_dir(self._facts.kind, self._facts.maker) / name
             fsops.write_atomic(path, data)
             self._facts.written(path, frame)
+            done.insert(0, ("there", path))
+        self._listing.add(done)
         self._journal.discard()
 
     def close(self) -> None:
         """Leave the journal for the next run."""
         self._journal.close()
+
+
+def listing_of(store: Store, kind: str, maker: str) -> Listing:
+    """The fact files and open journals of a maker that should be there."""
+    return Listing(store.root, f"{kind}/{maker}")
 
 
 def shard_of(path: Path, folder: Path) -> str:

@@ -15,9 +15,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import random
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -260,6 +262,22 @@ class Appender:
         self._handle.close()
 
 
+def appender_when_free(path: Path, wait_sec: float) -> Appender:
+    """Open a file for appending, waiting for whoever has it: a few milliseconds each.
+
+    Raises:
+        ConflictError: it stays locked for `wait_sec` seconds.
+    """
+    deadline = time.monotonic() + wait_sec
+    while True:
+        try:
+            return Appender(path)
+        except ConflictError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.001, 0.01))
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock file for the block, alone or `shared` with others; it is freed on death too.
@@ -289,6 +307,14 @@ def append_line(path: Path, line: str) -> None:
         _failpoint.step("append", path)
         with path.open("a", encoding="utf-8") as handle:
             handle.write(line + "\n")
+
+
+def rename(path: Path, to: Path) -> None:
+    """Give a file of the same folder another name, durably; one that has it is replaced."""
+    with storage_errors(to):
+        _failpoint.step("rename", to)
+        os.replace(path, to)
+        _sync_dir(to.parent)
 
 
 def truncate(path: Path, size_bytes: int) -> None:

@@ -89,7 +89,7 @@ class PretrainCell:
     @cached_property
     def digest(self) -> str:
         """The name of the cell."""
-        return _digest(self.config)
+        return digest_of(self.config)
 
     @property
     def label(self) -> str:
@@ -142,7 +142,7 @@ class SweepCell:
     @cached_property
     def digest(self) -> str:
         """The name of the cell."""
-        return _digest(self.config)
+        return digest_of(self.config)
 
     @property
     def label(self) -> str:
@@ -186,7 +186,7 @@ class DenseCell:
     @cached_property
     def digest(self) -> str:
         """The name of the cell."""
-        return _digest(self.config)
+        return digest_of(self.config)
 
     @property
     def label(self) -> str:
@@ -228,5 +228,6 @@ class Runner(Protocol):
         """Train on a dense task and judge on test; `options` are those of the cell with its lr."""
 
 
-def _digest(config: Json) -> str:
+def digest_of(config: Json) -> str:
+    """The name of the cell with this config."""
     return versions.digest(config)[:_DIGEST_LENGTH]

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curator import fsops, versions
-from curator.facts import CAPTIONS
+from curator.facts import CAPTIONS, listing_of
 from curator.journal import Journal
 from curator.makers import CaptionerChoice, captioner_maker
 from curator.store import Store
@@ -98,7 +98,7 @@ def test_row_59_content_that_is_not_what_the_id_says(shards: Path) -> None:
 def test_row_59_an_unknown_field_is_kept(shards: Path) -> None:
     rewrite(manifest(shards, 2), lambda body: body.update(from_the_future={"a": 1}))
     assert curator("fsck", shards).code == 0
-    assert curator("show", shards, "--json").json["extra"] == {"from_the_future": {"a": 1}}
+    assert curator("show", shards, "--json").json["extra"]["from_the_future"] == {"a": 1}
     version = Store.open(store(shards)).version(2)
     assert (
         versions.to_json(version)
@@ -220,10 +220,15 @@ def test_row_60_another_table(shards: Path, file: str, kind: str) -> None:
     else:
         path.unlink()
     if (file, kind) == ("facts", "gone"):
-        # nothing names a file of facts: what is gone is made again
-        assert curator("fsck", shards, "--deep").code == 0
+        # its listing names it; who has no copy lets it go, and what it held is made again
+        assert f"{path}: the file is missing, its listing names it" in damaged(shards)
+        assert recaption(shards).exit_line["error"] == "file.missing"
+        assert f"REPAIR  {path}: taken off" in curator("fsck", shards, "--repair").out
+        assert recaption(shards).json["captioned"]["made"] == 4
+        check_whole(shards)
         return
     if (file, kind) == ("index", "gone"):
+        assert f"{path}: the file is missing; `curator index` makes it again" in damaged(shards)
         # derived from the shard: made again as well
         assert recaption(shards).code == 0
         check_whole(shards)
@@ -275,6 +280,9 @@ def test_row_60_a_recipe_that_cannot_be_read(shards: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
     (found,) = damaged(shards)
     assert found == f"{path}: the recipe is not readable"
+    path.unlink()
+    (found,) = damaged(shards)
+    assert found == f"{path}: the recipe is missing"
     assert curator("decide", shards, "--policy", "replace").code == 12
 
 
@@ -288,6 +296,7 @@ def journal(tmp_path: Path) -> tuple[Path, Path]:
     made = facts(shards)
     records = pq.read_table(made, partitioning=None).to_pylist()[:2]
     made.unlink()
+    listing_of(Store(store(shards)), CAPTIONS, made.parent.name).add([("lost", made)])
     maker = captioner_maker(CaptionerChoice(captioner="echo")).name
     path = Store(store(shards)).journal_path(CAPTIONS, maker, "00000")
     writer = Journal(path)

@@ -14,7 +14,7 @@ from curator.policy import parse_policy
 from curator.steps.decide import Choice, decide
 from curator.stopping import StopRequest
 from curator.versions import Version
-from tests.storekit import GENERATOR, SCORER, Kit, Row, add_facts, open_kit, small_store
+from tests.storekit import GENERATOR, SCORER, Kit, Row, add_facts, maker_name, open_kit, small_store
 
 
 @pytest.fixture
@@ -222,13 +222,14 @@ def test_too_many_unusable_samples_stop_before_the_commit(kit: Kit) -> None:
 
 
 def test_two_generators_need_an_order_when_the_first_wins(kit: Kit) -> None:
-    kit.ws.store.write_recipe(CAPTIONS, "echo-2", {"captioner": "echo"})
+    echo = maker_name("echo", {"captioner": "echo"})
+    kit.ws.store.write_recipe(CAPTIONS, echo, {"captioner": "echo"})
     policy = parse_policy('name = "x"\nsources = ["generated"]\npick = "first"', where="test")
     with pytest.raises(UsageError, match="--generator"):
         decide(kit.ws, policy, Choice(max_quarantine=1.0), stop=StopRequest())
     choice = Choice(generators=(GENERATOR,), max_quarantine=1.0)
     version, _ = decide(kit.ws, policy, choice, stop=StopRequest())
-    assert version.policy["generators"] == [GENERATOR, "echo-2"]
+    assert version.policy["generators"] == [GENERATOR, echo]
 
 
 def test_missing_scores_are_asked_for(kit: Kit) -> None:
