@@ -386,5 +386,11 @@ class Decider:
 
 
 def read_decision(store: Store, entry: ShardEntry) -> pl.DataFrame:
-    """The decision of one version for one shard, in the columns of DECISION_SCHEMA."""
-    return tables.read(store.root / entry.file, DECISION_SCHEMA)
+    """The decision of one version for one shard, in the columns of DECISION_SCHEMA.
+
+    Raises:
+        DamageError: it is gone, or not the file that the version names.
+    """
+    path = store.root / entry.file
+    tables.check_sha256(path, entry.file_sha256)
+    return tables.read(path, DECISION_SCHEMA)

@@ -149,6 +149,8 @@ class Facts:
         return sorted(self._folder.rglob("*.parquet"))
 
     def _scan(self, path: Path) -> _Scanned:
+        if path.suffix != ".jnl":
+            tables.check_sha256(path, path.stem.rpartition(".")[2])
         rows = self._read(path, [*self.key, "failure"])
         reopened = rows.filter(pl.col("failure") == REOPENED).select(self.key)
         return _Scanned(key64(rows, self.kind), _num_candidates(rows), reopened)

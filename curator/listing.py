@@ -3,6 +3,7 @@
     listings/captions/<maker>.log    fact files, and journals that are open; the same for scores
     listings/edits.log               logs of edits
     listings/ratings.log             ratings
+    listings/versions.log            versions, above all the newest, which no other one names
 
 A listing is a file of batches (`curator.batchlog`) of JSON: [mark, path below the store], ...
 A file is listed after it is there, and taken off before it is removed, so no crash leaves a listed

@@ -35,6 +35,7 @@ from curator.errors import (
     UsageError,
     nearest,
 )
+from curator.listing import Listing
 from curator.versions import FORMAT, Version
 
 _MAX_REBASES = 1000
@@ -148,7 +149,12 @@ class Store:
         return map(self.version, self.numbers())
 
     def newest(self) -> Version | None:
-        """The version with the highest number, or None in a store without versions."""
+        """The version with the highest number, or None in a store without versions.
+
+        Raises:
+            DamageError: a version is gone, which may have been the newest.
+        """
+        self.committed().check()
         numbers = self.numbers()
         return self.version(numbers[-1]) if numbers else None
 
@@ -157,7 +163,10 @@ class Store:
 
         Raises:
             NotFoundError: nothing has that name; lists what there is.
+            DamageError: what is named is damaged; or the newest is asked for, and one is gone.
         """
+        if name is None:
+            self.committed().check()
         numbers = self.numbers()
         if not numbers:
             raise NotFoundError(
@@ -194,9 +203,12 @@ class Store:
             the version as it stands in the store, and whether it is new.
 
         Raises:
+            DamageError: a version is gone: its number is not given to another one.
             ConflictError: other writers won a thousand times in a row.
             CommitUnknownError: the write failed in a way that leaves its result unknown.
         """
+        committed = self.committed()
+        committed.check()
         parent: Version | None = None
         for _ in range(_MAX_REBASES):
             for number in self.numbers():
@@ -211,6 +223,8 @@ class Store:
                 created=max(versions.now(), parent.created + 1 if parent else 0.0),
             )
             if self._put_manifest(version):
+                known = [self.manifest_path(number) for number in self.numbers()]
+                committed.add([("there", self.manifest_path(version.number))], found=known)
                 return version, True
         raise ConflictError(
             f"{_MAX_REBASES} other commits came first",
@@ -218,6 +232,10 @@ class Store:
             did="all facts and decision files are kept",
             hint="run the same command again",
         )
+
+    def committed(self) -> Listing:
+        """The versions that should be there."""
+        return Listing(self.root, "versions")
 
     def deciding(self) -> AbstractContextManager[None]:
         """Hold this from the first file of a decision to its commit, so that gc leaves them.

@@ -83,6 +83,23 @@ def read(
     return frame
 
 
+def check_sha256(path: Path, expected: str) -> None:
+    """Make sure that a file is the one whose digest (hex) begins so.
+
+    Page checksums do not cover the footer of a table, nor another table in its place.
+
+    Raises:
+        DamageError: it is gone, or another one.
+    """
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise DamageError("the file is missing", where=path) from error
+    if not found.startswith(expected):
+        raise DamageError(f"sha256 is {found[:12]}, expected {expected[:12]}", where=path)
+
+
 def read_metadata(path: Path) -> bytes:
     """The metadata given to `write`.
 

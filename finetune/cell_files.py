@@ -80,9 +80,12 @@ def begin(out: Path, wanted: Mapping[str, Any]) -> None:
 
     Raises:
         UsageError: another cell is kept there; says what differs.
+        DamageError: what was run there is not said any more.
     """
     path = out / RUN_FILE
     if not path.is_file():
+        if (out / RESULT_FILE).exists() or (out / "checkpoints").exists():
+            raise _gone(RUN_FILE, out, "name a new folder")
         sealed.write(path, {**wanted, "tool": tool_version()})
         return
     there, here = _flat(sealed.read(path, hint=_AGAIN)), _flat(wanted)
@@ -133,13 +136,7 @@ def finished(out: Path) -> DenseResult | None:
     if not path.is_file():
         if (out / _PICTURES).exists() and not (out / "checkpoints").exists():
             # Pictures come before the result, and the checkpoints stay until it is there.
-            raise DamageError(
-                f"{RESULT_FILE} of a finished run is missing",
-                where=out,
-                did="nothing was trained and nothing was changed",
-                hint=f"restore it from a copy, or remove {_PICTURES}/ to train again",
-                reason="run.damaged",
-            )
+            raise _gone(RESULT_FILE, out, f"remove {_PICTURES}/ to train again")
         return None
     body = sealed.read(path, hint=_AGAIN)
     digests = body.pop(sealed.FILES, {})
@@ -151,6 +148,16 @@ def finished(out: Path) -> DenseResult | None:
         for number, name in enumerate(body["predictions"])
     )
     return DenseResult(**body)
+
+
+def _gone(name: str, out: Path, way_out: str) -> DamageError:
+    return DamageError(
+        "the file is missing, and the rest of the run is there",
+        where=out / name,
+        did="nothing was trained and nothing was changed",
+        hint=f"restore it from a copy, or {way_out}",
+        reason="run.damaged",
+    )
 
 
 def _png(out: Path, number: int, kind: str) -> Path:

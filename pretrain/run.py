@@ -162,7 +162,7 @@ class _Run:
         """Make the folder this run's, or see that it is.
 
         Raises:
-            UsageError: it is another run's.
+            UsageError: it is another run's. DamageError: nothing says any more whose it is.
         """
         mine = {
             "format": _FORMAT,
@@ -183,6 +183,7 @@ class _Run:
                     reason="run.other",
                 )
         elif world.rank() == 0:
+            run_files.check_unclaimed(self.out)
             about = {
                 "source": self.source.describe(),
                 "tool_version": tool_version(),

@@ -50,6 +50,23 @@ def write_summary(out: Path, value: dict[str, Any]) -> None:
     sealed.write(out / SUMMARY_FILE, {**value, sealed.FILES: files})
 
 
+def check_unclaimed(out: Path) -> None:
+    """Refuse to take a folder without run.json for a new run where one has left its work.
+
+    Raises:
+        DamageError: there are checkpoints, a model or a summary.
+    """
+    for name in ("checkpoints", MODEL_FOLDER, SUMMARY_FILE):
+        if (out / name).exists():
+            raise DamageError(
+                f"the file is missing, and {name} of the run is there",
+                where=out / RUN_FILE,
+                did="nothing was trained and nothing was changed",
+                hint=_HINT,
+                reason="run.damaged",
+            )
+
+
 def check_can_begin(out: Path) -> None:
     """Refuse to start at step 0 where a run has been finished.
 

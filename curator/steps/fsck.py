@@ -262,6 +262,7 @@ def _leftovers(store: Store) -> Iterator[Finding]:
     if number := fsck_files.without_checksum(store.root):
         what = f"{number} small files were written before there were checksums, and have none"
         yield Finding(str(store.root), what)
+    yield from fsck_files.unlisted(store)
     for path in sorted(store.root.rglob(f"*{SET_ASIDE}*")):
         yield Finding(str(path), "set aside by `fsck --repair`; remove it when it is of no use")
     for path in sorted(store.root.rglob(f"{TEMP_PREFIX}*")):

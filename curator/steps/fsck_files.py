@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from curator import listing, sealed, versions
 from curator.errors import CuratorError, DamageError
+from curator.facts import CAPTIONS, SCORES
 from curator.index import file_sha256
 from curator.steps.decide import FACT_FILES
 from curator.store import Store
@@ -77,6 +78,8 @@ def tags(store: Store) -> Iterator[Finding]:
 def runs(store: Store) -> Iterator[Finding]:
     """Records of commands that are not what was written, or lack one of their two files."""
     for folder in sorted((store.root / "runs").glob("*/")):
+        if not any(folder.iterdir()):
+            continue  # a crash came before the first file
         yield from _sealed_files(folder, [folder / "run.json"])
         log = folder / "log.jsonl"
         if log.exists():
@@ -89,6 +92,24 @@ def spelling(store: Store, number: int) -> Iterator[Finding]:
     data = path.read_bytes().rstrip(b"\n")
     if versions.canonical_json(sealed.parse(data, path).value) != data:
         yield Finding(str(path), "the content is right, its bytes are not those that were written")
+
+
+def unlisted(store: Store) -> Iterator[Finding]:
+    """Files without a listing: of an older version, or the listing is gone."""
+    for name, pattern in {
+        "versions": "versions/*.json",
+        "edits": "edits/**/*.log",
+        "ratings": "facts/ratings/*.json",
+        **{
+            f"{kind}/{maker}": f"facts/{kind}/{maker}/**/*.parquet"
+            for kind in (CAPTIONS, SCORES)
+            for maker in store.makers(kind)
+        },
+    }.items():
+        path = listing.Listing(store.root, name).path
+        if not path.exists() and any(store.root.glob(pattern)):
+            what = "no listing: it is of an older version, or the listing is gone; the next write"
+            yield Finding(str(path), f"{what} begins one")
 
 
 def without_checksum(root: Path) -> int:
@@ -131,7 +152,7 @@ def folder(root: Path) -> tuple[list[Finding], list[Finding], int]:
         else:
             others.append(path)
     damage += [
-        Finding(str(path), "a checkpoint without its manifest")
+        Finding(str(path.with_suffix(".json")), f"the file is missing, {path.name} is there")
         for path in others
         if path.parent.name == "checkpoints" and path.suffix == ".safetensors"
         if not path.with_suffix(".json").exists()
