@@ -207,14 +207,14 @@ class Store:
             ConflictError: other writers won a thousand times in a row.
             CommitUnknownError: the write failed in a way that leaves its result unknown.
         """
-        committed = self.committed()
-        committed.check()
+        self.committed().check()
         parent: Version | None = None
         for _ in range(_MAX_REBASES):
             for number in self.numbers():
                 if parent is None or number > parent.number:
                     parent = self.version(number)
                     if parent.id == draft.id:
+                        self._list_versions()  # whoever committed it may have died just then
                         return parent, False
             version = dataclasses.replace(
                 draft,
@@ -223,8 +223,7 @@ class Store:
                 created=max(versions.now(), parent.created + 1 if parent else 0.0),
             )
             if self._put_manifest(version):
-                known = [self.manifest_path(number) for number in self.numbers()]
-                committed.add([("there", self.manifest_path(version.number))], found=known)
+                self._list_versions()
                 return version, True
         raise ConflictError(
             f"{_MAX_REBASES} other commits came first",
@@ -232,6 +231,9 @@ class Store:
             did="all facts and decision files are kept",
             hint="run the same command again",
         )
+
+    def _list_versions(self) -> None:
+        self.committed().add([("there", self.manifest_path(number)) for number in self.numbers()])
 
     def committed(self) -> Listing:
         """The versions that should be there."""
