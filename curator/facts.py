@@ -333,6 +333,12 @@ class FactWriter:
 
     def finish(self) -> None:
         """Turn the journal into a Parquet file. Does nothing but clean up if it is empty."""
+        try:
+            self._finish()
+        finally:
+            self._journal.close()  # also on a full disk, or its lock would stay
+
+    def _finish(self) -> None:
         done: list[tuple[Mark, Path]] = [("done", self._journal.path)]
         if self._records:
             frame = self._facts.from_records(self._records).sort(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import random
 import secrets
@@ -245,15 +246,18 @@ class Appender:
             _failpoint.step("append", self.path)
             # Two halves, two steps: the sweep also kills in the middle of a record.
             half = len(data) // 2
-            self._handle.write(data[:half])
-            self._handle.flush()
+            self._write(data[:half])
             _failpoint.step("append", self.path)
-            self._handle.write(data[half:])
+            self._write(data[half:])
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:  # a disk that is nearly full takes a part
+            rest = rest[self._handle.write(rest) :]
 
     def sync(self) -> None:
         """Wait until everything appended is on disk."""
         with storage_errors(self.path):
-            self._handle.flush()
             _failpoint.step("fsync", self.path)
             os.fsync(self._handle.fileno())
 
@@ -347,9 +351,10 @@ def remove_tree(path: Path) -> None:
         path.rmdir()
 
 
-def _open_locked(path: Path, kind: int = fcntl.LOCK_EX) -> IO[bytes]:
+def _open_locked(path: Path, kind: int = fcntl.LOCK_EX) -> io.FileIO:
     while True:
-        handle = path.open("ab")
+        # Without a buffer: closing it would write what did not fit on a full disk once more.
+        handle = path.open("ab", buffering=0)
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
