@@ -25,6 +25,7 @@ from curator.errors import DamageError
 
 _MARK = b"#"
 _HEAD = re.compile(rb"#([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{8})\n")
+_HEAD_START = re.compile(rb"#[0-9a-f ]*\n?")
 _HEAD_BYTES = 37
 _ZEROS = re.compile(rb"\0+")
 _SECTOR_BYTES = 512
@@ -116,7 +117,10 @@ def _is_torn(data: bytes, place: int) -> bool:
     """Whether the last batch, which is not whole, may be what a crash left of a write."""
     rest = len(data) - place
     head = _head(data, place)
-    is_short = rest < _HEAD_BYTES or (head is not None and rest < _HEAD_BYTES + head[1])
+    if rest < _HEAD_BYTES:
+        is_short = _HEAD_START.fullmatch(data, place) is not None
+    else:
+        is_short = head is not None and rest < _HEAD_BYTES + head[1]
     return is_short or has_hole(data, place)
 
 

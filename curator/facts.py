@@ -26,6 +26,7 @@ import polars as pl
 import pyarrow as pa
 
 from curator import fsops, tables
+from curator.errors import DamageError
 from curator.journal import Journal, replay
 from curator.keyindex import CLAIMED, NOWHERE, KeyIndex, Keys, Places, hex64, split_places
 from curator.listing import Listing, Mark
@@ -150,7 +151,7 @@ class Facts:
 
     def _scan(self, path: Path) -> _Scanned:
         if path.suffix != ".jnl":
-            tables.check_sha256(path, path.stem.rpartition(".")[2])
+            check_file(path, self.schema)
         rows = self._read(path, [*self.key, "failure"])
         reopened = rows.filter(pl.col("failure") == REOPENED).select(self.key)
         return _Scanned(key64(rows, self.kind), _num_candidates(rows), reopened)
@@ -362,6 +363,23 @@ class FactWriter:
 def listing_of(store: Store, kind: str, maker: str) -> Listing:
     """The fact files and open journals of a maker that should be there."""
     return Listing(store.root, f"{kind}/{maker}")
+
+
+def check_file(path: Path, schema: pa.Schema) -> None:
+    """Make sure that a fact file is the one that its name digests.
+
+    Raises:
+        DamageError: it is gone, or another one.
+    """
+    name = path.stem.rpartition(".")[2]
+    try:
+        tables.check_sha256(path, name)
+    except DamageError:
+        # The first version named them by their content.
+        if not path.exists() or not tables.content_digest(
+            tables.to_table(tables.read(path, schema), schema)
+        ).startswith(name):
+            raise
 
 
 def shard_of(path: Path, folder: Path) -> str:

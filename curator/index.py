@@ -119,10 +119,18 @@ def shard_facts(store: Store, shard: str) -> ShardFacts:
         raise DamageError("the index header is not readable", where=path) from error
 
 
+def is_first_form(path: Path) -> bool:
+    """Whether an index is from before its header had a checksum. It is derived: it is made anew."""
+    try:
+        return bool(tables.read_sealed(path).startswith(b"{"))
+    except DamageError:
+        return False
+
+
 def current(store: Store, ref: ShardRef, options: ScanOptions) -> ShardFacts | None:
     """The index as it stands, if it was made with these options from these very bytes."""
     path = store.index_path(ref.name)
-    if not path.exists():
+    if not path.exists() or is_first_form(path):
         return None
     facts = shard_facts(store, ref.name)
     if json.loads(canonical_json(asdict(options))) != facts.options:

@@ -105,7 +105,8 @@ class Journal:
 
 def _is_old(data: bytes, place: int) -> bool:
     """Whether a record of the old form begins here: its length is below 16 MiB, in 4 bytes."""
-    return data[place + 3 : place + 4] == b"\0"
+    is_cut = place < len(data) < place + 4 and data[place + 1 : place + 2] < b" "
+    return is_cut or data[place + 3 : place + 4] == b"\0"
 
 
 def _old_records(data: bytes) -> tuple[list[Record], int]:

@@ -100,16 +100,25 @@ def check_sha256(path: Path, expected: str) -> None:
         raise DamageError(f"sha256 is {found[:12]}, expected {expected[:12]}", where=path)
 
 
+def read_sealed(path: Path) -> bytes:
+    """The metadata given to `write` with its checksum, unchecked.
+
+    Raises:
+        DamageError: there is none.
+    """
+    try:
+        return bytes((pq.read_schema(path).metadata or {})[_METADATA_KEY])
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DamageError(f"no metadata ({_one_line(error)})", where=path) from error
+
+
 def read_metadata(path: Path) -> bytes:
     """The metadata given to `write`.
 
     Raises:
         DamageError: there is none, or it is not what was written.
     """
-    try:
-        sealed = bytes((pq.read_schema(path).metadata or {})[_METADATA_KEY])
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DamageError(f"no metadata ({_one_line(error)})", where=path) from error
+    sealed = read_sealed(path)
     expected, _, metadata = sealed.partition(b"\n")
     found = hashlib.sha256(metadata).hexdigest().encode()
     if found != expected:

@@ -1,6 +1,6 @@
 """Stores as each format was first written, kept for ever: what today's code must still open.
 
-    python -m tests.golden COMMIT    adds tests/golden/COMMIT.tar.xz, made by the code of that commit
+    python -m tests.golden COMMIT    adds tests/golden/COMMIT.tar.xz, made by that commit
 
 The maker runs with the code of the commit, in a work tree of its own, and only uses what every
 version of the engine had: the command line.

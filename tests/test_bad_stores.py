@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator import fsops, versions
+from curator import batchlog, fsops, versions
 from curator.facts import CAPTIONS, listing_of
 from curator.journal import Journal
 from curator.makers import CaptionerChoice, captioner_maker
@@ -305,7 +305,9 @@ def journal(tmp_path: Path) -> tuple[Path, Path]:
     return shards, path
 
 
-@pytest.mark.parametrize("tail", [b"\x05", b"\xff\0\0\0\x01\2\3\4half a record", bytes(40)])
+@pytest.mark.parametrize(
+    "tail", [b"#", b"#00000001 0000", batchlog.batch(1, b"[" + b" " * 99)[:-7], bytes(40)]
+)
 def test_row_61_a_torn_tail_is_cut_and_said(journal: tuple[Path, Path], tail: bytes) -> None:
     shards, path = journal
     path.write_bytes(path.read_bytes() + tail)

@@ -1,4 +1,4 @@
-"""A disk that is really full: a named error, and after space is made the run ends as without one."""
+"""A disk that is really full: a named error, and with space again the run ends as without one."""
 
 from __future__ import annotations
 

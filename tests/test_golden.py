@@ -1,4 +1,4 @@
-"""Stores of every format written so far are opened, checked, exported and continued by today's code.
+"""Stores of every format written so far are opened, checked, exported and continued.
 
 `python -m tests.golden COMMIT` adds one.
 """

@@ -19,7 +19,7 @@ from curator import index, progress, ratings, tables
 from curator.decide import DECISION_SCHEMA, read_decision
 from curator.edits import history, log_path, logs_there, torn_bytes
 from curator.errors import CuratorError, DamageError
-from curator.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES
+from curator.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES, check_file
 from curator.fsops import TEMP_PREFIX
 from curator.journal import replay
 from curator.listing import MISSING
@@ -178,6 +178,10 @@ def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterato
     path = ws.store.index_path(shard)
     if not path.exists():
         return
+    if index.is_first_form(path):
+        what = "an index of the first version; `curator index` makes it anew"
+        report.notices.append(Finding(str(path), what))
+        return
     try:
         facts = index.shard_facts(ws.store, shard)
         report.num_samples += facts.num_samples
@@ -210,10 +214,9 @@ def _facts(store: Store, deep: bool) -> Iterator[Finding]:
             except DamageError as error:
                 yield Finding(str(error.where), error.what)
         for path in sorted((store.root / "facts" / kind).rglob("*.parquet")):
-            if deep and not path.stem.endswith(found := index.file_sha256(path)[:12]):
-                yield Finding(str(path), f"sha256 is {found}, expected what the name ends in")
-                continue
             try:
+                if deep:
+                    check_file(path, schema)
                 tables.read(path, schema)
             except CuratorError as error:
                 yield Finding(str(path), str(error))
