@@ -1,8 +1,9 @@
 """The texts that compete for the samples of a shard, their scores, and why others do not compete.
 
-Frames with one row a text: row, image_sha256, source, text, text_sha256, width, height. `made` are
-the facts of a generator for the usable samples: row, image_sha256, width, height, candidate, text,
-text_sha256, failure.
+Frames with one row a text: row, image_sha256, source, text, text_sha256, truncated, width, height.
+`truncated` is 1 for a caption that the token limit cut in the middle of a sentence, else 0. `made`
+are the facts of a generator for the usable samples: row, image_sha256, width, height, candidate,
+text, text_sha256, finish_reason, failure.
 """
 
 from __future__ import annotations
@@ -14,19 +15,36 @@ import polars as pl
 
 from curator.keyindex import hex64
 from curator.policy import ALT_TEXT
+from curator.sample import LENGTH
+from curator.text import BLANK
 
 
 def alt_texts(samples: pl.DataFrame) -> pl.DataFrame:
-    """The alt texts of samples, in the columns of a contender."""
-    return samples.filter(pl.col("alt_text").is_not_null()).select(
+    """The alt texts of samples, in the columns of a contender; `nan` and its like are none."""
+    return samples.filter(has_alt_text()).select(
         "row",
         "image_sha256",
         source=pl.lit(ALT_TEXT),
         text="alt_text",
         text_sha256="alt_sha256",
+        truncated=pl.lit(0, pl.Int8),
         width="width",
         height="height",
     )
+
+
+def has_alt_text() -> pl.Expr:
+    """Whether a sample has an alt text that says anything."""
+    return pl.col("alt_text").is_not_null() & ~pl.col("alt_text").str.contains(BLANK)
+
+
+def whole_first(texts: pl.DataFrame, *, pick: str) -> pl.DataFrame:
+    """Without captions that the token limit cut, where the sample has a whole text to take.
+
+    With `pick` "all" an alt text is no such text: it does not stand for what a model says.
+    """
+    side = ["row", pl.col("source") == ALT_TEXT] if pick == "all" else ["row"]
+    return texts.filter(pl.col("truncated") == pl.col("truncated").min().over(side))
 
 
 def generated(name: str, made: pl.DataFrame) -> pl.DataFrame:
@@ -37,6 +55,7 @@ def generated(name: str, made: pl.DataFrame) -> pl.DataFrame:
         source=pl.lit(name),
         text="text",
         text_sha256="text_sha256",
+        truncated=(pl.col("finish_reason") == LENGTH).fill_null(False).cast(pl.Int8),
         width="width",
         height="height",
     )

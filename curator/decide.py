@@ -25,9 +25,11 @@ from curator.contenders import (
     count_copies,
     find_failures,
     generated,
+    has_alt_text,
     number_in_rows,
     scores_by_source,
     set_quantile,
+    whole_first,
 )
 from curator.facts import CAPTIONS, SCORES, Facts
 from curator.index import text_sha256
@@ -61,6 +63,8 @@ SHARDS_AT_ONCE = 2
 
 NOT_GENERATED = "not_generated"
 NO_TEXT = "no_text"
+CUT = "cut at the token limit"
+"""Ends `because` of a text that stops in the middle of a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +168,7 @@ class Decider:
         samples = index.read(self.store, shard, _SAMPLE_COLUMNS)
         usable = samples.filter(pl.col("reason").is_null()).select(_IMAGE_COLUMNS)
         made = {
-            name: facts.candidates(usable, ["text", "text_sha256", "failure"])
+            name: facts.candidates(usable, ["text", "text_sha256", "finish_reason", "failure"])
             for name, facts in self._captions
         }
         return samples, made
@@ -307,6 +311,8 @@ class Decider:
     def _choose(self, alive: pl.DataFrame) -> pl.DataFrame:
         """The texts taken, with slot, weight, action and because."""
         pick = self.policy.pick
+        if not self.policy.judges_truncated:
+            alive = whole_first(alive, pick=pick)
         worst_last = [-pl.col("score").fill_null(-np.inf)] if pick == "best" else []
         ordered = alive.sort(pl.col("row"), *worst_last, maintain_order=True)
         if pick == "all":
@@ -320,11 +326,12 @@ class Decider:
             "all": pl.lit("passes"),
         }[pick]
         cut = pl.when("whole").then(pl.lit("")).otherwise(pl.lit(", unsupported sentences cut"))
+        half = pl.when(pl.col("truncated") == 1).then(pl.lit(f", {CUT}")).otherwise(pl.lit(""))
         is_captioned = pl.col("num_texts") > pl.col("num_alt") if pick == "all" else ~is_alt
         return taken.with_columns(
             weight=self._weight() if pick == "all" else pl.lit(1.0, pl.Float32),
             action=pl.when(is_captioned).then(pl.lit("captioned")).otherwise(pl.lit("kept")),
-            because=pl.concat_str(how, cut),
+            because=pl.concat_str(how, cut, half),
             slot=pl.col("slot").cast(pl.Int16),
         )
 
@@ -367,7 +374,7 @@ class Decider:
             .with_columns(why=pl.coalesce("failure", "why", pl.lit(nothing)))
         )
         unusable = pl.col("reason").is_not_null() | pl.col("failure").str.starts_with("image.")
-        keep = ~unusable.fill_null(False) & pl.col("alt_text").is_not_null()
+        keep = ~unusable.fill_null(False) & has_alt_text()
         if self.policy.otherwise == "drop":
             keep = pl.lit(False)
         failed = pl.when(pl.col("failure").is_not_null()).then(pl.lit("quarantined"))
@@ -386,11 +393,7 @@ class Decider:
 
 
 def read_decision(store: Store, entry: ShardEntry) -> pl.DataFrame:
-    """The decision of one version for one shard, in the columns of DECISION_SCHEMA.
-
-    Raises:
-        DamageError: it is gone, or not the file that the version names.
-    """
+    """The decision of one version for one shard; DamageError if it is not what it names."""
     path = store.root / entry.file
     tables.check_sha256(path, entry.file_sha256)
     return tables.read(path, DECISION_SCHEMA)

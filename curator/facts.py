@@ -5,7 +5,9 @@ A caption fact is keyed by (image sha256, candidate number) under its generator,
 reason), so that a second run does not ask again; a retry adds a row with a higher `attempt`.
 
 New facts go to a journal of their shard, acknowledged batch by batch; when the shard is done the
-journal becomes one Parquet file named after its content. Readers see both.
+journal becomes one Parquet file named after its content. Readers see both, as they were when they
+were first asked: a Parquet file never changes, and of a journal the rows are kept in memory, since
+another process may turn it into a file, and begin a new one under its name, at any moment.
 
 What is known is remembered by 64-bit keys (`keyindex`), 16 bytes a fact.
 """
@@ -124,6 +126,7 @@ class Facts:
         self._journals = store.journal_path(kind, maker, "x").parent
         self._listing = listing_of(store, kind, maker)
         self._files: list[Path] | None = None
+        self._journaled: dict[Path, pl.DataFrame] = {}
         self._index = KeyIndex()
         self._num_candidates = 1
         self._reopened = np.empty(0, np.uint64)
@@ -132,8 +135,11 @@ class Facts:
         """All Parquet files and journals that were there when first asked."""
         if self._files is None:
             self._listing.check()
-            self._files = self.parquet_files()
-            self._files += sorted(self._journals.rglob("*.jnl"))
+            # Journals first, and whole. Their process writes the Parquet file before it removes the
+            # journal: one that is gone when it is read has its file in the listing that follows.
+            for path in sorted(self._journals.rglob("*.jnl")):
+                self._journaled[path] = self.from_records(replay(path).records)
+            self._files = [*self.parquet_files(), *self._journaled]
             # In threads: reading and hashing let go of the GIL, and only 8 bytes a fact are kept.
             with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
                 found = list(pool.map(self._scan, self._files))
@@ -152,7 +158,7 @@ class Facts:
     def _scan(self, path: Path) -> _Scanned:
         if path.suffix != ".jnl":
             check_file(path, self.schema)
-        rows = self._read(path, [*self.key, "failure"])
+        rows = self.rows_of(path, [*self.key, "failure"])
         reopened = rows.filter(pl.col("failure") == REOPENED).select(self.key)
         return _Scanned(key64(rows, self.kind), _num_candidates(rows), reopened)
 
@@ -184,7 +190,7 @@ class Facts:
         """Ask for failures with these reasons to be tried again by the next run; count them."""
         reopened = 0
         for path in list(self.files()):
-            rows = self._read(path, [*self.key, "failure"])
+            rows = self.rows_of(path, [*self.key, "failure"])
             failed = rows.filter(pl.col("failure").is_in(sorted(reasons)))
             best = self.read(failed).filter(pl.col("failure").is_in(sorted(reasons)))
             if path.suffix == ".jnl" or best.is_empty():
@@ -232,7 +238,7 @@ class Facts:
             if file < 0:
                 parts.append(parts[0].clear(len(here)))
             else:
-                parts.append(self._read(files[file], columns)[row[here]])
+                parts.append(self.rows_of(files[file], columns)[row[here]])
         if len(positions) <= 1:
             return parts[-1]
         at = np.empty(len(places), np.int64)
@@ -299,9 +305,10 @@ class Facts:
         """No facts, in these columns."""
         return self._empty.select(columns)
 
-    def _read(self, path: Path, columns: Sequence[str]) -> pl.DataFrame:
-        if path.suffix == ".jnl":
-            return self.from_records(replay(path).records).select(columns)
+    def rows_of(self, path: Path, columns: Sequence[str]) -> pl.DataFrame:
+        """All rows of one of `files`, those of a journal as they were when first asked."""
+        if (journaled := self._journaled.get(path)) is not None:
+            return journaled.select(columns)
         return tables.read(path, self.schema, columns)
 
     def from_records(self, records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

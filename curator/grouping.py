@@ -1,9 +1,7 @@
 """Tar members -> the files of each sample, by WebDataset's rule.
 
-The rule: a member name is split at the FIRST dot of its base name. What stands before it, with
-the folders, is the key; what stands behind is the extension, so `a/img_0.25.jpg` is extension
-`25.jpg` of key `a/img_0` (flag `key.dotted`, since this is rarely what was meant). The files of a
-sample lie next to each other.
+The rule is in `curator.keys`: `a/img_0.25.jpg` is extension `25.jpg` of key `a/img_0` (flag
+`key.dotted`, since this is rarely what was meant). The files of a sample lie next to each other.
 
 Every file ends in exactly one place: in a fragment, in a problem, or in the count of members of
 an unsafe type, which are never read, and copied nowhere. A sample that lost a file to damage is
@@ -12,14 +10,14 @@ marked, so that half of it is not taken for the whole.
 
 from __future__ import annotations
 
-import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from curator.keys import escaped, points_outside, problem_of, spelling, split_name
 from curator.sample import Member
 from curator.tarfiles import Problem, TarMember, printable
 
-MAX_KEY_BYTES = 255
 # Reading one of these means running code that lies in it.
 UNSAFE_EXT = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "dill", "joblib"))
 
@@ -27,14 +25,14 @@ UNSAFE_EXT = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "dill", "joblib"))
 LOSSES = frozenset(
     ("tar.truncated", "tar.no_eof", "tar.bad_header", "tar.premature_eof", "tar.header_too_large")
 )
-_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 @dataclass(slots=True)
 class Fragment:
     """Neighbouring members of one key; the whole sample unless `reason` says otherwise.
 
-    `key` is printable. `loss` is the damage next to it: its missing files may have been lost there.
+    `key` is as it is in the shard, and printable if it is refused. `loss` is the damage next to it:
+    its missing files may have been lost there.
     """
 
     key: str
@@ -49,19 +47,12 @@ class Fragment:
             self.reason, self.detail = reason, detail
 
 
-def split_name(name: str) -> tuple[str, str] | None:
-    """(key, extension) of a member name; None when it has no key or no extension."""
-    folder, slash, base = name.rpartition("/")
-    stem, _, ext = base.partition(".")
-    return (folder + slash + stem, ext) if stem and ext else None
-
-
 class Grouping:
     """One pass over what `tarfiles.walk` finds in one shard.
 
     A member that cannot be used makes its sample unusable. A name that comes again is left out and
-    reported; a key that comes again with new files makes all its fragments unusable, which is
-    known at the end only.
+    reported; a key that comes again with new files, or in another spelling, makes all its fragments
+    unusable, which is known at the end only.
     """
 
     def __init__(self) -> None:
@@ -98,12 +89,23 @@ class Grouping:
             for problem, before in self._problems
         ]
 
-    def scattered(self) -> Iterator[tuple[int, str]]:
-        """After `run`: (row, detail) of every fragment whose key has other fragments."""
-        for rows in self._rows_of_key.values():
-            for row in rows if len(rows) > 1 else ():
-                if self._fragments[row].reason is None:
-                    yield row, f"its files lie in {len(rows)} places"
+    def unusable_keys(self) -> Iterator[tuple[int, str, str]]:
+        """After `run`: (row, reason, detail) of every fragment whose key is not its own alone."""
+        spellings: dict[str, list[str]] = defaultdict(list)
+        for key, rows in self._rows_of_key.items():
+            spellings[spelling(key)].append(key)
+            detail = f"its files lie in {len(rows)} places"
+            yield from self._mark(rows if len(rows) > 1 else (), "key.not_adjacent", detail)
+        for keys in spellings.values():
+            for key in keys if len(keys) > 1 else ():
+                others = ", ".join(ascii(other) for other in keys if other != key)
+                detail = f"unpacked, {key!a} is the same file as {others}"[:500]
+                yield from self._mark(self._rows_of_key[key], "key.ambiguous", detail)
+
+    def _mark(
+        self, rows: Iterable[int], reason: str, detail: str
+    ) -> Iterator[tuple[int, str, str]]:
+        return ((row, reason, detail) for row in rows if self._fragments[row].reason is None)
 
     def _problem(self, problem: Problem) -> None:
         named = split_name(problem.member) if problem.member else None
@@ -127,10 +129,10 @@ class Grouping:
         self._num_members += 1
         named = split_name(name)
         if named is None:
-            reason = "path.traversal" if _points_outside(name) else "key.invalid"
+            reason = "path.traversal" if points_outside(name) else "key.invalid"
             self._report(Problem(reason, "belongs to no sample", offset, name))
             return
-        key, ext = named[0], printable(named[1])
+        key, ext = named[0], escaped(named[1])
         lower = ext.lower()
         if lower.rpartition(".")[2] in UNSAFE_EXT:
             self.num_unsafe += 1
@@ -147,29 +149,15 @@ class Grouping:
         if key != self._current_key:
             self._current_key = key
             self._rows_of_key.setdefault(key, []).append(len(self._fragments))
-            self._fragments.append(Fragment(printable(key), loss=loss))
+            self._fragments.append(Fragment(key, loss=loss))
         fragment = self._fragments[-1]
-        if _points_outside(name):
-            fragment.refuse("path.traversal", printable(name)[:500])
-        elif not (name.isprintable() and _is_key_valid(key)):
-            fragment.refuse("key.invalid", printable(name)[:500])
+        reason = problem_of(name, key)
+        if reason is not None:
+            fragment.key = printable(key)
+            fragment.refuse(reason, printable(name)[:500])
         return fragment
 
 
 def _with_counts(problem: Problem, before: int, behind: int) -> Problem:
     counts = f"{before} members read before it, {behind} behind it"
     return replace(problem, detail=f"{problem.detail}; {counts}")
-
-
-def _points_outside(name: str) -> bool:
-    return (
-        name.startswith("/")
-        or "\\" in name
-        or (".." in name and ".." in name.split("/"))
-        or _DRIVE.match(name) is not None
-    )
-
-
-def _is_key_valid(key: str) -> bool:
-    """No space, at most `MAX_KEY_BYTES`; `key` is printable, so: UTF-8, no NUL, no line break."""
-    return " " not in key and len(key.encode()) <= MAX_KEY_BYTES

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,19 @@ INDEX_SCHEMA = pa.schema(
 )
 _HASH_CHUNK_BYTES = 8 << 20
 
+RULES = 2
+"""Counts up when the same bytes come to mean something else: an index of older rules is made again.
+
+2: every key that can be exported is usable, and `KEY.url.txt` is no alt text.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFacts:
     """What is known of a shard as a whole. `problems` are its damages (reason, detail, ...).
 
-    `rows_digest` is over the content of the index itself.
+    `rows_digest` is over the content of the index itself. `alt_texts` are the fields of
+    `alttally.AltTexts`, empty in an index of rules 1.
     """
 
     shard: str
@@ -63,6 +70,8 @@ class ShardFacts:
     options: Mapping[str, Any]
     problems: Sequence[Mapping[str, Any]]
     rows_digest: str
+    rules: int = RULES
+    alt_texts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) -> ShardFacts:
@@ -100,6 +109,7 @@ def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) ->
         options=asdict(options),
         problems=[asdict(problem) for problem in scan.problems],
         rows_digest=tables.content_digest(table),
+        alt_texts=asdict(scan.alt_texts),
     )
     tables.write(store.index_path(ref.name), table, canonical_json(asdict(facts)))
     return facts
@@ -114,7 +124,9 @@ def shard_facts(store: Store, shard: str) -> ShardFacts:
     """What the index says of the shard as a whole."""
     path = _existing(store, shard)
     try:
-        return ShardFacts(**json.loads(tables.read_metadata(path)))
+        first = tables.read_sealed(path) if is_first_form(path) else None
+        known = json.loads(first or tables.read_metadata(path))
+        return ShardFacts(**{"rules": 1, "rows_digest": "", **known})
     except (ValueError, TypeError) as error:
         raise DamageError("the index header is not readable", where=path) from error
 
@@ -128,12 +140,13 @@ def is_first_form(path: Path) -> bool:
 
 
 def current(store: Store, ref: ShardRef, options: ScanOptions) -> ShardFacts | None:
-    """The index as it stands, if it was made with these options from these very bytes."""
+    """The index as it stands, if it was made as it would be now, from these very bytes."""
     path = store.index_path(ref.name)
     if not path.exists() or is_first_form(path):
         return None
     facts = shard_facts(store, ref.name)
-    if json.loads(canonical_json(asdict(options))) != facts.options:
+    same = json.loads(canonical_json(asdict(options))) == facts.options
+    if not same or facts.rules != RULES:
         return None
     size_bytes, mtime_ns = _stat(ref.path)
     if size_bytes != facts.size_bytes:

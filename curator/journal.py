@@ -34,10 +34,15 @@ class Replayed(NamedTuple):
 def replay(path: Path) -> Replayed:
     """Read all acknowledged records.
 
+    None where there is no file: its process may just have turned it into a fact file.
+
     Raises:
         DamageError: one of them is not what was written.
     """
-    data = path.read_bytes() if path.exists() else b""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
     records, start = _old_records(data)
     if _is_old(data, start):
         if _is_damaged(data, start):

@@ -33,7 +33,7 @@ from curator.versions import digest
 SCORING_VERSION = 1
 """Raised when the same model would give the same pair another score (windows, cleaning)."""
 
-TEXT_RULES_VERSION = 2
+TEXT_RULES_VERSION = 3
 """Raised when curator.scorers.text would flag a text differently."""
 
 ECHO_VERSION = 1

@@ -22,6 +22,10 @@ from curator.versions import canonical_json
 
 CLAIM = ".curator-recipe.json"
 LOCK = ".curator-lock"
+EXPORT_MANIFEST = "curator_version.json"
+PACK_MANIFEST = "curator_pack.json"
+STORE_MARKER = "store.json"
+STORE_TOOL = "caption-curator"
 
 _FLUSH_BYTES = 8 << 20
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -52,6 +56,52 @@ def inside(root: Path, name: str) -> Path:
     return root.joinpath(*parts)
 
 
+def is_export(folder: Path) -> bool:
+    """Whether `curator export` has filled this folder, or is filling it."""
+    return (folder / EXPORT_MANIFEST).is_file() or _claimed_by(folder) == "export"
+
+
+def is_output(folder: Path) -> bool:
+    """Whether `curator export` or `curator pack` has filled this folder, or is filling it."""
+    return is_export(folder) or (folder / PACK_MANIFEST).is_file() or _claimed_by(folder) == "pack"
+
+
+def _claimed_by(folder: Path) -> object:
+    return _read_object(folder / CLAIM).get("verb")
+
+
+def check_outside(out: Path, taken: Path, what: str, *, hint: str = "a folder beside it") -> None:
+    """Refuse an output folder that is `taken` or lies in it; links are followed.
+
+    Raises:
+        UsageError: output.inside_source; nothing was written.
+    """
+    if out.resolve().is_relative_to(taken.resolve()):
+        raise UsageError(
+            f"the output folder lies inside {what}",
+            where=out,
+            did="nothing was written",
+            hint=f"give {hint}",
+            reason="output.inside_source",
+        )
+
+
+def _check_no_store(root: Path) -> None:
+    whole = root.resolve()
+    for folder in (whole, *whole.parents):
+        if _read_object(folder / STORE_MARKER).get("tool") == STORE_TOOL:
+            check_outside(root, folder, f"the store {folder}")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 @contextlib.contextmanager
 def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
     """Hold a new, empty or own folder for the block, alone.
@@ -59,10 +109,12 @@ def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
     `manifest` is the name of the file that the block writes last, by `write_manifest`.
 
     Raises:
-        UsageError: the folder holds something else (reason `output.foreign`), or was begun with
-            another recipe (`output.other`); nothing was written.
+        UsageError: the folder holds something else (reason `output.foreign`), was begun with
+            another recipe (`output.other`), or lies in a store (`output.inside_source`); nothing
+            was written.
         ConflictError: another process is filling it.
     """
+    _check_no_store(root)
     _check_owner(root, manifest, recipe)
     with fsops.locked(root / LOCK):
         _check_owner(root, manifest, recipe)  # again: now nobody else can claim it

@@ -27,6 +27,9 @@
 One global score threshold would delete the longer captions that help dense tasks: a scorer gives
 them lower scores than short ones (GBC, arXiv 2407.06723: 0.33 short, 0.26 detailed). Therefore
 percentiles are taken within each generator.
+
+A caption that the token limit cut in the middle of a sentence is taken only where no whole text
+passes, unless a rule on `truncated` says otherwise (`max = 0`: never; `max = 1`: like any other).
 """
 
 from __future__ import annotations
@@ -41,12 +44,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from curator.errors import UsageError, nearest
 from curator.validation import explain
 
+MAX_NAME_CHARS = 60
+CHANGED = "+"
+"""Behind a preset's name stands what was changed in it."""
 ALT_TEXT = "alt_text"
 GENERATED = "generated"
 
 Source = Literal["alt_text", "generated"]
 NumericField = Literal[
-    "score", "num_words", "num_chars", "copies", "copy_number", "width", "height"
+    "score", "num_words", "num_chars", "copies", "copy_number", "width", "height", "truncated"
 ]
 NUMERIC_FIELDS: tuple[str, ...] = get_args(NumericField)
 
@@ -59,7 +65,8 @@ class Rule(_Strict):
     """One condition. A text without a value for `field` (never scored, say) fails the rule.
 
     `copies` counts the rows of the dataset that hold the same image, `copy_number` is 0 for the
-    first of them, 1 for the next, and so on.
+    first of them, 1 for the next, and so on. `truncated` is 1 for a caption that the token limit
+    cut in the middle of a sentence, 0 for any other text.
     """
 
     name: str = Field(min_length=1, max_length=60)
@@ -106,7 +113,7 @@ class Weights(_Strict):
 class Policy(_Strict):
     """A whole policy. See the module for an example with every key."""
 
-    name: str = Field(min_length=1, max_length=60)
+    name: str = Field(min_length=1, max_length=MAX_NAME_CHARS)
     description: str = ""
     sources: tuple[Source, ...] = Field(min_length=1)
     pick: Literal["best", "first", "all"]
@@ -129,6 +136,14 @@ class Policy(_Strict):
     def needs_flags(self) -> bool:
         """Whether the health of the texts decides anything."""
         return any(rule.field == "flags" for rule in self.rule)
+
+    @property
+    def judges_truncated(self) -> bool:
+        """Whether its rules say what becomes of captions cut at the token limit.
+
+        Without such a rule they are taken only where there is no whole text.
+        """
+        return any(rule.field == "truncated" for rule in self.rule)
 
     @property
     def needs_generated(self) -> bool:
@@ -177,6 +192,41 @@ def load_policy(name_or_path: str) -> Policy:
     else:
         text = preset_text(name_or_path)
     return parse_policy(text, where=name_or_path)
+
+
+def under_its_own_name(policy: Policy) -> Policy:
+    """The policy as it is committed: what differs from a preset does not carry the preset's name.
+
+    `best` with another rule `healthy` and another `otherwise` becomes `best+healthy,otherwise`:
+    the names of the rules and keys that differ, or `best+changed` where that is too long. So a
+    policy `best` is the preset of this tool, whatever file, option or page it came from. The
+    description alone makes no difference.
+    """
+    base = policy.name.partition(CHANGED)[0]
+    if base not in presets():
+        return policy
+    preset = load_policy(base)
+    differing = _differing(policy, preset)
+    if not differing:
+        return policy.model_copy(update={"name": base})
+    name = f"{base}{CHANGED}{','.join(differing)}"
+    if len(name) > MAX_NAME_CHARS:
+        name = f"{base}{CHANGED}changed"
+    description = policy.description
+    if description == preset.description:
+        description = f"The preset {base} with other {', '.join(differing)}. {description}"
+    return policy.model_copy(update={"name": name, "description": description})
+
+
+def _differing(policy: Policy, preset: Policy) -> list[str]:
+    """The names of keys and rules in which two policies decide differently, sorted."""
+    keys = [name for name in Policy.model_fields if name not in ("name", "description", "rule")]
+    found = {key for key in keys if getattr(policy, key) != getattr(preset, key)}
+    if policy.rule != preset.rule:
+        ours, theirs = set(policy.rule), set(preset.rule)
+        names = {rule.name for rule in ours ^ theirs}
+        found |= names or {"rule"}  # the same rules in another order
+    return sorted(found)
 
 
 def parse_policy(text: str, *, where: str) -> Policy:

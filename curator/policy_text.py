@@ -151,6 +151,7 @@ NEW_RULES: Mapping[str, Mapping[str, object]] = {
     "words at least": {"name": "long_enough", "field": "num_words", "min": 3},
     "words at most": {"name": "short_enough", "field": "num_words", "max": 60},
     "health of the text": {"name": "healthy", "field": "flags"},
+    "whole sentences only": {"name": "whole", "field": "truncated", "max": 0},
     "width at least": {"name": "wide_enough", "field": "width", "min": 200},
     "height at least": {"name": "high_enough", "field": "height", "min": 200},
     "first of equal images": {"name": "unique", "field": "copy_number", "max": 0},

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from curator.errors import UsageError, nearest
-from curator.text import clean_str, strip_special_tokens
+from curator.text import clean_str, is_blank, strip_special_tokens
 
 ALT_TEXT = "{alt_text}"
 MAX_ALT_TEXT_CHARS = 512
@@ -131,7 +131,7 @@ def render(prompt: Prompt, *, alt_text: str | None, special_tokens: Iterable[str
     """The final text for one sample, with the alt text made harmless (see the top of the file).
 
     `special_tokens` are those of the tokenizer at hand, beside the common ones. Alt text that is
-    None, or of which nothing is left, gives the wording without it.
+    None or stands for it (`nan`), or of which nothing is left, gives the wording without it.
     """
     if ALT_TEXT not in prompt.text:
         return prompt.text
@@ -144,6 +144,8 @@ def safe_alt_text(alt_text: str, *, special_tokens: Iterable[str] = ()) -> str:
     # Far more than can be used and far less than 1 MB: everything behind it is cut anyway.
     line = clean_str(alt_text[: 16 * MAX_ALT_TEXT_CHARS]).text
     line, _ = strip_special_tokens(line, special_tokens)
+    if is_blank(line):
+        return ""
     line = re.sub('["\u201c\u201d\u201e\u201f\u00ab\u00bb\uff02]', "'", line).strip()
     if len(line) <= MAX_ALT_TEXT_CHARS:
         return line

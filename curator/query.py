@@ -124,10 +124,14 @@ VIEWS: tuple[View, ...] = (
             "candidate": ("SMALLINT", "0 for the first caption of an image, ..."),
             "text": ("VARCHAR", "the caption; null if it failed"),
             "text_sha256": ("VARCHAR", "identity of the text"),
-            "finish_reason": ("VARCHAR", "stop or length"),
+            "finish_reason": (
+                "VARCHAR",
+                "stop; length: cut at the token limit; trimmed: then cut back to whole sentences",
+            ),
             "num_tokens": ("INTEGER", "tokens written"),
             "seed": ("BIGINT", "seed of the sampling"),
             **_FACT,
+            "detail": ("VARCHAR", "what went wrong, or what was taken off the model's answer"),
         },
     ),
     View(

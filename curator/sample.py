@@ -19,6 +19,33 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class ScannedSample:
+    """One sample, or one fragment of it, as it lies in the shard.
+
+    `row` counts from 0 within the shard. `members` are all its files in tar order (but for those
+    left out as duplicates, of an unsafe type or unreadable). `width` and `height` are as
+    displayed. `alt_raw` holds the bytes of the alt text where cleaning changed them, `alt_source`
+    is where it was read, in the words of `ScanOptions.caption_field`. With a `reason` (a code of
+    `curator.reasons`) the sample is unusable, and any other field may be None.
+    """
+
+    key: str
+    row: int
+    members: tuple[Member, ...]
+    image: Member | None = None
+    image_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    image_format: str | None = None
+    alt_text: str | None = None
+    alt_raw: bytes | None = None
+    alt_source: str | None = None
+    flags: tuple[str, ...] = ()
+    reason: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image-text pair as it is written to a shard: encoded image bytes, caption, metadata."""
 
@@ -44,14 +71,26 @@ class CaptionRequest:
     candidate: int = 0
 
 
+STOP = "stop"
+LENGTH = "length"
+TRIMMED = "trimmed"
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A text a model wrote. `finish_reason` is `stop` or `length`."""
+    """A text a model wrote.
+
+    `finish_reason` is `stop`; `length` when the token limit cut it; or `trimmed` when it was then
+    cut back to its last whole sentence (by `curator.captioners.guard`). `reasoning` is what a
+    server told apart as the model's thinking; it is not stored. `note` says what was taken off.
+    """
 
     text: str
     finish_reason: str
     num_tokens: int
     seed: int
+    reasoning: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

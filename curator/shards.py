@@ -13,8 +13,8 @@ executor reports; any other change is noticed at the end of the pass.
 
 How members become samples is in `curator.grouping`, which text is the alt text in
 `curator.alttexts`. Two rules that are easy to miss: a json member is opened only if the alt text
-is taken from it, so a broken one costs a sample nothing otherwise; members of an unsafe type
-(.pkl, .pth, ...) are counted, and belong to no sample.
+is taken from it, or to see what lies there when there is none, so a broken one costs a sample
+nothing otherwise; members of an unsafe type (.pkl, .pth, ...) are counted, and belong to no sample.
 """
 
 from __future__ import annotations
@@ -23,16 +23,21 @@ import hashlib
 import json
 import mmap
 import os
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from curator import alttexts, images
+from curator import alttally, alttexts, images
+from curator.alttally import AltTexts
 from curator.errors import DamageError, StorageError, Unusable, UsageError
 from curator.grouping import Fragment, Grouping
+from curator.keys import points_outside
 from curator.patterns import find
-from curator.sample import Member
+from curator.sample import Member, ScannedSample
 from curator.tarfiles import DEFAULT_MAX_MEMBER_BYTES, MAX_NAME_HEADER_BYTES, Buffer, Problem, walk
+from curator.versions import Version
 
 MAX_STATS_BYTES = 10_000_000
 _STEP_BYTES = 8 * 1024 * 1024
@@ -68,9 +73,10 @@ class Dataset:
 class ScanOptions:
     """How shards are read.
 
-    `caption_field` takes the alt text from this field of the .json (a dotted path) instead of the
-    .txt. `image_ext` are the only extensions that count as images, for samples with several
-    pictures. The others are limits; those of the image as in `images.Limits`.
+    `caption_field` says where the alt text is, as `alttexts.Place` reads it: a field of the .json
+    (a dotted path), or a file such as .caption; None looks for a text file. `image_ext` are the
+    only extensions that count as images, for samples with several pictures; ("any",) is every
+    image, as None, but said. The others are limits; those of the image as in `images.Limits`.
 
     Raises:
         UsageError: a field is out of range; names it.
@@ -85,12 +91,8 @@ class ScanOptions:
     max_aspect: float = images.DEFAULT_LIMITS.max_aspect
 
     def __post_init__(self) -> None:
-        if self.caption_field is not None and not all(self.caption_field.split(".")):
-            raise UsageError(
-                f"caption_field is {self.caption_field!r}",
-                hint="allowed: a name, or names with dots between such as meta.caption",
-                reason="option.value",
-            )
+        if self.caption_field is not None:
+            alttexts.Place.parse(self.caption_field)
         if self.image_ext is not None and not all(
             ext and ext == ext.lower().lstrip(".") for ext in self.image_ext or ("",)
         ):
@@ -108,6 +110,12 @@ class ScanOptions:
         self.limits  # noqa: B018 - made here so that a bad limit is found here
 
     @property
+    def pictures(self) -> frozenset[str]:
+        """The extensions that count as images."""
+        is_any = self.image_ext is None or self.image_ext == ("any",)
+        return IMAGE_EXT if is_any else frozenset(self.image_ext or ())
+
+    @property
     def limits(self) -> images.Limits:
         """What is accepted as an image; the same for everybody who decodes it later."""
         return images.Limits(
@@ -116,31 +124,6 @@ class ScanOptions:
             min_side_px=self.min_side_px,
             max_aspect=self.max_aspect,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ScannedSample:
-    """One sample, or one fragment of it, as it lies in the shard.
-
-    `row` counts from 0 within the shard. `members` are all its files in tar order (but for those
-    left out as duplicates, of an unsafe type or unreadable). `width` and `height` are as
-    displayed. `alt_raw` holds the bytes of the alt text where cleaning changed them. With a
-    `reason` (a code of `curator.reasons`) the sample is unusable, and any other field may be None.
-    """
-
-    key: str
-    row: int
-    members: tuple[Member, ...]
-    image: Member | None = None
-    image_sha256: str | None = None
-    width: int | None = None
-    height: int | None = None
-    image_format: str | None = None
-    alt_text: str | None = None
-    alt_raw: bytes | None = None
-    flags: tuple[str, ...] = ()
-    reason: str | None = None
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +136,7 @@ class ShardScan:
     samples: list[ScannedSample]
     problems: list[Problem]
     num_unsafe: int
+    alt_texts: AltTexts = field(default_factory=AltTexts)
 
 
 def discover(spec: str) -> Dataset:
@@ -170,7 +154,8 @@ def discover(spec: str) -> Dataset:
     shards: dict[str, ShardRef] = {}
     for path in paths:
         name = path.relative_to(root).as_posix().removesuffix(".tar")
-        if not name.isprintable():
+        # `export` names its files after the shards: what it would refuse is refused here.
+        if not name.isprintable() or points_outside(name):
             raise UsageError(f"unusable file name {name!r}", where=root, reason="input.bad_name")
         if shards.setdefault(name, ShardRef(name, path)).path != path:
             raise UsageError(
@@ -179,6 +164,28 @@ def discover(spec: str) -> Dataset:
                 reason="input.bad_name",
             )
     return Dataset(root, tuple(shards[name] for name in sorted(shards)))
+
+
+def missing_shards(version: Version, there: Collection[str]) -> list[str]:
+    """The shards of a version whose names are not `there`."""
+    return [entry.name for entry in version.shards if entry.name not in there]
+
+
+def shards_of(version: Version, refs: Sequence[ShardRef]) -> dict[str, ShardRef]:
+    """Name -> shard for all shards of a version, in its order.
+
+    Raises:
+        UsageError: `refs` lack some (shard.unknown).
+    """
+    known = {ref.name: ref for ref in refs}
+    if missing := missing_shards(version, known):
+        raise UsageError(
+            f"{len(missing):,} of {len(version.shards):,} shards of {version.name} are not in the "
+            f"dataset, first {missing[0]!r}",
+            hint="name the dataset that the version was made from",
+            reason="shard.unknown",
+        )
+    return {entry.name: known[entry.name] for entry in version.shards}
 
 
 def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:
@@ -257,12 +264,23 @@ def _scan(ref: ShardRef, buffer: Buffer, options: ScanOptions) -> ShardScan:
             reached = fragment.members[-1].offset if fragment.members else 0
             if reached - behind > _STEP_BYTES:
                 behind = _release(buffer, behind, reached)
-        for row, detail in grouping.scattered():
-            samples[row] = replace(samples[row], reason="key.not_adjacent", detail=detail)
+        for row, reason, detail in grouping.unusable_keys():
+            samples[row] = replace(samples[row], reason=reason, detail=detail)
         problems = grouping.problems() + _compare_stats(ref.path, len(samples))
+        alt_texts = alttally.tally(samples, partial(_bytes_of, buffer))
         return ShardScan(
-            ref.name, sha256.result(), len(buffer), samples, problems, grouping.num_unsafe
+            ref.name,
+            sha256.result(),
+            len(buffer),
+            samples,
+            problems,
+            grouping.num_unsafe,
+            alt_texts,
         )
+
+
+def _bytes_of(buffer: Buffer, member: Member) -> bytes:
+    return buffer[member.offset : member.offset + member.length]
 
 
 def _hash(buffer: Buffer) -> str:
@@ -285,16 +303,12 @@ def _release(buffer: Buffer, start: int, end: int) -> int:
 
 def _examine(fragment: Fragment, row: int, buffer: Buffer, options: ScanOptions) -> ScannedSample:
     """Judge one fragment. The first reason wins: the archive's, the image's, the alt text's."""
-
-    def read(member: Member) -> bytes:
-        return buffer[member.offset : member.offset + member.length]
-
+    read = partial(_bytes_of, buffer)
     members = tuple(fragment.members)
     flags = ["key.dotted"] if any("." in member.ext for member in members) else []
     sha256 = info = alt = None
     reason, detail = fragment.reason, fragment.detail
-    image_ext = IMAGE_EXT if options.image_ext is None else frozenset(options.image_ext)
-    pictures = alttexts.pick(members, image_ext)
+    pictures = alttexts.pick(members, options.pictures)
     image = pictures[0] if len(pictures) == 1 else None
     try:
         if reason is not None:
@@ -307,7 +321,7 @@ def _examine(fragment: Fragment, row: int, buffer: Buffer, options: ScanOptions)
         flags += info.notes
         if _FORMAT_OF_EXT.get(image.ext.lower().rpartition(".")[2], info.format) != info.format:
             flags.append("image.ext_mismatch")
-        alt = alttexts.read_alt_text(members, read=read, field=options.caption_field)
+        alt = alttexts.read_alt_text(members, image=image, read=read, field=options.caption_field)
         flags += alt.flags
         if alt.text is None and fragment.loss is not None:
             raise Unusable(fragment.loss.reason, f"no alt text, next to: {fragment.loss.detail}")
@@ -324,6 +338,7 @@ def _examine(fragment: Fragment, row: int, buffer: Buffer, options: ScanOptions)
         image_format=info.format if info else None,
         alt_text=alt.text if alt else None,
         alt_raw=alt.raw if alt else None,
+        alt_source=alt.source if alt else None,
         flags=tuple(flags),
         reason=reason,
         detail=detail,

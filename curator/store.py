@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from curator import fsops, sealed, versions
+from curator import fsops, outputs, sealed, versions
 from curator.errors import (
     CommitUnknownError,
     ConflictError,
@@ -159,7 +159,9 @@ class Store:
         return self.version(numbers[-1]) if numbers else None
 
     def resolve(self, name: str | None) -> Version:
-        """Find a version by `v3`, `3`, a tag, or an id prefix of 6 or more characters.
+        """Find a version by `v3`, `3`, a tag, an id prefix of 6 or more characters, or a policy.
+
+        The name of a policy stands for the newest version that it decided.
 
         Raises:
             NotFoundError: nothing has that name; lists what there is.
@@ -187,7 +189,10 @@ class Store:
             hits = [version for version in self.versions() if version.id.startswith(name)]
             if len(hits) == 1:
                 return hits[0]
-        known = [f"v{number}" for number in numbers[-20:]] + sorted(tags)
+        policies = {str(found.policy.get("name")): found for found in self.versions()}
+        if name in policies:  # the newest: they come oldest first
+            return policies[name]
+        known = [f"v{number}" for number in numbers[-20:]] + sorted({*tags, *policies})
         raise NotFoundError(
             f"there is no version {name!r}", hint=nearest(name, known), reason="version.unknown"
         )
@@ -374,4 +379,4 @@ class Store:
 
 def canonical_marker() -> bytes:
     """The content of store.json."""
-    return sealed.to_bytes({"format": FORMAT, "tool": "caption-curator"})
+    return sealed.to_bytes({"format": FORMAT, "tool": outputs.STORE_TOOL})

@@ -1,11 +1,12 @@
 """Text as data: cleaning, sentences, tokens that would be commands. No model, no torch.
 
-Three functions that everything touching a caption calls, in this order:
+Functions that everything touching a caption calls, in this order:
 
     clean_text / clean_str      bytes or str from outside -> one clean line, and what was wrong
     strip_special_tokens        clean text -> text that no tokenizer reads as a command
     split_sentences             text -> character spans
 
+`is_blank` says whether a text is none, such as the `nan` that a table writes for a missing one.
 All are linear in the length of the text, also on hostile text.
 """
 
@@ -105,6 +106,27 @@ def clean_str(text: str) -> CleanText:
     if not line:
         flags.append("caption.empty")
     return CleanText(line, tuple(flags))
+
+
+BLANK = (
+    r"(?i)^\W*(?:null|nil|none|nan|n[./]? ?a\.?|undefined|void|missing"
+    r"|-?1\.#(?:ind|qnan)|\\n"
+    r"|(?:no|without(?: an?)?) (?:caption|description|alt(?:ernative)?[ -]?text|alt|title|text)"
+    r"(?: (?:was |is )?(?:available|provided|found|given|needed|necessary))?)\W*$"
+    r"|^[\s\-\u2013\u2014_.\u2026,;:/|'\"`{}()\[\]<>]*$"
+)
+"""What stands for "there is no text": the null of many languages, pandas' and SQL's, and brackets
+or dashes around nothing. A pattern for Python and for polars alike."""
+_BLANK = re.compile(BLANK)
+
+
+def is_blank(text: str | None) -> bool:
+    """Whether there is nothing to read: no text, white space, or what stands for a missing one.
+
+    `nan`, `None`, `null`, `N/A`, `undefined`, `[]`, `-` and "no caption available" do, in any
+    letter case; a caption with such a word in it does not.
+    """
+    return text is None or _BLANK.match(text) is not None
 
 
 # The special tokens of the tokenizers that captioners use: ChatML, Llama 2-4, Qwen-VL, Phi,

@@ -50,6 +50,7 @@ class DenseResult:
             are free.
         flops: of training; of a probe on kept features those of the head only.
         history: what the loop logged.
+        layer_decay: what was taken; None for a probe, and in files that are older than the field.
         weights: sha256 of the backbone's weights before training.
     """
 
@@ -64,6 +65,7 @@ class DenseResult:
     history: list[dict[str, float]]
     weights: str
     predictions: tuple[Shown, ...]
+    layer_decay: float | None = None
 
 
 def identity(backbone: str, data: DenseSet, options: DenseOptions) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from curator.errors import UsageError
 from curator.steps.workspace import open_workspace
 from curator.stopping import StopRequest
 from finetune.feeding import Features
+from finetune.labels import examined
 from finetune.layouts import DenseSet, open_dense
 from finetune.options import parse_options
 from finetune.results import METRICS
@@ -79,17 +80,20 @@ class ModelRunner:
         return found
 
     def labels(self, task: DenseTask) -> Json:
-        """What is in a labelled folder; reads its first picture."""
+        """What is in a labelled folder; reads its labels, and refuses what no number could be told
+        for: before anything is pretrained.
+        """
         return {k: v for k, v in self._dense_set(task).describe().items() if k != "folder"}
 
     def _dense_set(self, task: DenseTask) -> DenseSet:
         key = (task.task, task.data, task.layout)
         if key not in self._sets:
-            self._sets[key] = open_dense(task.task, Path(task.data), task.layout)
+            found = open_dense(task.task, Path(task.data), task.layout)
+            self._sets[key] = examined(found)
         return self._sets[key]
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
-        """Counted on the first images of `data`: a batch costs by its longest text."""
+        """Counted on a batch drawn as in training: it costs by its longest text."""
         asked = Recipe(**recipe)
         objective = OBJECTIVES.get(asked.objective)(asked)
         stride_first(objective)

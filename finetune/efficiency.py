@@ -1,142 +1,137 @@
-"""How many times fewer labels (or pretraining images): the gap between two curves, sideways.
+"""How many times fewer labels (or pretraining images): told at what was measured, or not at all.
 
-A curve is the mean score over seeds at several amounts, say at 1, 10 and 100 % of the labels. The
-reference reaches its last score with all it has; the multiplier says how much less the other curve
-needs for the same score:
+The reference reaches its score with all it has. A factor is claimed where three things are told
+apart from luck, each by a paired t test over the seeds:
 
-    multiplier = amount the reference used / amount at which the curve reaches that score
+    enough      the arm with a share of the amount is better than the reference with all of it;
+    lacking     the reference itself, with that share, is worse than with all of it (where it is
+                not, more is of no use to either, and "fewer" would be about nothing);
+    too little  the arm with a smaller share is worse than the reference with all of it.
 
-Curves are made monotone (isotonic regression, with equal weights) and read off linearly in the
-logarithm of the amount. Nothing is extrapolated: a curve that is above the score from its first
-point on gives "at least", one that never reaches it gives "less than".
+    at least    amount that the reference needs / smallest amount that is enough for the arm
+    less than   all of the amount / largest amount that is too little for the arm
 
-The interval resamples seeds, the same ones for both curves as they are paired, at the level of
-`finetune.stats.expanded_level`: for three seeds that is all that the resamples show.
+Nothing is read off between two points and nothing extrapolated: a curve through means of few seeds
+crosses another one anywhere, and resampling three seeds does not show how much (two arms that do
+not differ were told apart by a factor of two in a third of all studies). Two amounts that were
+measured are compared by what also tells winners. So a factor of two needs a point at a half.
+
+Errors. Amounts are tested in order, from all downwards for what is enough, from the fewest upwards
+for the other two, up to the first that is not told: a wrong claim needs the first true hypothesis
+of its order to be rejected, so the amounts cost no correction (fixed-sequence test; Maurer et al.
+1995; Wiens 2003). Each order is one-sided at half of the level. "At least" is wrong only if the
+first order or the second one is, and of the second and the third at most one can be: both limits
+hold together in 95 % of studies. The only assumption beside that of a t test is that scores do not
+fall with the amount. Over `num_compared` comparisons the level is divided (Bonferroni).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from itertools import takewhile
 
 import numpy as np
 
-from finetune.stats import expanded_level
+from finetune.stats import ALPHA, Gain, paired_gain
 
-MIN_POINTS = 2
-MIN_SEEDS_FOR_INTERVAL = 3
-_NUM_RESAMPLES = 4000
+_MIN_AMOUNTS = 2
 
-Bound = Literal["=", ">=", "<"]
 Curve = Mapping[float, Mapping[int, float]]
 """Amount -> seed -> score."""
 
 
-@dataclass(frozen=True, slots=True)
-class Multiplier:
-    """`value` times less; with `bound` ">=" or "<" the curves end before they tell more."""
-
-    bound: Bound
-    value: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Efficiency:
-    """What a comparison of two curves gives. `n` seeds are complete on both of them.
+    """A curve against the last score of a reference. `n` seeds are complete on both of them.
 
-    `target` is the score that the reference reaches with `amount`. `low` and `high` are the 95 %
-    interval, None below three seeds.
+    `amounts` are ascending. `ours` is the gain of the curve at each amount
+    over the reference at the last one, `theirs` the same of the reference itself at all but the
+    last. Positive gains are better. Limits hold for all `num_compared` comparisons together.
     """
 
     n: int
-    target: float
-    amount: float
-    multiplier: Multiplier
-    low: Multiplier | None
-    high: Multiplier | None
+    amounts: tuple[float, ...]
+    ours: tuple[Gain, ...]
+    theirs: tuple[Gain, ...]
+    num_compared: int = 1
+
+    @property
+    def alpha(self) -> float:
+        """The two-sided level of each test."""
+        return ALPHA / self.num_compared
+
+    @property
+    def num_enough(self) -> int:
+        """How many amounts, counted from the last, are enough for the curve."""
+        return _run(reversed([gain.is_told(self.alpha, better=True) for gain in self.ours]))
+
+    @property
+    def num_too_little(self) -> int:
+        """How many amounts, counted from the first, are too little for the curve."""
+        return _run(gain.is_told(self.alpha, better=False) for gain in self.ours)
+
+    @property
+    def num_lacking(self) -> int:
+        """How many amounts, counted from the first, are too little for the reference."""
+        return _run(gain.is_told(self.alpha, better=False) for gain in self.theirs)
+
+    @property
+    def at_least(self) -> float | None:
+        """The curve needs at least so many times less; None where not even 1 is told."""
+        if not self.num_enough:
+            return None
+        factor = self.amounts[self.num_lacking] / self.amounts[-self.num_enough]
+        return factor if factor >= 1 else None
+
+    @property
+    def less_than(self) -> float | None:
+        """The curve needs less than so many times less; None where nothing is told.
+
+        1 if it does not reach the score with all of the amount.
+        """
+        if not self.num_too_little:
+            return None
+        return self.amounts[-1] / self.amounts[self.num_too_little - 1]
+
+    @property
+    def claimed(self) -> float | None:
+        """The factor that may be claimed: `at_least` where it is more than 1."""
+        return self.at_least if self.at_least is not None and self.at_least > 1 else None
+
+    @property
+    def is_testable(self) -> bool:
+        """Whether there is a comparison that could tell anything."""
+        return any(gain.p is not None for gain in self.ours)
+
+
+def _run(flags: Iterable[bool]) -> int:
+    """How many are true before the first that is not."""
+    return sum(1 for _ in takewhile(bool, flags))
 
 
 def efficiency(curve: Curve, reference: Curve, *, higher_is_better: bool) -> Efficiency | None:
-    """How many times less of the amount `curve` needs for the last score of `reference`.
+    """`curve` at every amount against `reference` at the last.
 
     None if they share fewer than two amounts, or no seed that has all of them.
     """
     amounts = sorted(curve.keys() & reference.keys())
-    if len(amounts) < MIN_POINTS or amounts[0] <= 0:
+    if len(amounts) < _MIN_AMOUNTS or amounts[0] <= 0:
         return None
     every = [points[amount].keys() for points in (curve, reference) for amount in amounts]
     seeds = sorted(set.intersection(*map(set, every)))
     if not seeds:
         return None
     sign = 1.0 if higher_is_better else -1.0
-    ours_SK, theirs_SK = (
-        sign * np.array([[points[amount][seed] for amount in amounts] for seed in seeds])
+    ours_KS, theirs_KS = (
+        np.array([[points[amount][seed] for seed in seeds] for amount in amounts])
         for points in (curve, reference)
     )
-    logs_K = np.log(amounts)
-    low = high = None
-    if len(seeds) >= MIN_SEEDS_FOR_INTERVAL:
-        rng = np.random.default_rng(0)  # the same table gives the same page
-        draws_RS = rng.integers(len(seeds), size=(_NUM_RESAMPLES, len(seeds)))
-        resampled = (scores[draws_RS].mean(axis=1) for scores in (ours_SK, theirs_SK))
-        low, high = _interval(_gaps(logs_K, *resampled), len(seeds))
-    ours_K, theirs_K = ours_SK.mean(axis=0), theirs_SK.mean(axis=0)
+    last_S = theirs_KS[-1]
+    scale = float(np.abs([ours_KS, theirs_KS]).max())
     return Efficiency(
         n=len(seeds),
-        target=sign * float(_monotone(theirs_K[None])[0, -1]),
-        amount=amounts[-1],
-        multiplier=_read(float(_gaps(logs_K, ours_K[None], theirs_K[None])[0]), logs_K),
-        low=None if low is None else _read(low, logs_K),
-        high=None if high is None else _read(high, logs_K),
+        amounts=tuple(amounts),
+        ours=tuple(paired_gain(sign * (row_S - last_S), scale=scale) for row_S in ours_KS),
+        theirs=tuple(paired_gain(sign * (row_S - last_S), scale=scale) for row_S in theirs_KS[:-1]),
     )
-
-
-def _monotone(scores_RK: np.ndarray) -> np.ndarray:
-    """The non-decreasing scores nearest to those of each row.
-
-    By the max-min formula of isotonic regression (Robertson et al. 1988, theorem 1.4.4): all rows
-    at once, for the few points that curves have.
-    """
-    num = scores_RK.shape[1]
-    sums = np.concatenate([np.zeros((len(scores_RK), 1)), scores_RK.cumsum(axis=1)], axis=1)
-
-    def least(start: int, place: int) -> np.ndarray:
-        ends = range(place + 1, num + 1)
-        means = [(sums[:, end] - sums[:, start]) / (end - start) for end in ends]
-        lowest: np.ndarray = np.stack(means).min(axis=0)
-        return lowest
-
-    columns = [
-        np.stack([least(start, place) for start in range(place + 1)]).max(axis=0)
-        for place in range(num)
-    ]
-    return np.stack(columns, axis=1)
-
-
-def _gaps(logs_K: np.ndarray, ours_RK: np.ndarray, theirs_RK: np.ndarray) -> np.ndarray:
-    """(R,) logs of multipliers; inf: at least the whole range, -inf: not with the last amount."""
-    scores, targets = _monotone(ours_RK), _monotone(theirs_RK)[:, -1]
-    reached = scores >= targets[:, None]
-    upper = np.clip(reached.argmax(axis=1), 1, None)
-    rows = np.arange(len(scores))
-    below, above = scores[rows, upper - 1], scores[rows, upper]
-    span = np.where(above > below, above - below, 1.0)
-    rise = (targets - below) / span
-    place = logs_K[upper - 1] + rise * (logs_K[upper] - logs_K[upper - 1])
-    inside = np.where(reached[:, 0], np.inf, logs_K[-1] - place)
-    return np.where(reached[:, -1], inside, -np.inf)
-
-
-def _read(gap: float, logs_K: np.ndarray) -> Multiplier:
-    if gap == math.inf:
-        return Multiplier(">=", math.exp(logs_K[-1] - logs_K[0]))
-    return Multiplier("<", 1.0) if gap == -math.inf else Multiplier("=", math.exp(gap))
-
-
-def _interval(gaps_R: np.ndarray, n: int) -> tuple[float, float]:
-    outside = (1 - expanded_level(n)) / 2
-    # An observed gap, not a mean of two: between -inf and a number there is nothing.
-    low, high = np.quantile(gaps_R, [outside, 1 - outside], method="inverted_cdf")
-    return float(low), float(high)

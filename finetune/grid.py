@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curator.progress import say
 from curator.stopping import StopRequest
 from finetune.cell_files import DenseResult
 from finetune.feeding import Features
+from finetune.labels import examined
 from finetune.layouts import DenseSet
 from finetune.options import DenseOptions
 from finetune.run import Sweep, finetune, sweep
@@ -16,8 +18,11 @@ from finetune.run import Sweep, finetune, sweep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The results by share of the labels, one a seed; `swept` says how the rate was chosen."""
+    """The results by share of the labels, one a seed; `swept` says how the rate was chosen, and
+    `data` is the set with what its labels hold.
+    """
 
+    data: DenseSet
     swept: Sweep | None
     results: dict[float, list[DenseResult]]
 
@@ -32,7 +37,7 @@ def run_grid(
     device: str | None,
     stop: StopRequest,
 ) -> Grid:
-    """Run cells that differ in `fraction` and `seed` only.
+    """Run cells that differ in `fraction` and `seed` only, after a look at all labels.
 
     With `choose_rate` one sweep, on the largest share, gives the rate of all. Below `out` each cell
     has a folder. A frozen backbone runs once for all of them.
@@ -40,6 +45,9 @@ def run_grid(
     Raises:
         UsageError, EngineError, StoppedError: as `finetune.run.finetune`.
     """
+    data = examined(data, stop)
+    for warning in data.warnings:
+        say(f"warning: {warning}")
     features = Features()
     swept = None
     if choose_rate:
@@ -65,4 +73,4 @@ def run_grid(
             features=features,
         )
         results.setdefault(cell.fraction, []).append(found)
-    return Grid(swept=swept, results=results)
+    return Grid(data=data, swept=swept, results=results)

@@ -1,13 +1,15 @@
 """The metrics of every task: which way is better, and how they are shown. Loads nothing.
 
 Values are stored as the tasks compute them (mIoU from 0 to 1, RMSE in metres) and shown as papers
-print them (mIoU from 0 to 100).
+print them (mIoU from 0 to 100): in the terminal, in reports and in the dashboard alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+_PERCENT = 100.0
 
 RETRIEVAL = "retrieval"
 """The task name of what pretraining itself gives, on held-out pairs."""
@@ -28,6 +30,19 @@ class Metric:
     unit: str = ""
     primary: bool = False
 
+    @property
+    def heading(self) -> str:
+        """Its label with the unit of what is shown: "mIoU (%)", "RMSE (m)", "AbsRel"."""
+        unit = "%" if self.scale == _PERCENT else self.unit
+        return f"{self.label} ({unit})" if unit else self.label
+
+    def is_possible(self, value: float) -> bool:
+        """Whether a stored value can be one: a share is not negative.
+
+        pycocotools says -1 where there is nothing to find, and versions before kept it as an AP.
+        """
+        return self.scale != _PERCENT or value >= 0
+
     def number(self, value: float, *, signed: bool = False) -> str:
         """A stored value (or a difference of two) as it is shown, without its unit."""
         text = f"{value * self.scale:{'+' if signed else ''}.{self.digits}f}"
@@ -41,7 +56,12 @@ class Metric:
 def _percent(name: str, *, label: str = "", primary: bool = False) -> Metric:
     """Shares between 0 and 1, shown from 0 to 100."""
     return Metric(
-        name=name, label=label or name, higher_is_better=True, scale=100, digits=1, primary=primary
+        name=name,
+        label=label or name,
+        higher_is_better=True,
+        scale=_PERCENT,
+        digits=1,
+        primary=primary,
     )
 
 

@@ -4,9 +4,15 @@ Two rungs (docs/design of the study): a *probe* (`freeze`) trains a linear head 
 which is cheap and repeatable; *finetuning* trains everything. Values left at None follow from the
 others; `settled()` fills them in, and that is what is stored with a result.
 
-Sources of the defaults: layer decay 0.8, weight decay 0.05 and lr 1e-4 are where the recipes of
-MAE and BEiT (UperNet), of ViTDet (Mask R-CNN) and of MIM depth estimation lie for plain ViTs, all
-with AdamW; they are points to sweep from, not optima.
+Defaults lie where recipes with AdamW do; they are points to sweep from, not optima:
+
+* Finetuning: rate 1e-4, weight decay 0.05 of MAE ViT-B and of ConvNeXt (UPerNet on ADE20K,
+  MMSegmentation `configs/mae`, `configs/convnext`); BEiT-B 3e-5 (its UPerNet), Swin 6e-5 (its
+  UPerNet), ViTDet 1e-4 (Mask R-CNN). So 3e-5 is swept as well, and 3e-4 and 1e-3 for heads that
+  see a thousand steps, not 160,000.
+* Probes: 1e-3 of DINOv2's and DINOv3's linear segmentation over 40,000 steps, to 1e-2 and more for
+  a few hundred to a thousand; the rates of depth are 1e-4 and 3e-4 there, with other heads.
+* Layer decay, see `layer_decay_of`.
 """
 
 from __future__ import annotations
@@ -30,11 +36,25 @@ METRICS = {
 """Metrics of a task and whether more is better; the first is what learning rates are chosen by."""
 
 PROBE_LR = 1e-2
-FINETUNE_LR = 1e-3
-"""Peak rate of the head; that of a layer of the backbone is smaller by `layer_decay` a step."""
+FINETUNE_LR = 1e-4
+HEADS_LR = 1e-3
+"""Peak rate of the head: of a linear one, with a backbone that learns as well, and of Mask R-CNN's
+heads alone, which start from nothing and can spoil nothing. A layer of the backbone learns at
+`layer_decay` times the rate of the next deeper one."""
 
-SWEEP = (3.0, 1.0, 0.3)
-"""What `sweep` multiplies the default rate with unless rates are given."""
+PROBE_SWEEP = (1e-3, 3e-3, 1e-2, 3e-2)
+FINETUNE_SWEEP = (3e-5, 1e-4, 3e-4, 1e-3)
+HEADS_SWEEP = (1e-4, 3e-4, 1e-3, 3e-3)
+"""The rates that `sweep` tries unless some are given, for the same three cases."""
+
+PYRAMID_LAYER_DECAY = 0.9
+PLAIN_LAYER_DECAYS = ((12, 0.65), (24, 0.75))
+DEEP_LAYER_DECAY = 0.9
+"""(blocks at most, decay); see `layer_decay_of`."""
+
+_UNUSED_LAYER_DECAY = 0.8
+"""What probes have always been stored with. They have no use for one, and a study knows its cells
+by what is stored."""
 
 MIN_BATCH = 2
 
@@ -49,7 +69,9 @@ class DenseOptions(BaseModel):
             augmented, so that features need computing only once.
         batch_size: pictures a step; two at least, the heads have batch norms.
         lr: peak rate; None is the default of the mode.
-        layer_decay: the rate of a layer is this times the rate of the next deeper one.
+        layer_decay: the rate of a block of a plain ViT, or of a stage of a pyramid, is this times
+            the rate of the next deeper one; None is the default of the architecture
+            (`layer_decay_of`), 1 trains all at one rate. A probe takes none.
         image_px: height and width that pictures are trained at, and seen at in "whole" inference.
         fraction: share of the training pictures, nested over shares of the same seed.
         scale: range of the random zoom in training; (1, 1) is none, the default of depth.
@@ -65,7 +87,7 @@ class DenseOptions(BaseModel):
     steps: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=16, ge=MIN_BATCH)
     lr: float | None = Field(default=None, gt=0)
-    layer_decay: float = Field(default=0.8, gt=0, le=1)
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
     weight_decay: float = Field(default=0.05, ge=0)
     image_px: tuple[int, int] = (512, 512)
     fraction: float = Field(default=1.0, gt=0, le=1)
@@ -73,6 +95,15 @@ class DenseOptions(BaseModel):
     scale: tuple[float, float] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     inference: Literal["whole", "slide"] = "whole"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_probe(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not values.get("freeze"):
+            return values
+        if values.get("layer_decay") not in (None, _UNUSED_LAYER_DECAY):
+            raise ValueError("layer_decay: a probe trains no layer of the backbone; leave it out")
+        return {**values, "layer_decay": _UNUSED_LAYER_DECAY}
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -89,19 +120,46 @@ class DenseOptions(BaseModel):
     def settled(self) -> DenseOptions:
         """The same with the values that were left open."""
         scales = {"segmentation": (0.5, 2.0), "depth": (1.0, 1.0), "detection": (0.8, 1.25)}
-        is_linear = self.freeze and self.task != "detection"
-        default_lr = PROBE_LR if is_linear else FINETUNE_LR
         return self.model_copy(
             update={
-                "lr": default_lr if self.lr is None else self.lr,
+                "lr": self._rates[0] if self.lr is None else self.lr,
                 "scale": scales[self.task] if self.scale is None else self.scale,
             }
         )
 
     @property
+    def swept_rates(self) -> tuple[float, ...]:
+        """What `sweep` tries unless rates are given."""
+        return self._rates[1]
+
+    @property
+    def _rates(self) -> tuple[float, tuple[float, ...]]:
+        if not self.freeze:
+            return FINETUNE_LR, FINETUNE_SWEEP
+        if self.task == "detection":
+            return HEADS_LR, HEADS_SWEEP
+        return PROBE_LR, PROBE_SWEEP
+
+    @property
     def mode(self) -> str:
         """`probe` or `finetune`."""
         return "probe" if self.freeze else "finetune"
+
+
+def layer_decay_of(*, is_pyramid: bool, num_groups: int) -> float:
+    """The decay from one group of layers to the next shallower one that recipes of its kind have.
+
+    `num_groups` counts the stem or embedding. A pyramid is divided by stages: 0.9, ConvNeXt's
+    "stage_wise" decay (UPerNet on ADE20K). A plain ViT is divided by blocks: 0.65 for up to 12
+    (MAE ViT-B, UPerNet; BEiT-B), 0.75 for up to 24 (MAE and BEiT ViT-L), 0.9 for more (ViTDet
+    ViT-H). The first layers then learn at 0.9^5 = 0.59, 0.65^13 = 0.0037, 0.75^25 = 0.00075 and
+    0.9^33 = 0.031 of the head's rate.
+    """
+    if is_pyramid:
+        return PYRAMID_LAYER_DECAY
+    blocks = num_groups - 1
+    fitting = (decay for at_most, decay in PLAIN_LAYER_DECAYS if blocks <= at_most)
+    return next(fitting, DEEP_LAYER_DECAY)
 
 
 def parse_options(values: Mapping[str, Any]) -> DenseOptions:

@@ -2,8 +2,9 @@
 
 Which comparisons are corrected together: those of the arms named by `verdict` on the deciding
 metric of every task are one family, those of all other arms a second one, so that controls do not
-cost the question its power. Without `verdict` all arms are one family. All else (other metrics,
-relative changes, efficiency) is told with intervals and claims nothing.
+cost the question its power. Without `verdict` all arms are one family. Claims of fewer labels or
+samples are two families of their own in the same way, with limits that hold together. All else
+(other metrics, relative changes) is told with intervals of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from finetune.report_values import (
     Report,
     TaskResult,
 )
-from finetune.report_warnings import warnings_of
+from finetune.report_warnings import cuts_of, warnings_of
 from finetune.results import metric_of, primary_metric
 from finetune.stats import (
     ALPHA,
@@ -57,7 +58,7 @@ def build_report(folder: Path) -> Report:
         for task in study["task"]
         if any(row["task"] == _title(task) for row in rows)
     ]
-    tasks = correct(tasks, study["verdict"])
+    tasks = correct_gaps(correct(tasks, study["verdict"]), study["verdict"])
     digests = list(dict.fromkeys(cell["digest"] for cell in plan["cells"]))
     labels = {cell["digest"]: cell["label"] for cell in plan["cells"]}
     failures = [
@@ -83,6 +84,7 @@ def build_report(folder: Path) -> Report:
         warnings=[],
         notes=tuple(study["notes"]),
         costs=_costs(arms, plan, records),
+        cuts=cuts_of(plan, records),
         learning=_learning(plan, records),
         failures=failures,
         num_cells=len(digests),
@@ -131,6 +133,14 @@ def _task(
     decide = [row for row in rows if row["metric"] == deciding]
     curves = _curves((row for row in decide if is_top(row)), "fraction")
     ladders = _curves((row for row in decide if row["fraction"] == fraction), "budget_samples")
+    # Where FLOPs are matched, arms of one rung have seen different numbers of samples.
+    effort = "compute" if study["match"] == "flops" else "samples"
+    # A share of few labels is rounded: what was used is what is compared.
+    used = {row["fraction"]: row["num_train"] for row in decide if is_top(row)}
+    by_count = {
+        arm: {float(used[share]): by_seed for share, by_seed in sorted(curve.items())}
+        for arm, curve in curves.items()
+    }
     found: dict[str, dict[str, dict[int, float]]] = {
         name: _by_arm(row for row in top if row["metric"] == name)
         for name in dict.fromkeys(row["metric"] for row in top)
@@ -138,6 +148,7 @@ def _task(
     }
     return TaskResult(
         name=_title(task),
+        kind=task["task"],
         mode=task["mode"],
         metric=metric,
         fraction=fraction,
@@ -150,7 +161,7 @@ def _task(
         relative=_relative(values, study["mae"]),
         curves=curves,
         ladders=ladders,
-        gaps=_gaps(curves, "labels", metric, study) + _gaps(ladders, "samples", metric, study),
+        gaps=_gaps(by_count, "labels", metric, study) + _gaps(ladders, effort, metric, study),
         pictures=_pictures(_title(task), plan, records),
     )
 
@@ -210,6 +221,25 @@ def correct(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskRes
         replace(task, comparisons=[corrected.get(id(one), one) for one in task.comparisons])
         for task in tasks
     ]
+
+
+def correct_gaps(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskResult]:
+    """Limits that hold for all gaps of a family together; see the module."""
+    num_of = {
+        asked: sum(
+            gap.efficiency.is_testable and (not verdict or gap.arm in verdict) is asked
+            for task in tasks
+            for gap in task.gaps
+        )
+        for asked in (True, False)
+    }
+
+    def corrected(gap: Gap) -> Gap:
+        number = num_of[not verdict or gap.arm in verdict]
+        told = replace(gap.efficiency, num_compared=max(number, 1))
+        return replace(gap, efficiency=told)
+
+    return [replace(task, gaps=[corrected(gap) for gap in task.gaps]) for task in tasks]
 
 
 def _relative(

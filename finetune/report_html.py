@@ -17,8 +17,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from finetune import report_text as text
 from finetune.report_plots import NUM_COLOURS, curve_plot, learning_plot, task_plot
 from finetune.report_values import Comparison, Gap, Report
-
-MINUS = "\u2212"
+from pretrain.cuts import percent
 
 
 def render_html(report: Report, folder: Path) -> str:
@@ -28,8 +27,10 @@ def render_html(report: Report, folder: Path) -> str:
         headline=text.headline(report),
         none_=text.NONE,
         costs_are=text.COSTS_ARE,
+        gaps_are=text.GAPS_ARE,
+        relative_is=text.relative_is(report),
+        matched=text.matched(report),
         retrieval_is=text.RETRIEVAL_IS,
-        minus=MINUS,
         slot=lambda name: report.arm(name).slot % NUM_COLOURS,
         families=families(report),
         comparisons=comparisons_of(report),
@@ -69,8 +70,9 @@ def _environment() -> Environment:
         "flops": text.flops,
         "gap_sentence": text.gap_sentence,
         "interval": lambda found, metric, signed=False: text.interval(metric, found, signed=signed),
-        "multiplier": text.multiplier,
-        "multiplier_interval": text.multiplier_interval,
+        "how_trained": text.how_trained,
+        "factor": text.factor,
+        "factor_limit": text.factor_limit,
         "p_value": text.p_value,
         "relative": text.relative,
         "sentence": text.sentence,
@@ -113,7 +115,7 @@ def gap_columns(report: Report) -> list[tuple[str, dict[str, Gap]]]:
     """(title, gap by arm) of every table column on efficiency."""
     found = []
     for task in report.tasks:
-        for what in ("labels", "samples"):
+        for what in dict.fromkeys(gap.what for gap in task.gaps):
             gaps = {gap.arm: gap for gap in task.gaps if gap.what == what}
             if gaps:
                 found.append((f"{task.name}, {what}", gaps))
@@ -176,7 +178,7 @@ Lines = list[tuple[str, str]]
 def study_lines(report: Report) -> Lines:
     """The study in (label, value) pairs."""
     study = report.plan["study"]
-    matched = "equal FLOPs" if report.match == "flops" else "equal samples seen"
+    matched = "FLOPs" if report.match == "flops" else "samples seen"
     lines = [
         ("seeds", ", ".join(map(str, report.seeds))),
         ("matched", matched),
@@ -242,6 +244,9 @@ def arm_lines(report: Report) -> list[tuple[str, Lines]]:
                 and value is not None
             ),
         ]
+        cuts = report.cuts.get(arm["name"])
+        if cuts is not None and cuts.total is not None:
+            lines.append(("captions cut", percent(cuts.total.share)))
         found.append((arm["name"], lines))
     return found
 

@@ -66,9 +66,9 @@ def _task(report: Report, task: TaskResult) -> Iterator[str]:
     yield f"## {_safe(task.name[:1].upper() + task.name[1:])}"
     yield ""
     yield (
-        f"{task.mode}, {task.num_train:,} labelled pictures ({text.share(task.fraction)}), "
-        f"{task.num_test:,} test pictures. Intervals are 95 %, p is adjusted by Holm's method "
-        f"over {_safe(families(report))}."
+        f"{text.how_trained(task).capitalize()}, {task.num_train:,} labelled pictures "
+        f"({text.share(task.fraction)}), {task.num_test:,} test pictures. "
+        f"Intervals are 95 %, p is adjusted by Holm's method over {_safe(families(report))}."
     )
     yield ""
     rows = []
@@ -106,12 +106,14 @@ def _gaps(report: Report) -> Iterator[str]:
         return
     yield "## Fewer labels, fewer samples"
     yield ""
+    yield text.GAPS_ARE
+    yield ""
     rows = [
         [
             name,
             *(
-                f"{text.multiplier(gap.efficiency.multiplier)} {text.multiplier_interval(gap)}"
-                f" (n = {gap.efficiency.n})"
+                f"{text.factor(gap)} {text.factor_limit(gap)}".strip()
+                + f" (n = {gap.efficiency.n})"
                 if gap
                 else text.NONE
                 for gap in gaps
@@ -132,6 +134,8 @@ def _relative(report: Report) -> Iterator[str]:
     if not tasks:
         return
     yield f"## Against {_safe(report.mae or '')}, as the paper prints it"
+    yield ""
+    yield _safe(text.relative_is(report))
     yield ""
     rows = [
         [

@@ -9,6 +9,7 @@ from typing import Any
 from finetune.efficiency import Curve, Efficiency
 from finetune.metrics import Metric
 from finetune.stats import Difference, Mean, Pairs, Relative
+from pretrain.cuts import Cuts
 
 Values = Mapping[int, float]
 """Seed -> value."""
@@ -47,7 +48,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """How much less one arm needs than the baseline; `what` is "labels" or "samples"."""
+    """How much less one arm needs than the baseline.
+
+    `what` is "labels", or of pretraining "samples" or "compute" (where the study matches FLOPs).
+    """
 
     arm: str
     reference: str
@@ -71,10 +75,11 @@ class TaskResult:
 
     `values` and `means` are by arm, of the metric that decides; `others` by metric. `curves` are
     over shares of the labels, `ladders` over samples seen in pretraining, both by arm and only
-    where there are two amounts or more.
+    where there are two amounts or more. `kind` is segmentation, depth or detection.
     """
 
     name: str
+    kind: str
     mode: str
     metric: Metric
     fraction: float
@@ -103,6 +108,17 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArmCuts:
+    """What was cut of the captions of an arm, in all of its pretrainings that counted.
+
+    `num_unknown` did not: they were run by an earlier version of this tool.
+    """
+
+    total: Cuts | None
+    num_unknown: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """A cell that failed, and why."""
 
@@ -114,7 +130,8 @@ class Failure:
 class Report:
     """A whole report. `verdict` holds the comparisons that answer the question, by task.
 
-    `learning` is by stage ("pretraining" or a task), then arm: the loss of each seed by step.
+    `cuts` is by arm, of those that read text. `learning` is by stage ("pretraining" or a task),
+    then arm: the loss of each seed by step.
     """
 
     name: str
@@ -129,6 +146,7 @@ class Report:
     warnings: list[str]
     notes: tuple[str, ...]
     costs: list[Cost]
+    cuts: dict[str, ArmCuts]
     learning: dict[str, dict[str, list[list[tuple[float, float]]]]]
     failures: list[Failure]
     num_cells: int

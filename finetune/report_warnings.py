@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import product
 
-from finetune.report_values import Report
+from finetune.report_text import SAME_COMPUTE
+from finetune.report_values import ArmCuts, Report
+from finetune.results import metric_of
 from finetune.study_files import Json
+from pretrain.cuts import Cuts
 
 FEW_SEEDS = 5
-_SAME_COMPUTE = 0.1  # texts of other lengths alone make some 5 %
 
 
 def warnings_of(report: Report, records: Mapping[str, Json]) -> list[str]:
     """All warnings, the gravest first."""
     return [
         *_unfinished(report),
+        *_labels(report),
+        *_impossible(report, records),
         *_seeds(report),
         *_compute(report),
+        *_cut_texts(report),
         *_learning_rates(report, records),
         *_circles(report),
     ]
@@ -35,6 +40,28 @@ def _unfinished(report: Report) -> Iterator[str]:
         )
 
 
+def _labels(report: Report) -> Iterator[str]:
+    """What `finetune.labels` found in the labelled folders."""
+    for task, labels in report.plan["labels"].items():
+        for warning in labels.get("warnings", ()):
+            yield f"Labels of {task}: {warning}"
+
+
+def _impossible(report: Report, records: Mapping[str, Json]) -> Iterator[str]:
+    """Values that earlier versions kept for "nothing to find": no row of the results has them."""
+    found = {
+        (str(cell["task"]), name)
+        for cell in report.plan["cells"]
+        if cell["kind"] == "dense"
+        for name, value in (records.get(cell["digest"], {}).get("outcome") or {})
+        .get("metrics", {})
+        .items()
+        if not metric_of(name).is_possible(value)
+    }
+    for task, name in sorted(found):
+        yield f"{name} of {task} is left out: its test pictures have nothing to find."
+
+
 def _seeds(report: Report) -> Iterator[str]:
     n = len(report.seeds)
     if n == 1:
@@ -44,17 +71,55 @@ def _seeds(report: Report) -> Iterator[str]:
 
 
 def _compute(report: Report) -> Iterator[str]:
-    flops = {cost.arm: cost.flops.mean for cost in report.costs if cost.flops is not None}
-    base = flops.get(report.baseline)
-    if not base:
+    base = next((cost for cost in report.costs if cost.arm == report.baseline), None)
+    if base is None or base.flops is None or base.samples is None or not base.flops.mean:
         return
-    for arm, spent in flops.items():
-        if abs(spent / base - 1) > _SAME_COMPUTE:
+    for cost in report.costs:
+        if cost.flops is None or cost.samples is None:
+            continue
+        flops, samples = (
+            cost.flops.mean / base.flops.mean,
+            cost.samples.mean / base.samples.mean,
+        )
+        on = "equally many" if f"{samples:.2f}" == "1.00" else f"{samples:.2f} times the"
+        if abs(flops - 1) > SAME_COMPUTE:
+            instead = " (the study can match FLOPs instead)" if report.match == "samples" else ""
             yield (
-                f"Compute is not matched: {arm} was pretrained with {spent / base:.2f} times the "
-                f"FLOPs of {report.baseline}, on equally many samples (the study can match "
-                "FLOPs instead)."
+                f"Compute is not matched: {cost.arm} was pretrained with {flops:.2f} times the "
+                f"FLOPs of {base.arm}, on {on} samples{instead}."
             )
+        elif report.match == "samples" and on != "equally many":
+            yield f"Samples are not matched: {cost.arm} saw {samples:.2f} times as many."
+
+
+def cuts_of(plan: Json, records: Mapping[str, Json]) -> dict[str, ArmCuts]:
+    """By arm, of its finished pretrainings; arms that read no text are not there."""
+    found: dict[str, ArmCuts] = {}
+    for arm, kind in plan["kinds"].items():
+        cells = [c for c in plan["cells"] if c["kind"] == "pretrain" and c["arm"] == arm]
+        done = [records.get(digest, {}) for digest in {cell["digest"]: None for cell in cells}]
+        texts = [one["outcome"].get("texts") for one in done if one.get("status") == "done"]
+        counted = [Cuts(**one) for one in texts if one]
+        if kind in ("captions", "control"):
+            total = sum(counted[1:], counted[0]) if counted else None
+            found[arm] = ArmCuts(total=total, num_unknown=len(texts) - len(counted))
+    return found
+
+
+def _cut_texts(report: Report) -> Iterator[str]:
+    """Captions that were longer than what the text tower reads: those arms do not compare them."""
+    for arm, found in report.cuts.items():
+        if found.total is not None and found.total.num_cut:
+            yield (
+                f"Captions of {arm} were cut: {found.total.told()}, so nothing was learned from "
+                "them. What is told of this arm is not told of whole captions."
+            )
+    unknown = [arm for arm, found in report.cuts.items() if found.num_unknown]
+    if unknown:
+        yield (
+            "How many captions were cut at the context of the text tower is not known for all runs "
+            f"of {', '.join(unknown)}: an earlier version of this tool did not count them."
+        )
 
 
 def _learning_rates(report: Report, records: Mapping[str, Json]) -> Iterator[str]:

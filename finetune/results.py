@@ -36,6 +36,7 @@ RESULTS_SCHEMA = pa.schema(
         ("pretrain_samples", pa.int64()),  # what was seen; differs from the rung when FLOPs match
         ("pretrain_flops", pa.float64()),
         ("pretrain_seconds", pa.float64()),
+        ("texts_cut", pa.float64()),  # share of captions longer than the text tower reads, or null
         ("dense_seconds", pa.float64()),
         ("config_digest", pa.large_string()),
         ("source_id", pa.large_string()),

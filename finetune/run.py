@@ -30,8 +30,9 @@ from curator.stopping import StopRequest
 from finetune import cell_files as files
 from finetune.cell_files import DenseResult, Shown
 from finetune.feeding import Features, Feed
+from finetune.labels import depth_range, require_labels
 from finetune.layouts import DenseSet, Split, take_fraction
-from finetune.options import METRICS, SWEEP, DenseOptions
+from finetune.options import METRICS, DenseOptions
 from finetune.pictures import png
 from finetune.tasks import TASKS, DenseTask, Evaluation
 from pretrain import world
@@ -61,13 +62,17 @@ def finetune(
         features: shared by cells on one frozen backbone, so that it runs once for all of them.
 
     Raises:
-        UsageError: options that do not fit together, or `out` holds another cell.
+        UsageError: options that do not fit together, nothing to learn or to judge on, or `out`
+            holds another cell.
         EngineError: the loss is not finite.
         StoppedError: `stop` was asked for.
     """
     stop, options = stop or StopRequest(), options.settled()
     if options.task != data.task:
         raise UsageError(f"the data are of {data.task}, the options of {options.task}")
+    share = take_fraction(data.train, options.fraction, options.seed)
+    require_labels(data, share, "training picture", stop)
+    require_labels(data, data.test, "picture to judge on", stop)
     if out is not None:
         files.begin(out, files.identity(backbone, data, options))
         if (found := files.finished(out)) is not None:
@@ -129,6 +134,7 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
         history=trained.history,
         weights=weights,
         predictions=shown,
+        layer_decay=task.layer_decay,
     )
 
 
@@ -221,8 +227,10 @@ def sweep(
         EngineError: no rate stayed finite.
     """
     settled = options.settled()
-    rates = sorted(set(lrs or [_rate(settled) * factor for factor in SWEEP]))
+    rates = sorted(set(lrs or settled.swept_rates))
     (metric, more_is_better), *_ = METRICS[options.task].items()
+    if data.task == "depth":  # as in the cells that the rate is for
+        data = replace(data, depth_m=depth_range(data, stop))
     apart, judged_on = held_out(data, settled)
     shared = features or Features()
     tried: dict[float, float | None] = {}

@@ -24,6 +24,7 @@ from finetune.study_jobs import STOPPED, Inline, Jobs, died
 from finetune.study_plan import Plan, make_plan
 from finetune.study_recipe import Study
 from finetune.study_run import Job
+from pretrain.cuts import Cuts
 
 LOCK = ".lock"
 _POLL_SEC = 0.2
@@ -214,11 +215,12 @@ def _told(record: Json) -> str:
     took = f"in {_duration(record['seconds'])}"
     if "tried" in outcome:
         return f"{outcome['lr']:g} is best {took}"
-    metrics = outcome["metrics"]
+    metrics, texts = outcome["metrics"], outcome.get("texts") or {}
+    cut = f"; {Cuts(**texts).told()}" if texts.get("num_cut") else ""
     if not metrics:
-        return f"done {took}"
+        return f"done {took}{cut}"
     name = primary_metric(list(metrics))
-    return f"{metric_of(name).amount(metrics[name])} {took}"
+    return f"{metric_of(name).amount(metrics[name])} {took}{cut}"
 
 
 def time_left(

@@ -28,13 +28,19 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainOutcome:
-    """What one pretraining gave; `metrics` are those of the held-out pairs, `flops` in total."""
+    """What one pretraining gave; `metrics` are those of the held-out pairs, `flops` in total.
+
+    `texts` is `pretrain.cuts.Cuts` of what it was trained on, `held_out_texts` of those pairs;
+    empty where there is no text.
+    """
 
     samples: int
     flops: float
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
     history: list[Json] = field(default_factory=list)
+    texts: dict[str, int] = field(default_factory=dict)
+    held_out_texts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +143,7 @@ class SweepCell:
             "labels": self.labels,
             "options": self.options,
             "lrs": sorted(self.task.lrs),
+            **_rules(self.options),
         }
 
     @cached_property
@@ -181,6 +188,7 @@ class DenseCell:
             "labels": self.labels,
             "options": self.options,
             "sweep": None if self.sweep is None else self.sweep.digest,
+            **_rules(self.options),
         }
 
     @cached_property
@@ -226,6 +234,15 @@ class Runner(Protocol):
         self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
     ) -> DenseOutcome:
         """Train on a dense task and judge on test; `options` are those of the cell with its lr."""
+
+
+def _rules(options: Json) -> Json:
+    """What changed in the meaning of options: cells from before are other ones, not their pairs.
+
+    A `layer_decay` that is written down was one of timm's groups, 45 in MCi2, and is one of blocks
+    or stages.
+    """
+    return {} if options["freeze"] else {"layer_groups": "blocks or stages"}
 
 
 def digest_of(config: Json) -> str:

@@ -20,6 +20,7 @@ from curator.errors import DamageError, FormatError, UsageError
 from finetune.metrics import RETRIEVAL
 from finetune.results import metric_of
 from finetune.study_cells import digest_of
+from pretrain.cuts import Cuts
 
 FORMAT = 1
 STUDY_FILE, CELLS = "study.json", "cells"
@@ -110,13 +111,17 @@ def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
             "pretrain_samples": before.get("samples"),
             "pretrain_flops": before.get("flops"),
             "pretrain_seconds": before.get("seconds"),
+            "texts_cut": Cuts(**before["texts"]).share if before.get("texts") else None,
             "dense_seconds": outcome["seconds"] if dense else None,
             "config_digest": cell["digest"],
             "source_id": plan["sources"].get(cell["arm"], {}).get("id"),
             "finished_at": record["finished_at"],
         }
         for name, value in outcome["metrics"].items():
-            better = metric_of(name).higher_is_better
+            metric = metric_of(name)
+            if not metric.is_possible(value):
+                continue  # `finetune.report_warnings` says so
+            better = metric.higher_is_better
             rows.append({**shared, "metric": name, "value": value, "higher_is_better": better})
     return rows
 

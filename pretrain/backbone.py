@@ -6,10 +6,18 @@
     random:tiny-conv                 the same towers with random weights, also random:runs/clip-v2
     models/my-clip                   a local open_clip folder
 
-A convolutional tower is a pyramid: its maps have different strides. A plain ViT gives the outputs
-of four layers spread over its depth, all at the stride of its patches, with position embeddings
-resized once, when it is loaded; it takes images of that one size, which need not be a multiple of
-the patch: they are resized to the nearest one, so that a map still covers the image edge to edge.
+A convolutional or hierarchical tower (Swin, MaxViT) is a pyramid: its maps have different strides.
+A plain ViT gives the outputs of four layers spread over its depth, all at the stride of its
+patches.
+
+Towers with position embeddings or windows are set to one size when they are loaded, and take images
+of that size only. It need not be a multiple of the patch: for a plain ViT images are resized to the
+nearest one, so that a map still covers the image edge to edge; for a pyramid they are padded to the
+next multiple of the deepest stride, and the maps are cut back to the image (`pretrain.sizes`).
+
+For learning rates that fall towards the first layers, a plain ViT is divided by blocks, as MAE and
+BEiT are finetuned, and a pyramid into its stem and stages, as ConvNeXt is: its blocks are too many
+(45 in MobileCLIP's MCi2) to multiply a rate by.
 """
 
 from __future__ import annotations
@@ -22,13 +30,13 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
-from timm.models import group_parameters
 from torch import nn
 from torch.nn import functional as F
 from transformers import ViTMAEModel
 
 from curator.errors import UsageError
-from pretrain.models import Size, whole_patches
+from pretrain.groups import by_block, by_block_of_timm, by_stage
+from pretrain.sizes import Fit, Size, fit, rounded_up, whole_patches
 from pretrain.towers import Tower, open_tower
 
 NUM_MAPS = 4
@@ -54,13 +62,31 @@ class Backbone(nn.Module, ABC):
         """Whether the maps have different strides."""
         return len(set(self.strides)) > 1
 
+    @property
+    def takes_one_size(self) -> bool:
+        """Whether images have to be of the size that it was loaded for."""
+        return not self.is_pyramid
+
+    def check_size(self, images: torch.Tensor) -> Size:
+        """(height, width) of images.
+
+        Raises:
+            UsageError: they are not of the one size that it takes.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        if self.image_px is not None and size != self.image_px:
+            raise UsageError(
+                f"{self.name} was loaded for images of {self.image_px} pixels, got {size}"
+            )
+        return size
+
     @abstractmethod
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """`[B, 3, H, W]`, normalised -> four maps `[B, channels, ~H / stride, ~W / stride]`."""
 
     @abstractmethod
     def layer_groups(self) -> list[list[nn.Parameter]]:
-        """All parameters, shallow to deep: for learning rates that decay with depth."""
+        """All parameters, shallow to deep: stem and stages; of a plain ViT embedding and blocks."""
 
 
 def load_backbone(spec: str, *, image_px: Size, seed: int = 0) -> Backbone:
@@ -94,9 +120,9 @@ def as_backbone(tower: Tower, image_px: Size) -> Backbone:
         trunk: Any = net.trunk if isinstance(net, TimmModel) else net
         if not hasattr(trunk, "forward_intermediates"):
             raise UsageError(f"{tower.name}: {type(trunk).__name__} gives no feature maps")
-        backbone = _Timm(trunk)
+        backbone = _Timm(trunk, fit(trunk, image_px, tower.name))
     backbone.name, backbone.mean, backbone.std = tower.name, tower.mean, tower.std
-    backbone.image_px = None if backbone.is_pyramid else image_px
+    backbone.image_px = image_px if backbone.takes_one_size else None
     return backbone
 
 
@@ -118,11 +144,7 @@ class _Plain(Backbone):
         self.channels, self.strides = (width,) * NUM_MAPS, (patch,) * NUM_MAPS
 
     def _fitted(self, images: torch.Tensor) -> torch.Tensor:
-        size = (images.shape[-2], images.shape[-1])
-        if size != self.image_px:
-            raise UsageError(
-                f"{self.name} was loaded for images of {self.image_px} pixels, got {size}"
-            )
+        size = self.check_size(images)
         whole = whole_patches(size, self.strides[0])
         if whole == size:
             return images
@@ -144,7 +166,7 @@ class _OpenClipVit(_Plain):
         return _filled(seen["image_intermediates"])
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
-        return _by_block(self.net, self.net.transformer.resblocks)
+        return by_block(self.net, self.net.transformer.resblocks)
 
 
 class _MaeVit(_Plain):
@@ -177,15 +199,7 @@ class _MaeVit(_Plain):
         return _filled(maps)
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
-        return _by_block(self, self.layers)
-
-
-def _by_block(net: nn.Module, blocks: Any) -> list[list[nn.Parameter]]:
-    """What comes before the blocks, then one group a block."""
-    groups = [list(block.parameters()) for block in blocks]
-    inside = {id(parameter) for group in groups for parameter in group}
-    before = [parameter for parameter in net.parameters() if id(parameter) not in inside]
-    return [before, *groups]
+        return by_block(self, self.layers)
 
 
 class _OpenClipResNet(Backbone):
@@ -206,36 +220,61 @@ class _OpenClipResNet(Backbone):
     def layer_groups(self) -> list[list[nn.Parameter]]:
         net = self.net
         layers = [net.layer1, net.layer2, net.layer3, net.layer4]
-        return _by_block(net, layers)
+        return by_block(net, layers)
 
 
 class _Timm(_Plain):
     """A timm model, alone or as the trunk of an open_clip tower: a pyramid or a plain ViT."""
 
-    def __init__(self, trunk: Any) -> None:
+    def __init__(self, trunk: Any, how: Fit) -> None:
         info = [(int(level["num_chs"]), int(level["reduction"])) for level in trunk.feature_info]
         super().__init__(*info[-1])
+        self.is_fixed = how.is_fixed
+        self.step = 1
+        self.stages = [str(level["module"]) for level in trunk.feature_info]
         if len({stride for _, stride in info}) > 1:
             last = len(info)
             self.indices = list(range(max(0, last - NUM_MAPS), last))
             chosen = [info[index] for index in self.indices]
             chosen = [chosen[0]] * (NUM_MAPS - len(chosen)) + chosen
             self.channels, self.strides = (tuple(values) for values in zip(*chosen, strict=True))
+            self.step = max(self.strides) if how.is_fixed else 1
         else:
             self.indices = spread(len(info))
         trunk.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
         self.trunk = trunk
 
+    @property
+    def takes_one_size(self) -> bool:
+        """See `Backbone`."""
+        return self.is_fixed
+
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         if not self.is_pyramid:
-            images = self._fitted(images)
-        maps = self.trunk.forward_intermediates(
+            return _filled(self._maps(self._fitted(images)))
+        size = self.check_size(images)
+        around = rounded_up(size, self.step)
+        maps = _filled(self._maps(_padded(images, around)))
+        if around == size:
+            return maps
+        return [
+            one[..., : -(-size[0] // stride), : -(-size[1] // stride)].contiguous()
+            for one, stride in zip(maps, self.strides, strict=True)
+        ]
+
+    def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        maps: list[torch.Tensor] = self.trunk.forward_intermediates(
             images, indices=self.indices, intermediates_only=True
         )
-        return _filled(maps)
+        return maps
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
-        names = group_parameters(self.trunk, self.trunk.group_matcher(coarse=False))
-        return [
-            [self.trunk.get_parameter(name) for name in names[depth]] for depth in sorted(names)
-        ]
+        return (
+            by_stage(self.trunk, self.stages) if self.is_pyramid else by_block_of_timm(self.trunk)
+        )
+
+
+def _padded(images: torch.Tensor, size: Size) -> torch.Tensor:
+    """Images with the mean colour (0 once normalised) added below and on the right."""
+    below, right = size[0] - images.shape[-2], size[1] - images.shape[-1]
+    return F.pad(images, (0, right, 0, below)) if below or right else images

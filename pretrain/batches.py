@@ -11,9 +11,9 @@ import os
 import signal
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import FileIO
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,12 +26,30 @@ from pretrain.draws import Floats, Ints, uniforms
 Tokenize = Callable[[list[str]], torch.Tensor]
 """Texts -> (N, L) int64; has to be picklable when there are workers."""
 
+
+@runtime_checkable
+class Measuring(Protocol):
+    """A `Tokenize` that also says how long the texts are which it cuts (`pretrain.tokens`)."""
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """The tokens."""
+        ...
+
+    def encoded(self, texts: list[str]) -> Any:
+        """(tokens, lengths of the whole texts (N,) int64)."""
+        ...
+
+
 Captions = Literal["one", "all"]
 
 _CROP = 20  # purpose of draws
 _MAX_OPEN_FILES = 128
 KEEP_BYTES = 256 << 20
 """Of decoded pictures, over all worker processes of a rank."""
+
+
+def _no_lengths() -> torch.Tensor:
+    return torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +59,15 @@ class Batch:
     `images` (B, 3, S, S) uint8 RGB, in channels-last memory; `tokens` (N, L) int64; `owners` (N,)
     int64 is the image (0 to B - 1) of each text, ascending; `samples` (B,) int64 are sample numbers
     of the source. With one caption a sample N is B and `owners` counts up; without text N is 0.
+    `lengths` (N,) int64 are the tokens of the whole texts, before they were cut at L; empty if the
+    tokenizer does not say.
     """
 
     images: torch.Tensor
     tokens: torch.Tensor
     owners: torch.Tensor
     samples: torch.Tensor
+    lengths: torch.Tensor = field(default_factory=_no_lengths)
 
     def pin_memory(self) -> Batch:
         """The batch in memory that is copied to a GPU without waiting; torch's loader asks."""
@@ -55,6 +76,7 @@ class Batch:
             self.tokens.pin_memory(),
             self.owners.pin_memory(),
             self.samples.pin_memory(),
+            self.lengths,  # stays on this side
         )
 
 
@@ -165,14 +187,17 @@ class Loader:
         for place in range(num):
             view[place] = self._picture(plan, place, draws[:, place])
         chosen, owners = self._texts(plan)
-        tokens = torch.zeros((0, 0), dtype=torch.int64)
-        if self._tokenize is not None and chosen:
+        tokens, lengths = torch.zeros((0, 0), dtype=torch.int64), _no_lengths()
+        if chosen and isinstance(self._tokenize, Measuring):
+            tokens, lengths = self._tokenize.encoded(chosen)
+        elif chosen and self._tokenize is not None:
             tokens = self._tokenize(chosen)
         return Batch(
             images_BHWC.permute(0, 3, 1, 2),
             tokens,
             torch.from_numpy(owners),
             torch.from_numpy(plan.samples),
+            lengths,
         )
 
     def _crop_draws(self, plan: Plan) -> Floats:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -37,6 +38,8 @@ from pretrain.runlog import Row, RunLog
 from pretrain.strided import stride_first
 
 Batches = Callable[[int], Iterator[Any]]
+Count = Callable[[Any], Mapping[str, int]]
+"""What to count of a batch; always the same names."""
 _SAVING_SHARE = 0.01
 _PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -102,7 +105,8 @@ class Group:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
     """`seconds` and `flops` are of all steps, also of those before a stop; one line of `history`
-    each `log_every` steps. `precision` is what was computed in.
+    each `log_every` steps. `precision` is what was computed in. `counts` are of all steps and all
+    processes, stops or not.
     """
 
     steps: int
@@ -110,6 +114,7 @@ class TrainResult:
     flops: int
     history: list[Row]
     precision: str
+    counts: dict[str, int]
 
 
 class Values:
@@ -154,19 +159,21 @@ def train(
     parameter_groups: Sequence[Group] | None = None,
     stop: StopRequest | None = None,
     what: str = "train",
+    count: Count | None = None,
 ) -> TrainResult:
     """Minimise `objective` (see `pretrain.objectives`), on the device that it is on.
 
     `batches(step)` starts with the batch of that step. With a `folder`, checkpoints, log.jsonl
     and TensorBoard events go there and a training that was stopped goes on; without, nothing is
-    written. Leaves the objective in training mode.
+    written. What `count` gives of the batches that were trained on is added up. Leaves the
+    objective in training mode.
 
     Raises:
         EngineError: the loss or its gradient is not finite; names the step.
         UsageError: the folder holds a training with other options.
         StoppedError: `stop` was asked for; a checkpoint was written.
     """
-    training = _Training(objective, options, parameter_groups, folder)
+    training = _Training(objective, options, parameter_groups, folder, count)
     return training.run(batches, stop or StopRequest(), what)
 
 
@@ -179,8 +186,9 @@ class _Training:
         options: LoopOptions,
         groups: Sequence[Group] | None,
         folder: Path | None,
+        count: Count | None,
     ) -> None:
-        self.objective, self.options = objective, options
+        self.objective, self.options, self.count = objective, options, count
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.precision = choose_precision(options.precision, self.device)
@@ -190,6 +198,7 @@ class _Training:
         self.optimizer = _optimizer(groups or [Group(parameters=self.parameters)], options)
         self.checkpoints = None if folder is None else folder / "checkpoints"
         self.step, self.flops, self.seconds_before = 0, 0, 0.0
+        self.counted, self.counted_before = Counter[str](), dict[str, int]()
         self.pause = options.checkpoint_every_sec
         self._restore()
         writes = folder if world.rank() == 0 else None
@@ -216,6 +225,7 @@ class _Training:
         found.restore(self.objective, self.optimizer)
         self.step, self.flops = found.step, int(found.facts["flops"])
         self.seconds_before = float(found.facts["seconds"])
+        self.counted_before = dict(found.facts.get("counts", {}))  # none in older checkpoints
         if world.rank() == 0:
             say(f"going on after step {self.step:,} of {self.options.total_steps:,}")
 
@@ -238,14 +248,24 @@ class _Training:
             flops=self.flops * self.step,
             history=self.log.rows,
             precision=self.precision,
+            counts=self._counts(),
         )
+
+    def _counts(self) -> dict[str, int]:
+        """Of all processes, and of what was trained before a stop; all processes call it alike."""
+        now = world.sum_over_processes(self.counted, self.device)
+        names = {*now, *self.counted_before}
+        return {name: now.get(name, 0) + self.counted_before.get(name, 0) for name in sorted(names)}
 
     def _steps(
         self, batches: Iterator[Any], stop: StopRequest, advance: Callable[[int], None]
     ) -> None:
         values = Values({})
         while self.step < self.options.total_steps:
-            before, values = values, self._one(next(batches))
+            batch = next(batches)
+            if self.count is not None:
+                self.counted.update(self.count(batch))
+            before, values = values, self._one(batch)
             # One step late: a GPU computes this step while it is told what the next one is.
             self._check(before, self.step)
             self.step += 1
@@ -332,6 +352,7 @@ class _Training:
         return self.seconds_before + time.monotonic() - self.began
 
     def _save(self) -> None:
+        counts = self._counts()
         if self.checkpoints is None or world.rank() > 0:
             self.saved = time.monotonic()
             return
@@ -340,6 +361,7 @@ class _Training:
             "options": self.options.fingerprint(),
             "flops": self.flops,
             "seconds": self._seconds(),
+            "counts": counts,
             "all_options": asdict(self.options),
         }
         save_checkpoint(self.checkpoints, self.step, self.objective, self.optimizer, facts)

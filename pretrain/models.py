@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -26,12 +25,12 @@ from safetensors.torch import load_file, save
 
 from curator import fsops
 from curator.errors import EngineError, UsageError, nearest
+from pretrain import sizes
 from pretrain.recipe import Recipe
-from pretrain.tokens import tokenizer
+from pretrain.sizes import Size, whole_patches
+from pretrain.tokens import Tokenizer, tokenizer
 
 Config = dict[str, Any]
-Tokenize = Callable[[list[str]], torch.Tensor]
-Size = tuple[int, int]
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -49,7 +48,7 @@ class Clip:
 
     net: Any
     config: Config
-    tokenize: Tokenize
+    tokenize: Tokenizer
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -128,17 +127,10 @@ def is_plain_vit(vision: Config) -> bool:
     return "timm_model_name" not in vision and isinstance(vision.get("layers", 12), int)
 
 
-def whole_patches(image_px: Size, patch: int) -> Size:
-    """(height, width) rounded to whole patches, at least one."""
-    height, width = (max(1, round(side / patch)) * patch for side in image_px)
-    return height, width
-
-
 def resize_timm(trunk: Any, image_px: Size) -> None:
-    """Fit a plain ViT of timm to images of about this size, with its weights; others take any."""
-    strides = {int(level["reduction"]) for level in getattr(trunk, "feature_info", ())}
-    if len(strides) == 1 and hasattr(trunk, "set_input_size"):
-        trunk.set_input_size(whole_patches(image_px, strides.pop()))
+    """Fit a timm net that has one size at a time to images of about this size, with its weights."""
+    if hasattr(trunk, "set_input_size") and hasattr(trunk, "feature_info"):
+        sizes.set_size(trunk, sizes.target(trunk, image_px))
 
 
 def build_clip(recipe: Recipe) -> Clip:
@@ -163,6 +155,11 @@ def build_clip(recipe: Recipe) -> Clip:
     vision["image_size"] = side
     start = _SIGLIP_START if recipe.objective == "siglip" else {}
     net = build_net(config, image_px=(side, side), seed=recipe.seed, **start)
+    trunk = getattr(net.visual, "trunk", None)
+    if hasattr(trunk, "set_input_size") and sizes.target(trunk, (side, side)) != (side, side):
+        raise UsageError(
+            f"image_px is {side}, {recipe.model!r} takes {sizes.target(trunk, (side, side))[0]}"
+        )
     config = {**config, **start, "custom_text": True}
     return Clip(
         net=net,

@@ -17,7 +17,6 @@ import polars as pl
 from curator.errors import UsageError, nearest
 from curator.shards import discover
 from curator.steps.workspace import STORE_FOLDER, open_workspace, split_spec
-from curator.store import Store
 from curator.versions import digest
 from pretrain import controls
 from pretrain.sources import Tables
@@ -137,14 +136,13 @@ def _open_version(spec: str, store: Path | None, choice: str) -> _Opened:
 def _open_table(where: str, pattern: str, column: str, store: Path | None, choice: str) -> _Opened:
     if choice in controls.CHOICES:
         raise _needs_store(choice, f"{where}@{pattern}")
-    dataset = discover(where)
-    root = _store_of(where, store)
     base: Tables
-    if root is None:
-        tars = TarTables(dataset, need_text=False)
+    if _store_of(where, store) is None:
+        tars = TarTables(discover(where), need_text=False)
         base, base_id = tars, tars.digest()
     else:
-        base = IndexTables(Store.open(root), dataset.shards)
+        workspace = open_workspace(where, store)
+        base = IndexTables(workspace.store, workspace.shards)
         base_id = base.digest()
     if choice == "images":
         return _Opened(base, where, base_id, {"kind": "images", "shards": where})

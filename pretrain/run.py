@@ -16,10 +16,11 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -31,7 +32,8 @@ from curator.progress import say
 from curator.stopping import StopRequest
 from curator.versions import now, tool_version
 from pretrain import run_files, world
-from pretrain.data import DataOptions, Pipeline, Source, open_source
+from pretrain.cuts import Cuts
+from pretrain.data import Batch, DataOptions, Pipeline, Source, open_source
 from pretrain.loop import LoopOptions, TrainResult, train
 from pretrain.objectives import OBJECTIVES
 from pretrain.recipe import Recipe
@@ -51,7 +53,9 @@ class RunSummary:
 
     `flops` are forward and backward of all steps, counted once on the first and multiplied;
     `seconds` are of training alone, in all of its parts. `final` is the last line of the log,
-    `retrieval` and `zero_shot` are of held-out pairs, empty for objectives without text.
+    `retrieval` and `zero_shot` are of held-out pairs, empty for objectives without text. `texts`
+    and `held_out_texts` are `pretrain.cuts.Cuts` of what was trained on and of those pairs; empty
+    without text, and in runs of versions of this tool that did not count.
     """
 
     recipe: str
@@ -71,10 +75,20 @@ class RunSummary:
     retrieval: dict[str, float]
     zero_shot: dict[str, float]
     finished_at: float
+    texts: dict[str, int] = field(default_factory=dict)
+    held_out_texts: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+    def cuts_told(self) -> list[str]:
+        """What was cut at the context of the text tower, in sentences; none if nothing was."""
+        parts = (("", self.texts), ("held-out pairs: ", self.held_out_texts))
+        said = [f"{what}{Cuts(**found).told()}" for what, found in parts if found.get("num_cut")]
+        if cut := self.zero_shot.get("num_words_cut"):
+            said.append(f"zero-shot: {cut:,.0f} words are asked for in more tokens than are read")
+        return said
 
 
 def pretrain(
@@ -213,6 +227,7 @@ class _Run:
             folder=self.out,
             stop=stop,
             what=f"pretrain {recipe.name}",
+            count=_CutCounter(_context(objective)) if recipe.needs_text else None,
         )
         if world.rank() == 0:
             objective.save(self.out / "model")
@@ -239,7 +254,10 @@ class _Run:
         )
 
     def _summarise(self, objective: Any, result: TrainResult) -> None:
-        recall, words = self._check(objective)
+        checked = self._check(objective)
+        texts = {}
+        if self.recipe.needs_text:
+            texts = Cuts(context=_context(objective), **result.counts).to_json()
         seen = result.steps * self.recipe.batch_size
         summary = RunSummary(
             recipe=self.recipe.name,
@@ -256,24 +274,66 @@ class _Run:
             num_processes=world.size(),
             num_parameters=sum(parameter.numel() for parameter in objective.parameters()),
             final=result.history[-1] if result.history else {},
-            retrieval=recall,
-            zero_shot=words,
+            retrieval=checked.retrieval,
+            zero_shot=checked.zero_shot,
             finished_at=time.time(),
+            texts=texts,
+            held_out_texts={} if checked.texts is None else checked.texts.to_json(),
         )
         run_files.write_summary(self.out, summary.to_json())
+        for told in summary.cuts_told():
+            say(f"warning: {told}")
 
-    def _check(self, objective: Any) -> tuple[dict[str, float], dict[str, float]]:
+    def _check(self, objective: Any) -> _Checked:
         """Retrieval and zero-shot recognition on the pairs kept out, if there are any."""
         if not self.recipe.needs_text or self.held_out is None:
-            return {}, {}
+            return _Checked({}, {}, None)
         pipeline = self._pipeline(self.held_out, objective, alone=True)
-        pairs = encode(objective, pipeline.in_order())
+        counter = _CutCounter(_context(objective))
+        pairs = encode(objective, counter.passing(pipeline.in_order()))
         texts = [
             text
             for plan in pipeline.plans_in_order()
             for text in heaviest(plan.texts, plan.weights)[0]
         ]
-        return recalls(pairs), zero_shot(objective, pairs.images_ND, texts)
+        return _Checked(recalls(pairs), zero_shot(objective, pairs.images_ND, texts), counter.total)
+
+
+def _context(objective: Any) -> int:
+    """How many tokens the text tower of a contrastive objective reads."""
+    return int(objective.clip.net.context_length)
+
+
+class _Checked(NamedTuple):
+    """What the held-out pairs gave, and how much of their texts was read."""
+
+    retrieval: dict[str, float]
+    zero_shot: dict[str, float]
+    texts: Cuts | None
+
+
+class _CutCounter:
+    """Counts the texts of batches that are cut at the context; says so at the first of them."""
+
+    def __init__(self, context: int) -> None:
+        self._context, self._said = context, False
+        self.total = Cuts(context=context)
+
+    def __call__(self, batch: Batch) -> dict[str, int]:
+        """What to add up, of one batch."""
+        found = Cuts.of(batch.lengths.tolist(), self._context)
+        self.total += found
+        if found.num_cut and not self._said and world.rank() == 0:
+            say(f"warning: {self.total.told()} (so far; all are counted in summary.json)")
+        self._said = self._said or found.num_cut > 0
+        return found.counts()
+
+    def passing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, counted without a word."""
+        self._said = True
+        for batch in batches:
+            self(batch)
+            yield batch
 
 
 def loop_options(recipe: Recipe) -> LoopOptions:

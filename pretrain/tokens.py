@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import open_clip
+import torch
 
 _MOST_WORDS = 1 << 16
+
+
+class Encoded(NamedTuple):
+    """`tokens_NL` (N, L) int64, cut at the context and padded with 0; `lengths_N` (N,) int64 are
+    those of the whole texts, start and end among them: more than L means that a text was cut.
+    """
+
+    tokens_NL: torch.Tensor
+    lengths_N: torch.Tensor
 
 
 class Tokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_clip has no types
@@ -21,6 +32,22 @@ class Tokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_clip h
         self.cache: dict[str, str]
         self._special = dict(self.cache)
         self._ids: dict[str, list[int]] = {}
+
+    def __call__(self, texts: str | list[str]) -> torch.Tensor:
+        """(N, L) int64: as open_clip's."""
+        return self.encoded([texts] if isinstance(texts, str) else texts).tokens_NL
+
+    def encoded(self, texts: list[str]) -> Encoded:
+        """The same, with the lengths that the texts have."""
+        rows = [[self.sot_token_id, *self.encode(text), self.eot_token_id] for text in texts]
+        tokens_NL = torch.zeros(len(rows), self.context_length, dtype=torch.int64)
+        for place, row in enumerate(rows):
+            if len(row) > self.context_length:
+                cut = [*row[: self.context_length - 1], self.eot_token_id]
+                tokens_NL[place] = torch.tensor(cut)
+            else:
+                tokens_NL[place, : len(row)] = torch.tensor(row)
+        return Encoded(tokens_NL, torch.tensor([len(row) for row in rows], dtype=torch.int64))
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, without start and end."""

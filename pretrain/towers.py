@@ -25,13 +25,13 @@ from curator.errors import EngineError, NotFoundError, UsageError, nearest
 from pretrain.models import (
     CONFIG_FILE,
     WEIGHTS_FILE,
-    Size,
     build_net,
     load_net,
     model_config,
     resize_timm,
 )
 from pretrain.run_files import MODEL_FOLDER, RUN_FILE, check_model
+from pretrain.sizes import Size, takes, target
 
 MAE_CONFIG_FILE, MAE_WEIGHTS_FILE = "config.json", "model.safetensors"
 TOWER_FILE = "image_tower.safetensors"
@@ -70,7 +70,7 @@ def _random(name: str, image_px: Size, seed: int) -> Tower:
     if name.startswith("timm:"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            net = _timm_net(name.removeprefix("timm:"), pretrained=False)
+            net = _timm_net(name.removeprefix("timm:"), image_px, pretrained=False)
         return _timm_tower(net, f"random:{name}", image_px)
     name = name.removeprefix("open_clip:")
     if not Path(name).is_dir():
@@ -172,7 +172,8 @@ def _mae(folder: Path) -> ViTMAEModel:
 
 
 def _timm(name: str, weights: str | None, image_px: Size) -> Tower:
-    net = _timm_net(name, pretrained=weights is None)
+    # Weights of a file are of the size that the net is made for unless it is told otherwise.
+    net = _timm_net(name, None if weights else image_px, pretrained=weights is None)
     if weights is not None:
         path = Path(weights)
         if path.suffix != ".safetensors":
@@ -199,7 +200,8 @@ def _timm(name: str, weights: str | None, image_px: Size) -> Tower:
     return _timm_tower(net, f"timm:{name}", image_px)
 
 
-def _timm_net(name: str, *, pretrained: bool) -> Any:
+def _timm_net(name: str, image_px: Size | None, *, pretrained: bool) -> Any:
+    """A timm net without a head, made for `image_px` where it can be nothing else afterwards."""
     if not timm.is_model(name):
         raise UsageError(
             f"unknown timm model {name!r}",
@@ -207,13 +209,30 @@ def _timm_net(name: str, *, pretrained: bool) -> Any:
             reason="model.unknown",
         )
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+        net = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        if image_px is None or _can_change(net):
+            return net
+        return _built_for(net, name, image_px, pretrained=pretrained)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
         raise EngineError(
             f"cannot fetch the weights of timm:{name} ({type(error).__name__})",
             hint=f"give a file (timm:{name}:FILE.safetensors), or write random:timm:{name}",
             reason="model.fetch",
         ) from error
+
+
+def _can_change(net: Any) -> bool:
+    return hasattr(net, "set_input_size") or not net.default_cfg.get("fixed_input_size")
+
+
+def _built_for(net: Any, name: str, image_px: Size, *, pretrained: bool) -> Any:
+    """A net of one size, made for another one where it can be; else as it is (see `sizes.fit`)."""
+    size = target(net, image_px)
+    try:
+        made = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=size)
+    except (TypeError, RuntimeError, AssertionError):  # no such option, or weights of one size
+        return net
+    return made if takes(made, size) else net
 
 
 def _timm_tower(net: Any, name: str, image_px: Size) -> Tower:

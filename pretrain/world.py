@@ -11,7 +11,7 @@ Source: Goyal et al. 2017, arXiv 1706.02677, for what averaging over workers has
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -91,6 +91,15 @@ def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[
     numbers = torch.tensor([values[name] for name in sorted(values)], device=device)
     dist.all_reduce(numbers)
     return dict(zip(sorted(values), (numbers / size()).tolist(), strict=True))
+
+
+def sum_over_processes(values: Mapping[str, int], device: torch.device) -> dict[str, int]:
+    """The sum of every value over the processes; all must give the same names."""
+    if size() == 1:
+        return dict(values)
+    numbers = torch.tensor([values[name] for name in sorted(values)], device=device)
+    dist.all_reduce(numbers)
+    return dict(zip(sorted(values), map(int, numbers.tolist()), strict=True))
 
 
 def any_process(flags: Sequence[bool], device: torch.device) -> list[bool]:

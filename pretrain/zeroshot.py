@@ -27,7 +27,8 @@ _PROMPT = "a photo of {}."
 
 
 def zero_shot(objective: Any, images_ND: torch.Tensor, texts: Sequence[str]) -> dict[str, float]:
-    """`word_auroc` (0 to 1) and `num_words`; nothing if no word is frequent enough.
+    """`word_auroc` (0 to 1), `num_words`, and `num_words_cut`, whose question is longer than the
+    context; nothing if no word is frequent enough.
 
     `images_ND` are unit features of a contrastive objective in evaluation mode, `texts` (N) what
     the pictures came with.
@@ -36,11 +37,16 @@ def zero_shot(objective: Any, images_ND: torch.Tensor, texts: Sequence[str]) -> 
     if not words:
         return {}
     with torch.inference_mode():
-        tokens = objective.clip.tokenize([_PROMPT.format(word) for word in words])
-        words_CD = objective.encode_texts(tokens).float()
+        found = objective.clip.tokenize.encoded([_PROMPT.format(word) for word in words])
+        words_CD = objective.encode_texts(found.tokens_NL).float()
+        num_cut = int((found.lengths_N > found.tokens_NL.shape[1]).sum())
         scores_CN = (words_CD @ images_ND.T).cpu().numpy()
-    found = [auroc(row[says], row[~says]) for row, says in zip(scores_CN, says_CN, strict=True)]
-    return {"num_words": float(len(words)), "word_auroc": float(np.mean(found))}
+    areas = [auroc(row[says], row[~says]) for row, says in zip(scores_CN, says_CN, strict=True)]
+    return {
+        "num_words": float(len(words)),
+        "num_words_cut": float(num_cut),
+        "word_auroc": float(np.mean(areas)),
+    }
 
 
 def classes(texts: Sequence[str]) -> tuple[list[str], np.ndarray[Any, np.dtype[np.bool_]]]:

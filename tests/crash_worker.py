@@ -29,6 +29,7 @@ from curator.makers import CaptionerChoice, captioner_maker, checker_maker
 from curator.policy import load_policy, parse_policy
 from curator.scorers import SCORERS
 from curator.shards import ScanOptions
+from curator.steps import identity
 from curator.steps.decide import Choice, decide
 from curator.steps.fsck import fsck
 from curator.steps.gc import collect
@@ -140,7 +141,7 @@ def in_child(work: Callable[[], object]) -> tuple[int, str]:
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Every file that counts: not the logs of runs, not temporary files.
+    """Every file that counts: not the logs of runs, temporary files, or where the dataset lies.
 
     Of a listing, what it says now: how often it was said depends on what came between.
     """
@@ -150,6 +151,7 @@ def tree(root: Path) -> dict[str, str]:
         if path.is_file()
         and "runs" not in path.relative_to(root).parts
         and not path.name.startswith(fsops.TEMP_PREFIX)
+        and path.name != identity.FILE
     }
 
 

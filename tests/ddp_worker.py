@@ -70,10 +70,17 @@ def main(folder: Path) -> None:
         mine.mkdir()
         for name, values in CASES.items():
             made = objective(recipe(mine, **values))
-            result = train(made, batches(values, rank, size), options(values), folder=None)
+            result = train(
+                made,
+                batches(values, rank, size),
+                options(values),
+                folder=None,
+                count=lambda batch: {"texts": len(batch.owners), "batches": 1},
+            )
             seen[name] = {
                 "losses": [row["loss"] for row in result.history],
                 "flops": result.flops,
+                "counts": result.counts,
                 "weights": sum(p.double().sum().item() for p in made.parameters()),
             }
         seen["stop"] = _stopped(mine, folder / "run")

@@ -14,7 +14,7 @@ from tests.storekit import Kit
 from ui.environment import DATASET, STORE, STUDIES
 
 UI = Path(__file__).resolve().parents[1] / "ui"
-PATIENCE_SEC = 60
+PATIENCE_SEC = 300
 
 Open = Callable[..., AppTest]
 

@@ -18,15 +18,19 @@ from pathlib import Path
 
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
-from curator import fsops
+from curator import edits, fsops
+from curator.decide import read_decision
+from curator.edithistory import Draft, Sample
 from curator.errors import ConflictError, CuratorError
+from curator.export.version import ExportOptions, export
 from curator.makers import CaptionerChoice, captioner_maker, checker_maker
 from curator.policy import load_policy, parse_policy
 from curator.shards import ScanOptions
+from curator.steps.apply_edits import apply
 from curator.steps.decide import Choice, decide
 from curator.steps.gc import collect
 from curator.steps.index import make_index
-from curator.steps.recaption import Recaption, recaption
+from curator.steps.recaption import Recaption, recaption, score_all
 from curator.stopping import StopRequest
 from tests.crash_worker import ENGINE, KEEP_ALL, damage, in_child, make_shards, workspace
 
@@ -61,11 +65,46 @@ def do_gc(root: Path) -> None:
     collect(workspace(root).store)
 
 
+def do_score(root: Path) -> None:
+    """A checker that has not been here yet."""
+    score_all(workspace(root), [checker_maker("de")], ENGINE, stop=StopRequest())
+
+
+def do_edit(root: Path, row: int = 1) -> None:
+    """A text by hand, of a row that nobody has edited; two editors at once take the next ones."""
+    store = workspace(root).store
+    entry = store.version(1).shards[0]
+    texts = read_decision(store, entry)
+    taken = {edit.row for edit in edits.history(store, entry.name).edits}
+    row = next(row for row in range(row, texts.height) if row not in taken)
+    found = texts.row(row, named=True)
+    where = Sample(shard=entry.name, row=row, key=found["key"], image_sha256=found["image_sha256"])
+    draft = Draft(sample=where, action="edit", base_text=found["text"], new_text=f"by hand {row}")
+    edits.add(store, draft, who="Anna")
+
+
+def do_apply(root: Path) -> None:
+    """A version with the edits that are there."""
+    store = workspace(root).store
+    apply(store, store.version(1), who="Anna", stop=StopRequest())
+
+
+def do_export(root: Path) -> None:
+    """The first version, into a folder of this process's own."""
+    ws = workspace(root)
+    out = root / f"out{os.getpid()}"
+    export(ws.store, ws.shards, ws.store.version(1), out, to="wds", options=ExportOptions())
+
+
 VERBS: dict[str, Callable[[Path], None]] = {
     "index": do_index,
     "recaption": do_recaption,
     "decide": do_decide,
     "gc": do_gc,
+    "score": do_score,
+    "edit": do_edit,
+    "apply": do_apply,
+    "export": do_export,
 }
 
 
@@ -73,6 +112,7 @@ def prepare(root: Path) -> None:
     """A version, and what an earlier decision left behind when its commit was lost."""
     make_shards(root / "shards")
     do_recaption(root, seed=0)
+    do_edit(root, row=0)
     do_decide(root)
     store = workspace(root).store
     fsops.remove(store.manifest_path(2))

@@ -48,6 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     options: argparse.Namespace
     seen: ClassVar[collections.Counter[str]] = collections.Counter()
     lock = threading.Lock()
+    num_gated: ClassVar[int] = 0
 
     def do_GET(self) -> None:
         self._log({"path": self.path, "method": "GET"})
@@ -106,6 +107,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for _ in range(1000):
             self.wfile.write(b" ")
             time.sleep(0.1)
+
+    def _mode_gated(self, text: str) -> None:
+        """Answer the first `--free` requests; hold the others until the file `--gate` is there."""
+        with self.lock:
+            Handler.num_gated += 1
+            is_free = Handler.num_gated <= self.options.free
+        while not is_free and not Path(self.options.gate).exists():
+            time.sleep(0.02)
+        self._send(200, completion([text]))
 
     def _mode_late(self, text: str) -> None:
         time.sleep(self.options.seconds)
@@ -167,6 +177,8 @@ def main() -> None:
     parser.add_argument("--target", default="")
     parser.add_argument("--times", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--gate")
+    parser.add_argument("--free", type=int, default=0)
     parser.add_argument("--log")
     Handler.options = parser.parse_args()
     server = Server(("127.0.0.1", 0), Handler)

@@ -12,7 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from curator.reasons import REASONS
-from curator.shards import ScannedSample, ScanOptions, ShardRef, ShardScan, scan_shard
+from curator.sample import ScannedSample
+from curator.shards import ScanOptions, ShardRef, ShardScan, scan_shard
 from curator.tarfiles import BLOCK, END_OF_ARCHIVE, member_bytes
 
 Files = list[tuple[str, bytes]]

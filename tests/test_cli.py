@@ -41,7 +41,7 @@ def test_log_lists_the_newest_first(made: Path) -> None:
     header, *rows = said.out.splitlines()
     assert header.split()[:4] == ["version", "id", "created", "policy"]
     assert [row.split()[0] for row in rows] == ["v4", "v3", "v2", "v1"]
-    assert [row.split()[3] for row in rows] == ["strict", "all", "best", "alt"]
+    assert [row.split()[3] for row in rows] == ["strict", "all", "top", "alt"]
 
 
 def test_log_json(made: Path) -> None:
@@ -62,7 +62,7 @@ def test_log_of_a_store_without_versions(tmp_path: Path) -> None:
 def test_show(made: Path) -> None:
     said = curator("show", f"{made}@v2").out
     assert said.startswith("v2  ")
-    assert "policy  best" in said
+    assert "policy  top" in said
     assert f"maker   {storekit.SCORER}" in said
     assert "samples 10 in 2 shards" in said
     version = curator("show", f"{made}@2", "--json").json
@@ -75,7 +75,7 @@ def test_a_version_that_is_not_there(made: Path) -> None:
     said = curator("show", f"{made}@v9", "--json")
     assert (said.code, said.exit_line["error"]) == (10, "version.unknown")
     assert "there is no version 'v9'" in said.err
-    assert "allowed: v1, v2, v3, v4" in said.err
+    assert "allowed: all, alt, strict, top, v1, v2, v3, v4" in said.err
 
 
 def test_tag_and_move_it(shards: Path) -> None:
@@ -155,7 +155,7 @@ def test_recaption_and_again(tmp_path: Path) -> None:
     assert said.code == 0, said.err
     assert "captions made: 3" in said.out
     assert "committed v1 (" in said.out
-    assert f"next: curator diff {tmp_path} --html diff.html" in said.out
+    assert f"next: curator show {tmp_path}@v1\n" in said.out
     again = curator(*command)
     assert "every fact was there already: no model was called" in again.out
     assert "nothing new: the same decision is v1 (" in again.out

@@ -27,7 +27,7 @@ from curator.export.version import ExportOptions, export
 from curator.facts import CAPTIONS, SCORES, Facts
 from curator.ratings import Shown
 from curator.runs import open_run
-from curator.steps import apply_edits, fsck_files
+from curator.steps import apply_edits, fsck_files, identity
 from curator.steps.fsck import fsck
 from curator.steps.workspace import open_workspace
 from curator.stopping import StopRequest
@@ -63,6 +63,8 @@ def kind(pattern: str, **unnamed: str) -> Kind:
 
 KINDS = {
     "store.json": kind("shards/.curator/store.json", delete=SAID),
+    "place of the dataset": kind("shards/.curator/dataset.json",
+                                 delete="the next `curator index` writes it anew"),
     "index": kind("shards/.curator/index/*.parquet", flip=DERIVED),
     "caption facts": kind("shards/.curator/facts/captions/*/*.parquet"),
     "score facts": kind("shards/.curator/facts/scores/*/*.parquet"),
@@ -120,7 +122,9 @@ def build(root: Path) -> None:
 
 
 def make_store(shards: Path) -> None:
-    store = storekit.small_store(shards, ["best", "alt"]).ws.store
+    kit = storekit.small_store(shards, ["best", "alt"])
+    store = kit.ws.store
+    identity.remember(store, kit.ws.dataset)
     store.tag("good", store.version(1))
     first = index.read(store, "00000").row(0, named=True)
     sample = Sample(shard="00000", row=0, key=first["key"], image_sha256=first["image_sha256"])
@@ -176,6 +180,7 @@ def read_store(root: Path) -> object:
     """All that a store says, as its readers say it."""
     ws = open_workspace(str(root / "shards"), None)
     store = ws.store
+    identity.check(store, ws.dataset, spec=ws.spec)
     found: list[object] = [store.resolve(None).id, store.resolve("good").id, sorted(store.tags())]
     for version in store.versions():
         found.append(version)
@@ -188,7 +193,9 @@ def read_store(root: Path) -> object:
         for maker in store.makers(of):
             facts = Facts(store, of, maker)
             found += [maker, store.recipe(of, maker)]
-            found += [[facts._read(path, facts.schema.names).to_dicts() for path in facts.files()]]
+            found += [
+                [facts.rows_of(path, facts.schema.names).to_dicts() for path in facts.files()]
+            ]
     found += [edits.everything(store), ratings.read(store)]
     said = runs(store)
     if not said or any(run.status == "damaged" for run in said):

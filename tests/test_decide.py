@@ -10,11 +10,24 @@ import pytest
 from curator.decide import read_decision
 from curator.errors import QuarantineLimitError, UsageError
 from curator.facts import CAPTIONS, SCORES, Facts
-from curator.policy import parse_policy
-from curator.steps.decide import Choice, decide
+from curator.index import text_sha256
+from curator.policy import load_policy, parse_policy, presets
+from curator.steps.decide import Choice, decide, resolve_inputs
 from curator.stopping import StopRequest
 from curator.versions import Version
-from tests.storekit import GENERATOR, SCORER, Kit, Row, add_facts, maker_name, open_kit, small_store
+from tests.storekit import (
+    GENERATOR,
+    SCORER,
+    Kit,
+    Row,
+    add_facts,
+    caption_fact,
+    image,
+    maker_name,
+    open_kit,
+    score_fact,
+    small_store,
+)
 
 
 @pytest.fixture
@@ -237,3 +250,88 @@ def test_missing_scores_are_asked_for(kit: Kit) -> None:
     policy = parse_policy(flags + 'field = "flags"\nnone_of = ["spam"]', where="test")
     with pytest.raises(UsageError, match="--scorer text"):
         decide(kit.ws, policy, Choice(max_quarantine=1.0), stop=StopRequest())
+
+
+# -- captions that the token limit cut, and alt texts that are none ------------------------------
+
+CUT_ROWS = (
+    Row("a0", "a dog runs", "a brown dog runs across the", 0.20, 0.40),
+    Row("a1", None, "a white cat sits on the", None, 0.30),
+    Row("a2", "nan", None, 0.50, None),
+    Row("a3", "N/A", "a red car.", 0.50, 0.10),
+)
+ANY = 'name = "x"\nsources = ["generated", "alt_text"]\npick = "PICK"\n'
+
+
+@pytest.fixture
+def cut_kit(tmp_path: Path) -> Kit:
+    """The first captions of a0 and a1 are cut; a0 has a whole second one, which scores lower."""
+    kit = open_kit(tmp_path / "shards", {"00000": CUT_ROWS})
+    first, second = (caption_fact(row) for row in CUT_ROWS[:2])
+    assert first is not None
+    assert second is not None
+    whole = "a brown dog runs."
+    other = {"candidate": 1, "text": whole, "text_sha256": text_sha256(whole)}
+    cut = [row | {"finish_reason": "length", "attempt": 1} for row in (first, second)]
+    facts = Facts(kit.ws.store, CAPTIONS, GENERATOR)
+    add_facts(facts, "00000", [*cut, first | other])
+    score = score_fact(image("a0"), whole, 0.30)
+    add_facts(Facts(kit.ws.store, SCORES, SCORER), "00000", [score])
+    return kit
+
+
+@pytest.mark.parametrize("pick", ["best", "first"])
+def test_a_whole_text_wins_over_a_cut_one(cut_kit: Kit, pick: str) -> None:
+    version = cut_kit.decide(ANY.replace("PICK", pick))
+    found = rows(cut_kit, version)
+    assert found["a0"][0][:2] == ("captioned", "a brown dog runs.")
+    alone = "best of 1" if pick == "best" else "first that passes"
+    because = f"{alone}, cut at the token limit"
+    assert found["a1"] == [("captioned", "a white cat sits on the", because)]
+    assert version.totals["num_truncated"] == 1
+
+
+def test_with_all_texts_a_cut_one_gives_way_to_a_whole_caption(cut_kit: Kit) -> None:
+    found = rows(cut_kit, cut_kit.decide(ANY.replace("PICK", "all")))
+    assert [text for _, text, _ in found["a0"]] == ["a brown dog runs.", "a dog runs"]
+
+
+def test_a_rule_says_what_becomes_of_cut_captions(cut_kit: Kit) -> None:
+    rule = '[[rule]]\nname = "whole"\nfield = "truncated"\nmax = '
+    never = rows(cut_kit, cut_kit.decide(ANY.replace("PICK", "best") + rule + "0"))
+    assert never["a0"] == [("captioned", "a brown dog runs.", "best of 2")]
+    assert never["a1"] == [("dropped", None, "generated: whole")]
+    alike = rows(cut_kit, cut_kit.decide(ANY.replace("PICK", "best") + rule + "1"))
+    because = "best of 3, cut at the token limit"
+    assert alike["a0"] == [("captioned", "a brown dog runs across the", because)]
+
+
+def test_nan_is_no_alt_text(cut_kit: Kit) -> None:
+    best = ANY.replace("PICK", "best")
+    found = rows(cut_kit, cut_kit.decide(best))
+    assert found["a2"] == [("dropped", None, "not_generated")]
+    assert found["a3"] == [("captioned", "a red car.", "best of 1")]
+    kept = rows(cut_kit, cut_kit.decide(best + 'otherwise = "keep_alt"'))
+    assert kept["a2"][0][:2] == ("dropped", None)
+    as_is = 'name = "y"\nsources = ["alt_text"]\npick = "first"'
+    assert rows(cut_kit, cut_kit.decide(as_is))["a3"] == [("dropped", None, "no_text")]
+
+
+@pytest.mark.parametrize("name", [name for name in presets() if name != "as-is"])
+def test_no_preset_lets_an_unreadable_text_win(name: str) -> None:
+    policy = load_policy(name)
+    for source in policy.sources:
+        rules = [rule for rule in policy.rule if rule.source in ("any", source)]
+        left_out = {flag for rule in rules for flag in rule.none_of}
+        assert {"empty", "no_letters", "unreadable", "html"} <= left_out
+
+
+def test_the_newest_rules_count_where_an_older_release_left_others(cut_kit: Kit) -> None:
+    names = []
+    for rules in (2, 3):
+        recipe = {"scorer": "text", "language": "en", "rules": rules}
+        names.append(maker_name("text-en", recipe))
+        cut_kit.ws.store.write_recipe(SCORES, names[-1], recipe)
+    rule = '[[rule]]\nname = "h"\nfield = "flags"\nnone_of = ["spam"]'
+    policy = parse_policy(ANY.replace("PICK", "first") + rule, where="test")
+    assert resolve_inputs(cut_kit.ws, policy, Choice()).checker == names[-1]

@@ -418,20 +418,23 @@ def storm(root: Path, *, num_sessions: int, num_edits: int, num_samples: int) ->
     outcome: Counter[str] = Counter()
     names: list[str] = []
     guard = threading.Lock()
+    all_looked = threading.Barrier(num_sessions)
 
     def session(number: int) -> None:
         generator = random.Random(number)
         own = Store.open(root)
         for turn in range(num_edits):
             sample = Sample(
-                shard=f"0000{generator.randrange(2)}",
-                row=generator.randrange(num_samples),
+                shard=f"0000{generator.randrange(2)}" if turn else "00000",
+                row=generator.randrange(num_samples) if turn else 0,
                 key="k",
                 image_sha256=None,
             )
             applied = follow(edits.history(own, sample.shard).in_effect(sample), "start")
             seen = applied[-1] if applied else None
             base = seen.result if seen else "start"
+            if turn == 0:
+                all_looked.wait()  # all have seen the same text, and one of them is the first
             time.sleep(generator.random() * 0.002)  # somebody thinks, others are faster
             draft = change(
                 base, f"{number}/{turn}", sample=sample, seen=seen.number if seen else None
@@ -467,14 +470,14 @@ def storm(root: Path, *, num_sessions: int, num_edits: int, num_samples: int) ->
 def test_sessions_at_once_lose_no_edit(tmp_path: Path) -> None:
     outcome = storm(tmp_path / "store", num_sessions=8, num_edits=10, num_samples=3)
     assert outcome.total() == 80
-    assert outcome["refused"] > 0, "they have to overlap"
+    assert outcome["refused"] >= 7, "of the first turn"
 
 
 @pytest.mark.slow
 def test_50_sessions_of_20_edits_lose_no_edit(tmp_path: Path) -> None:
     outcome = storm(tmp_path / "store", num_sessions=50, num_edits=20, num_samples=10)
     assert outcome.total() == 1000
-    assert outcome["refused"] > 0
+    assert outcome["refused"] >= 49
 
 
 def killed(root: Path, *, num_processes: int, num_kills: int) -> Counter[str]:

@@ -105,7 +105,7 @@ def test_edited_rejected_accepted(ws: Workspace) -> None:
     assert found.version.counts == base | {
         "captioned": base["captioned"] - 1, "dropped": base["dropped"] + 1,
     }  # fmt: skip
-    assert found.version.policy["name"] == "best+edits"
+    assert found.version.policy["name"] == "top+edits"
     assert found.version.policy["edits_on"] == ws.store.version(2).id
     assert found.version.parent == ws.store.version(4).id
 
@@ -153,7 +153,7 @@ def test_edits_go_on_from_a_version_that_was_made_of_them(ws: Workspace) -> None
     edit(ws, "a0", "dogs", "cats")  # as a reader of v5 sees it
     found = run(ws, base=5)
     assert texts(ws, found.version, "a0")[0]["text"] == "cats"
-    assert found.version.policy["name"] == "best+edits"
+    assert found.version.policy["name"] == "top+edits"
     assert texts(ws, run(ws, base=2).version, "a0")[0]["text"] == "cats"  # and through the chain
 
 

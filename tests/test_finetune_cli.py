@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -14,6 +16,8 @@ from PIL import Image
 from curator.cli import dense
 from curator.cli.output import run_app
 from finetune import run
+from finetune.tasks import Evaluation
+from finetune.tasks.segmentation import Segmentation
 from tests.densekit import TinyConv, block_item
 
 SIZE = (32, 48)
@@ -62,10 +66,11 @@ def test_shares_and_seeds_give_a_table_with_the_spread(
     assert curator(*asked, *wanted) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "blocks, segmentation: judged on 4 test pictures"
-    assert said[1].split() == ["labels", "seeds", "mIoU", "mAcc", "time"]
+    headings = ["labels", "seeds", "mIoU (%)", "mAcc (%)", "time"]
+    assert re.split(" {2,}", said[1]) == headings
     assert [line.split()[:2] for line in said[2:4]] == [["2", "2"], ["4", "2"]]
     assert said[2].count("±") == 2
-    assert said[4].startswith("next: ")
+    assert said[4].startswith("compare it with the same for another backbone")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {f"labels-{share}-seed-{seed}" for share in ("0.5", "1") for seed in (0, 1)}
     assert curator(*asked, *wanted) == 0
@@ -77,11 +82,53 @@ def test_a_sweep_is_shown_and_used(folder: Path, capsys: pytest.CaptureFixture[s
     assert curator(*asked) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[1].startswith("learning rate ")
-    assert " by mIoU on 4 validation pictures (" in said[1]
+    assert " by mIoU (%) on 4 validation pictures (" in said[1]
     assert curator(*asked, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["cells"][0]["lr"] == found["sweep"]["best_lr"]
-    assert set(found["cells"][0]["metrics"]) == {"mIoU", "mAcc"}
+    (cell,) = found["cells"]
+    assert set(cell["metrics"]) == {"mIoU", "mAcc"}
+    assert 0 < cell["metrics"]["mIoU"] <= 1
+    assert cell["shown"] == {
+        f"{name} (%)": round(100 * value, 1) for name, value in cell["metrics"].items()
+    }
+
+
+def test_shares_are_told_in_per_cent_and_metres_in_metres(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report prints 8.7 for the same number."""
+    evaluation = Evaluation(metrics={"mIoU": 0.0871, "RMSE": 0.5123, "AbsRel": 0.25})
+    monkeypatch.setattr(Segmentation, "evaluate", lambda *_, **__: evaluation)
+    asked = ("any", "--task", "segmentation", "--data", folder, *QUICK)
+    assert curator(*asked) == 0
+    said = [re.split(" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert said[1][2:5] == ["mIoU (%)", "RMSE (m)", "AbsRel"]
+    assert said[2][2:5] == ["8.7", "0.512", "0.250"]
+    assert curator(*asked, "--json") == 0
+    (cell,) = json.loads(capsys.readouterr().out)["cells"]
+    assert cell["metrics"] == {"mIoU": 0.0871, "RMSE": 0.5123, "AbsRel": 0.25}
+    assert cell["shown"] == {"mIoU (%)": 8.7, "RMSE (m)": 0.512, "AbsRel": 0.25}
+
+
+def test_a_class_that_never_occurs_is_said_and_stored(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "classes.txt").write_text("0 red\n1 green\n2 blue\n3 yellow\n")
+    for path in folder.glob("*/labels/*.png"):  # 3 was void and is yellow now: ignore it
+        numbers = np.array(Image.open(path))
+        Image.fromarray(np.where(numbers == 3, 255, numbers).astype(np.uint8)).save(path)
+    asked = ("any", "--task", "segmentation", "--data", folder, *QUICK, "--out", tmp_path / "out")
+    assert curator(*asked, "--json") == 0
+    told = capsys.readouterr()
+    warnings = json.loads(told.out)["data"]["warnings"]
+    assert [line.split(":")[0] for line in warnings] == [
+        "Of 4, 1 class occurs in no training label; nothing can be learnt about",
+        "Of 4, 1 class occurs in no test label; left out of mIoU",
+    ]
+    assert all(f"warning: {line}" in told.err for line in warnings)
+    (kept,) = (tmp_path / "out").glob("*/run.json")
+    assert json.loads(kept.read_bytes())["data"]["warnings"] == warnings
 
 
 @pytest.mark.parametrize(
@@ -92,6 +139,8 @@ def test_a_sweep_is_shown_and_used(folder: Path, capsys: pytest.CaptureFixture[s
         (("--size", "360"), "--size is '360'"),
         (("--head", "mask"), "head is 'mask'"),
         (("--sweep", "--lr", "0.1"), "--lr and --sweep exclude each other"),
+        (("--probe", "--layer-decay", "0.8"), "--layer-decay and --probe exclude each other"),
+        (("--layer-decay", "1.5"), "layer_decay is 1.5"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

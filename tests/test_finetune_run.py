@@ -99,7 +99,7 @@ def test_a_finished_cell_is_read_back_and_not_run_again(tmp_path: Path, tiny: li
     assert not (tmp_path / "cell" / "checkpoints").exists()
     pictures = [Image.open(BytesIO(shown.prediction)) for shown in again.predictions]
     assert [picture.size for picture in pictures] == [(48, 32)] * 2
-    assert json.loads((tmp_path / "cell" / "run.json").read_bytes())["options"]["lr"] == 1e-3
+    assert json.loads((tmp_path / "cell" / "run.json").read_bytes())["options"]["lr"] == 1e-4
 
 
 def test_a_folder_belongs_to_one_cell(tmp_path: Path) -> None:

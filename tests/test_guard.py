@@ -335,10 +335,10 @@ def test_r13_bad_outputs_are_flagged():
 @pytest.mark.realdata
 def test_r13_human_captions_are_not_flagged(shared):
     table = pq.read_table(shared / "data" / "photos" / "captions.parquet").to_pylist()
-    texts = [row["human_captions"][0] for row in table]
+    texts = [text for row in table for text in row["human_captions"]]
     flagged = [text for text in texts if judge(tidy(text), prompt=SHORT.text)]
-    assert len(texts) == 2000
-    assert len(flagged) <= 0.005 * len(texts), flagged
+    assert len(texts) == 10_000
+    assert len(flagged) <= 0.001 * len(texts), flagged
 
 
 def test_alt_text_in_the_prompt_may_come_back():

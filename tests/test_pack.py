@@ -24,7 +24,8 @@ from PIL import Image
 
 from curator import fsops, outputs
 from curator.errors import ConflictError, DamageError, StorageError, UsageError
-from curator.pack.shards import MANIFEST, PackOptions, PackReport, pack
+from curator.pack.report import PackReport
+from curator.pack.shards import MANIFEST, PackOptions, pack
 from curator.pack.sources import Item, SourceOptions, detect, plain
 from curator.shards import ScanOptions, discover, scan_shard
 from tests import tars
@@ -443,8 +444,8 @@ def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
         None,
     ]
     source = parquet(tmp_path / "u.parquet", {"path": ["a.jpg"] * 3, "caption": text, "l": lists})
-    report = pack(source, tmp_path / "out2")
-    assert report.failures == {"row.invalid": 3}
+    with pytest.raises(UsageError, match=r"none of 3 rows could be packed: 3x row\.invalid"):
+        pack(source, tmp_path / "out2")
 
 
 def test_damaged_parquet_keeps_what_was_finished(tmp_path: Path) -> None:
@@ -705,7 +706,7 @@ def test_a_huge_image_is_refused_unread(tmp_path: Path) -> None:
         file.truncate((256 << 20) + 1)  # sparse: takes no space
     buffer = io.BytesIO()
     Image.new("L", (13_400, 13_400)).save(buffer, "PNG")  # 180 million pixels in a few KB
-    put(source, {"bomb.png": buffer.getvalue()})
+    put(source, {"bomb.png": buffer.getvalue(), "fine.png": PNG})
     pack(source, tmp_path / "out")
     assert reasons(tmp_path / "out") == {
         "big.jpg": "tar.size_limit",

@@ -79,6 +79,11 @@ def test_the_text_reads_as_a_person_would_write_it() -> None:
         'name = "aligned"\n'
         'field = "score"\n'
         "min_percentile = 50\n"
+        "\n"
+        "[[rule]]\n"
+        'name = "readable"\n'
+        'field = "flags"\n'
+        'none_of = ["empty", "no_letters", "unreadable", "html", "file_name"]\n'
     )
 
 

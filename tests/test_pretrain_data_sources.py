@@ -105,7 +105,9 @@ def test_nothing_to_train_on_is_said(kit: Kit) -> None:
 def test_unknown_versions_and_shards_are_named(kit: Kit, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no version 'v77'"):
         open_source(f"{kit.ws.spec}@v77")
-    with pytest.raises(UsageError, match="1 shards of v2 are not in the dataset, first '00001'"):
+    with pytest.raises(
+        UsageError, match="1 of 2 shards of v2 are not in the dataset, first '00001'"
+    ):
         open_source(f"{kit.ws.spec}/00000.tar@v2")
     with pytest.raises(UsageError, match="pipe: is not read"):
         open_source("pipe:touch x.tar")
@@ -126,7 +128,7 @@ def test_a_shard_that_was_cut_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(DamageError, match=r"not the one that was indexed: .* bytes instead of"):
         first_batch(kit.ws.spec)
     path.unlink()
-    with pytest.raises(UsageError, match="1 shards of v1 are not in the dataset"):
+    with pytest.raises(UsageError, match="1 of 2 shards of v1 are not in the dataset"):
         first_batch(kit.ws.spec)
 
 
@@ -287,6 +289,36 @@ def test_captions_from_a_table_by_key_need_no_store(tmp_path: Path) -> None:
     assert "key of the first row is none, of the first image" in fails(f"{tmp_path}@{table}")
     table.write_text("{")
     assert "the table cannot be read" in fails(f"{tmp_path}@{table}")
+
+
+def test_a_table_is_read_whole_before_a_column_is_missing(tmp_path: Path) -> None:
+    keys = [f"{number:09d}" for number in range(150)]
+    tars.write(tmp_path, tars.tar(tars.samples(150)))
+    late = [*({"key": key, "uid": "x"} for key in keys[:149]), {"key": keys[149], "long": "late"}]
+    lines = tmp_path / "late.jsonl"
+    lines.write_text("\n".join(map(json.dumps, late)))
+    assert texts_of(open_source(f"{tmp_path}@{lines}:long")) == {keys[149]: ["late"]}
+    # in several files: one without the column, one where it is null throughout
+    folder = tmp_path / "t"
+    folder.mkdir()
+    for number, rows in enumerate((late[:2], [{"key": keys[2], "long": None}], late[149:])):
+        (folder / f"{number}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        pl.DataFrame(rows).write_parquet(folder / f"{number}.parquet", row_group_size=1)
+    for ending in ("jsonl", "parquet"):
+        source = open_source(f"{tmp_path}@{folder}/*.{ending}:long")
+        assert texts_of(source) == {keys[149]: ["late"]}
+        message = fails(f"{tmp_path}@{folder}/*.{ending}:short")
+        assert "there is no column 'short'" in message
+        assert "columns: key, uid, long" in message  # of all files
+
+
+def test_the_word_for_a_missing_value_is_no_caption_of_a_table(tmp_path: Path) -> None:
+    tars.write(tmp_path, tars.tar(tars.samples(3)))
+    words = ["nan", "N/A ", "a nan bread"]
+    lines = [{"key": f"{n:09d}", "text": word} for n, word in enumerate(words)]
+    table = tmp_path / "captions.jsonl"
+    table.write_text("\n".join(map(json.dumps, lines)))
+    assert texts_of(open_source(f"{tmp_path}@{table}")) == {"000000002": ["a nan bread"]}
 
 
 @pytest.mark.parametrize(

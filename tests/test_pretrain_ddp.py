@@ -28,7 +28,6 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         [sys.executable, *command, "-m", "tests.ddp_worker", str(folder)],
         cwd=ROOT,
         env=environment,
-        timeout=240,
         capture_output=True,
         text=True,
         check=False,
@@ -50,6 +49,11 @@ def test_two_processes_train_as_one_does(
         assert seen[rank][name]["losses"] == pytest.approx(losses, rel=2e-4)
     assert seen[0][name]["weights"] == seen[1][name]["weights"]
     assert losses[0] != losses[1]
+
+
+def test_counts_are_of_all_processes(seen: list[dict[str, Any]]) -> None:
+    for rank in range(2):  # three steps, of fourteen texts in all
+        assert seen[rank]["clip, many texts"]["counts"] == {"batches": 6, "texts": 42}
 
 
 def test_arithmetic_is_counted_over_all_processes(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -136,6 +137,23 @@ def test_stopped_and_gone_on_ends_with_the_same_bytes(tmp_path: Path, at: int) -
     losses = [{k: row[k] for k in ("step", "loss", "double")} for row in result.history]
     assert losses == [{k: row[k] for k in ("step", "loss", "double")} for row in second.history]
     assert second.flops == result.flops > 0
+
+
+def test_stopped_at_50_random_steps_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """One training, stopped again and again; each start goes on where the last one was."""
+    whole, result = run(tmp_path / "whole", total_steps=120)
+    done = 0
+    for at in sorted(random.Random(0).sample(range(1, 120), 50)):
+        with pytest.raises(StoppedError, match=f"{at} of 120 steps is kept"):
+            run(tmp_path / "parts", total_steps=120, stop=StopAt(at - done))
+        done = at
+    again, second = run(tmp_path / "parts", total_steps=120)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+    kept = ("step", "loss", "double")
+    assert [[row[k] for k in kept] for row in result.history] == [
+        [row[k] for k in kept] for row in second.history
+    ]
 
 
 def test_a_cell_of_a_study_stops_when_its_parent_asks(tmp_path: Path) -> None:

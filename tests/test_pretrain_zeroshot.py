@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from pretrain.tokens import Encoded
 from pretrain.zeroshot import classes, zero_shot
 
 CUBE, CONE, SPHERE = torch.eye(3)
@@ -18,11 +19,13 @@ class Knows:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.clip = SimpleNamespace(tokenize=self._tokenize)
+        self.clip = SimpleNamespace(tokenize=SimpleNamespace(encoded=self._encoded))
 
-    def _tokenize(self, texts: list[str]) -> torch.Tensor:
+    def _encoded(self, texts: list[str]) -> Encoded:
         self.asked = texts
-        return torch.arange(len(texts))[:, None]
+        # As long as they are wide, but for questions about cones.
+        lengths = [1 + ("cone" in text) for text in texts]
+        return Encoded(torch.arange(len(texts))[:, None], torch.tensor(lengths))
 
     def encode_texts(self, tokens: torch.Tensor) -> torch.Tensor:
         known = {"cube": CUBE, "cone": CONE, "sphere": SPHERE}
@@ -54,7 +57,7 @@ def test_auroc_by_hand() -> None:
     texts = ["cube"] * 20 + ["cone"] * 20
     images = torch.stack([CUBE] * 18 + [CONE] * 22)
     found = zero_shot(Knows(), images, texts)
-    assert found == {"num_words": 2, "word_auroc": pytest.approx(0.95)}
+    assert found == {"num_words": 2, "num_words_cut": 1, "word_auroc": pytest.approx(0.95)}
 
 
 def test_a_model_that_knows_nothing_is_at_chance_and_one_that_has_it_wrong_is_below() -> None:

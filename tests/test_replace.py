@@ -218,7 +218,7 @@ def test_replace_list_apply_undo_as_they_are_typed(shards: Path) -> None:
     made = curator("edits", "apply", f"{shards}@v2", "--who", "Anna")
     assert "2 texts edited, 0 rejected, 0 accepted, 0 edits stale" in made.out
     assert "committed v5" in made.out
-    assert check_whole(shards)["policy"]["name"] == "best+edits"
+    assert check_whole(shards)["policy"]["name"] == "top+edits"
     again = curator("edits", "apply", f"{shards}@v2", "--json").json
     assert (again["new"], again["version"]["number"], again["stale"]) == (False, 5, [])
     strict = curator("edits", "apply", f"{shards}@v4")  # it has no text for a1

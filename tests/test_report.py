@@ -7,22 +7,25 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from curator import sealed
 from curator.errors import DamageError, UsageError
-from finetune.efficiency import Efficiency, Multiplier
 from finetune.report import write_report
 from finetune.report_build import build_report
 from finetune.report_html import render_html
 from finetune.report_markdown import render_markdown
-from finetune.report_text import gap_sentence, multiplier, relative, sentence
-from finetune.report_values import Comparison, Gap, Report
+from finetune.report_text import how_trained, matched, relative, relative_is, sentence
+from finetune.report_values import Comparison, Report
+from finetune.report_warnings import warnings_of
 from finetune.results import METRICS
-from finetune.stats import ALPHA, Relative, difference, holm, pair
+from finetune.stats import ALPHA, Relative, difference, holm, mean_of, pair
+from finetune.study_recipe import read_study, ready_studies
 from tests.studykit import SMALL, FakeRunner, run, study
 
 
@@ -145,26 +148,13 @@ def test_a_difference_that_is_one_of_many() -> None:
     assert "alone it would be one, among 12 comparisons it is not (adjusted p = 0.10)" in said
 
 
-def gap(value: Multiplier, low: Multiplier | None = None, high: Multiplier | None = None) -> Gap:
-    found = Efficiency(n=5, target=0.5, amount=1.0, multiplier=value, low=low, high=high)
-    return Gap(arm="v2", reference="v1", what="labels", metric=METRICS["mIoU"], efficiency=found)
-
-
-def test_gaps() -> None:
-    told = gap(Multiplier("=", 2.41), Multiplier("=", 1.9), Multiplier(">=", 33.3))
-    assert gap_sentence(told) == (
-        "v2 needs 2.4 times fewer labels for the 50.0 mIoU that v1 reaches with all of its labels "
-        "[1.9\u00d7, \u2265 33\u00d7], 5 seeds."
-    )
-    assert "at least 10 times fewer, 5" in gap_sentence(gap(Multiplier(">=", 10.0)))
-    assert "does not reach the 50.0 mIoU" in gap_sentence(gap(Multiplier("<", 1.0)))
-    assert multiplier(Multiplier("<", 1.0)) == "< 1\u00d7"
-
-
 def test_relative_change_as_the_paper_prints_it() -> None:
     told = Relative(n=5, change=-0.115, low=-0.13, high=-0.1)
     assert relative(told) == "\u221211.5 % [\u221213.0, \u221210.0]"
-    assert relative(Relative(n=1, change=0.121, low=None, high=None)) == "+12.1 %"
+    # One seed, or an interval with 0 in it, tells no change.
+    assert relative(Relative(n=1, change=0.121, low=None, high=None)) == "+12.1 %, cannot be told"
+    told = Relative(n=3, change=0.02, low=-0.01, high=0.05)
+    assert relative(told) == "+2.0 % [\u22121.0, +5.0], cannot be told"
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -188,9 +178,17 @@ def test_what_a_report_finds(report: Report) -> None:
         "noisy", "recaptioned", "true captions", "shuffled", "random",
     }  # fmt: skip
     assert set(segmentation.ladders) == set(segmentation.relative) - {"random"} | {"masked images"}
+    # One unit of quality is 3 mIoU, a decade of labels 8: 2.4 times fewer, which no two of the
+    # amounts show: with all labels it is told better, with three tenths worse.
     by_labels = next(g for g in segmentation.gaps if (g.arm, g.what) == ("recaptioned", "labels"))
-    # One unit of quality is 3 mIoU, a decade of labels 8: about 10^(3/8) = 2.4 times fewer.
-    assert by_labels.efficiency.multiplier.value == pytest.approx(2.4, abs=0.5)
+    found = by_labels.efficiency
+    assert found.amounts == (7.0, 24.0, 72.0, 240.0)  # of 240 labels; 3 % of them are 7.2
+    assert (found.at_least, found.less_than, found.claimed) == (1.0, pytest.approx(240 / 72), None)
+    # Limits hold together: two tasks by labels and by samples; five other arms, four of them
+    # pretrained, make 18.
+    assert found.num_compared == 4
+    others = [g.efficiency for t in report.tasks for g in t.gaps if g.arm != "recaptioned"]
+    assert {one.num_compared for one in others} == {len(others)}
     assert len(segmentation.pictures) == 4
 
 
@@ -212,6 +210,84 @@ def test_warnings(report: Report, tmp_path: Path) -> None:
     one = build_report(tmp_path / "one")
     assert one.warnings[0].startswith("One seed")
     assert all(task.means["a"].low is None for task in one.tasks)
+
+
+def test_captions_that_were_cut_are_told(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(study(seeds="2"), out)
+    # Every fourth of the long ones, 8 of their 20 tokens each: 10 % of all tokens. Two seeds see
+    # 51,200 and 12,800 of them.
+    told = (
+        "Captions of true captions were cut: 25 % of 128,000 captions are longer than the 32 "
+        "tokens that the text tower reads; 10 % of all their tokens are cut off, so nothing was "
+        "learned from them. What is told of this arm is not told of whole captions."
+    )
+    report = build_report(out)
+    assert [line for line in report.warnings if "cut" in line] == [told]
+    assert "captions cut 25 %" in render_markdown(report)
+    table = pl.read_parquet(out / "results.parquet")
+    shares = dict(table.group_by("arm").agg(pl.col("texts_cut").first()).iter_rows())
+    assert shares == {
+        "noisy": 0, "recaptioned": 0, "shuffled": 0, "true captions": 0.25,
+        "masked images": None, "random": None,
+    }  # fmt: skip
+
+
+def test_cells_of_an_earlier_version_did_not_count(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(study(SMALL), out)
+    for path in (out / "cells").glob("*.json"):
+        record = json.loads(path.read_bytes())
+        record["outcome"].pop("texts", None)
+        record["outcome"].pop("held_out_texts", None)
+        path.write_text(json.dumps(record))
+    (line,) = [line for line in build_report(out).warnings if "cut" in line]
+    assert line.endswith(
+        "not known for all runs of a, b: an earlier version of this tool did not count them."
+    )
+
+
+# -- no foreign numbers ----------------------------------------------------------------------------
+
+WORDS = {"two", "three", "five", "six", "seven", "eight", "nine", "ten", "hundred", "thousand"}
+
+
+@pytest.mark.parametrize("name", ready_studies())
+def test_no_sentence_has_numbers_of_other_settings(tmp_path: Path, name: str) -> None:
+    """A ready study with other settings than its own: 113 steps, three seeds, 3,210 samples."""
+    values = {"seeds": "3", "steps": "113", "samples": "3210"}
+    made = read_study(name, values)
+    run(made, tmp_path / "out")
+    report = build_report(tmp_path / "out")
+    notes = " ".join([report.description, *report.notes])
+    allowed = {"113", "3", "3,210", "3210"}
+    assert set(re.findall(r"\d[\d,.]*\b", notes)) <= allowed
+    assert not set(re.findall(r"[a-z]+", notes.lower())) & WORDS
+    for text in (render_markdown(report), *report.warnings):
+        assert "200 steps" not in text
+        assert "100,000" not in text
+        for seeds in re.findall(r"(\w+) seeds?\b(?! would)", text):
+            assert seeds in ("3", "1", "One", "over", "has", "the", "every", "needs", "no", "of")
+
+
+def test_sentences_follow_what_was_run(tmp_path: Path) -> None:
+    run(study(SMALL), tmp_path / "out")
+    report = build_report(tmp_path / "out")
+    assert matched(report) == "equal samples in all arms"
+    # What was seen is told, not what was asked for: here b saw half of the 1,000 samples of a.
+    a, b = report.costs
+    half = replace(b, samples=mean_of([500.0, 500.0]), flops=mean_of([7.5e11, 7.5e11]))
+    other = replace(report, costs=[a, half])
+    assert matched(other) == "samples differ between arms, see the costs"
+    compute = "b was pretrained with 0.50 times the FLOPs of a, on 0.50 times the samples"
+    assert any(compute in line for line in warnings_of(other, {}))
+    (task,) = report.tasks
+    assert how_trained(task) == "everything finetuned"
+    assert how_trained(replace(task, mode="probe")) == "a linear probe on frozen features"
+    probed = replace(task, mode="probe", kind="detection")
+    assert how_trained(probed) == "heads on frozen features"
+    # The paper's figures stand only where the same metric is shown.
+    assert "+12.1" not in relative_is(report)
 
 
 def test_a_study_with_failures_and_gaps(tmp_path: Path) -> None:

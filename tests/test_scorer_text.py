@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +13,7 @@ import pytest
 from curator.errors import UsageError
 from curator.scorers.language import is_wrong_language
 from curator.scorers.text import FLAGS, REJECTING, TextScorer, check_text
+from tests.growth import assert_linear
 
 PROMPT = "Describe this image in one detailed sentence, naming every object you see."
 
@@ -241,6 +241,46 @@ def test_seeded_bad_texts_are_flagged() -> None:
     assert len(missed) <= 0.01 * len(bad), missed
 
 
+LOOPS = [
+    "A dog on grass. A dog on grass. A dog on grass.",
+    "A brown dog runs across the grass with a ball in its mouth while two children wa"
+    "tch it from a bench and a man reads a newspaper. the dog the dog the dog the dog"
+    " the dog",
+    "A good caption about a dog on a beach with waves. The dog is left. The dog is le"
+    "ft. The dog is left.",
+    "The dog is on the left. The dog is on the right. The dog is on the left. The dog"
+    " is on the right.",
+    "A dog hahahahahahahahahahahahahaha",
+    "A dog. ! ! ! ! ! ! ! ! ! ! ! !",
+    "狗在跑。狗在跑。狗在跑。狗在跑。",
+    "A dog runs on green grass ......................",
+    "A cat and a dog, and a cat and a dog, and a cat and a dog, and",
+    "a a a a a a a",
+    "on the table, on the table, on the table, on the table",
+    "一只狗在草地上奔跑一只狗在草地上奔跑一只狗在草地上奔跑",
+]
+
+
+@pytest.mark.parametrize("text", LOOPS)
+def test_a_loop_is_noticed_also_behind_good_text(text: str) -> None:
+    assert "repetition" in check_text(text).flags
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Row after row after row of chairs",
+        "up and up and up they go",
+        "A man and a man and a woman",
+        "the big, big, big dog",
+        "A dog runs. A dog runs.",
+        "Knock knock knock on the door",
+    ],
+)
+def test_a_few_repeated_words_are_no_loop(text: str) -> None:
+    assert "repetition" not in check_text(text).flags
+
+
 @pytest.mark.parametrize("text", WEB)
 def test_web_texts_are_rejected(text: str) -> None:
     flags = set(check_text(text).flags)
@@ -257,7 +297,7 @@ def test_flags_are_the_documented_ones() -> None:
         [text for _, text in bad_texts()]
         + WEB
         + FINE
-        + ["dog", "12345 678", "This image shows a dog"]
+        + ["dog", "12345 678", "This image shows a dog", "donâ€™t stop", "Let me know if it fits"]
     )
     seen = {flag for text in texts for flag in check_text(text, prompt=PROMPT).flags}
     assert seen == set(FLAGS)
@@ -352,9 +392,10 @@ def test_scores_are_health() -> None:
     "hostile", ["1", "(1", "a.", "- ", "<a ", '"', "+1 ", "I ", "a@", "img 1-", "ha ", "&amp", "x,"]
 )
 def test_hostile_text_is_linear(hostile: str) -> None:
-    start = time.monotonic()
-    check_text(hostile * (65536 // len(hostile)) + "\u00fc!", prompt=hostile * 100)
-    assert time.monotonic() - start < 5
+    def work(size: int) -> None:
+        check_text(hostile * (size // len(hostile)) + "\u00fc!", prompt=hostile * 100)
+
+    assert_linear(work, 65536)
 
 
 def test_no_torch() -> None:

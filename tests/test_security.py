@@ -76,8 +76,9 @@ def hostile(folder: Path) -> Path:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE)
         for target in ("/etc/passwd", "../../escaped")
     )
-    name = b"$(touch escaped).jpg"
+    name = b"$(touch escaped)\n.jpg"
     shell = padded(odd_member("x", b"L", size=len(name)) + name) + odd_member("s", b"0")
+    shell += tar([("$(touch escaped).jpg", tars.image_bytes(4))])  # a key like any other
     (shards / "00001.tar").write_bytes(links + shell + tar(samples(2, first=510)))
     # names of shards that a shell, curl or an option parser would act on
     for number, odd in enumerate(("; touch escaped;", "$(touch escaped)", "-o escaped", "pipe:id")):

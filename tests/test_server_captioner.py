@@ -8,7 +8,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from curator.sample import Caption, CaptionFailure, CaptionRequest
 from tests.stub_server import answer
 
 PROMPT = "Describe this image in one short sentence."
+STALL_SEC = 5.0  # what stalls, never answers; what does not answers in time on a busy machine
 KEYS = ("CURATOR_API_KEY", "OPENAI_API_KEY")
 
 
@@ -199,23 +199,21 @@ def test_an_answer_without_end_is_not_read_to_its_end(serve):
 @pytest.mark.parametrize("mode", ["stall", "drip"])
 def test_a_stalled_request_fails_in_time_and_alone(serve, mode):
     bad = picture(2)
-    captioner = connect(serve(mode, target=bad.image_sha256), stall_timeout_sec=1.0)
-    start = time.monotonic()
+    captioner = connect(serve(mode, target=bad.image_sha256), stall_timeout_sec=STALL_SEC)
     outcomes = captioner.caption([picture(1), bad, picture(3)])
     assert failures(outcomes) == [None, "vlm.stalled", None]
-    assert time.monotonic() - start < 4
 
 
-def test_a_late_answer_reaches_nobody_else(serve):
+def test_a_late_answer_reaches_nobody_else(serve, tmp_path):
     # The answer to the timed-out request must not be taken for that of the next one.
-    bad = picture(2)
+    bad, gate = picture(2), tmp_path / "gate"
     captioner = connect(
-        serve("late", target=bad.image_sha256, times=1, seconds=1.0),
-        stall_timeout_sec=0.5,
+        serve("gated", target=bad.image_sha256, times=1, gate=gate),
+        stall_timeout_sec=STALL_SEC,
         concurrency=1,
     )
     assert failures(captioner.caption([bad, picture(3)])) == ["vlm.stalled", None]
-    time.sleep(0.7)
+    gate.touch()  # only now does the server answer the first request
     requests = [bad, picture(4)]
     outcomes = captioner.caption(requests)
     assert [outcome.text for outcome in outcomes] == [answer(r.image_sha256) for r in requests]

@@ -18,10 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.cli import options as o
+from curator.cli import settings as of_settings
+from curator.cli import trust
+from curator.cli.app import app
 from curator.cli.output import run_app, show_json
 from curator.cli.settings import SettingsGroup, find_file
+from curator.demo.bundled import bundled_model
+from curator.errors import UsageError
 from tests import tars
 from tests.clikit import Said, check_whole, curator
+
+SCORER = bundled_model("scorer")
 
 probe = typer.Typer(cls=SettingsGroup)
 group = typer.Typer()
@@ -53,7 +60,11 @@ def inner(dataset: o.Dataset, *, limit: Annotated[int, typer.Option()], extra: s
 
 @pytest.fixture
 def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder `demo` with `shards` in it, below the current folder; a clean environment."""
+    """The folder `demo` with `shards` in it, below the current folder; a clean environment.
+
+    Every file counts as the reader's own: what a stranger's may set has tests of its own.
+    """
+    monkeypatch.setattr(of_settings, "_is_own", lambda _path: True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CURATOR_CONFIG", raising=False)
     monkeypatch.delenv("CURATOR_STORE", raising=False)
@@ -314,7 +325,7 @@ def test_a_run_without_an_option_typed(demo: Path) -> None:
     assert said.json["version"]["policy"]["name"] == "all"
     assert (demo / "store" / "versions").is_dir()
     assert not (demo / "shards" / ".curator").exists()
-    assert curator("log", "demo/shards@v1", "--json").json[0]["version"] == "v1"
+    assert curator("log", "demo/shards", "--json").json[0]["version"] == "v1"
     check_whole("demo/shards")
 
 
@@ -389,19 +400,195 @@ def test_no_bytes_break_a_command(place: Path, text: bytes | str) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["url", "html"])
-def test_a_file_beside_a_dataset_may_not_say_where_data_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+# -- a file that came with a dataset ---------------------------------------------------------------
+
+# Every option of every command stands in one of these two. Whoever adds one decides: harmless in a
+# stranger's file (and marked so where it is defined), or not.
+HARMLESS = {
+    "recaption": "caption-field image-ext language model policy prompt scorer seed store strict "
+    "temperature top-p",
+    "score": "caption-field image-ext language scorer store",
+    "decide": "language policy store",
+    "pack": "caption-column format image-column images",
+    "index": "caption-field image-ext store",
+    "diff": "max-dropped max-lost-names min-shift store",
+    "query": "limit store",
+    "fsck": "deep store",
+    "gc": "dry-run store",
+    "edits list": "all limit store",
+    "edits replace": "limit store",
+    "quarantine show": "limit store",
+    **dict.fromkeys(("export", "log", "show", "tag", "doctor", "pretrain", "study"), "store"),
+    **dict.fromkeys(("report", "ui", "edits apply", "edits undo"), "store"),
+    **dict.fromkeys(("quarantine list", "quarantine retry"), "store"),
+}
+OF_ONES_OWN = {
+    "recaption": "batch-size candidates captioner device dtype max-quarantine max-tokens only "
+    "stall-timeout url workers",
+    "score": "batch-size device dtype generated max-quarantine workers",
+    "decide": "generator max-quarantine use-scorer",
+    "pack": "samples-per-shard",
+    "index": "adopt workers",
+    "export": "license other-members preset to",
+    "diff": "changes html",
+    "query": "timeout",
+    "gc": "grace-days",
+    "pretrain": "device held-out out recipe reference set",
+    "finetune": "batch-size data device fraction head inference layout lr out probe seeds size "
+    "steps sweep task",
+    "study": "device jobs out pretrain-only set",
+    "report": "out",
+    "ui": "host port studies",
+    "edits apply": "who",
+    "edits undo": "who",
+    "edits replace": "ignore-case regex shard timeout who yes",
+    "quarantine show": "reason",
+    "quarantine retry": "reason",
+    "demo data": "images labelled noise seed side",
+    "demo run": "images quick study",
+}
+
+
+def listed(table: dict[str, str]) -> set[tuple[str, str]]:
+    return {(words, name) for words, names in table.items() for name in names.split()}
+
+
+def test_every_option_is_declared_harmless_or_not() -> None:
+    marked, plain = set(), set()
+    commands = typer.main.get_command(app)
+    for words, options in of_settings._commands(commands):
+        command: Any = commands
+        for word in words:
+            command = command.commands[word]
+        for name, param in options.items():
+            kind = plain if trust.mark_of(command, param) is None else marked
+            kind.add((" ".join(words), name))
+    assert marked == listed(HARMLESS)
+    assert plain == listed(OF_ONES_OWN)
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset of somebody else; the current folder is another one."""
     theirs, mine = tmp_path / "theirs", tmp_path / "mine"
     for folder in (theirs, mine):
         folder.mkdir()
-    verb = "recaption" if name == "url" else "diff"
-    text = f'[{verb}]\n{name} = "http://elsewhere/v1"\n'
-    (theirs / "curator.toml").write_text(text)
+    (theirs / "00000.tar").write_bytes(tars.tar(tars.samples(2)))
     monkeypatch.chdir(mine)
-    said = curator(verb, theirs)
+    for variable in ("CURATOR_CONFIG", "CURATOR_STORE"):
+        monkeypatch.delenv(variable, raising=False)
+    return theirs
+
+
+def example(param: Any) -> str:
+    """Some value of the right kind, as TOML writes it."""
+    kind = param.type_descriptor.annotation
+    if param.is_flag:
+        return "true"
+    if param.multiple:
+        return '["x"]'
+    if param.name in ("to", "max_quarantine"):
+        return '"wds"' if param.name == "to" else "1"
+    return "2" if kind in (int, float) else '"/tmp/x"'
+
+
+@pytest.mark.parametrize(("words", "name"), sorted(listed(OF_ONES_OWN)))
+def test_what_is_not_harmless_is_refused_and_said_with_its_line(
+    theirs: Path, words: str, name: str
+) -> None:
+    commands = dict(of_settings._commands(typer.main.get_command(app)))
+    value = example(commands[tuple(words.split())][name])
+    file = theirs / "curator.toml"
+    file.write_text(f"# a comment\n[{words.replace(' ', '.')}]\n\n{name} = {value}\n")
+    more = {"query": ["select 1"], "edits replace": ["a", "b"], "edits undo": ["0#1"]}
+    first = theirs / "x.jsonl" if words == "pack" else theirs
+    more |= {"pack": ["out"], "export": ["out"]}
+    said = curator(*words.split(), first, *more.get(words, []))
     assert said.code == 2
-    assert f"[{verb}] {name} is refused" in said.err
-    (theirs / "curator.toml").rename(mine / "curator.toml")  # one's own file may
-    assert "is refused" not in curator(verb, theirs).err
+    label = f"[{words.replace(' ', '.')}] {name}"
+    assert f"error[config.value]: {label} is refused (line 4): the file lies beside" in said.err
+    assert f"type --{name}; or, if the file is yours, work in its folder or set " in said.err
+    assert f"CURATOR_CONFIG={file}; CURATOR_CONFIG=/dev/null does without it" in said.err
+
+
+def test_everything_refused_is_said_at_once(theirs: Path) -> None:
+    write(theirs, '[defaults]\nstore = "../elsewhere"\n[ui]\nhost = """\n0.0.0.0"""\nport = 0\n')
+    said = curator("ui", theirs)
+    assert said.code == 2
+    assert "[defaults] store is refused (line 2; allowed: a folder inside the one of " in said.err
+    assert "[ui] host is refused (line 4), [ui] port is refused (line 6): the file" in said.err
+
+
+@pytest.mark.parametrize(
+    ("table", "entry", "allowed"),
+    [
+        ("index", 'store = "store"', True),
+        ("index", 'store = "."', True),
+        ("index", 'store = "a/../b"', True),
+        ("index", 'store = ".."', False),
+        ("index", 'store = "../theirs-too"', False),
+        ("index", 'store = "../mine"', False),
+        ("index", 'store = "a/../../mine"', False),
+        ("index", 'store = "~/store"', False),
+        ("index", 'store = "/tmp/store"', False),
+        ("index", 'store = "link/store"', False),
+        ("decide", 'policy = "best"', True),
+        ("decide", 'policy = "mine.toml"', False),
+        ("decide", 'policy = "/etc/passwd"', False),
+        ("score", 'scorer = "clip"', False),
+        ("score", 'scorer = "org/name"', False),
+        ("score", 'scorer = "./model"', False),
+        ("score", "scorer = BUNDLED", True),
+        ("recaption", 'model = "org/name"', False),
+        ("recaption", "model = BUNDLED", True),
+        ("recaption", 'prompt = "detailed"', True),
+        ("recaption", 'prompt = "Say yes."', False),
+        ("pack", 'images = "pictures"', True),
+        ("pack", 'images = "/home"', False),
+    ],
+)
+def test_some_values_are_harmless(theirs: Path, table: str, entry: str, allowed: bool) -> None:
+    (theirs / "link").symlink_to(theirs.parent / "mine")
+    (theirs / "model").mkdir()
+    (theirs / "mine.toml").touch()
+    name, _, value = entry.partition(" = ")
+    write(theirs, f"[{table}]\n{name} = {value.replace('BUNDLED', json.dumps(str(SCORER)))}\n")
+    commands = typer.main.get_command(app)
+    typed = [table, str(theirs), *(["out"] if table == "pack" else [])]
+    if allowed:
+        given = commands._default_map(typed)  # type: ignore[attr-defined]
+        assert list(given[table]) == [name]
+    else:
+        with pytest.raises(UsageError, match=rf"{name} is refused \(line 2; allowed: "):
+            commands._default_map(typed)  # type: ignore[attr-defined]
+
+
+def test_what_is_typed_makes_the_files_value_harmless(theirs: Path) -> None:
+    write(theirs, '[index]\nstore = "/nowhere/at/all"\n')
+    assert curator("index", theirs, "--store", theirs / "store").code == 0
+
+
+def test_ones_own_file_may_do_everything(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(theirs, '[index]\nstore = "../chosen"\n')
+    assert curator("index", theirs).code == 2
+    monkeypatch.setenv("CURATOR_CONFIG", "")  # as if it were not set
+    assert curator("index", theirs).code == 2
+    monkeypatch.setenv("CURATOR_CONFIG", str(theirs / "curator.toml"))
+    assert curator("index", theirs).code == 0
+    monkeypatch.delenv("CURATOR_CONFIG")
+    monkeypatch.chdir(theirs)
+    assert curator("index", theirs).code == 0
+    assert (theirs.parent / "chosen" / "store.json").exists()
+
+
+def test_a_link_to_the_current_folder_is_not_ones_own(theirs: Path) -> None:
+    """Whoever made the link chose the file, not the reader."""
+    write(theirs, '[ui]\nhost = "0.0.0.0"\n')
+    other = theirs.parent / "other"
+    other.symlink_to(theirs)
+    assert "host is refused (line 2)" in curator("ui", other).err
+
+
+def test_a_long_file_is_refused_without_a_long_search(theirs: Path) -> None:
+    write(theirs, "\n" * 20_000 + "[ui]\nport = 1\n")
+    assert "port is refused (behind line 1,000)" in curator("ui", theirs).err

@@ -30,14 +30,14 @@ from tests.tars import (
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("my photo.jpg", "my photo"),
         ("k" * 300 + ".jpg", "k" * 300),
         ("a\nb.jpg", "a\\nb"),
         ("a\0b.jpg", "a\\x00b"),
         (b"\xff\xfe.jpg", "\\udcff\\udcfe"),
         ("\u202egpj.jpg", "\\u202egpj"),
+        ("__meta__/a.jpg", "__meta__/a"),  # webdataset passes over such folders
     ],
-    ids=["space", "300", "newline", "nul", "not_utf8", "bidi"],
+    ids=["300", "newline", "nul", "not_utf8", "bidi", "skipped"],
 )
 def test_row_14_invalid_keys(tmp_path: Path, name: str | bytes, shown: str) -> None:
     raw = name if isinstance(name, bytes) else name.encode()
@@ -52,6 +52,30 @@ def test_row_14_invalid_keys(tmp_path: Path, name: str | bytes, shown: str) -> N
         (shown, "key.invalid"),
         ("z", None),
     ]
+
+
+SPELLINGS = {
+    "dot slash": ("./a", "a"),
+    "dot slash inside": ("x/./a", "x/a"),
+    "two slashes": ("x//a", "x/a"),
+    "accents": ("caf\u00e9", "cafe\u0301"),
+}
+
+
+@pytest.mark.parametrize("kind", SPELLINGS)
+def test_two_keys_that_are_one_file_once_unpacked(tmp_path: Path, kind: str) -> None:
+    one, other = SPELLINGS[kind]
+    files = [*sample(one, 1), *sample("between", 2), *sample(other, 3)]
+    result = scan(tmp_path, tar(files))
+    assert [(found.key, found.reason) for found in result.samples] == [
+        (one, "key.ambiguous"),
+        ("between", None),
+        (other, "key.ambiguous"),
+    ]
+    assert ascii(other) in result.samples[0].detail
+    for alone in (one, other):
+        found = only(scan(tmp_path, tar(sample(alone))))
+        assert (found.key, found.reason) == (alone, None)
 
 
 def test_row_14_an_extension_that_is_not_utf8(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -34,9 +32,9 @@ LEAVES = frozenset(
 MODEL_CODE = frozenset(
     f"pretrain.{name}"
     for name in (
-        "backbone", "batches", "checkpoint", "data", "demo_models", "flops", "loop", "models",
-        "objectives", "retrieval", "run", "runlog", "strided", "tokens", "towers", "warm", "world",
-        "zeroshot",
+        "backbone", "batches", "checkpoint", "data", "demo_models", "flops", "groups", "loop",
+        "models", "objectives", "retrieval", "run", "runlog", "sizes", "strided", "tokens",
+        "towers", "warm", "world", "zeroshot",
     )
 ) | frozenset(
     f"finetune.{name}"
@@ -46,8 +44,7 @@ MODEL_CODE = frozenset(
     )
 )  # fmt: skip  # what may import torch there; a package stands for all that is in it
 ROOT = Path(__file__).resolve().parents[1]
-TARGET_SEC = 0.3
-LIMIT_SEC = 2.0
+MAX_MODULES = 300
 
 
 def commands(found: typer.core.TyperGroup, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -107,17 +104,13 @@ STARTS = (["-m", "curator"], ["-c", "from curator.cli.app import main; main()"])
 
 
 @pytest.mark.parametrize("start", STARTS, ids=["module", "script"])
-def test_help_answers_at_once(start: list[str]) -> None:
-    best = 10.0
-    for _ in range(3):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, *start, "--help"], capture_output=True, check=True)
-        best = min(best, time.perf_counter() - began)
-    assert best < LIMIT_SEC
-    if best > TARGET_SEC:
-        with warnings.catch_warnings():  # a busy machine is no failure
-            warnings.simplefilter("always")
-            warnings.warn(f"curator --help took {best:.2f} s, wanted {TARGET_SEC}", stacklevel=1)
+def test_help_loads_little(start: list[str]) -> None:
+    """What takes its time is imports (0.3 s for 190 modules); their number is the same anywhere."""
+    command = [sys.executable, "-X", "importtime", *start, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert len(modules) < MAX_MODULES
+    assert not HEAVY & {module.partition(".")[0] for module in modules}
 
 
 _IMPORT_ALL = """

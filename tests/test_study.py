@@ -330,11 +330,9 @@ def test_processes_end_with_their_parent(tmp_path: Path, signum: int) -> None:
         assert process.stdout is not None
         children = {int(process.stdout.readline().split()[0]) for _ in range(2)}
         process.send_signal(signum)
-        process.wait(30)
+        process.wait()
     assert len(children) == 2
-    deadline = time.monotonic() + 30
     while any(Path(f"/proc/{child}").exists() for child in children):
-        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 

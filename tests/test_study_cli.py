@@ -45,7 +45,7 @@ def test_study_then_report(
     command = ["study", "small.toml", "--set", "seeds=3"]
     assert run_app(app, [*command, "--pretrain-only", "--out", "first"]) == 0
     out = capsys.readouterr().out
-    assert "6 of 12 runs are finished in first\nnext: the same command without --pretrain" in out
+    assert "6 of 12 runs are finished in first\nnext: curator study small.toml --out first" in out
     assert run_app(app, command) == 0
     said = capsys.readouterr()
     assert "12 of 12 runs are finished in small" in said.out

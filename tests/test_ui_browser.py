@@ -204,7 +204,7 @@ def test_another_host_name_cannot_reach_the_session(board: Board) -> None:
         "Sec-WebSocket-Version": "13",
     }
     for name, wanted in ((f"{host}:{port}", 101), ("outside.invalid", 403)):
-        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        connection = http.client.HTTPConnection(host, int(port))
         origin = {"Host": name, "Origin": f"http://{name}"}
         connection.request("GET", "/_stcore/stream", headers={**handshake, **origin})
         assert connection.getresponse().status == wanted

@@ -42,7 +42,7 @@ def edit(kit: Kit, base: Version, old: str, new: str) -> Version:
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
-    """v1 alt, v2 best, v3 edits v2, v4 edits v3, v5 strict, v6 edits v4."""
+    """v1 alt, v2 top, v3 edits v2, v4 edits v3, v5 strict, v6 edits v4."""
     kit = small_store(tmp_path_factory.mktemp("store") / "shards", ["alt", "best"])
     kit.versions["v3"] = edit(kit, kit.versions["best"], "a man in a red hat", EDITS[0])
     kit.versions["v4"] = edit(kit, kit.versions["v3"], EDITS[0], EDITS[1])
@@ -115,7 +115,7 @@ def test_graph(kit: Kit) -> None:
     found = nodes_of(text)
     assert (found["s0"], found["s1"]) == ("alt texts", "tiny-vlm, short")
     # see tests/test_browse.py: 6 captioned, 3 kept, b2 in quarantine; mean of nine scores
-    assert found["v2"] == "v2 best score 0.289 ■ 6 ■ 3 ■ 1"
+    assert found["v2"] == "v2 top score 0.289 ■ 6 ■ 3 ■ 1"
     assert found["v4"].endswith("gold")
     assert text.count(f'COLOR="{COLORS["accent"]}"') == 1  # the one that is shown
 

@@ -243,7 +243,7 @@ def test_committing_twice_makes_one_version(tmp_path: Path, open_page: Open) -> 
     app = open_page(mine, base="as-is")
     app.text_area(key="policy_text").set_value(ALIGNED).run()
     app.button(key="policy_commit").click().run()
-    assert 'Committed v2: <a href="inspect?v=v2"' in shown(app)
+    assert 'Committed v2, policy mine: <a href="inspect?v=v2"' in shown(app)
     version = mine.ws.store.version(2)
     assert version.counts == {"captioned": 0, "kept": 1, "dropped": 1, "quarantined": 0}
     app.button(key="policy_commit").click().run()

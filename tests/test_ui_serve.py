@@ -94,10 +94,10 @@ def test_it_serves_until_a_signal_and_ends_well(tmp_path: Path, ending: signal.S
     before = sorted(kit.ws.store.root.rglob("*"))
     with serving(kit.ws.dataset.root) as (url, process):
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=30) as page:
+        with opener.open(url) as page:
             assert page.status == 200
         process.send_signal(ending)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
         assert process.returncode == 0, err
         assert "Traceback" not in out + err
     assert sorted(kit.ws.store.root.rglob("*")) == before  # looking leaves nothing behind

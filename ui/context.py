@@ -96,8 +96,18 @@ def version(key: str = "v", label: str = "Version", *, default: int = -1) -> Ver
         policy = str(store.resolve(name).policy.get("name", ""))
         return " · ".join([name, policy, *tags.get(name, [])])
 
+    asked = _kept(key, "")
     chosen = pick(key, label, names[::-1], default=names[max(default, -len(names))], title=title)
-    return store.resolve(chosen)
+    if asked and asked not in names:
+        _remark(f"there is no version {asked!r}: this is {chosen}")
+    found = store.resolve(chosen)
+    if (missing := workspace().missing_text(found)) is not None:
+        _remark(f"{missing}: their pictures cannot be shown")
+    return found
+
+
+def _remark(text: str) -> None:
+    st.html(f'<div class="cc-small">{parts.escaped(text)}</div>')
 
 
 def pick(

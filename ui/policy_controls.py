@@ -35,6 +35,7 @@ _FIELDS = {
     "copy_number": "number of the copy, from 0",
     "width": "width in pixels",
     "height": "height in pixels",
+    "truncated": "cut at the token limit, 1 or 0",
     "flags": "flags",
 }
 

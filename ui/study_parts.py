@@ -81,14 +81,14 @@ def figures(report: Report) -> None:
 
 def task(report: Report, found: TaskResult) -> None:
     """One task: bars with seeds and intervals, gains, the table, the sentences."""
-    metric, mode = found.metric, "a linear probe on frozen features"
+    metric = found.metric
     better = "more" if metric.higher_is_better else "less"
     unit = f" in {metric.unit}" if metric.unit else ""
     labels = f" ({report_text.share(found.fraction)})" if found.fraction < 1 else ""
     parts.section(
         _capital(found.name),
         f"{metric.label}{unit} ({better} is better) on {found.num_test:,} test pictures, "
-        f"{mode if found.mode == 'probe' else 'everything finetuned'}, {found.num_train:,} "
+        f"{report_text.how_trained(found)}, {found.num_train:,} "
         f"labelled pictures{labels}. Lines are 95 % intervals, dots are seeds.",
     )
     drawn = report_plots.task_plot(found, report.arms)
@@ -157,14 +157,15 @@ def curves(report: Report) -> bool:
         titles = [title for title, _ in report_html.gap_columns(report)]
         table([f"times fewer than {report.baseline}", *titles], rows)
         _sentences(report_text.gap_sentence(gap) for gap in report_html.told_gaps(report))
+        hint(report_text.GAPS_ARE)
     return True
 
 
 def _gap(gap: Gap | None) -> str:
     if gap is None:
         return report_text.NONE
-    amount = parts.escaped(report_text.multiplier(gap.efficiency.multiplier))
-    spread = parts.escaped(report_text.multiplier_interval(gap))
+    amount = parts.escaped(report_text.factor(gap))
+    spread = parts.escaped(report_text.factor_limit(gap))
     return f"<b>{amount}</b><small>{spread} n = {gap.efficiency.n}</small>"
 
 
@@ -178,7 +179,8 @@ def relative(report: Report) -> None:
         [
             arm_name(report, arm.name),
             *(
-                parts.escaped(report_text.relative(task_.relative[arm.name]))
+                f"{parts.escaped(report_text.relative(task_.relative[arm.name]))}"
+                f"<small>n = {task_.relative[arm.name].n}</small>"
                 if arm.name in task_.relative
                 else report_text.NONE
                 for task_ in tasks
@@ -188,6 +190,7 @@ def relative(report: Report) -> None:
         if arm.name != report.mae
     ]
     table(["arm", *(f"{task_.name}, {task_.metric.label}" for task_ in tasks)], rows)
+    hint(report_text.relative_is(report))
 
 
 def learning(report: Report) -> bool:
@@ -264,10 +267,7 @@ def costs(report: Report) -> None:
     head = ["arm", "runs", "samples seen", "FLOPs", "pretraining", "a dense run"]
     head += [metric.label for metric, _ in report.retrieval]
     table(head, rows, marked=[cost.arm == report.baseline for cost in report.costs])
-    hint(
-        "Means over seeds: one pretraining, and one dense run on top of it. Retrieval is on "
-        "held-out pairs of each arm's own version: it does not rank the captions."
-    )
+    hint(f"{report_text.COSTS_ARE} {report_text.RETRIEVAL_IS if report.retrieval else ''}")
 
 
 def made(report: Report) -> None:

@@ -48,7 +48,7 @@ def runs(plan: Mapping[str, Any], records: Mapping[str, Any]) -> list[dict[str, 
         outcome = record.get("outcome") or {}
         found = [(metric_of(name), value) for name, value in outcome.get("metrics", {}).items()]
         found.sort(key=lambda one: not one[0].primary)
-        told = [metric.amount(value) for metric, value in found]
+        told = [metric.amount(value) for metric, value in found if metric.is_possible(value)]
         rows.append(
             {
                 "arm": cell["arm"],

@@ -262,10 +262,11 @@ class Catalog:
     def _read_shard(self, number: int, local: Array) -> pl.DataFrame:
         entry = self.columns.shards[number]
         decision = self.columns.decision(entry, _PAGE_COLUMNS)[local]
-        alt = index.read(self.store, entry.name, ["row", "alt_text"])
-        return decision.join(alt, on="row", how="left", maintain_order="left").select(
-            pl.lit(entry.name).alias("shard"), pl.all()
-        )
+        # The shard may have been replaced and indexed anew: a row alone would be another sample.
+        keys = ["row", "image_sha256"]
+        alt = index.read(self.store, entry.name, [*keys, "alt_text"])
+        joined = decision.join(alt, on=keys, how="left", maintain_order="left", nulls_equal=True)
+        return joined.select(pl.lit(entry.name).alias("shard"), pl.all())
 
     def _known_gains(self, rows: Array) -> pl.Series:
         known = self.columns.is_made("gains")  # never wait for it here

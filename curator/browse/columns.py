@@ -174,8 +174,9 @@ class Columns:
     def _gains_of(self, number: int, entry: ShardEntry) -> Array:
         assert self.scorer is not None
         rows = self.decision(entry, ["row", "image_sha256", "source"])
-        alt = index.read(self.store, entry.name, ["row", "alt_sha256"])
-        asked = rows.join(alt, on="row", how="left", maintain_order="left").select(
+        keys = ["row", "image_sha256"]
+        alt = index.read(self.store, entry.name, [*keys, "alt_sha256"])
+        asked = rows.join(alt, on=keys, how="left", maintain_order="left").select(
             "source", "image_sha256", text_sha256="alt_sha256"
         )
         facts = self._shelf.get(SCORES, self.scorer)

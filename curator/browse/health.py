@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from curator import index, tables
+from curator import index
 from curator.browse.columns import Columns
 from curator.browse.shelf import FactShelf
 from curator.facts import CAPTIONS, SCORES, Facts
-from curator.journal import replay
 from curator.steps.workspace import Workspace
 from curator.store import Store
 
@@ -136,13 +135,9 @@ def failures(store: Store, shelf: FactShelf) -> list[Failures]:
 def _unmended(facts: Facts) -> dict[str, int]:
     failed = []
     for path in facts.files():
-        if path.suffix == ".jnl":
-            rows = facts.from_records(replay(path).records)
-        elif tables.read(path, facts.schema, ["failure"])["failure"].count():
-            rows = tables.read(path, facts.schema, [*facts.key, "failure"])
-        else:
-            continue
-        failed.append(rows.drop_nulls("failure").select(facts.key))
+        if facts.rows_of(path, ["failure"])["failure"].count():
+            rows = facts.rows_of(path, [*facts.key, "failure"])
+            failed.append(rows.drop_nulls("failure").select(facts.key))
     if not failed:
         return {}
     best = facts.read(pl.concat(failed), ["failure"])["failure"].drop_nulls()

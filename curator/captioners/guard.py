@@ -2,19 +2,24 @@
 
     answer                                                    failure
     "I cannot help with that"                                 vlm.refusal
-    "As an AI language model ..."                             vlm.boilerplate
+    "As an AI language model ...", "Here are three options:"  vlm.boilerplate
+    <think> to the end of the tokens                          vlm.reasoning_only
+    a list, a table, several fields of JSON, HTML             vlm.markup
     the same words or characters over and over                vlm.repetition
-    only punctuation, a run of token 0, NaN logits            vlm.garbage
-    nothing                                                   vlm.empty
-    another language                                          vlm.language
+    only punctuation, mojibake, a run of token 0, NaN logits  vlm.garbage
+    nothing, null, N/A                                        vlm.empty
+    another language, two languages                           vlm.language
     the prompt, a speaker's name                              vlm.echo
     <|im_start|>user in the middle                            vlm.special_token
     fewer or more answers than requests, also one by one      vlm.mismatch
 
 What "bad" means is `curator.scorers.text.check_text`; here is what to do about it. Openers such
-as "This image shows" are no failure: policies can weigh them. Good captions are only tidied.
+as "This image shows" are no failure: policies can weigh them. Good captions are only tidied: what
+is around them comes off (`curator.captioners.answers`), and one that the token limit cut goes back
+to its last whole sentence (`curator.captioners.cut`). The caption's `note` keeps what came off.
 
-The second try uses the prompt's alternative wording and `candidate + 1000`, hence another seed.
+The second try uses the prompt's alternative wording and `candidate + 1000`, hence another seed. The
+alternatives ask for English, so for another language the wording stays.
 Garbage is the sign of a broken engine rather than of a hard image: a plain test picture is
 captioned, and if that breaks too, the model is loaded again in fp32, or the run ends.
 """
@@ -28,14 +33,16 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from curator.captioners import Captioner
+from curator.captioners.answers import Answer, open_answer
+from curator.captioners.cut import cut_back
 from curator.captioners.excerpt import excerpt
 from curator.captioners.options import RETRY_CANDIDATE
 from curator.captioners.pictures import probe_request
 from curator.errors import EngineError
 from curator.prompts import Prompt, reword
-from curator.sample import Caption, CaptionFailure, CaptionRequest
+from curator.sample import LENGTH, TRIMMED, Caption, CaptionFailure, CaptionRequest
+from curator.scorers import talk
 from curator.scorers.text import check_text
-from curator.text import clean_str, strip_special_tokens
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +54,12 @@ _REASONS = {
     "refusal": "vlm.refusal",
     "echo": "vlm.echo",
     "repetition": "vlm.repetition",
+    "unreadable": "vlm.garbage",
+    "html": "vlm.markup",
+    "talk": "vlm.boilerplate",
     "language": "vlm.language",
 }
-_TRIED_AGAIN = frozenset(_REASONS.values()) | {"vlm.boilerplate"}
+_TRIED_AGAIN = frozenset(_REASONS.values()) | {"vlm.reasoning_only"}
 _MODEL_TALK = re.compile(r"\b(?:an AI|language model|artificial intelligence)\b", re.IGNORECASE)
 
 
@@ -109,7 +119,9 @@ class Guarded:
         return _reason(self._ask([request])[0]) != "vlm.garbage"
 
     def _other(self, request: CaptionRequest) -> CaptionRequest:
-        prompt = reword(self._prompt, request.prompt)
+        prompt = request.prompt
+        if self._language == "en":
+            prompt = reword(self._prompt, request.prompt)
         return replace(request, prompt=prompt, candidate=request.candidate + RETRY_CANDIDATE)
 
     def _ask(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
@@ -134,9 +146,15 @@ class Guarded:
     ) -> Caption | CaptionFailure:
         if isinstance(outcome, CaptionFailure):
             return outcome
-        text = tidy(outcome.text)
-        failure = judge(text, prompt=request.prompt, language=self._language)
-        return failure or replace(outcome, text=text)
+        # The limit may have fallen between the bytes of one character.
+        at_limit = outcome.finish_reason == LENGTH
+        answer = open_answer(outcome.text.rstrip("\ufffd") if at_limit else outcome.text)
+        if nothing := _why_nothing(outcome, answer):
+            return nothing
+        if answer.is_list:
+            return CaptionFailure("vlm.markup", excerpt(outcome.text))
+        failure = judge(answer.text, prompt=request.prompt, language=self._language)
+        return failure or _finished(outcome, answer)
 
     def _recovered(self) -> bool:
         """Whether the model had to be loaded again; raises when that does not help."""
@@ -154,40 +172,44 @@ class Guarded:
         )
 
 
+def _why_nothing(outcome: Caption, answer: Answer) -> CaptionFailure | None:
+    """The failure for an answer of which nothing is left; None if something is."""
+    if answer.text:
+        return None
+    thought = answer.reasoning or outcome.reasoning
+    at_limit = f"the token limit (--max-tokens, {outcome.num_tokens} used) came before the caption"
+    if thought:
+        why = (
+            at_limit if outcome.finish_reason == LENGTH else "the model thought and gave no caption"
+        )
+        hint = "raise --max-tokens, or switch the model's thinking off"
+        return CaptionFailure(
+            "vlm.reasoning_only", f"{why}; {hint}; it thought: {excerpt(thought)}"
+        )
+    if outcome.finish_reason == LENGTH:
+        return CaptionFailure("vlm.empty", f"{at_limit}; a model that thinks needs more of them")
+    is_talk = any(part.startswith("talk") for part in answer.taken_off)
+    return CaptionFailure("vlm.boilerplate" if is_talk else "vlm.empty", excerpt(outcome.text))
+
+
+def _finished(outcome: Caption, answer: Answer) -> Caption:
+    """The caption to store: whole sentences, and a note of what is not in it any more."""
+    text, finish_reason = answer.text, outcome.finish_reason
+    notes = [f"taken off: {'; '.join(answer.taken_off)}"] if answer.taken_off else []
+    if finish_reason == LENGTH:
+        whole, rest = cut_back(text)
+        if whole:
+            text, finish_reason = whole, TRIMMED
+            notes += [f"cut back, the token limit came at: {excerpt(rest)}"] if rest else []
+    return replace(outcome, text=text, finish_reason=finish_reason, note=" | ".join(notes))
+
+
 def tidy(text: str) -> str:
     """One line without what chat models put around a caption; its words stay as they are.
 
-    Off go special tokens at either end, a leading "Assistant:", and quotes around the whole.
+    What comes off is in `curator.captioners.answers`.
     """
-    line = clean_str(text).text
-    line = _ASSISTANT.sub("", _without_outer_tokens(line))
-    for opening, closing in _QUOTES:
-        inner = line[1:-1]
-        whole = len(line) > 1 and line[0] == opening and line[-1] == closing
-        if whole and opening not in inner and closing not in inner:
-            return inner.strip()
-    return line
-
-
-_ASSISTANT = re.compile(r"\Aassistant\s*:\s*", re.IGNORECASE)
-_QUOTES = (
-    ('"', '"'),
-    ("'", "'"),
-    ("`", "`"),
-    ("\u201c", "\u201d"),
-    ("\u2018", "\u2019"),
-    ("\u00ab", "\u00bb"),
-)
-_FIRST_TOKEN = re.compile(r"\s*([<\[][^<>\[\]\s]{1,40}[>\]])(?:\s*assistant\b(?=\s))?")
-_LAST_TOKEN = re.compile(r"([<\[][^<>\[\]\s]{1,40}[>\]])\s*\Z")
-
-
-def _without_outer_tokens(line: str) -> str:
-    while (first := _FIRST_TOKEN.match(line)) and not strip_special_tokens(first[1])[0]:
-        line = line[first.end() :].lstrip()
-    while (last := _LAST_TOKEN.search(line)) and not strip_special_tokens(last[1])[0]:
-        line = line[: last.start()].rstrip()
-    return line
+    return open_answer(text).text
 
 
 def judge(text: str, *, prompt: str, language: str = "en") -> CaptionFailure | None:
@@ -198,6 +220,8 @@ def judge(text: str, *, prompt: str, language: str = "en") -> CaptionFailure | N
         return None
     if reason == "vlm.refusal" and _MODEL_TALK.search(text):
         reason = "vlm.boilerplate"
+    if reason == "vlm.boilerplate" and talk.REASONING.match(text):
+        reason = "vlm.reasoning_only"
     return CaptionFailure(reason, excerpt(text))
 
 

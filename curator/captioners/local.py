@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from curator import models
+from curator.captioners.answers import split_reasoning
 from curator.captioners.draw import BROKEN_LOGITS, Drawer, DrawProcessor, has_zero_run
 from curator.captioners.families import Family, answer_ids, eos_token_ids, family_of
 from curator.captioners.options import Sampling
@@ -162,9 +163,17 @@ class LocalCaptioner:
         ids, ended = answer_ids(row, self._eos)
         if has_zero_run(ids):
             return CaptionFailure("vlm.garbage", "a run of token 0")
-        text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+        text = self._text(ids)
         seed = self._sampling.seed_of(request.candidate)
         return Caption(text, "stop" if ended else "length", len(ids), seed)
+
+    def _text(self, ids: list[int]) -> str:
+        """The words. Marks of thinking are special tokens of some models: they must be seen."""
+        reasoning, answer = split_reasoning(self._tokenizer.decode(ids))
+        if reasoning:
+            answer, _ = strip_special_tokens(answer, self._special_tokens)
+            return f"<think>{reasoning}</think>{answer}"
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _to_device(self, value: Any) -> Any:
         if not isinstance(value, Tensor):

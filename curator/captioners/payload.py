@@ -11,7 +11,7 @@ from typing import Any
 
 from curator.captioners.options import Sampling
 from curator.images import decode
-from curator.sample import Caption, CaptionFailure, CaptionRequest
+from curator.sample import LENGTH, STOP, Caption, CaptionFailure, CaptionRequest
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 
@@ -60,8 +60,15 @@ def data_uri(image: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(image).decode('ascii')}"
 
 
-def caption_of(answer: bytes, *, seed: int) -> Caption | CaptionFailure:
+_AT_LIMIT = frozenset(("length", "max_tokens", "max_length", "model_length", "token_limit"))
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
+
+
+def caption_of(answer: bytes, *, seed: int, max_tokens: int) -> Caption | CaptionFailure:
     """The caption in an answer; a failure when the server's filter took it.
+
+    Some servers say "stop" for what `max_tokens` cut, so the number of tokens counts as well. What
+    a server tells apart as the model's thinking never is the caption, also if there is no other.
 
     Raises:
         Mismatch: not JSON, or not exactly one choice with a message.
@@ -78,12 +85,16 @@ def caption_of(answer: bytes, *, seed: int) -> Caption | CaptionFailure:
     if finish_reason == "content_filter" or message.get("refusal"):
         return CaptionFailure("vlm.refusal", str(message.get("refusal") or finish_reason)[:200])
     usage = document.get("usage")
-    num_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    num_tokens = counted if isinstance(counted, int) else 0
+    at_limit = str(finish_reason).lower() in _AT_LIMIT or num_tokens >= max_tokens
+    thoughts = (message.get(name) for name in _REASONING_FIELDS)
     return Caption(
         _text(message.get("content")),
-        "length" if finish_reason == "length" else "stop",
-        num_tokens if isinstance(num_tokens, int) else 0,
+        LENGTH if at_limit else STOP,
+        num_tokens,
         seed,
+        reasoning=next((text for text in thoughts if isinstance(text, str) and text.strip()), ""),
     )
 
 
@@ -123,8 +134,15 @@ def _json(answer: bytes) -> dict[str, Any]:
 
 
 def _text(content: object) -> str:
-    """Some servers give a list of parts instead of a string, and null for nothing."""
+    """Some servers give a list of parts instead of a string, and null for nothing.
+
+    A part with a type of its own ("thinking", "reasoning") is no part of the answer.
+    """
     if isinstance(content, list):
-        parts = (part.get("text") for part in content if isinstance(part, dict))
+        parts = (
+            part.get("text")
+            for part in content
+            if isinstance(part, dict) and part.get("type", "text") in ("text", "output_text")
+        )
         return "".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""

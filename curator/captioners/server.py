@@ -183,7 +183,9 @@ class ServerCaptioner:
             status, answer = got
             if status in _THIS_IMAGE:
                 return CaptionFailure("engine.error", f"HTTP {status}: {self._said(answer)}")
-            return caption_of(answer, seed=self._sampling.seed_of(request.candidate))
+            sampling = self._sampling
+            seed = sampling.seed_of(request.candidate)
+            return caption_of(answer, seed=seed, max_tokens=sampling.max_tokens)
         except TimeoutError:
             return CaptionFailure("vlm.stalled", f"no answer within {timeout_sec:g} s")
         except Mismatch as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,7 +72,7 @@ def data(
         show_json(report.to_json())
     else:
         show(f"{report.num_packed:,} pictures in {report.num_shards} shards below {out / 'shards'}")
-        show(f"next: curator recaption {out / 'shards'}")
+        show(f"next: {shlex.join(['curator', 'recaption', str(out / 'shards')])}")
 
 
 def run(

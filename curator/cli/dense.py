@@ -47,6 +47,13 @@ def finetune(
     ] = "1",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each share; the spread is shown.")] = 1,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: by mode.")] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Rate of a block (plain ViT) or stage, as a share of the next deeper one's; "
+            "default: by architecture. 1: one rate."
+        ),
+    ] = None,
     sweep: Annotated[
         bool,
         typer.Option("--sweep", help="Choose the rate on validation pictures, never on test."),
@@ -67,7 +74,9 @@ def finetune(
 ) -> None:
     """Train a backbone on a dense task; judge it.
 
-    Shares are between 0 and 1, RMSE in metres; ± is the standard deviation over seeds.
+    mIoU, AP and δ₁ are in per cent (0 to 100), RMSE in metres, as in the report; ± is the standard
+    deviation over seeds. --json has both: `metrics` as stored (shares from 0 to 1, metres), and
+    `shown` as in the table.
 
     Example:
 
@@ -79,11 +88,18 @@ def finetune(
 
     if sweep and lr is not None:
         raise UsageError("--lr and --sweep exclude each other", reason="option.value")
+    if probe and layer_decay is not None:
+        raise UsageError(
+            "--layer-decay and --probe exclude each other",
+            hint="a probe trains no layer of the backbone",
+            reason="option.value",
+        )
     given = {
         "task": task,
         "head": head,
         "freeze": probe,
         "lr": lr,
+        "layer_decay": layer_decay,
         "steps": steps,
         "batch_size": batch_size,
         "image_px": None if size is None else _pixels(size),
@@ -102,9 +118,9 @@ def finetune(
             backbone, opened, cells, choose_rate=sweep, out=out, device=device, stop=stop
         )
     if json:
-        show_json(_as_json(backbone, opened.describe(), found.swept, found.results))
+        show_json(_as_json(backbone, found.data.describe(), found.swept, found.results))
     else:
-        _show(opened, found.swept, found.results)
+        _show(found.data, found.swept, found.results)
 
 
 def _shares(text: str) -> list[float]:
@@ -130,32 +146,43 @@ def _pixels(text: str) -> tuple[int, int]:
 
 
 def _show(opened: Any, swept: Any, results: Mapping[float, Sequence[Any]]) -> None:
+    from curator.registry import load
+
+    metric_of = load("finetune.results:metric_of")
     facts = opened.describe()
     show(f"{facts['folder']}, {facts['task']}: judged on {facts['num_test']:,} test pictures")
     if swept is not None:
+        by = metric_of(swept.metric)
         tried = ", ".join(
-            f"{rate:g}: {'not finite' if value is None else f'{value:.3f}'}"
+            f"{rate:g}: {'not finite' if value is None else by.number(value)}"
             for rate, value in swept.tried.items()
         )
-        show(f"learning rate {swept.best_lr:g} by {swept.metric} on {swept.judged_on} ({tried})")
+        show(f"learning rate {swept.best_lr:g} by {by.heading} on {swept.judged_on} ({tried})")
         if swept.at_edge:
             show("that is the edge of what was tried: a wider range may hold a better one")
     names = list(next(iter(results.values()))[0].metrics)
     rows = []
     for found in results.values():
-        spread = [_spread([one.metrics[name] for one in found]) for name in names]
+        spread = [_spread(metric_of(name), [one.metrics[name] for one in found]) for name in names]
         seconds = statistics.mean(one.seconds for one in found)
         rows.append([found[0].num_train, len(found), *spread, f"{seconds:,.0f} s"])
-    show(table(rows, ["labels", "seeds", *names, "time"]))
+    headings = [metric_of(name).heading for name in names]
+    show(table(rows, ["labels", "seeds", *headings, "time"]))
     if len(next(iter(results.values()))) == 1:
-        show("next: --seeds 3 shows the spread, without which two backbones cannot be compared")
+        show("--seeds 3 shows the spread, without which two backbones cannot be compared")
     else:
-        show("next: the same with another backbone; a verdict with intervals: curator study")
+        show("compare it with the same for another backbone; `curator study` gives intervals")
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+def _spread(metric: Any, values: Sequence[float]) -> str:
+    mean: str = metric.number(statistics.mean(values))
+    return mean if len(values) == 1 else f"{mean} ± {metric.number(statistics.stdev(values))}"
+
+
+def _shown(metric_of: Any, metrics: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of the table under its headings: {"mIoU (%)": 8.7}."""
+    told = {metric_of(name): value for name, value in metrics.items()}
+    return {one.heading: round(value * one.scale, one.digits) for one, value in told.items()}
 
 
 def _as_json(
@@ -164,22 +191,32 @@ def _as_json(
     swept: Any,
     results: Mapping[float, Sequence[Any]],
 ) -> dict[str, object]:
+    from curator.registry import load
+
+    metric_of = load("finetune.results:metric_of")
     return {
         "backbone": backbone,
         "data": facts,
         "sweep": None
         if swept is None
-        else {"best_lr": swept.best_lr, "tried": swept.tried, "judged_on": swept.judged_on},
+        else {
+            "best_lr": swept.best_lr,
+            "metric": swept.metric,
+            "tried": swept.tried,
+            "judged_on": swept.judged_on,
+        },
         "cells": [
             {
                 "fraction": share,
                 "seed": seed,
                 "lr": one.lr,
+                "layer_decay": one.layer_decay,
                 "num_train": one.num_train,
                 "num_test": one.num_test,
                 "seconds": one.seconds,
                 "flops": one.flops,
                 "metrics": one.metrics,
+                "shown": _shown(metric_of, one.metrics),
                 "per_class": one.per_class,
             }
             for share, found in results.items()

@@ -8,6 +8,7 @@ import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
+from curator.cli.trust import HARMLESS
 from curator.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ def register(app: typer.Typer) -> None:
 
 
 def edits_list(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     all_facts: Annotated[
-        bool, typer.Option("--all", help="Also what was taken back or edited again.")
+        bool, typer.Option("--all", help="Also what was taken back or edited again."), HARMLESS
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print."), HARMLESS] = 50,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
@@ -48,9 +49,10 @@ def edits_list(
     from dataclasses import asdict
 
     from curator.edits import everything, history
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
     from curator.versions import iso
 
+    refuse_version(dataset, "edits list")
     opened = open_workspace(dataset, store).store
     found = everything(opened)
     if not all_facts:
@@ -99,6 +101,7 @@ def edits_apply(
 
     ws = open_workspace(dataset, store)
     base = ws.version()
+    ws.say_missing(base)
     with stop_on_signals() as stop:
         done = apply(ws.store, base, who=_name(who), stop=stop)
     version = done.version
@@ -124,11 +127,11 @@ def edits_apply(
     if done.num_unscored:
         show(f"{done.num_unscored:,} edited texts have no score yet; these two give them one:")
         show("\n".join(f"  {command}" for command in how_to_score(base, ws.spec, store)))
-    show(version_text(dataset, version, done.is_new))
+    show(version_text(ws, version, done.is_new))
 
 
 def edits_undo(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     edit: Annotated[
         str, typer.Argument(metavar="EDIT", help="An id as `edits list` has it, or a batch.")
     ],
@@ -146,8 +149,9 @@ def edits_undo(
         curator edits undo shards/ 00000#12
     """
     from curator.edits import undo, undo_batch
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "edits undo")
     opened = open_workspace(dataset, store).store
     if "#" in edit:
         undone, refused = [undo(opened, edit, who=_name(who))], list[ConflictError]()
@@ -177,7 +181,7 @@ def edits_replace(
         typer.Option("--shard", help="Only in this shard, or those like '0000*'; repeat for more."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, it is only shown.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Examples to print.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="Examples to print."), HARMLESS] = 10,
     timeout: Annotated[float, typer.Option(help="Seconds at most for finding.")] = 60.0,
     who: _Who = None,
     store: o.StoreOption = None,
@@ -197,6 +201,7 @@ def edits_replace(
 
     ws = open_workspace(dataset, store)
     version = ws.version()
+    ws.say_missing(version, "their texts are not searched")
     where = whole_shards(version, shard or (), among={ref.name for ref in ws.shards})
     asked = Replacement(find=find, put=put, is_regex=regex, ignore_case=ignore_case)
     if not yes:
@@ -215,9 +220,9 @@ def edits_replace(
         return
     for error in done.refused:
         show(f"kept    {error}")
-    undo = f"`curator edits undo {ws.spec} {done.batch}` undoes it"
-    show(f"{done.num_edited:,} texts edited; {undo}")
-    show(f"next: curator edits apply {ws.spec}@{version.name}")
+    show(f"{done.num_edited:,} texts edited; this undoes it:")
+    show(f"  {ws.command('edits undo', done.batch)}")
+    show(f"next: {ws.command('edits apply', version=version.name)}")
 
 
 def _preview_json(found: Preview) -> dict[str, object]:

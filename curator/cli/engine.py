@@ -9,15 +9,20 @@ import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
+from curator.cli.trust import BUNDLED_MODEL, HARMLESS, PRESET_POLICY, PRESET_PROMPT
 from curator.errors import UsageError
 
 if TYPE_CHECKING:
     from curator.makers import Maker
+    from curator.steps.making import Tally
     from curator.steps.recaption import RecaptionReport
+    from curator.steps.workspace import Workspace
     from curator.versions import Version
 
 _PolicyOption = Annotated[
-    str, typer.Option("--policy", help="A preset (see `curator policy`) or the path of a .toml.")
+    str,
+    typer.Option("--policy", help="A preset (see `curator policy`) or the path of a .toml."),
+    PRESET_POLICY,
 ]
 
 
@@ -30,33 +35,39 @@ def register(app: typer.Typer) -> None:
 
 
 def recaption(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     policy: _PolicyOption = "best",
     captioner: Annotated[
         str, typer.Option(help="local (transformers), server (OpenAI-compatible), coca or echo.")
     ] = "local",
     model: Annotated[
-        str | None, typer.Option(help="Model of the captioner: folder, hub id, or server name.")
+        str | None,
+        typer.Option(help="Model of the captioner: folder, hub id, or server name."),
+        BUNDLED_MODEL,
     ] = None,
     url: Annotated[
         str | None, typer.Option(help="Base URL of the server, e.g. http://gpu:8000/v1.")
     ] = None,
     prompt: Annotated[
-        str, typer.Option(help="short, detailed, spatial, grounded, or a template of your own.")
+        str,
+        typer.Option(help="short, detailed, spatial, grounded, or a template of your own."),
+        PRESET_PROMPT,
     ] = "short",
     candidates: Annotated[int, typer.Option(min=1, help="Captions an image.")] = 1,
     max_tokens: Annotated[int | None, typer.Option(help="Longest caption, in tokens.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 is greedy."), HARMLESS] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling."), HARMLESS] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling."), HARMLESS] = 0,
     language: o.Language = "en",
     scorer: o.Scorer = "clip",
     only: Annotated[
         str | None,
         typer.Option(metavar="'worst 30%'", help="Regenerate only the worst-scored alt texts."),
     ] = None,
-    strict: Annotated[bool, typer.Option(help="Exit 3 if anything is in quarantine.")] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Exit 3 if anything is in quarantine."), HARMLESS
+    ] = False,
     device: o.Device = None,
     dtype: o.Dtype = None,
     workers: o.Workers = 1,
@@ -84,9 +95,10 @@ def recaption(
     from curator.shards import ScanOptions, discover
     from curator.steps.recaption import Engine, Recaption
     from curator.steps.recaption import recaption as run
-    from curator.steps.workspace import open_workspace, split_spec
+    from curator.steps.workspace import open_workspace, refuse_version
     from curator.stopping import stop_on_signals
 
+    refuse_version(dataset, "recaption")
     choice = CaptionerChoice(
         captioner=captioner,
         model=model,
@@ -105,7 +117,7 @@ def recaption(
     worst = _worst_percent(only)
     if worst is not None:  # a budget regenerates some samples; the others keep what they have
         chosen = chosen.model_copy(update={"otherwise": "keep_alt"})
-    discover(split_spec(dataset)[0])  # a wrong path is said before a model is fetched
+    discover(dataset)  # a wrong path is said before a model is fetched
     generate = captioner_maker(choice, candidates=candidates) if chosen.needs_generated else None
     asked = Recaption(
         captioner=generate,
@@ -130,7 +142,7 @@ def recaption(
     if json:
         show_json(_recaption_json(report))
     else:
-        show(_recaption_text(dataset, report))
+        show(_recaption_text(ws, report))
 
 
 def _scorer(scorer: str, device: str | None, dtype: str | None) -> Maker:
@@ -183,7 +195,7 @@ def _version_json(version: Version) -> dict[str, object]:
     }
 
 
-def _recaption_text(dataset: str, report: RecaptionReport) -> str:
+def _recaption_text(ws: Workspace, report: RecaptionReport) -> str:
     made = [
         f"captions made: {report.captioned.made:,}, scores made: {report.scored.made:,}"
         if report.num_calls
@@ -192,35 +204,59 @@ def _recaption_text(dataset: str, report: RecaptionReport) -> str:
     failures = report.captioned.failures | report.scored.failures
     if failures:
         made.append("failed: " + ", ".join(f"{n}x {reason}" for reason, n in failures.items()))
+    made += _limit_lines(report.captioned)
     if report.scores:
         rows = [(s.source, s.num_texts, s.mean, *s.quartiles) for s in report.scores]
         made.append(table(rows, ["score of", "texts", "mean", "25 %", "50 %", "75 %"]))
-    made.append(version_text(dataset, report.version, report.is_new))
+    made.append(version_text(ws, report.version, report.is_new))
     return "\n".join(made)
 
 
-def version_text(dataset: str, version: Version, is_new: bool) -> str:
+def _limit_lines(captioned: Tally) -> list[str]:
+    """What the token limit did to captions, if anything."""
+    at_limit = captioned.trimmed + captioned.truncated
+    if not at_limit:
+        return []
+    return [
+        f"{at_limit:,} captions came to the token limit: {captioned.trimmed:,} were cut back to "
+        f"their last whole sentence, {captioned.truncated:,} end in the middle of one "
+        "(policy field truncated); a higher --max-tokens makes others"
+    ]
+
+
+def version_text(ws: Workspace, version: Version, is_new: bool) -> str:
     """The lines that end every command that makes a version."""
     counts = ", ".join(f"{count:,} {action}" for action, count in version.counts.items() if count)
     scored = version.totals.get("num_scored", 0)
     mean = f", mean score {version.totals['score_sum'] / scored:.3f}" if scored else ""
     head = "committed" if is_new else "nothing new: the same decision is"
-    where = dataset.rpartition("@")[0] or dataset
-    unscored = int(version.totals.get("num_unscored", 0))
-    note = f"  {unscored:,} texts have no score: `curator score {where} --generated` makes them"
-    return "\n".join(
-        [
-            f"{head} {version.name} ({version.id[:12]}), policy {version.policy['name']}",
-            f"  {version.num_samples:,} samples: {counts}{mean}",
-            *([note] if unscored else []),
-            f"next: curator diff {where} --html diff.html, "
-            f"curator export {where}@{version.name} OUT",
-        ]
-    )
+    lines = [
+        f"{head} {version.name} ({version.id[:12]}), policy {version.policy['name']}",
+        f"  {version.num_samples:,} samples: {counts}{mean}",
+    ]
+    if unscored := int(version.totals.get("num_unscored", 0)):
+        note = f"  {unscored:,} texts have no score; this makes them, then decide again:"
+        lines += [note, f"  {_scoring(ws, version)}"]
+    if cut := int(version.totals.get("num_truncated", 0)):
+        lines.append(f"  {cut:,} texts end where the token limit cut them")
+    if version.number == 1:  # nothing to compare it with
+        lines.append(f"next: {ws.command('show', version=version.name)}")
+    else:
+        diff = ws.command("diff", "--html", "diff.html", version=version.name)
+        lines.append(f"next: {diff}")
+    folder = f"{ws.dataset.root.resolve().name}-{version.name}"
+    lines.append(f"next: {ws.command('export', folder, version=version.name)}")
+    return "\n".join(lines)
+
+
+def _scoring(ws: Workspace, version: Version) -> str:
+    from curator.steps.apply_edits import scoring_command
+
+    return scoring_command(version, ws.spec, ws.store_option, "--generated")
 
 
 def score(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     scorer: o.Scorer = "clip",
     language: o.Language = "en",
@@ -254,9 +290,10 @@ def score(
     from curator.steps.index import make_index, say_index
     from curator.steps.recaption import Engine, score_all
     from curator.steps.score import summarize
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
     from curator.stopping import stop_on_signals
 
+    refuse_version(dataset, "score")
     checker = checker_maker(language)
     maker = checker if scorer == "text" else _scorer(scorer, device, dtype)
     makers = [checker] if maker is checker else [maker, checker]
@@ -285,7 +322,7 @@ def score(
 
 
 def decide(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     policy: _PolicyOption = "best",
     generator: Annotated[
@@ -296,7 +333,9 @@ def decide(
         str | None, typer.Option("--use-scorer", help="Whose scores count, if there are several.")
     ] = None,
     language: Annotated[
-        str | None, typer.Option("--language", help="Whose text health counts, if several.")
+        str | None,
+        typer.Option("--language", help="Whose text health counts, if several."),
+        HARMLESS,
     ] = None,
     max_quarantine: o.MaxQuarantine = 0.05,
     store: o.StoreOption = None,
@@ -315,9 +354,10 @@ def decide(
     from curator.runs import open_run
     from curator.steps.decide import Choice
     from curator.steps.decide import decide as run
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
     from curator.stopping import stop_on_signals
 
+    refuse_version(dataset, "decide")
     chosen = load_policy(policy)
     ws = open_workspace(dataset, store)
     choice = Choice(
@@ -332,7 +372,7 @@ def decide(
     if json:
         show_json({"version": _version_json(version), "new": is_new})
     else:
-        show(version_text(dataset, version, is_new))
+        show(version_text(ws, version, is_new))
 
 
 def policy(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
+from curator.cli.trust import HARMLESS
 from curator.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from curator.steps.workspace import Workspace
 
 
 def register(app: typer.Typer) -> None:
@@ -21,22 +26,25 @@ def register(app: typer.Typer) -> None:
     app.command()(tag)
 
 
-def log(dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Json = False) -> None:
+def log(dataset: o.WholeDataset, *, store: o.StoreOption = None, json: o.Json = False) -> None:
     """List the versions, newest first.
 
     Example:
 
         curator log shards/
     """
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
     from curator.versions import iso
 
-    opened = open_workspace(dataset, store).store
+    refuse_version(dataset, "log")
+    ws = open_workspace(dataset, store)
+    opened = ws.store
     tags: dict[int, list[str]] = {}
     for name, number in opened.tags().items():
         tags.setdefault(number, []).append(name)
     rows = []
     for version in reversed(list(opened.versions())):
+        ws.say_missing(version)
         scored = version.totals.get("num_scored", 0)
         rows.append(
             {
@@ -69,7 +77,9 @@ def show_version(dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Jso
     from curator.steps.workspace import open_workspace
     from curator.versions import iso
 
-    version = open_workspace(dataset, store).version()
+    ws = open_workspace(dataset, store)
+    version = ws.version()
+    ws.say_missing(version, "it can be looked at, and not be exported from here")
     if json:
         show_json(asdict(version))
         return
@@ -104,13 +114,15 @@ def diff(
         Path | None, typer.Option("--changes", help="Write every changed caption as JSONL.")
     ] = None,
     max_dropped: Annotated[
-        float | None, typer.Option(help="Gate: largest share of samples newly dropped.")
+        float | None, typer.Option(help="Gate: largest share of samples newly dropped."), HARMLESS
     ] = None,
     min_shift: Annotated[
-        float | None, typer.Option(help="Gate: smallest shift of the mean score.")
+        float | None, typer.Option(help="Gate: smallest shift of the mean score."), HARMLESS
     ] = None,
     max_lost_names: Annotated[
-        float | None, typer.Option(help="Gate: largest share of alt texts that lose a name.")
+        float | None,
+        typer.Option(help="Gate: largest share of alt texts that lose a name."),
+        HARMLESS,
     ] = None,
     store: o.StoreOption = None,
     json: o.Json = False,
@@ -133,7 +145,7 @@ def diff(
 
     ws = open_workspace(old, store)
     if new is not None:
-        older, newer = ws.version(), open_workspace(new, store).version()
+        older, newer = ws.version(), _in_same_store(ws, open_workspace(new, store)).version()
     else:
         newer = ws.version()
         if newer.number == 1:
@@ -141,6 +153,8 @@ def diff(
                 "v1 has nothing before it", hint="name two versions", reason="version.none"
             )
         older = ws.store.version(newer.number - 1)
+    for version in (older, newer):
+        ws.say_missing(version)
     found = compare.diff(ws.store, older, newer)
     if changes is not None:
         with fsops.atomic_file(changes) as file:
@@ -162,11 +176,23 @@ def diff(
         raise GateError("; ".join(violated), hint="the report above says where")
 
 
+def _in_same_store(ws: Workspace, other: Workspace) -> Workspace:
+    """The other one: both versions must lie in one store."""
+    if ws.store.root.resolve() != other.store.root.resolve():
+        raise UsageError(
+            f"{ws.spec} and {other.spec} have different stores",
+            where=other.store.root,
+            hint="compare two versions of one dataset, or name their store with --store",
+            reason="version.not_taken",
+        )
+    return other
+
+
 def query(
     dataset: o.Dataset,
     sql: Annotated[str, typer.Argument(help="One SELECT; see the views below.")],
     *,
-    limit: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, help="Rows at most."), HARMLESS] = 1000,
     timeout: Annotated[float, typer.Option(help="Seconds at most.")] = 30.0,
     store: o.StoreOption = None,
     json: o.Json = False,
@@ -184,7 +210,10 @@ def query(
     from curator.steps.workspace import open_workspace
 
     ws = open_workspace(dataset, store)
-    version = ws.version().number if ws.version_name else None
+    chosen = ws.version() if ws.version_name is not None else ws.store.newest()
+    version = chosen.number if chosen else None
+    if chosen is not None and re.search(r"captions\b", sql, re.IGNORECASE):
+        ws.say_missing(chosen, "their rows are left out")
     names = [ref.name for ref in ws.shards]
     found = run_query(
         ws.store, sql, version=version, shards=names, limit=limit, timeout_sec=timeout
@@ -218,6 +247,7 @@ def tag(
 
     ws = open_workspace(dataset, store)
     version = ws.version()
+    ws.say_missing(version)
     ws.store.tag(name, version)
     if json:
         show_json({"tag": name, "version": version.number, "id": version.id})

@@ -7,12 +7,18 @@ from typing import Annotated
 
 import typer
 
+from curator.cli.trust import BUNDLED_MODEL, HARMLESS, INSIDE
+
 Dataset = Annotated[
     str,
     typer.Argument(
         metavar="DATASET",
         help="Folder, glob or brace pattern of .tar shards; @v2 names a version.",
     ),
+]
+WholeDataset = Annotated[
+    str,
+    typer.Argument(metavar="DATASET", help="Folder, glob or brace pattern of .tar shards."),
 ]
 StoreOption = Annotated[
     Path | None,
@@ -23,6 +29,7 @@ StoreOption = Annotated[
         show_envvar=False,
         help="Where the store lies; default $CURATOR_STORE or DATASET/.curator.",
     ),
+    INSIDE,
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Scorer = Annotated[
@@ -32,9 +39,12 @@ Scorer = Annotated[
         metavar="MODEL",
         help="clip (the default model), an open_clip NAME:TAG, hub id org/name, or folder.",
     ),
+    BUNDLED_MODEL,
 ]
 Language = Annotated[
-    str, typer.Option("--language", help="Language that captions should be in, e.g. en, de, ja.")
+    str,
+    typer.Option("--language", help="Language that captions should be in, e.g. en, de, ja."),
+    HARMLESS,
 ]
 Device = Annotated[
     str | None, typer.Option("--device", help="cuda, cuda:1, cpu; default: a GPU if there is one.")
@@ -59,12 +69,17 @@ CaptionField = Annotated[
     typer.Option(
         "--caption-field",
         metavar="FIELD",
-        help="Take the alt text from this field of the .json member, not from .txt.",
+        help="Where the alt text is: a field of the .json (caption, syn_text.0) or a file (.cap);"
+        " default: as before, at first .txt.",
     ),
+    HARMLESS,
 ]
 ImageExt = Annotated[
     list[str] | None,
     typer.Option(
-        "--image-ext", metavar="EXT", help="Which image counts where a sample has several."
+        "--image-ext",
+        metavar="EXT",
+        help="Which image counts where a sample has several; default: as before, at first any.",
     ),
+    HARMLESS,
 ]

@@ -10,7 +10,7 @@
 The file becomes the `default_map` of the command line, so what is typed beats it, environment
 variables (`CURATOR_STORE`) beat it, and it beats what is built in. Every name in it is checked
 each time, the values of the command that runs. Which options it gave is said on stderr, because
-a file beside a dataset may come from a stranger.
+a file beside a dataset may come from a stranger: `curator.cli.trust` says what it may set.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from curator.cli.trust import Harmless, mark_of
 from curator.errors import UsageError, nearest
 
 FILE_NAME = "curator.toml"
@@ -38,8 +39,7 @@ Options = Mapping[str, Any]
 
 _MAGIC = frozenset("*?[{")
 _MAX_SHOWN = 60
-_OWN_FILE_ONLY = frozenset({"url", "html", "changes", "out"})
-"""Options that send pictures and keys away, or write where they say: not for a file of others."""
+_MOST_LINES = 1000
 _ONLY_TYPED = "json"  # how errors are told is settled before any file is read
 
 
@@ -69,11 +69,7 @@ class SettingsGroup(TyperGroup):
         path = None if _is_typed(typed, "help") else find_file(_first_argument(typed))
         if path is None:
             return {}
-        given = {
-            name: value
-            for name, value in _given(path, words, dict(_commands(self)), typed).items()
-            if not _is_typed(typed, name)
-        }
+        given: Any = dict(_given(path, words, dict(_commands(self)), typed))
         if given:
             from curator.progress import say  # with rich
 
@@ -141,8 +137,12 @@ def _commands(group: TyperGroup, before: Words = ()) -> Iterator[tuple[Words, Op
 
 
 def _given(path: Path, words: Words, commands: Mapping[Words, Options], typed: Any) -> Options:
-    """Parameter -> value for one command, with all names in the file checked."""
-    tables = dict(_tables(_read(path), commands, path))
+    """Parameter -> value for one command, with all names in the file checked.
+
+    What is typed as well is left out: a stranger's value for it does not matter.
+    """
+    text = _read(path)
+    tables = dict(_tables(_parsed(text, path), commands, path))
     everywhere = {name: None for options in commands.values() for name in options}
     spelled = {
         table: _spelled(table, entries, commands.get(table, everywhere), path)
@@ -150,32 +150,66 @@ def _given(path: Path, words: Words, commands: Mapping[Words, Options], typed: A
     }
     options = commands.get(words, {})
     given = {}
+    refused: list[tuple[Words, str, Harmless | None]] = []
     for table in (DEFAULTS, words):
         for name, value in spelled.get(table, {}).items():
-            if name in options:
-                label = f"[{'.'.join(table)}] {name}"
-                _check_trust(label, name, path)
-                param = options[name]
-                given[param.name] = _value(label, value, param, typed, path)
+            if name not in options or _is_typed(typed, options[name].name):
+                continue
+            param = options[name]
+            found = _value(f"[{'.'.join(table)}] {name}", value, param, typed, path)
+            mark = mark_of(typed.command, param)
+            if not (_is_own(path) or (mark is not None and mark.holds(found, path.parent))):
+                refused.append((table, name, mark))
+            given[param.name] = found
+    if refused:
+        raise _refused(refused, text, path)
     return given
 
 
-def _check_trust(label: str, name: str, path: Path) -> None:
-    """A file that came with a dataset may not say where data goes."""
-    is_own = VARIABLE in os.environ or path.parent == Path.cwd()
-    if name in _OWN_FILE_ONLY and not is_own:
-        raise UsageError(
-            f"{label} is refused in a file that lies beside a dataset",
-            where=path,
-            hint=f"type --{name}, or put it in a {FILE_NAME} of your own: in the current folder, "
-            f"or named by {VARIABLE}",
-            reason="config.value",
-        )
+def _is_own(path: Path) -> bool:
+    """Whether the reader chose this file; one beside a dataset may have come with it."""
+    return bool(os.environ.get(VARIABLE)) or path.parent == Path.cwd()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _refused(found: list[tuple[Words, str, Harmless | None]], text: str, path: Path) -> UsageError:
+    said = []
+    for table, name, mark in found:
+        line = _line_of(text, table, name)
+        notes = [f"line {line}" if line else f"behind line {_MOST_LINES:,}"]
+        notes += [f"allowed: {mark.allowed}"] if mark else []
+        said.append(f"[{'.'.join(table)}] {name} is refused ({'; '.join(notes)})")
+    return UsageError(
+        f"{', '.join(said)}: the file lies beside a dataset and may have come with it",
+        where=path,
+        hint=f"type --{found[0][1]}; or, if the file is yours, work in its folder or set "
+        f"{VARIABLE}={path}; {VARIABLE}=/dev/null does without it",
+        reason="config.value",
+    )
+
+
+def _line_of(text: str, table: Words, name: str) -> int | None:
+    """The line, from 1, on which an entry begins. tomllib does not tell, so prefixes are read.
+
+    A prefix that ends inside a value is no TOML: the entry begins behind the last one that is.
+    """
+    lines = text.split("\n")[:_MOST_LINES]
+    whole = 0
+    for number in range(1, len(lines) + 1):
+        try:
+            entries: Any = tomllib.loads("\n".join(lines[:number]))
+        except (ValueError, RecursionError):
+            continue
+        for word in table:
+            entries = entries.get(word, {}) if isinstance(entries, dict) else {}
+        if any(key.replace("_", "-") == name for key in entries):
+            return whole + 1
+        whole = number
+    return None
+
+
+def _read(path: Path) -> str:
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        return path.read_bytes().decode()
     except OSError as error:
         raise UsageError(
             f"cannot read options: {error.strerror}",
@@ -183,10 +217,19 @@ def _read(path: Path) -> dict[str, Any]:
             hint=f"make it readable, or name another in {VARIABLE}",
             reason="config.unreadable",
         ) from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, too many digits, or nested too deep
-        raise UsageError(
-            f"not valid TOML ({error})", where=path, reason="config.invalid"
-        ) from error
+    except ValueError as error:  # not UTF-8
+        raise _invalid(error, path) from error
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # too many digits, or nested too deep, too
+        raise _invalid(error, path) from error
+
+
+def _invalid(error: Exception, path: Path) -> UsageError:
+    return UsageError(f"not valid TOML ({error})", where=path, reason="config.invalid")
 
 
 def _tables(

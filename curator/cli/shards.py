@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json
+from curator.cli.trust import HARMLESS, INSIDE
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +24,8 @@ def pack(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder of images with .txt files, or a .jsonl, .csv, COCO .json, .parquet."
+            help="Folder of images with .txt, .caption or .json files or a metadata.jsonl or .csv;"
+            " or a .jsonl, .csv, COCO .json, .parquet."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards; new or of an earlier run.")],
@@ -30,16 +33,22 @@ def pack(
     format: Annotated[
         str | None,
         typer.Option("--format", help="folder, jsonl, csv, coco or parquet; default: by content."),
+        HARMLESS,
     ] = None,
     images: Annotated[
         Path | None,
         typer.Option("--images", help="Folder that the paths of a table start from and stay in."),
+        INSIDE,
     ] = None,
     image_column: Annotated[
-        str | None, typer.Option("--image-column", help="Column with the path or the bytes.")
+        str | None,
+        typer.Option("--image-column", help="Column with the path or the bytes."),
+        HARMLESS,
     ] = None,
     caption_column: Annotated[
-        str | None, typer.Option("--caption-column", help="Column with the caption; '' for none.")
+        str | None,
+        typer.Option("--caption-column", help="Column with the caption; '' for none."),
+        HARMLESS,
     ] = None,
     samples_per_shard: Annotated[int, typer.Option(min=1, help="Rows a shard.")] = 10_000,
     json: o.Json = False,
@@ -67,24 +76,30 @@ def pack(
             stop.check("the shards that are finished are kept")
 
         report = run(source, out, options=options, on_progress=step)
+    for warning in report.warnings:
+        progress.say(f"warning: {warning}")
     if json:
         show_json(report.to_json())
         return
     show(
         f"{report.num_packed:,} of {report.num_rows:,} rows packed into {report.num_shards} shards"
         f" ({report.num_new_shards} new), {report.num_without_caption:,} without a caption"
+        + (f", {report.num_blank_captions:,} with a blank one" if report.num_blank_captions else "")
     )
     for reason, count in report.failures.items():
         show(f"  not packed: {count:,}x {reason} (see the .parquet beside each shard)")
-    show(f"next: curator recaption {out}")
+    show(f"next: {shlex.join(['curator', 'index', str(out)])}")
 
 
 def index(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     caption_field: o.CaptionField = None,
     image_ext: o.ImageExt = None,
     workers: o.Workers = 1,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Take this dataset for the store's own, moved here.")
+    ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
@@ -99,21 +114,21 @@ def index(
     from curator.runs import open_run
     from curator.shards import ScanOptions
     from curator.steps.index import make_index, say_index
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
     from curator.stopping import stop_on_signals
 
+    refuse_version(dataset, "index")
     scan = ScanOptions(
         caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None
     )
-    ws = open_workspace(dataset, store, create=True)
+    ws = open_workspace(dataset, store, create=True, adopt=adopt)
     with stop_on_signals() as stop, open_run(ws.store, "index", {"dataset": dataset}) as run:
         report = make_index(ws, scan, stop=stop, num_workers=workers)
         say_index(report, run)
     if json:
         show_json(report.to_json())
     else:
-        usable = report.num_samples - report.num_unusable
-        show(f"{usable:,} of {report.num_samples:,} samples are usable")
+        show(f"{report.num_usable:,} of {report.num_samples:,} samples are usable")
 
 
 def export(
@@ -152,6 +167,7 @@ def export(
 
     options = ExportOptions(other_members=other_members, license=license, preset=preset)
     ws = open_workspace(dataset, store)
+    ws.check_output(out)
     version = ws.version()
     total = version.counts["captioned"] + version.counts["kept"]
     with stop_on_signals() as stop, progress.bar("export", total, "samples") as advance:
@@ -161,6 +177,8 @@ def export(
             stop.check("the shards that are finished are kept")
 
         report = run(ws.store, ws.shards, version, out, to=to, options=options, on_progress=step)
+    for warning in report.warnings:
+        progress.say(f"warning: {warning}")
     if json:
         show_json(report.to_json())
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -98,6 +99,7 @@ def _summary_text(out: Path, summary: RunSummary) -> str:
         f"{summary.precision} on {summary.device}",
         "  " + ", ".join(f"{name} {value:.4g}" for name, value in summary.final.items()),
     ]
+    lines += [f"  {told}" for told in summary.cuts_told()]
     if summary.retrieval:
         found = summary.retrieval
         lines.append(
@@ -111,5 +113,6 @@ def _summary_text(out: Path, summary: RunSummary) -> str:
             f"  zero-shot recognition of {found['num_words']:,.0f} words of theirs: AUROC "
             f"{found['word_auroc']:.3f} (0.5 is chance)"
         )
-    lines.append(f"next: curator finetune {out} --task segmentation --data camvid/")
+    lines.append(f"`curator finetune {shlex.quote(str(out))}` judges it on your labelled pictures:")
+    lines.append("next: curator finetune --help")
     return "\n".join(lines)

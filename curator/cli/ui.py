@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def ui(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     store: o.StoreOption = None,
     studies: Annotated[
@@ -41,8 +41,9 @@ def ui(
     """
     from curator import progress
     from curator.registry import load
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "ui")
     opened = open_workspace(dataset, store)
     serving = load("ui.serve:Serving")(
         dataset=opened.spec, store=opened.store.root, studies=studies, host=host, port=port

@@ -8,6 +8,7 @@ import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
+from curator.cli.trust import HARMLESS
 from curator.errors import DamageError, StorageError
 
 _quarantine = typer.Typer(
@@ -28,9 +29,11 @@ def register(app: typer.Typer) -> None:
 
 
 def fsck(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
-    deep: Annotated[bool, typer.Option(help="Also hash every file, source shards too.")] = False,
+    deep: Annotated[
+        bool, typer.Option(help="Also hash every file, source shards too."), HARMLESS
+    ] = False,
     repair: Annotated[
         bool,
         typer.Option(
@@ -52,7 +55,9 @@ def fsck(
     from dataclasses import asdict
 
     from curator.steps.fsck import check
+    from curator.steps.workspace import refuse_version
 
+    refuse_version(dataset, "fsck")
     report = check(dataset, store, deep=deep, repair=repair)
     if json:
         show_json(asdict(report))
@@ -82,12 +87,14 @@ def fsck(
 
 
 def gc(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     grace_days: Annotated[
         float, typer.Option(min=0, help="Keep what is younger: a writer may still need it.")
     ] = 7.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would go."), HARMLESS
+    ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
@@ -100,8 +107,9 @@ def gc(
         curator gc shards/ --dry-run
     """
     from curator.steps.gc import collect, find_garbage
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "gc")
     opened = open_workspace(dataset, store).store
     find = find_garbage if dry_run else collect
     found = list(find(opened, grace_days=grace_days))
@@ -150,7 +158,7 @@ def doctor(
 
 
 def quarantine_list(
-    dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Json = False
+    dataset: o.WholeDataset, *, store: o.StoreOption = None, json: o.Json = False
 ) -> None:
     """Count what could not be used, by reason.
 
@@ -160,8 +168,9 @@ def quarantine_list(
     """
     from curator.reasons import REASONS
     from curator.steps.quarantine import counts
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "quarantine list")
     found = counts(open_workspace(dataset, store))
     if json:
         show_json(dict(found))
@@ -176,10 +185,10 @@ def quarantine_list(
 
 
 def quarantine_show(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     reason: _Reason = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print."), HARMLESS] = 50,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
@@ -192,8 +201,9 @@ def quarantine_show(
     from itertools import islice
 
     from curator.steps.quarantine import rows
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "quarantine show")
     found = list(islice(rows(open_workspace(dataset, store), reason), limit))
     if json:
         for row in found:
@@ -205,7 +215,7 @@ def quarantine_show(
 
 
 def quarantine_retry(
-    dataset: o.Dataset,
+    dataset: o.WholeDataset,
     *,
     reason: Annotated[str, typer.Option("--reason", help="Which failures to try again.")],
     store: o.StoreOption = None,
@@ -218,8 +228,9 @@ def quarantine_retry(
         curator quarantine retry shards/ --reason vlm.refusal
     """
     from curator.steps.quarantine import retry
-    from curator.steps.workspace import open_workspace
+    from curator.steps.workspace import open_workspace, refuse_version
 
+    refuse_version(dataset, "quarantine retry")
     number = retry(open_workspace(dataset, store), reason)
     if json:
         show_json({"reason": reason, "reopened": number})

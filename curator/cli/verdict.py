@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -81,8 +83,10 @@ def study(
         show(f"{summary.num_done} of {summary.num_cells} runs are finished in {folder}")
         for reason in summary.reasons:
             show(f"failed: {reason}")
-        rest = "the same command without --pretrain-only" if pretrain_only else None
-        show(f"next: {rest or f'curator report {folder}'}")
+        again = [recipe, "--out", folder, *_set_again(settings or ()), "--jobs", jobs]
+        again += [*(("--store", store) if store else ()), *(("--device", device) if device else ())]
+        follows = ["study", *again] if pretrain_only else ["report", folder]
+        show(f"next: {shlex.join(['curator', *map(str, follows)])}")
     if summary.num_failed:
         raise EngineError(
             f"{summary.num_failed} of {summary.num_cells} runs failed",
@@ -91,6 +95,10 @@ def study(
             hint="the same command tries the failed ones again",
             reason=_CELLS_FAILED,
         )
+
+
+def _set_again(settings: Sequence[str]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
 
 
 def _setting(text: str) -> tuple[str, str]:

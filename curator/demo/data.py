@@ -31,7 +31,8 @@ from curator.demo.scene import Scene, sample_scene
 from curator.demo.seeds import labelled_seeds, shard_seeds
 from curator.demo.workers import Chunk, chunks_of, make_chunks
 from curator.errors import UsageError
-from curator.pack.shards import PackOptions, PackReport, pack
+from curator.pack.report import PackReport
+from curator.pack.shards import PackOptions, pack
 from curator.stopping import StopRequest
 
 TRUTH_SCHEMA = pa.schema(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from curator.errors import UsageError
 from curator.policy import ALT_TEXT
@@ -71,10 +71,11 @@ caption-curator {tool} on {created}.
 
 {sources}
 
-Each sample is `KEY.jpg` (or png, webp; the bytes of the source, not re-encoded), `KEY.txt` (the
+Each sample is `KEY.{image_ext}` ({images}), `KEY.txt` (the
 first caption) and `KEY.json`: the fields of the source, and `curator.captions` with the text,
-source, sampling weight and score of every caption. Trainers that read only the `.txt` see the
-first one. To sample among them, with their weights:
+source, sampling weight and score of every caption (`curator_export.captions` where the source has
+a field `curator` of its own). Trainers that read only the `.txt` see the first one. To sample among
+them, with their weights:
 
 ```python
 import random
@@ -82,7 +83,8 @@ import random
 import webdataset as wds
 
 def one_caption(sample):
-    captions = sample["json"]["curator"]["captions"]
+    fields = sample["json"]
+    captions = fields.get("curator_export", fields.get("curator"))["captions"]
     weights = [caption["weight"] for caption in captions]
     sample["txt"] = random.choices([caption["text"] for caption in captions], weights)[0]
     return sample
@@ -145,14 +147,24 @@ def card(
     num_samples: int,
     num_captions: int,
     sources: Mapping[str, int],
-    data_files: str,
+    data_files: str | Sequence[str],
+    image_ext: str,
+    formats: str | None,
 ) -> str:
-    """The text of README.md. `sources` counts captions by who wrote them."""
+    """The text of README.md. `sources` counts captions by who wrote them.
+
+    `image_ext` is the name of all images; `formats` says which they had, if there were several.
+    """
+    images = "the bytes of the source, not re-encoded"
+    if formats is not None:
+        images += f": {formats}, under one name since `load_dataset` wants that"
     written = sum(number for name, number in sources.items() if name != ALT_TEXT)
     return _TEMPLATE.format(
         license=json.dumps(license_id),
         size=size_category(num_samples),
         data_files=json.dumps(data_files),
+        image_ext=image_ext,
+        images=images,
         num_samples=num_samples,
         num_shards=len(version.shards),
         tool=version.tool_version,

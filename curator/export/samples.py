@@ -19,6 +19,11 @@ from curator.errors import DamageError, Unusable
 from curator.sample import Member
 from curator.strictjson import MAX_JSON_BYTES, parse_object
 
+FIELD = "curator"
+"""The field of KEY.json that holds the captions."""
+
+_OTHER_FIELD = "curator_export"
+_KEYS = frozenset(("version", "action", "captions"))
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -55,6 +60,28 @@ class ExportSample:
             for one in self.texts
         ]
         return {"version": version_id, "action": self.action, "captions": captions}
+
+
+def own_field(fields: Mapping[str, Any]) -> str | None:
+    """The name under which `export` wrote into these fields, if it ever did."""
+    names = (name for name in fields if name == FIELD or name.startswith(_OTHER_FIELD))
+    return next((name for name in names if _is_own(fields[name])), None)
+
+
+def free_field(fields: Mapping[str, Any]) -> str:
+    """Where to write: `curator`, or another name if the source has such a field of its own.
+
+    What an earlier export has written there is no field of the source, and gives way.
+    """
+    name, number = FIELD, 1
+    while name in fields and not _is_own(fields[name]):
+        name = _OTHER_FIELD if number == 1 else f"{_OTHER_FIELD}_{number}"
+        number += 1
+    return name
+
+
+def _is_own(value: object) -> bool:
+    return isinstance(value, Mapping) and value.keys() == _KEYS
 
 
 def short_float(value: float | None) -> float | None:
@@ -141,13 +168,7 @@ class ShardReader:
 
     def other_members(self, sample: ExportSample) -> list[tuple[str, bytes]]:
         """Name and bytes of what is neither the image nor KEY.txt nor KEY.json."""
-        taken = {sample.plain_ext, "txt", "json"}
-        others = [one for one in sample.members if one != sample.image]
-        return [
-            (f"{sample.key}.{one.ext}", self.read(one))
-            for one in others
-            if one.ext.lower() not in taken
-        ]
+        return [(f"{sample.key}.{one.ext}", self.read(one)) for one in others_of(sample)]
 
     def _changed(self, how: str) -> DamageError:
         return DamageError(
@@ -157,6 +178,13 @@ class ShardReader:
             hint="restore the shard, then run the same command again",
             reason="source.changed",
         )
+
+
+def others_of(sample: ExportSample) -> list[Member]:
+    """What is neither the image nor KEY.txt nor KEY.json."""
+    taken = {sample.plain_ext, "txt", "json"}
+    others = [one for one in sample.members if one != sample.image]
+    return [one for one in others if one.ext.lower() not in taken]
 
 
 def json_bytes(fields: Mapping[str, Any]) -> bytes:

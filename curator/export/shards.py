@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,22 @@ import polars as pl
 
 from curator import fsops, index, outputs, tables
 from curator.decide import read_decision
-from curator.errors import DamageError, UsageError
+from curator.errors import DamageError
 from curator.export import tables as export_tables
-from curator.export.samples import ExportSample, ShardReader, json_bytes, samples_of
+from curator.export.samples import (
+    FIELD,
+    ExportSample,
+    ShardReader,
+    free_field,
+    json_bytes,
+    samples_of,
+)
+from curator.sample import Member
 from curator.shards import ShardRef
 from curator.store import Store
 from curator.versions import ShardEntry, Version
 
 EXPORTED = ("captioned", "kept")
-MAX_KEY_CHARS = 128
 _INDEX_COLUMNS = (
     *("row", "key", "ext", "offset", "length", "image_sha256", "width", "height"),
     *("alt_text", "alt_sha256", "members"),
@@ -31,7 +38,10 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardJob:
-    """One shard to be exported to the file `path`; the options are those of `export`."""
+    """One shard to be exported to the file `path`; the options are those of `export`.
+
+    `image_ext` is what every image is named in a tar; None for what the source calls it.
+    """
 
     store: Store
     version: Version
@@ -41,6 +51,7 @@ class ShardJob:
     other_members: bool
     preset: str | None
     on_progress: Advance
+    image_ext: str | None = None
 
     @property
     def _stats_path(self) -> Path:
@@ -73,6 +84,7 @@ class ShardJob:
             "num_captions": len(rows),
             "sources": dict(sorted(Counter(rows["source"].to_list()).items())),
             "json_replaced": 0,
+            "fields_renamed": 0,
             "size_bytes": self.path.stat().st_size,
             **made,
         }
@@ -102,7 +114,7 @@ class ShardJob:
             DamageError: the decision is not the one that the version names.
         """
         path = self.store.root / self.entry.file
-        if index.file_sha256(path) != self.entry.file_sha256:
+        if not path.exists() or index.file_sha256(path) != self.entry.file_sha256:
             raise DamageError(
                 f"the decision of {self.version.name} is not what was written",
                 where=path,
@@ -126,52 +138,48 @@ class ShardJob:
 Writer = Callable[[ShardJob, pl.DataFrame], dict[str, Any]]
 
 
-def check_keys(store: Store, entry: ShardEntry) -> None:
-    """WebDataset readers cut longer keys without a word (webdataset#428)."""
+def exported_samples(store: Store, entry: ShardEntry) -> Iterator[ExportSample]:
+    """What a shard gives to an export, texts and keys left empty: enough to look at the files."""
     decided = read_decision(store, entry).filter(pl.col("action").is_in(EXPORTED))
-    bad = decided.filter(
-        (pl.col("key").str.len_chars() > MAX_KEY_CHARS)
-        | pl.col("key").str.contains(r"(^|/)\.\.?(/|$)|^/|//|\\|[[:cntrl:] ]|\.[^/]*$")
-    )["key"].to_list()
-    if bad:
-        raise UsageError(
-            f"{len(bad)} keys cannot be exported, first {bad[0]!r} "
-            f"({len(bad[0])} characters, limit {MAX_KEY_CHARS})",
-            where=f"shard {entry.name}",
-            did="nothing was written",
-            hint="rename these samples in the shards, or drop them by a policy",
-            reason="key.invalid",
+    places = index.read(store, entry.name, ["row", "ext", "offset", "length", "members"])
+    for row in places.join(decided, on="row", how="semi").iter_rows(named=True):
+        yield ExportSample(
+            key="",
+            action="",
+            image=Member(row["ext"], row["offset"], row["length"]),
+            image_sha256="",
+            members=tuple(Member(**member) for member in row["members"]),
+            texts=(),
         )
 
 
 def write_tar(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
     """Write a tar of the samples; the images are checked against their sha256."""
-    replaced = 0
+    counts = {"json_replaced": 0, "fields_renamed": 0}
     with ShardReader(job.ref.path) as source, fsops.atomic_file(job.path) as file:
         sink = outputs.TarSink(file)
         for sample in samples_of(rows):
-            files, is_replaced = _members(sample, source, job)
-            replaced += is_replaced
-            for name, data in files:
-                sink.add(name, data)
+            fields, is_replaced = source.json_fields(sample)
+            name = free_field(fields)
+            counts["json_replaced"] += is_replaced
+            counts["fields_renamed"] += name != FIELD
+            fields[name] = sample.as_json(job.version.id)
+            for member, data in _members(sample, fields, source, job):
+                sink.add(member, data)
             job.on_progress(1)
         sha256 = sink.finish()
-    return {"sha256": sha256, "json_replaced": replaced}
+    return {"sha256": sha256, **counts}
 
 
 def _members(
-    sample: ExportSample, source: ShardReader, job: ShardJob
-) -> tuple[list[tuple[str, bytes]], bool]:
-    fields, is_replaced = source.json_fields(sample)
-    fields["curator"] = sample.as_json(job.version.id)
+    sample: ExportSample, fields: Mapping[str, Any], source: ShardReader, job: ShardJob
+) -> list[tuple[str, bytes]]:
     files = [
-        (f"{sample.key}.{sample.plain_ext}", source.image(sample)),
+        (f"{sample.key}.{job.image_ext or sample.plain_ext}", source.image(sample)),
         (f"{sample.key}.txt", sample.texts[0].text.encode()),
         (f"{sample.key}.json", json_bytes(fields)),
     ]
-    if job.other_members:
-        files += source.other_members(sample)
-    return files, is_replaced
+    return [*files, *(source.other_members(sample) if job.other_members else ())]
 
 
 def write_table(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:

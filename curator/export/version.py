@@ -2,13 +2,15 @@
 
     wds       NAME.tar for every shard NAME: the samples that are captioned or kept
     parquet   NAME.parquet: the captions as a table, no images (see `curator.export.tables`)
-    hf        data/NAME.tar and a dataset card (see `curator.export.card`)
+    hf        data/NAME.tar and a dataset card (see `curator.export.card`); all images have one
+              name there, since `load_dataset` wants that (see `curator.export.huggingface`)
 
 In a tar, KEY.jpg is the image byte for byte (its sha256 is checked while copying), KEY.txt the
 first caption, KEY.json the original fields and one more:
 
     "curator": {"version": ..., "action": ..., "captions": [{"text", "source", "weight", "score"}]}
 
+A field of that name that the source has already stays; ours is then called `curator_export`.
 open_clip_train reads only the .txt. To sample among several captions, map the decoded sample:
 `c = s["json"]["curator"]["captions"]; random.choices([x["text"] for x in c], [x["weight"] for x
 in c])[0]`.
@@ -23,8 +25,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,12 +34,14 @@ from curator import fsops, outputs
 from curator.errors import UsageError, nearest
 from curator.export import card as export_card
 from curator.export import tables as export_tables
-from curator.export.shards import Advance, ShardJob, check_keys, write_table, write_tar
-from curator.shards import ShardRef
+from curator.export.huggingface import Layout, layout
+from curator.export.samples import FIELD
+from curator.export.shards import Advance, ShardJob, write_table, write_tar
+from curator.shards import ShardRef, shards_of
 from curator.store import Store
 from curator.versions import Version, iso
 
-MANIFEST = "curator_version.json"
+MANIFEST = outputs.EXPORT_MANIFEST
 
 Target = Literal["wds", "parquet", "hf"]
 
@@ -64,6 +68,7 @@ class ExportReport:
     """Counts in shards or samples of the whole output; `num_new_shards` were made by this run.
 
     `num_json_replaced` samples had a .json that cannot be parsed; theirs holds `curator` only.
+    `num_fields_renamed` have a field `curator` from their source; ours has another name there.
     """
 
     version: str
@@ -74,6 +79,8 @@ class ExportReport:
     num_captions: int
     num_json_replaced: int
     size_bytes: int
+    num_fields_renamed: int = 0
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -96,22 +103,23 @@ def export(
     written; when it raises, the shards that are finished stay.
 
     Raises:
-        UsageError: an option, shard name or key that cannot be used, or `out` holds something
+        UsageError: an option or shard name that cannot be used, or `out` holds something
             else; nothing was written.
         DamageError: a shard or a decision is not what the version was made from.
         ConflictError: another process is exporting into `out`.
     """
     _check_options(to, options)
-    refs = _match(version, shards)
+    refs = shards_of(version, shards)
     paths = {name: _path(out / _FOLDER[to], name, _SUFFIX[to]) for name in refs}
-    for entry in version.shards:
-        check_keys(store, entry)
     recipe = {
         "verb": "export",
         "version": version.id,
         "to": to,
         **{name: value for name, value in asdict(options).items() if value},
     }
+    names = None
+    if to == "hf":
+        names = layout(store, version, other_members=options.other_members)
     stats: dict[str, dict[str, Any]] = {}
     num_new = 0
     with outputs.filling(out, manifest=MANIFEST, recipe=recipe):
@@ -125,6 +133,7 @@ def export(
                 other_members=options.other_members,
                 preset=options.preset,
                 on_progress=on_progress or (lambda _: None),
+                image_ext=names.image_ext if names else None,
             )
             found = job.finished()
             num_new += found is None
@@ -134,10 +143,28 @@ def export(
         report = _report(version, to, stats, num_new)
         if to != "parquet":
             _write_sizes(paths, stats)
-        if to == "hf":
-            _write_card(out, version, stats, report, str(options.license))
+        if names is not None:
+            _write_card(out, version, stats, report, names, str(options.license))
         outputs.write_manifest(out / MANIFEST, recipe, _manifest(version, paths, stats, out))
-    return report
+    return replace(report, warnings=tuple(_warnings(report, names)))
+
+
+def _warnings(report: ExportReport, names: Layout | None) -> Iterator[str]:
+    if names is not None and names.is_mixed:
+        yield (
+            f"image formats differ ({names.formats_in_words()}); all are named"
+            f" .{names.image_ext}, since load_dataset wants one name, and hold their own bytes"
+        )
+    if report.num_fields_renamed:
+        yield (
+            f"{report.num_fields_renamed:,} samples have a json field {FIELD!r} of their own: it"
+            " stays, the captions are in 'curator_export'"
+        )
+    if report.num_json_replaced:
+        yield (
+            f"{report.num_json_replaced:,} samples have a .json that cannot be parsed: in the"
+            f" export it holds {FIELD!r} only"
+        )
 
 
 def _path(folder: Path, name: str, suffix: str) -> Path:
@@ -158,18 +185,6 @@ def _check_options(to: str, options: ExportOptions) -> None:
         raise UsageError("a license is for the dataset card of --to hf", reason="option.value")
 
 
-def _match(version: Version, shards: Sequence[ShardRef]) -> dict[str, ShardRef]:
-    known = {ref.name: ref for ref in shards}
-    missing = [entry.name for entry in version.shards if entry.name not in known]
-    if missing:
-        raise UsageError(
-            f"{len(missing)} shards of {version.name} are not in the dataset, first {missing[0]!r}",
-            hint="name the dataset that the version was made from",
-            reason="shard.unknown",
-        )
-    return {entry.name: known[entry.name] for entry in version.shards}
-
-
 def _report(
     version: Version, to: str, stats: Mapping[str, Mapping[str, Any]], num_new: int
 ) -> ExportReport:
@@ -182,6 +197,7 @@ def _report(
         num_captions=sum(one["num_captions"] for one in stats.values()),
         num_json_replaced=sum(one["json_replaced"] for one in stats.values()),
         size_bytes=sum(one["size_bytes"] for one in stats.values()),
+        num_fields_renamed=sum(one.get("fields_renamed", 0) for one in stats.values()),
     )
 
 
@@ -201,19 +217,26 @@ def _write_card(
     version: Version,
     stats: Mapping[str, Mapping[str, Any]],
     report: ExportReport,
+    names: Layout,
     license_id: str,
 ) -> None:
     sources: Counter[str] = Counter()
     for one in stats.values():
         sources.update(one["sources"])
     nested = any("/" in name for name in stats)
+    data_files: str | list[str] = "data/**/*.tar" if nested else "data/*.tar"
+    filled = [f"data/{name}.tar" for name, one in stats.items() if one["successes"]]
+    if filled and len(filled) < len(stats):  # load_dataset fails on a first tar without samples
+        data_files = filled
     text = export_card.card(
         version,
         license_id=license_id,
         num_samples=report.num_samples,
         num_captions=report.num_captions,
         sources=sources,
-        data_files="data/**/*.tar" if nested else "data/*.tar",
+        data_files=data_files,
+        image_ext=names.image_ext,
+        formats=names.formats_in_words() if names.is_mixed else None,
     )
     fsops.write_atomic(out / "README.md", text.encode())
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from curator.alttexts import TEXT_EXT
 from curator.errors import Unusable
+from curator.pack.sidecars import Sidecars, merged
 from curator.pack.sources import (
     CAPTION_COLUMNS,
     ImageRoot,
@@ -20,31 +23,40 @@ from curator.tarfiles import printable
 
 
 def read_folder(source: Path, options: SourceOptions) -> Iterator[Item]:
-    """Images below a folder in sorted order, with NAME.txt and NAME.json beside NAME.jpg.
+    """Images below a folder in sorted order, with the captions that lie beside NAME.jpg.
 
-    Every file with the extension of an image is an item, and so is a .txt without an image. The
-    caption comes from the .txt, else from a caption column of the .json. Hidden files are left
-    aside, links to folders are not followed (each is an item that says so). Memory: the names in
-    one folder.
+    The caption is NAME.txt, .caption, .cap or .text (also NAME.jpg.txt), else what a table says
+    (see `curator.pack.sidecars`), else a caption column of NAME.json; other fields of the table
+    and the .json become metadata. Every file with the extension of an image is an item, and so is
+    a text or a row of a table without an image. Hidden files are left aside, links to folders are
+    not followed (each is an item that says so). Memory: the tables, and the names in one folder.
     """
-    yield from _walk(source, source, ImageRoot(options.images or source), options)
+    root = ImageRoot(options.images or source)
+    tables = Sidecars(source, options)
+    yield from _walk(source, _Walk(source, root, tables, options))
+    yield from tables.left_over(root)
 
 
-def _walk(folder: Path, top: Path, root: ImageRoot, options: SourceOptions) -> Iterator[Item]:
-    origin = folder.relative_to(top).as_posix()
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """What stays the same from folder to folder."""
+
+    top: Path
+    root: ImageRoot
+    tables: Sidecars
+    options: SourceOptions
+
+
+def _walk(folder: Path, walk: _Walk) -> Iterator[Item]:
+    below = folder.relative_to(walk.top)
     try:
-        if folder != top and folder.is_symlink():
-            raise Unusable("path.traversal", "a link to a folder; pack that folder itself")
-        with os.scandir(folder) as found:
-            entries = sorted(
-                (entry for entry in found if not entry.name.startswith(".")),
-                key=lambda entry: entry.name,
-            )
+        entries = _entries(folder, walk)
     except OSError as error:
-        yield Item(origin=printable(origin), problem=Unusable("image.missing", str(error.strerror)))
+        unread = Unusable("image.missing", str(error.strerror))
+        yield Item(origin=printable(below.as_posix()), problem=unread)
         return
     except Unusable as problem:
-        yield Item(origin=printable(origin), problem=problem)
+        yield Item(origin=printable(below.as_posix()), problem=problem)
         return
     folders = {entry.name for entry in entries if _is_folder(entry)}
     split = {entry.name: os.path.splitext(entry.name) for entry in entries}
@@ -53,17 +65,29 @@ def _walk(folder: Path, top: Path, root: ImageRoot, options: SourceOptions) -> I
         for entry, (stem, ext) in zip(entries, split.values(), strict=True)
         if entry.name not in folders
     }
-    pictures = {stem for stem, ext in by_name if ext[1:] in IMAGE_EXT}
+    # NAME.jpg has its text in NAME.txt, or in NAME.jpg.txt
+    pictures = {name for name, (_, ext) in split.items() if ext.lower()[1:] in IMAGE_EXT}
+    pictures |= {split[name][0] for name in pictures}
     for entry in entries:
         stem, ext = split[entry.name][0], split[entry.name][1].lower()
-        origin = printable((folder.relative_to(top) / entry.name).as_posix())
+        path = (below / entry.name).as_posix()
         if entry.name in folders:
-            yield from _walk(folder / entry.name, top, root, options)
+            yield from _walk(folder / entry.name, walk)
         elif ext[1:] in IMAGE_EXT:
-            sidecars = (by_name.get((stem, ".txt")), by_name.get((stem, ".json")))
-            yield _picture(entry, origin=origin, sidecars=sidecars, root=root, options=options)
-        elif ext == ".txt" and stem not in pictures:
-            yield Item(origin=origin, problem=Unusable("image.missing", "a .txt without an image"))
+            places = ((name, f".{one}") for one in TEXT_EXT for name in (stem, entry.name))
+            text = next((by_name[place] for place in places if place in by_name), None)
+            yield _picture(entry, path, text=text, data=by_name.get((stem, ".json")), walk=walk)
+        elif ext[1:] in TEXT_EXT and stem not in pictures:
+            lone = Unusable("image.missing", f"a {ext} without an image")
+            yield Item(origin=printable(path), problem=lone)
+
+
+def _entries(folder: Path, walk: _Walk) -> list[os.DirEntry[str]]:
+    if folder != walk.top and folder.is_symlink():
+        raise Unusable("path.traversal", "a link to a folder; pack that folder itself")
+    with os.scandir(folder) as found:
+        visible = (entry for entry in found if not entry.name.startswith("."))
+        return sorted(visible, key=lambda entry: entry.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -73,21 +97,24 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _picture(
     entry: os.DirEntry[str],
+    path: str,
     *,
-    origin: str,
-    sidecars: tuple[os.DirEntry[str] | None, os.DirEntry[str] | None],
-    root: ImageRoot,
-    options: SourceOptions,
+    text: os.DirEntry[str] | None,
+    data: os.DirEntry[str] | None,
+    walk: _Walk,
 ) -> Item:
-    """The item of one image with its .txt and .json."""
-    text, data = sidecars
+    """The item of one image with what lies beside it; `path` is below the top folder."""
+    origin, root, wanted = printable(path), walk.root, walk.options.caption_column
     meta: dict[str, object] = {}
+    about = walk.tables.take(path)
     try:
         if data is not None:
             meta = parse_object(_read_small(data, root))
-        wanted = options.caption_column
         usual = CAPTION_COLUMNS if wanted is None else (wanted,)
         captions = next((meta[name] for name in usual if meta.get(name) is not None), None)
+        if about is not None:
+            captions = about.captions or captions
+            meta = merged(meta, about)
         if text is not None:
             captions = _read_small(text, root)
         image = _real(entry, root)
@@ -115,6 +142,6 @@ def _read_small(entry: os.DirEntry[str], root: ImageRoot) -> bytes:
     except Unusable as problem:
         raise Unusable(problem.reason, f"{name}: {problem.detail}") from problem
     if len(data) > MAX_JSON_BYTES:
-        reason = "caption.too_long" if name.lower().endswith(".txt") else "json.too_large"
+        reason = "json.too_large" if name.lower().endswith(".json") else "caption.too_long"
         raise Unusable(reason, f"{name}: more than {MAX_JSON_BYTES} bytes")
     return data

@@ -22,7 +22,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,19 @@ import pyarrow as pa
 from curator import fsops, images, outputs, tables
 from curator.errors import DamageError, Unusable, UsageError
 from curator.pack import sources
+from curator.pack.report import (
+    SUCCESS,
+    PackReport,
+    Seen,
+    has_words,
+    make_report,
+    refusal,
+    warnings,
+)
 from curator.pack.sources import FORMATS, Item, SourceOptions, plain
 from curator.tarfiles import BLOCK, DEFAULT_MAX_MEMBER_BYTES, END_OF_ARCHIVE
 
-MANIFEST = "curator_pack.json"
-SUCCESS = "success"
+MANIFEST = outputs.PACK_MANIFEST
 NOT_FOUND = "failed_to_download"
 NOT_AN_IMAGE = "failed_to_resize"
 
@@ -94,26 +102,6 @@ class PackOptions:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackReport:
-    """Counts in rows or shards, of the whole output; `num_new_shards` were made by this run.
-
-    `failures` counts the rows that were not packed by reason; rows = packed + failures.
-    """
-
-    format: str
-    num_shards: int
-    num_new_shards: int
-    num_rows: int
-    num_packed: int
-    num_without_caption: int
-    failures: dict[str, int]
-
-    def to_json(self) -> dict[str, object]:
-        """For `--json`."""
-        return asdict(self)
-
-
 def pack(
     source: Path,
     out: Path,
@@ -127,13 +115,15 @@ def pack(
     shards that are finished stay.
 
     Raises:
-        UsageError: no such source, unknown format or column, or `out` holds something else.
+        UsageError: no such source, unknown format or column, `out` holds something else, or no
+            row could be packed; then nothing is kept.
         DamageError: rows that were packed before are not the same any more (source.changed), or a
             table cannot be read.
         ConflictError: another process is packing into `out`.
     """
     kind = options.format or sources.detect(source)
-    _keep_apart(source, out)
+    if source.is_dir():
+        outputs.check_outside(out, source, "the source")
     reader: sources.Reader = FORMATS.get(kind)
     recipe = {
         "verb": "pack",
@@ -150,36 +140,25 @@ def pack(
         packer = _Packer(out, feed, options)
         stats = list(packer.run())
         feed.report()
-        report = _report(kind, stats, packer.num_new)
-        counts = {k: v for k, v in report.to_json().items() if k != "num_new_shards"}
+        report = make_report(kind, stats, packer.num_new)
+        column = options.source.caption_column
+        error = refusal(source, report, feed.seen, column)
+        if error is not None:
+            _undo(out, report.num_shards)
+            raise error
+        left_out = ("num_new_shards", "warnings")
+        counts = {k: v for k, v in report.to_json().items() if k not in left_out}
         outputs.write_manifest(out / MANIFEST, recipe, counts)
-    return report
+    return replace(report, warnings=warnings(source, report, feed.seen, column))
 
 
-def _keep_apart(source: Path, out: Path) -> None:
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise UsageError(
-            "the output folder lies inside the source",
-            where=out,
-            did="nothing was written",
-            hint="give a folder beside it",
-            reason="output.inside_source",
-        )
-
-
-def _report(kind: str, stats: list[dict[str, Any]], num_new: int) -> PackReport:
-    failures: Counter[str] = Counter()
-    for one in stats:
-        failures.update({k: v for k, v in one["status_dict"].items() if k != SUCCESS})
-    return PackReport(
-        format=kind,
-        num_shards=len(stats),
-        num_new_shards=num_new,
-        num_rows=sum(one["count"] for one in stats),
-        num_packed=sum(one["successes"] for one in stats),
-        num_without_caption=sum(one["without_caption"] for one in stats),
-        failures=dict(sorted(failures.items())),
-    )
+def _undo(out: Path, num_shards: int) -> None:
+    """Leave nothing that another try with other options would stumble over."""
+    for number in range(num_shards):
+        for suffix in ("_stats.json", ".parquet", ".tar"):
+            fsops.remove(out / f"{number:05d}{suffix}")
+    for name in (MANIFEST, outputs.CLAIM):
+        fsops.remove(out / name)
 
 
 class _Feed:
@@ -190,6 +169,7 @@ class _Feed:
         self._held: list[Item] = []
         self._on_progress = on_progress
         self._unreported = 0
+        self.seen = Seen()
 
     def peek(self) -> Item | None:
         """The next item, without taking it."""
@@ -204,6 +184,7 @@ class _Feed:
             return None
         self._held.clear()
         sha.update(item.digest())
+        self.seen.item(item)
         self._unreported += 1
         if self._unreported >= _REPORT_EVERY:
             self.report()
@@ -225,6 +206,7 @@ class _Shard:
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     without_caption: int = 0
+    blank_captions: int = 0
 
 
 class _Packer:
@@ -284,6 +266,7 @@ class _Packer:
             NOT_AN_IMAGE: shard.statuses[NOT_AN_IMAGE],
             "status_dict": {SUCCESS: shard.statuses[SUCCESS], **shard.reasons},
             "without_caption": shard.without_caption,
+            "blank_captions": shard.blank_captions,
             "source": {"digest": shard.sha.hexdigest(), "is_end": self.feed.peek() is None},
         }
         outputs.write_json(self.out / f"{base.name}_stats.json", stats)
@@ -306,8 +289,13 @@ class _Packer:
             shard.rows.append(row)
             shard.statuses[str(row["status"])] += 1
             if not members:
-                shard.reasons[str(row["error_message"]).partition(":")[0]] += 1
-            shard.without_caption += bool(members) and not item.captions
+                reason, _, detail = str(row["error_message"]).partition(": ")
+                shard.reasons[reason] += 1
+                self.feed.seen.failure(reason, item.origin, detail)
+            elif not item.captions:
+                shard.without_caption += 1
+            elif not has_words(item.captions):
+                shard.blank_captions += 1
 
 
 def _archived_bytes(data: bytes) -> int:

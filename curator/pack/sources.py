@@ -240,22 +240,24 @@ def plain(value: object) -> object:
     return result
 
 
-def pick_column(
-    columns: Sequence[str], *, wanted: str | None, usual: Sequence[str], option: str
-) -> str | None:
-    """The column to use: the wanted one, or the first usual one; None if `wanted` is "".
+def pick_columns(
+    columns: Sequence[str], source: Path, *, wanted: str | None, usual: Sequence[str], option: str
+) -> tuple[str, ...]:
+    """The column to use: the wanted one, or the first usual one; none if `wanted` is "".
 
     Raises:
         UsageError: it is not there; lists what there is.
     """
     if wanted == "":
-        return None
+        return ()
     found = [name for name in ((wanted,) if wanted else usual) if name in columns]
     if not found:
         shown = [printable(name) for name in columns]
         raise UsageError(
             f"no column {wanted!r}" if wanted else f"no column among {', '.join(usual)}",
+            where=source,
+            did="nothing was packed",
             hint=f"{option} NAME; {nearest(wanted or usual[0], shown)}",
             reason="input.column",
         )
-    return found[0]
+    return (found[0],)

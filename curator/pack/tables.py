@@ -3,6 +3,9 @@
 All but COCO are read in pieces, so memory does not grow with the table; a COCO file is one JSON
 object with the captions apart from the images, and is held as a whole (about 6 times its size).
 Rows come in the order of the table.
+
+JSON Lines, CSV and Parquet follow one rule: a column is missing only if no row of the table has
+it, which JSON Lines are read to their end for; then nothing is packed.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curator import outputs, progress
 from curator.errors import DamageError, Unusable, UsageError
 from curator.pack.sources import (
     CAPTION_COLUMNS,
@@ -25,7 +31,7 @@ from curator.pack.sources import (
     Item,
     SourceOptions,
     make_item,
-    pick_column,
+    pick_columns,
     to_captions,
 )
 from curator.strictjson import MAX_JSON_BYTES, check_depth, parse_object
@@ -35,24 +41,94 @@ _BATCH_ROWS = 64  # a batch of image bytes is in memory at once
 _BUFFER_BYTES = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table: its values by column, or why there are none. `where` is `table#row`."""
+
+    where: str
+    values: Mapping[str, object] | Unusable
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns hold the image and the captions, the best first; none for no captions."""
+
+    image: Sequence[str]
+    caption: Sequence[str]
+
+    def split(self, row: Mapping[str, object]) -> tuple[object, object, dict[str, object]]:
+        """(image, caption or captions, everything else) of the values of a row."""
+        image, caption = (_first(row, names) for names in (self.image, self.caption))
+        meta = {name: value for name, value in row.items() if name not in (image, caption)}
+        return row.get(image), row.get(caption), meta
+
+
+def _first(row: Mapping[str, object], names: Sequence[str]) -> str:
+    """The first of the columns that has a value in this row."""
+    there = [name for name in names if name in row]
+    return next((name for name in there if row[name] is not None), there[0] if there else "")
+
+
 def read_jsonl(source: Path, options: SourceOptions) -> Iterator[Item]:
-    """One JSON object a line. The columns are looked for in each line; captions may be a list."""
+    """One JSON object a line; captions may be a list."""
+    return _items(source, options, jsonl_rows(source), jsonl_columns(source, options))
+
+
+def read_csv(source: Path, options: SourceOptions) -> Iterator[Item]:
+    """Comma-separated with a header; separated by tabs if the name ends in .tsv."""
+    return _items(source, options, csv_rows(source), csv_columns(source, options))
+
+
+def _items(
+    source: Path, options: SourceOptions, rows: Iterator[Row], columns: Columns
+) -> Iterator[Item]:
     root = ImageRoot(options.images or source.parent)
-    image_names = (options.image_column,) if options.image_column else IMAGE_COLUMNS
-    names = CAPTION_COLUMNS if options.caption_column is None else (options.caption_column,)
+    return (_row_item(row, columns, root) for row in rows)
+
+
+def jsonl_rows(source: Path) -> Iterator[Row]:
+    """The lines that are not blank."""
     with source.open("rb") as file:
         for number, line in _lines(file):
-            where = f"{source.name}#{number}"
             if not line.strip():
                 continue
             try:
-                row = parse_object(line)
+                values: Mapping[str, object] | Unusable = parse_object(line)
             except Unusable as problem:
-                yield Item(origin=where, problem=Unusable("row.invalid", problem.detail))
-                continue
-            image_name = next((name for name in image_names if name in row), "")
-            caption_name = next((name for name in names if name in row), "")
-            yield _row_item(row, image_name, caption_name, where=where, root=root)
+                values = Unusable("row.invalid", problem.detail)
+            yield Row(f"{source.name}#{number}", values)
+
+
+def jsonl_columns(source: Path, options: SourceOptions) -> Columns:
+    """The columns of all lines; the first lines are enough if they have all that is needed.
+
+    Raises:
+        UsageError: no line has a column for images, or for captions.
+    """
+    names: dict[str, None] = {}
+    for row in jsonl_rows(source):
+        if isinstance(row.values, Unusable):
+            continue
+        names.update(dict.fromkeys(row.values))
+        if _is_enough(names, options):
+            break
+    if not names:  # no line is a row: then each says why
+        return Columns((), ())
+    found = _columns(list(names), source, options)
+    # Another line may use another of the usual names, such as `text` where this one has `caption`.
+    return Columns(
+        (options.image_column,) if options.image_column else IMAGE_COLUMNS,
+        CAPTION_COLUMNS if options.caption_column is None else found.caption,
+    )
+
+
+def _is_enough(names: Mapping[str, None], options: SourceOptions) -> bool:
+    images = (options.image_column,) if options.image_column else IMAGE_COLUMNS
+    wanted = options.caption_column
+    captions = CAPTION_COLUMNS if wanted is None else (wanted,)
+    return any(one in names for one in images) and (
+        wanted == "" or any(one in names for one in captions)
+    )
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -65,21 +141,27 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             line = file.readline(MAX_JSON_BYTES + 2)
 
 
-def read_csv(source: Path, options: SourceOptions) -> Iterator[Item]:
-    """Comma-separated with a header; separated by tabs if the name ends in .tsv."""
-    root = ImageRoot(options.images or source.parent)
-    csv.field_size_limit(MAX_JSON_BYTES)
-    delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
-    # surrogateescape: what is no UTF-8 goes through to the caption file unchanged
-    with source.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+def csv_columns(source: Path, options: SourceOptions) -> Columns:
+    """The columns that the header names.
+
+    Raises:
+        UsageError: it cannot be read, or has no column for images or captions.
+    """
+    with _open_csv(source) as file:
         try:
-            header = next(reader, [])
+            header = next(csv.reader(file, delimiter=_delimiter(source), strict=True), [])
         except csv.Error as error:
             raise UsageError(
                 f"the header cannot be read ({error})", where=source, reason="input.format"
             ) from error
-        image, caption = _columns(header, source, options)
+    return _columns(header, source, options)
+
+
+def csv_rows(source: Path) -> Iterator[Row]:
+    """The rows below the header."""
+    with _open_csv(source) as file:
+        reader = csv.reader(file, delimiter=_delimiter(source), strict=True)
+        header = next(reader, [])
         while True:
             try:
                 row = next(reader)
@@ -87,15 +169,24 @@ def read_csv(source: Path, options: SourceOptions) -> Iterator[Item]:
                 return
             except csv.Error as error:
                 problem = Unusable("row.invalid", str(error))
-                yield Item(origin=f"{source.name}#{reader.line_num}", problem=problem)
+                yield Row(f"{source.name}#{reader.line_num}", problem)
                 continue
             where = f"{source.name}#{reader.line_num}"
             if row and len(row) != len(header):
                 detail = f"{len(row)} fields, the header has {len(header)}: quotes missing?"
-                yield Item(origin=where, problem=Unusable("row.invalid", detail))
+                yield Row(where, Unusable("row.invalid", detail))
             elif row:
-                values = dict(zip(header, row, strict=True))
-                yield _row_item(values, image, caption, where=where, root=root)
+                yield Row(where, dict(zip(header, row, strict=True)))
+
+
+def _open_csv(source: Path) -> IO[str]:
+    csv.field_size_limit(MAX_JSON_BYTES)
+    # surrogateescape: what is no UTF-8 goes through to the caption file unchanged
+    return source.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _delimiter(source: Path) -> str:
+    return "\t" if source.suffix.lower() == ".tsv" else ","
 
 
 def read_coco(source: Path, options: SourceOptions) -> Iterator[Item]:
@@ -105,7 +196,7 @@ def read_coco(source: Path, options: SourceOptions) -> Iterator[Item]:
     annotation of an image that is not listed is an item of its own.
 
     Raises:
-        UsageError: the file is something else.
+        UsageError: the file is something else, or no annotation has a caption.
     """
     root = ImageRoot(options.images or source.parent)
     try:
@@ -118,12 +209,16 @@ def read_coco(source: Path, options: SourceOptions) -> Iterator[Item]:
             hint="it has `images` and `annotations`; --format jsonl is for one object a line",
             reason="input.format",
         ) from error
+    wanted = "caption" if options.caption_column is None else options.caption_column
+    _check_annotations(notes, wanted, source)
     captions: dict[object, list[object]] = defaultdict(list)
     for number, note in enumerate(notes):
-        if isinstance(note, Mapping) and "caption" in note and "image_id" in note:
-            captions[json.dumps(note["image_id"])].append(note["caption"])
+        if isinstance(note, Mapping) and wanted == "":
+            continue
+        if isinstance(note, Mapping) and wanted in note and "image_id" in note:
+            captions[json.dumps(note["image_id"])].append(note[wanted])
         else:
-            problem = Unusable("row.invalid", "no image_id or no caption")
+            problem = Unusable("row.invalid", f"no image_id or no {wanted}")
             yield Item(origin=f"{source.name}#annotations/{number}", problem=problem)
     for number, picture in enumerate(pictures):
         where = f"{source.name}#images/{number}"
@@ -146,48 +241,88 @@ def read_coco(source: Path, options: SourceOptions) -> Iterator[Item]:
         )
 
 
+def _check_annotations(notes: Sequence[object], wanted: str, source: Path) -> None:
+    names = dict.fromkeys(name for note in notes if isinstance(note, Mapping) for name in note)
+    if notes and wanted:  # an instances file has boxes and no word
+        pick_columns(list(names), source, wanted=wanted, usual=(), option="--caption-column")
+
+
 def read_parquet(source: Path, options: SourceOptions) -> Iterator[Item]:
     """Parquet with image bytes, Hugging Face's struct of bytes and path, or paths.
 
-    A folder is read file by file in sorted order.
+    A folder is read file by file in sorted order, as one table. Hidden folders are left aside (a
+    store is one), and what `curator pack` or `export` have written below it.
 
     Raises:
         DamageError: a file cannot be read; what was packed before it is kept.
     """
-    files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
+    files = _tables_below(source) if source.is_dir() else [source]
     top = source if source.is_dir() else source.parent
     root = ImageRoot(options.images or top)
+    columns = parquet_columns(files, source, options)
+    rows = chain.from_iterable(parquet_rows(path, top) for path in files)
+    return (_row_item(row, columns, root) for row in rows)
+
+
+def parquet_columns(files: Sequence[Path], source: Path, options: SourceOptions) -> Columns:
+    """The columns of all files together.
+
+    Raises:
+        UsageError: none of them has a column for images, or for captions.
+    """
+    names: dict[str, None] = {}
     for path in files:
-        name = printable(path.relative_to(top).as_posix())
         try:
-            yield from _parquet_rows(path, name, root, options)
-        except (pa.ArrowException, OSError) as error:
-            first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise DamageError(
-                f"the table is not readable ({first})",
-                where=path,
-                did="the shards that are finished are kept",
-                hint="restore the file, then run the same command again",
-                reason="input.damaged",
-            ) from error
+            header = pq.read_schema(path).names
+        except (pa.ArrowException, OSError):  # said when its rows are read
+            continue
+        _check_names(header, path)
+        names.update(dict.fromkeys(header))
+    return _columns(list(names), source, options) if names else Columns((), ())
 
 
-def _parquet_rows(path: Path, name: str, root: ImageRoot, options: SourceOptions) -> Iterator[Item]:
-    with pq.ParquetFile(
-        path, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
-    ) as file:
-        image, caption = _columns(file.schema_arrow.names, path, options)
-        number = 0
-        # Group by group, so that damage in one does not take rows of the group before it.
-        for group in range(file.num_row_groups):
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group]):
-                for index, row in enumerate(_values(batch)):
-                    where = f"{name}#{number + index}"
-                    if isinstance(row, Unusable):
-                        yield Item(origin=where, problem=row)
-                    else:
-                        yield _row_item(row, image, caption, where=where, root=root)
-                number += batch.num_rows
+def _tables_below(source: Path) -> list[Path]:
+    found, outs = [], dict[Path, bool]()
+    for path in sorted(source.rglob("*.parquet")):
+        inside = path.relative_to(source).parts
+        folders = path.parents[: len(inside) - 1]
+        for folder in folders:
+            if folder not in outs:
+                outs[folder] = outputs.is_output(folder)
+                if outs[folder]:
+                    progress.say(f"left out: {folder} was written by curator pack or export")
+        if not any(part.startswith(".") for part in inside) and not any(map(outs.get, folders)):
+            found.append(path)
+    return found
+
+
+def parquet_rows(path: Path, top: Path) -> Iterator[Row]:
+    """The rows of one file, named by its path below `top`.
+
+    Raises:
+        DamageError: it cannot be read; nothing is wrong with the rows before.
+    """
+    name = printable(path.relative_to(top).as_posix())
+    try:
+        with pq.ParquetFile(
+            path, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        ) as file:
+            number = 0
+            # Group by group, so that damage in one does not take rows of the group before it.
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group]):
+                    for index, values in enumerate(_values(batch)):
+                        yield Row(f"{name}#{number + index}", values)
+                    number += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DamageError(
+            f"the table is not readable ({first})",
+            where=path,
+            did="the shards that are finished are kept",
+            hint="restore the file, then run the same command again",
+            reason="input.damaged",
+        ) from error
 
 
 def _values(batch: pa.RecordBatch) -> Iterator[dict[str, object] | Unusable]:
@@ -215,25 +350,33 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _columns(header: Sequence[str], source: Path, options: SourceOptions) -> tuple[str, str]:
+def _columns(header: Sequence[str], source: Path, options: SourceOptions) -> Columns:
+    """The columns to use, of those in `header`.
+
+    Raises:
+        UsageError: they are not there; lists what there is.
+    """
+    _check_names(header, source)
+    image, caption = options.image_column or None, options.caption_column
+    return Columns(
+        pick_columns(header, source, wanted=image, usual=IMAGE_COLUMNS, option="--image-column"),
+        pick_columns(
+            header, source, wanted=caption, usual=CAPTION_COLUMNS, option="--caption-column"
+        ),
+    )
+
+
+def _check_names(header: Sequence[str], source: Path) -> None:
     twice = sorted({name for name in header if list(header).count(name) > 1})
     if twice:
         raise UsageError(f"two columns are named {twice[0]!r}", where=source, reason="input.column")
-    image = pick_column(
-        header, wanted=options.image_column or None, usual=IMAGE_COLUMNS, option="--image-column"
-    )
-    caption = pick_column(
-        header, wanted=options.caption_column, usual=CAPTION_COLUMNS, option="--caption-column"
-    )
-    return image or "", caption or ""
 
 
-def _row_item(
-    row: Mapping[str, object], image_name: str, caption_name: str, *, where: str, root: ImageRoot
-) -> Item:
-    """The item of a row of named values; what is neither image nor caption becomes metadata."""
-    image = row.get(image_name)
+def _row_item(row: Row, columns: Columns, root: ImageRoot) -> Item:
+    """The item of a row; what is neither image nor caption becomes metadata."""
+    if isinstance(row.values, Unusable):
+        return Item(origin=row.where, problem=row.values)
+    image, captions, meta = columns.split(row.values)
     path = image.get("path") if isinstance(image, Mapping) else image
-    origin = printable(path) if isinstance(path, str) and path else where
-    meta = {name: value for name, value in row.items() if name not in (image_name, caption_name)}
-    return make_item(origin, image=image, captions=row.get(caption_name), meta=meta, root=root)
+    origin = printable(path) if isinstance(path, str) and path else row.where
+    return make_item(origin, image=image, captions=captions, meta=meta, root=root)

@@ -3,18 +3,32 @@
 Captions are short, and a language detector is sure of itself on short texts without reason: at
 its best guess, lingua calls 2.6 % of 10,000 human English captions of Flickr8k something else
 (many Swedish: "The black and white dog is running on the grass ."), up to a confidence of 0.99.
-So the script is looked at first, then words that only English has, and only then the detector,
-which must find the expected language impossible rather than another one more likely.
+So the script is looked at first, then words that only one language has, and only then the detector,
+which must find the expected language impossible rather than another one more likely. Each sentence
+is judged as well as the whole: an answer may begin in one language and go on in another.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from itertools import pairwise
 
 from lingua import IsoCode639_1, Language, LanguageDetector, LanguageDetectorBuilder
 
 from curator.errors import UsageError, nearest
+from curator.scorers.scripts import (
+    LATIN,
+    SCRIPTS,
+    count_scripts,
+    foreign_letters,
+    has_second_script,
+    is_chinese_for_japanese,
+    is_japanese_for_chinese,
+    scripts_of,
+    unquoted,
+)
+from curator.text import split_sentences
 
 # The detector's models load with its first question (20 MB, 0.2 s in low accuracy mode for these).
 _LATIN = (
@@ -31,14 +45,17 @@ _LATIN = (
     Language.INDONESIAN,
     Language.SWEDISH,
 )
-_OTHER_SCRIPT = frozenset(
-    "ar be bg el fa gu he hi hy ja ka kk ko mk mn mr pa ru sr ta te th uk ur zh".split()  # noqa: SIM905 - codes read better in a line
+_SHARED_SCRIPT = tuple(
+    tuple(code for code, scripts in SCRIPTS.items() if scripts == shared and code != "sr")
+    for shared in (SCRIPTS["ru"], SCRIPTS["ar"], SCRIPTS["hi"])
 )
-_LATIN_LETTER = re.compile(r"[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff\uff21-\uff5a]")
-_LETTER = re.compile(r"[^\W\d_]")
+"""Languages of one script, among which the detector chooses."""
+
+_LATIN_WORD = re.compile(r"[A-Za-z\u00c0-\u024f]+")
 _ENGLISH_WORD = re.compile(
     r"\b(?:the|and|with|of|his|her|their|this|that|from|while|are|is|through|into|wearing|standing"
-    r"|sitting|holding|walking|running|playing|looking|next|behind|there)\b",
+    r"|sitting|holding|walking|running|playing|looking|next|behind|there|named"
+    r"|(?:in|on|at|of|by) an?)\b",
     re.IGNORECASE,
 )
 _MIN_WORDS, _MIN_LETTERS = 4, 15
@@ -47,30 +64,177 @@ _IMPOSSIBLE = 3e-3
 1e-2 would be 10 and 144, 1e-3 would be 2 and 138, which is too few (promise R13)."""
 
 _ENGLISH_SHARE = 0.1
+_DOUBTFUL = 0.2
+_UNLIKELY = 2e-2
+_MAX_SHORT = 3
+_MIN_OWN = 8
+
+# Words of one language that English captions do not use, and the first words of its shortest ones.
+_OWN_WORDS = {
+    "de": "und ist mit auf einem einer eine einen ein neben hinter sitzt steht läuft trägt vor dem"
+    " über das den",
+    "en": "the a an and with of on in at is are to by his her their from while wearing standing"
+    " sitting holding behind through across",
+    "es": "una con sobre está están que los las junto mientras del unos unas hombre mujer perro"
+    " por y",
+    "fr": "une dans avec qui est sont sur cette leur très ses du sous devant derrière près homme"
+    " femme chien des les",
+    "it": "una che con sulla nella degli gli sono uomo donna cane accanto mentre di il",
+    "nl": "een het op naast achter zit staat loopt zijn hond vrouw van",
+    "pl": "jest na się nad przez oraz obok pies kobieta mężczyzna z i w",
+    "pt": "uma com está estão que ao homem mulher cachorro enquanto em os as do da",
+    "sv": "och är på med ett en som bakom bredvid kvinna",
+}
+_WORDS_OF = {code: frozenset(words.split()) for code, words in _OWN_WORDS.items()}
+_ALSO = {
+    "de": "van war an in her at",
+    "es": "des em a",
+    "fr": "que en on a",
+    "it": "del i a in",
+    "nl": "en over den of in is at her",
+    "pl": "do a to on",
+    "pt": "por des a",
+    "sv": "den in her",
+}
+"""What a language has beside its own words above; in its texts they say nothing about another."""
+_ARTICLES = {
+    **dict.fromkeys(("ein", "eine", "einen", "der", "das", "zwei"), "de"),
+    **dict.fromkeys(("un", "une", "le", "les", "des", "deux"), "fr"),
+    **dict.fromkeys(("el", "los", "las", "unos", "unas", "dos"), "es"),
+    **dict.fromkeys(("il", "lo", "gli", "uno", "due"), "it"),
+    **dict.fromkeys(("um", "uma", "os", "dois", "duas"), "pt"),
+    **dict.fromkeys(("een", "het", "twee"), "nl"),
+    **dict.fromkeys(("the", "a", "an", "two", "three"), "en"),
+    "una": "es",
+    "ett": "sv",
+    "två": "sv",
+    "dwa": "pl",
+}
+_ENGLISH_LINKS = frozenset("the and with of a an in on at is are to for his her from by".split())  # noqa: SIM905
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_ELISION = re.compile(r"\b(?:l|d|qu|j|n|s|c)['\u2019](?=[^\W\d_]{3})", re.IGNORECASE)
 
 
 def is_wrong_language(text: str, expected: str = "en") -> bool:
-    """Whether `text` is surely not in `expected`, an ISO 639-1 code. Costs 5 to 150 us.
+    """Whether `text` is surely not, or not only, in `expected`, an ISO 639-1 code.
+
+    Costs 5 to 150 us a sentence.
 
     Raises:
         UsageError: no such code, or a language the detector does not know.
     """
     language = _language(expected)
-    num_letters = len(_LETTER.findall(text))
-    num_latin = len(_LATIN_LETTER.findall(text))
-    other_script = expected.lower() in _OTHER_SCRIPT
-    if num_letters >= 2:  # noqa: PLR2004 - one letter is no evidence for anything
-        wrong_script = num_latin > num_letters / 2 if other_script else num_latin < num_letters / 2
-        if wrong_script or other_script:
-            return wrong_script
-    words = text.split()
-    if len(words) < _MIN_WORDS or num_letters < _MIN_LETTERS:
+    scripts = scripts_of(expected)
+    if _is_other_script(text, scripts):
+        return True
+    spans = split_sentences(text)
+    sentences = [text[start:end] for start, end in spans] if len(spans) > 1 else []
+    if any(_has_none_of(sentence, scripts) for sentence in sentences):
+        return True
+    if LATIN not in scripts:
+        return _is_other_of_script(text, expected.lower(), language)
+    return any(_is_other_latin(part, expected, language) for part in (text, *sentences))
+
+
+def _is_other_script(text: str, scripts: frozenset[str]) -> bool:
+    """Whether most of a text is in another script, or words in its middle are."""
+    if text.isascii() and LATIN in scripts:
         return False
+    own = unquoted(text)
+    counted = count_scripts(own)
+    if counted.total() < _MIN_OWN:
+        counted = count_scripts(text)
+    if counted.total() < 2:  # noqa: PLR2004 - one letter is no evidence for anything
+        return False
+    is_rest = sum(counted[script] for script in scripts) < counted.total() / 2
+    # "A statue of" and a long name is English all the same.
+    is_named = LATIN in scripts and len(_LATIN_WORD.findall(own)) >= _MAX_SHORT
+    if is_rest and not (is_named and not foreign_letters(own, scripts)):
+        return True
+    return has_second_script(text, scripts)
+
+
+def _has_none_of(sentence: str, scripts: frozenset[str]) -> bool:
+    """Whether a sentence that is not a quotation has letters, and none of these scripts."""
+    counted = count_scripts(unquoted(sentence))
+    if not counted or any(counted[script] for script in scripts):
+        return False
+    return counted[LATIN] > _MIN_LETTERS or counted.total() - counted[LATIN] > 1
+
+
+def _is_other_of_script(text: str, expected: str, language: Language) -> bool:
+    """Whether a text in the right script is in another language of that script."""
+    if expected == "ja":
+        return is_chinese_for_japanese(text, count_scripts(text))
+    if expected == "zh":
+        return is_japanese_for_chinese(text)
+    if not any(expected in codes for codes in _SHARED_SCRIPT) or len(text.split()) < _MIN_WORDS:
+        return False
+    return _confidence(text, language) < _IMPOSSIBLE
+
+
+def _is_other_latin(text: str, expected: str, language: Language) -> bool:
+    """Whether a sentence in Latin letters is in another language than the expected one."""
+    own = unquoted(text)
+    words = _WORD.findall(own)
+    if _has_foreign_words(own, words, expected):
+        return True
+    if len(text.split()) < _MIN_WORDS or sum(map(len, words)) < _MIN_LETTERS:
+        return _is_other_short(text, words, language, expected)
     if language == Language.ENGLISH:
         num_english = len(_ENGLISH_WORD.findall(text))
-        if num_english and num_english >= _ENGLISH_SHARE * len(words):
+        if num_english and num_english >= _ENGLISH_SHARE * len(text.split()):
             return False
-    return _detector(language).compute_language_confidence(text, language) < _IMPOSSIBLE
+    if expected != "en" and _is_english_opening(words, expected):
+        return _confidence(text, language) < _DOUBTFUL
+    return _confidence(text, language) < _IMPOSSIBLE
+
+
+def _is_english_opening(words: list[str], expected: str) -> bool:
+    """Whether a text begins with an English article that is no word of the expected language."""
+    first = words[0].lower()
+    return _ARTICLES.get(first) == "en" and first not in _ALSO.get(expected.lower(), "").split()
+
+
+def _has_foreign_words(text: str, words: list[str], expected: str) -> bool:
+    """Two different words that hold sentences together in one other language, not in a name.
+
+    In a name the next word is capitalised: "Musee du Louvre", "Our Lady del Pilar".
+    """
+    ours = _WORDS_OF.get(expected.lower())
+    if ours is None or len(words) < _MIN_WORDS:
+        return False
+    ours |= frozenset(_ALSO.get(expected.lower(), "").split())
+    running = [words[0].lower(), *words[1:]]
+    used = {word for word, following in pairwise(running) if following[0].islower()} - ours
+    for code, own in _WORDS_OF.items():
+        found = used & own if code != expected.lower() else frozenset()
+        num_found = len(found) + (code == "fr" and _ELISION.search(text) is not None)
+        if num_found > 1 and any(len(word) > 2 for word in found):  # noqa: PLR2004 - "y", "di"
+            return True
+    return False
+
+
+def _is_other_short(text: str, words: list[str], language: Language, expected: str) -> bool:
+    """The same of a few words: an article of another language, and nothing that could be a name."""
+    if not _MAX_SHORT <= len(words) <= _MAX_SHORT + 1:
+        return False
+    if expected == "en" and _ENGLISH_LINKS.intersection(map(str.lower, words)):
+        return False
+    code = _ARTICLES.get(words[0].lower())
+    rest = words[1:]
+    # German nouns have capitals, so only "ein" and its forms tell its short texts from names.
+    is_plain = all(word[0].islower() for word in rest)
+    if code == "de" and words[0].lower() not in ("der", "das"):
+        is_plain = True
+    if code is not None and code != expected.lower() and is_plain:
+        return _confidence(text, language) < _DOUBTFUL
+    has_accent = not text.isascii() and len(words) >= _MAX_SHORT and is_plain
+    return has_accent and _confidence(text, language) < _UNLIKELY
+
+
+def _confidence(text: str, language: Language) -> float:
+    return _detector(language).compute_language_confidence(text, language)
 
 
 @functools.cache
@@ -83,5 +247,8 @@ def _language(code: str) -> Language:
 
 @functools.cache
 def _detector(expected: Language) -> LanguageDetector:
-    languages = dict.fromkeys((*_LATIN, expected))
+    code = str(expected.iso_code_639_1.name).lower()
+    siblings = next((codes for codes in _SHARED_SCRIPT if code in codes), None)
+    others = _LATIN if siblings is None else tuple(map(_language, siblings))
+    languages = dict.fromkeys((*others, expected))
     return LanguageDetectorBuilder.from_languages(*languages).with_low_accuracy_mode().build()

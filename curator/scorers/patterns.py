@@ -130,12 +130,35 @@ FILE_NAME = _phrases(
     r"^(?=[_ -]*\d)[\d_ -]+(?:x\d+)?$",
 )
 
+_FIELD = (
+    r"(?:subjects?|setting|mood|style|background|foreground|colou?rs?|lighting|objects?|composition"
+    r"|scene|caption|description|title|tags|keywords|details?|short|long|detailed|summary|location"
+    r"|atmosphere|action|main subject)\s?:\s*"
+)
+# Whatever a page, a program or a chat window would show as something else than these letters.
 HTML = _phrases(
-    r"</?(?:a|abbr|b|big|blockquote|body|br|center|code|div|em|embed|font|form|h[1-6]|head|hr"
-    r"|html|i|iframe|img|input|li|link|meta|object|ol|p|pre|s|script|small|span|strong|style|sub"
-    r"|sup|svg|table|tbody|td|th|tr|u|ul|video)(?:\s[^<>]{0,500})?/?>",
-    r"&(?:amp|lt|gt|quot|apos|nbsp|copy|reg|[mn]dash|[lr]squo|[lr]dquo|hellip|#x?\w{2,6});",
-    r"!\[[^\]]{0,200}\]\([^)]{0,500}\)",
+    r"</?(?:a|abbr|article|audio|b|big|blockquote|body|br|button|center|cite|code|dd|del|div|dl|dt"
+    r"|em|embed|figcaption|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input"
+    r"|ins|label|li|link|main|mark|meta|nav|object|ol|option|p|picture|pre|s|script|section|select"
+    r"|small|source|span|strong|style|sub|sup|svg|table|tbody|td|th|thead|title|tr|u|ul|video"
+    r"|answer|conclusion|description|response|output)(?:\s[^<>]{0,500})?/?>",
+    r"<!--|<!doctype|<\?(?:php|xml)|<!\[cdata",
+    r"&(?:amp|lt|gt|quot|apos|nbsp|copy|reg|trade|euro|deg|[mn]dash|[lr]squo|[lr]dquo|[lr]aquo"
+    r"|hellip|middot|bull|szlig|[a-z]{1,2}(?:acute|grave|circ|uml|tilde|cedil|ring|slash|lig)"
+    r"|#x?\w{2,6});",
+    r"!?\[[^\]\n]{0,200}\]\([^)\s]{1,500}\)|!\[[^\]]{0,200}\]\([^)]{0,500}\)",
+    # Markdown: fences, headings, bold type, tables, a first mark of a list with another behind it
+    r"`{3}|(?:\A|\s)#{2,6}\s+\S|\A#\s+[^\W\d]|\*\*[^\s*][^*]{0,500}\*\*|\|\s*:?-{2,}:?\s*\|",
+    r"\A[-*+\u2022]\s+\S.{0,600}?\s[-*+\u2022]\s+\S|\A\|.{1,200}?\|.{1,200}?\|",
+    # several named fields: "Subject: a dog Mood: happy"
+    r"\A(?:[-*]\s)?" + _FIELD + r"\S.{0,600}?[\s.]" + _FIELD + r"\S",
+    # JSON, whole or cut, and what programs write
+    r"\A\{\s*\w{1,40}\s*:\s*[\"'\[{]|\\n(?:\\n|\s|(?-i:[A-Z*#-])|\Z)",
+    r"\A[\[{]\s*(?:\"[^\"]{0,200}\"|'[^']{0,200}'|[{\[])\s*[:,{\]\"'}]|\A\{\s*\"|\"\s*:\s*[\"\[{]",
+    r"\A(?:print|console\.log)\s*\(|\A(?:def|function)\s+\w+\s*\(|\A(?:const|let|var)\s+\w+\s*="
+    r"|\A[a-z_]\w{0,30}\s*=\s*[\"']|\{\{[^{}]{0,200}\}\}|\$\{\w{1,40}\}|\[caption\s+id=",
+    r"\\(?:begin|end|text\w{0,2}|frac|boxed|mathrm|mathbf|section|item|caption|emph)\b\s*[\[{]",
+    r"\\[()\[\]]|\[/(?:b|i|u|url|img|quote|code|size|color)\]",
 )
 # What a sign or a label in the picture says is content, not spam.
 QUOTED = re.compile(r"\"[^\"]{1,200}\"|\u201c[^\u201d]{1,200}\u201d")

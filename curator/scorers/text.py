@@ -8,18 +8,23 @@ for scripts, loops, addresses and tokens, which know no language.
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from curator.sample import Score
-from curator.scorers import patterns
+from curator.scorers import patterns, talk
 from curator.scorers.language import is_wrong_language
-from curator.text import split_sentences, strip_special_tokens
+from curator.scorers.refusals import WORLD_REFUSAL
+from curator.scorers.unreadable import is_unreadable
+from curator.text import is_blank, split_sentences, strip_special_tokens
 
 FLAGS: dict[str, str] = {
-    "empty": "nothing to read",
-    "no_letters": "only figures and punctuation",
+    "empty": "nothing to read, or what stands for a missing text, such as nan or null",
+    "no_letters": "mostly figures, signs and punctuation",
+    "unreadable": "a wrong encoding (mojibake), escapes, lost characters or a blob",
     "too_short": "fewer than three words",
     "repetition": "the same words or characters over and over",
     "boilerplate": 'talk about "this image" before its content',
@@ -30,7 +35,8 @@ FLAGS: dict[str, str] = {
     "url": "a web or mail address",
     "file_name": "the name of a file, a camera's number, a hash",
     "special_token": "a tokenizer's command",
-    "html": "markup",
+    "html": "markup: HTML, Markdown, JSON, LaTeX or a program",
+    "talk": "a chat model's talk: several captions to choose from, an offer, its reasoning",
 }
 # The caption is no description. The others are matters of taste.
 REJECTING = frozenset(FLAGS) - {"too_short", "boilerplate"}
@@ -44,11 +50,15 @@ _MAX_SAME_CHARACTER = 10
 _ECHO_WORDS = 8
 _MIN_ECHO_WORDS = 5
 _NGRAM = 4
+_MAX_LOOP = 24
+_MIN_SENTENCE_WORDS = 4
+_LETTER_SHARE = 0.2
 
 # A Chinese or Japanese character counts as a word; their texts have no spaces.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+(?:['’-]\w+)*")  # noqa: RUF001 - both apostrophes
 _LETTER = re.compile(r"[^\W\d_]")
-_SAME_CHARACTER = re.compile(rf"(\S)\1{{{_MAX_SAME_CHARACTER - 1}}}")
+_SAME_CHARACTER = re.compile(rf"(\S)(?:\s?\1){{{_MAX_SAME_CHARACTER - 1}}}")
+_SAME_CHARACTERS = re.compile(r"(\S{2,12}?)\1{6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +92,13 @@ def check_text(text: str, *, prompt: str = "", language: str = "en") -> TextRepo
     sentences = [text[start:end] for start, end in split_sentences(text)]
     own = patterns.QUOTED.sub(" ", text).strip() or text.strip()
     found = {
-        "no_letters": not _LETTER.search(text),
+        "empty": is_blank(text),
+        "no_letters": _has_few_letters(text),
+        "unreadable": is_unreadable(text),
         "too_short": len(words) < _MIN_WORDS,
-        "repetition": _is_repetition(text, words, measures),
+        "repetition": _is_repetition(text, words, sentences, measures),
         "boilerplate": patterns.BOILERPLATE.match(text) is not None,
-        "refusal": any(patterns.REFUSAL.match(sentence) for sentence in sentences),
+        "refusal": any(map(_is_refusal, sentences)),
         "echo": patterns.SPEAKER.match(text) is not None or _is_echo(words, sentences, prompt),
         "language": is_wrong_language(text, language),
         "spam": patterns.SPAM.search(own) is not None or _is_keyword_list(own),
@@ -94,6 +106,7 @@ def check_text(text: str, *, prompt: str = "", language: str = "en") -> TextRepo
         "file_name": patterns.FILE_NAME.search(own) is not None,
         "special_token": strip_special_tokens(text)[1],
         "html": patterns.HTML.search(text) is not None,
+        "talk": talk.is_talk(text, sentences),
     }
     return TextReport(tuple(flag for flag, is_set in found.items() if is_set), measures)
 
@@ -137,14 +150,52 @@ def _measures(text: str, words: list[str]) -> dict[str, float]:
     }
 
 
-def _is_repetition(text: str, words: list[str], measures: Mapping[str, float]) -> bool:
-    if _SAME_CHARACTER.search(text):
+def _has_few_letters(text: str) -> bool:
+    """Fewer than a fifth of the characters; marks that spell vowels count as letters."""
+    letters = sum(unicodedata.category(char)[0] in "LM" for char in text)
+    return letters < _LETTER_SHARE * sum(not char.isspace() for char in text)
+
+
+def _is_refusal(sentence: str) -> bool:
+    return bool(patterns.REFUSAL.match(sentence) or WORLD_REFUSAL.match(sentence))
+
+
+def _is_repetition(
+    text: str, words: list[str], sentences: list[str], measures: Mapping[str, float]
+) -> bool:
+    if _SAME_CHARACTER.search(text) or _SAME_CHARACTERS.search(text):
         return True
     if max((len(list(run)) for _, run in groupby(words)), default=0) >= _MAX_SAME_WORD:
+        return True
+    if _has_loop(words) or _has_same_sentences(sentences):
         return True
     return len(words) >= _LOOP_WORDS and (
         measures["repeated_share"] > _MAX_REPEATED_SHARE or measures["distinct_2"] < _MIN_DISTINCT_2
     )
+
+
+def _has_loop(words: list[str]) -> bool:
+    """Whether the same words come three times in a row (two words: four times), also behind others.
+
+    A loop at the end of a long good text hardly moves the shares of the whole.
+    """
+    for period in range(2, min(_MAX_LOOP, len(words) // 2) + 1):
+        needed = period * (3 if period == 2 else 2)  # noqa: PLR2004 - "on and on and on"
+        run = 0
+        for word, earlier in zip(words[period:], words, strict=False):
+            run = run + 1 if word == earlier else 0
+            if run >= needed:
+                return True
+    return False
+
+
+def _has_same_sentences(sentences: list[str]) -> bool:
+    """Whether a sentence of four words or more comes three times, or two of them come twice."""
+    counted = Counter(
+        " ".join(words) for each in sentences if len(words := _words(each)) >= _MIN_SENTENCE_WORDS
+    )
+    repeats = [count for count in counted.values() if count > 1]
+    return len(repeats) > 1 or max(repeats, default=0) > 2  # noqa: PLR2004 - see above
 
 
 def _is_echo(words: list[str], sentences: list[str], prompt: str) -> bool:

@@ -10,7 +10,6 @@ when a log loses lines afterwards.
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from curator.edits import edited_shards, history
 from curator.errors import UsageError
 from curator.facts import SCORES, Facts
 from curator.steps.decide import count_actions, sum_texts
+from curator.steps.workspace import command
 from curator.stopping import StopRequest
 from curator.store import Store
 from curator.versions import ShardEntry, Version
@@ -85,19 +85,23 @@ def apply(store: Store, base: Version, *, who: str, stop: StopRequest) -> Applie
 
 
 def how_to_score(base: Version, dataset: str, store: Path | None = None) -> tuple[str, str]:
-    """The commands that have the scorer of `base` score edited texts, and apply the edits again.
+    """The commands that have the scorer of `base` score edited texts, and apply the edits again."""
+    again = command("edits apply", dataset, store, version=base.name)
+    return scoring_command(base, dataset, store), again
+
+
+def scoring_command(version: Version, dataset: str, store: Path | None, *more: str) -> str:
+    """The command that has the scorer of a version score what has no score yet.
 
     A model folder is known by its last part only: `PATH` stands for where it lies.
     """
-    recipe = base.makers[base.policy["scores_by"]]
+    recipe = version.makers[version.policy["scores_by"]]
+    if recipe["scorer"] == "text":
+        return command("score", dataset, store, "--scorer", "text", *more)
     is_folder = str(recipe["revision"]).startswith("sha256:")
     model = f"PATH/{recipe['model']}" if is_folder else str(recipe["model"])
     dtype = ["--dtype", str(recipe["dtype"])] if "dtype" in recipe else []
-    place = ["--store", str(store)] if store else []
-    score = ["curator", "score", dataset, "--scorer", model, *dtype, *place]
-    return shlex.join(score), shlex.join(
-        ["curator", "edits", "apply", f"{dataset}@{base.name}", *place]
-    )
+    return command("score", dataset, store, "--scorer", model, *dtype, *more)
 
 
 class _Work:

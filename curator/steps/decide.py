@@ -13,10 +13,11 @@ from typing import Any
 import polars as pl
 
 from curator import fsops, index, progress, tables, versions
-from curator.decide import DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
-from curator.errors import QuarantineLimitError, UsageError
+from curator.decide import CUT, DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
+from curator.errors import ConflictError, QuarantineLimitError, UsageError
 from curator.facts import CAPTIONS, SCORES, listing_of
-from curator.policy import Policy
+from curator.index import ShardFacts
+from curator.policy import Policy, under_its_own_name
 from curator.shards import ShardRef
 from curator.steps.workspace import Workspace
 from curator.stopping import StopRequest
@@ -41,6 +42,9 @@ def decide(
 ) -> tuple[Version, bool]:
     """Decide for every sample of every shard, and commit.
 
+    A policy under the name of a preset that differs from it is committed under a name that says so
+    (`curator.policy.under_its_own_name`).
+
     Returns:
         the version, and whether it is new (the same decision is not committed twice).
 
@@ -48,7 +52,8 @@ def decide(
         UsageError: the policy needs facts that are missing or ambiguous.
         QuarantineLimitError: too large a share is unusable; nothing was committed.
         DamageError: a shard changed since it was indexed; nothing was committed.
-        ConflictError: unnamed files are being collected right now.
+        ConflictError: unnamed files are being collected right now, or another process indexed a
+            shard anew meanwhile; nothing was committed.
     """
     with ws.store.deciding():
         return _decide(ws, policy, choice, stop)
@@ -57,19 +62,21 @@ def decide(
 def _decide(
     ws: Workspace, policy: Policy, choice: Choice, stop: StopRequest
 ) -> tuple[Version, bool]:
+    policy = under_its_own_name(policy)
     inputs = resolve_inputs(ws, policy, choice)
+    indexed = {ref.name: index.shard_facts(ws.store, ref.name) for ref in ws.shards}
     decider = Decider(ws.store, policy, inputs)
     entries: list[ShardEntry] = []
     totals: Counter[str] = Counter()
     with progress.bar(f"decide ({policy.name})", len(ws.shards), "shards") as advance:
         for decided in _decided(ws, decider):
-            entries.append(_write(ws, decided))
+            entries.append(_write(ws, decided, indexed[decided.ref.name]))
             totals.update(decided.totals)
             stop.check("nothing was committed; all facts are kept")
             advance(1)
     _check_quarantine(entries, choice.max_quarantine)
     for ref in ws.shards:
-        index.check_unchanged(ws.store, ref)
+        _check_same_index(ref, indexed[ref.name], index.check_unchanged(ws.store, ref))
     stored_policy = policy.model_dump(mode="json") | {
         "generators": list(inputs.generators),
         "scorer_facts": inputs.scorer if policy.needs_score else None,
@@ -136,14 +143,30 @@ def _decide_shard(ws: Workspace, decider: Decider, ref: ShardRef) -> _Decided:
     )
 
 
-def _write(ws: Workspace, decided: _Decided) -> ShardEntry:
+def _check_same_index(ref: ShardRef, before: ShardFacts, now: ShardFacts) -> None:
+    """Rows of a decision are rows of the index that was there when it began.
+
+    Raises:
+        ConflictError: another process indexed the shard anew meanwhile.
+    """
+    if now.rows_digest != before.rows_digest or now.sha256 != before.sha256:
+        raise ConflictError(
+            "another process indexed the shard anew while it was decided on",
+            where=ref.path,
+            did="nothing was committed; all facts are kept",
+            hint="run the same command again",
+        )
+
+
+def _write(ws: Workspace, decided: _Decided, facts: ShardFacts) -> ShardEntry:
     """Write the decision of one shard under the name of its content, unless it is there."""
     path, data = decided.path, decided.data
+    counted = sum(decided.counts.values())
+    if counted != facts.num_samples:
+        _check_same_index(decided.ref, facts, index.shard_facts(ws.store, decided.ref.name))
+    assert counted == facts.num_samples, "conservation: every sample has one action"
     if data is not None:
         fsops.write_atomic(path, data)
-    facts = index.shard_facts(ws.store, decided.ref.name)
-    counted = sum(decided.counts.values())
-    assert counted == facts.num_samples, "conservation: every sample has one action"
     return ShardEntry(
         name=decided.ref.name,
         sha256=facts.sha256,
@@ -169,6 +192,7 @@ def sum_texts(frame: pl.DataFrame) -> dict[str, float]:
     return {
         "num_texts": len(texts),
         "num_words": int(texts["text"].str.count_matches(r"\S+").sum()),
+        "num_truncated": int(texts["because"].str.ends_with(CUT).sum()),
         "num_scored": len(scored),
         "score_sum": float(scored["score"].cast(pl.Float64).sum()),
     }
@@ -248,10 +272,22 @@ def _scorers(ws: Workspace, port: str) -> list[str]:
     return [name for name in names if ws.store.recipe(SCORES, name).get("scorer") == port]
 
 
+def _newest_rules(ws: Workspace, checkers: Sequence[str]) -> list[str]:
+    """Of the checkers of one language the one that knows most; an earlier release left others."""
+    newest: dict[str, tuple[int, str]] = {}
+    for name in checkers:
+        recipe = ws.store.recipe(SCORES, name)
+        language, rules = str(recipe.get("language")), int(str(recipe.get("rules", 0)))
+        newest[language] = max(newest.get(language, (0, name)), (rules, name))
+    return [name for _, name in newest.values()]
+
+
 def _one_scorer(ws: Workspace, port: str, asked: str | None) -> str:
     known = _scorers(ws, port)
     if asked is not None:
         known = [name for name in known if name == asked]
+    elif port == "text":
+        known = _newest_rules(ws, known)
     if len(known) == 1:
         return known[0]
     if known:
@@ -261,10 +297,10 @@ def _one_scorer(ws: Workspace, port: str, asked: str | None) -> str:
             hint=f"say which one counts with {option}",
             reason="scorer.ambiguous",
         )
-    how = "--scorer text" if port == "text" else "--scorer clip"
+    how = ("--scorer", "text" if port == "text" else "clip")
     raise UsageError(
         f"the policy needs scores by {asked or port!r}, and there are none",
         where=ws.store.root,
-        hint=f"run `curator score {ws.spec} {how}` first",
+        hint=f"run `{ws.command('score', *how)}` first",
         reason="scorer.none",
     )

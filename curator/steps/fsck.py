@@ -94,7 +94,17 @@ def fsck(ws: Workspace, *, deep: bool = False) -> FsckReport:
             report.damage.extend(fsck_files.spelling(ws.store, version.number))
     report.damage.extend(_unindexed(ws.store, found))
     report.notices.extend(_leftovers(ws.store))
+    report.notices.extend(_gone(ws, found))
     return report
+
+
+def _gone(ws: Workspace, found: list[Version]) -> Iterator[Finding]:
+    """Shards of versions that this dataset does not hold: nothing in the store is wrong."""
+    for version in found:
+        if (text := ws.missing_text(version)) is not None:
+            yield Finding(
+                str(ws.dataset.root), f"{text}: it can be looked at, and not exported from here"
+            )
 
 
 def _versions(store: Store, report: FsckReport) -> list[Version]:

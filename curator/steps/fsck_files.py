@@ -115,7 +115,13 @@ def unlisted(store: Store) -> Iterator[Finding]:
 def without_checksum(root: Path) -> int:
     """How many JSON files were written by a version that knew no checksums."""
     count = 0
-    for pattern in ("store.json", "tags/*.json", "facts/ratings/*.json", "runs/*/run.json"):
+    for pattern in (
+        "store.json",
+        "dataset.json",
+        "tags/*.json",
+        "facts/ratings/*.json",
+        "runs/*/run.json",
+    ):
         for path in root.glob(pattern):
             try:
                 count += not sealed.load(path).is_sealed

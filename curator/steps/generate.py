@@ -81,7 +81,13 @@ def generate(ws: Workspace, task: CaptionTask, *, stop: StopRequest) -> Tally:
             max_failed_share=task.max_failed_share,
         )
         planned = _plan(ws, facts, task, limit, advance)
-        return make(making, planned, advance=advance, stop=stop)
+        tally = make(making, planned, advance=advance, stop=stop)
+    if only_thought := tally.failures.get("vlm.reasoning_only"):
+        progress.say(
+            f"{only_thought:,} answers hold reasoning and no caption: "
+            "raise --max-tokens, or switch the model's thinking off"
+        )
+    return tally
 
 
 def _plan(
@@ -202,6 +208,7 @@ def _to_records(
             "finish_reason": result.finish_reason,
             "num_tokens": result.num_tokens,
             "seed": result.seed,
+            "detail": result.note[:500] or None,
         }
     ]
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 
-from curator import index, progress
+from curator import index, outputs, progress
+from curator.alttally import AltTexts
+from curator.errors import UsageError
 from curator.keyindex import hex64
 from curator.runs import Run
 from curator.shards import ScanOptions, ShardRef, ShardScan, scan_shard
@@ -24,7 +27,10 @@ PLACEHOLDER_COPIES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexReport:
-    """What `index` did and found. Counts are in shards or samples, as named."""
+    """What `index` did and found. Counts are in shards or samples, as named.
+
+    `num_changed_shards` have other bytes now than when they were indexed before.
+    """
 
     num_shards: int
     num_scanned: int
@@ -36,10 +42,17 @@ class IndexReport:
     num_duplicate_images: int
     placeholders: dict[str, int]
     num_cross_shard_keys: int
+    alt_texts: AltTexts
+    num_changed_shards: int = 0
 
     def to_json(self) -> dict[str, object]:
         """For `--json`."""
         return asdict(self)
+
+    @property
+    def num_usable(self) -> int:
+        """Samples that have an image, with or without a text."""
+        return self.num_samples - self.num_unusable
 
 
 def make_index(
@@ -47,17 +60,79 @@ def make_index(
 ) -> IndexReport:
     """Index the shards that have no current index.
 
+    What `options` leave open stays as the shards were indexed before.
+
     Raises:
+        UsageError: they were indexed in several ways, and `options` do not say which.
         StoppedError: a signal came; finished shards stay indexed.
     """
+    for folder in ws.left_out:
+        progress.say(f"left out: {folder} was written by `curator export`")
+    if any(map(outputs.is_export, (ws.dataset.root, ws.dataset.root.parent))):
+        progress.say(f"the texts in {ws.dataset.root} were exported by curator: captions, perhaps")
+    options = _as_before(ws, options)
     todo = [ref for ref in ws.shards if index.current(ws.store, ref, options) is None]
+    num_changed = 0
     with progress.bar("index", len(todo), "shards") as advance:
         for ref, scan in _scans(todo, options, num_workers):
+            before = _indexed_bytes(ws, ref)
+            num_changed += before is not None and before != scan.sha256
             index.write(ws.store, ref, scan, options)
             progress.quarantined(Counter(one.reason for one in scan.samples if one.reason))
             advance(1)
             stop.check(f"the index of {len(ws.shards)} shards is kept as far as it came")
-    return report(ws, num_scanned=len(todo))
+    return replace(report(ws, num_scanned=len(todo)), num_changed_shards=num_changed)
+
+
+def _indexed_bytes(ws: Workspace, ref: ShardRef) -> str | None:
+    """The sha256 that a shard was indexed with before; None if it was not."""
+    if not ws.store.index_path(ref.name).exists():
+        return None
+    return index.shard_facts(ws.store, ref.name).sha256
+
+
+# What says where the alt text and the image of a sample are, and how a user takes it back.
+_REMEMBERED = {
+    "caption_field": ("--caption-field", ".txt"),
+    "image_ext": ("--image-ext", "any"),
+}
+
+
+def _as_before(ws: Workspace, options: ScanOptions) -> ScanOptions:
+    """`options`, with what they leave open taken from the index as it is.
+
+    Texts and images that a command before was told about must not get lost because the next one
+    was not told again.
+    """
+    paths = [ref for ref in ws.shards if ws.store.index_path(ref.name).exists()]
+    before = [index.shard_facts(ws.store, ref.name).options for ref in paths]
+    for name, (option, usual) in _REMEMBERED.items():
+        if getattr(options, name) is not None:
+            continue
+        known = {_tuple(found.get(name)) for found in before}
+        if len(known) > 1:
+            listed = ", ".join(sorted(_shown(one, usual) for one in known))
+            raise UsageError(
+                f"the shards are indexed with several values of {option} ({listed})",
+                where=ws.spec,
+                did="nothing was changed",
+                hint=f"say which one it is: {option} VALUE",
+                reason="option.missing",
+            )
+        kept = next(iter(known), None)
+        if kept is not None:
+            options = replace(options, **dict[str, Any]({name: kept}))
+            back = "" if _shown(kept, usual) == usual else f" ({option} {usual} takes it back)"
+            progress.say(f"{option} {_shown(kept, usual)}, as the shards were indexed before{back}")
+    return options
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _shown(value: object, usual: str) -> str:
+    return usual if value is None else " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _scans(
@@ -77,12 +152,14 @@ def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:
     problems: Counter[str] = Counter()
     num_samples = num_unusable = ignored = 0
     images, keys = [], []
+    alt_texts = AltTexts()
     for ref in ws.shards:
         facts = index.shard_facts(ws.store, ref.name)
         rows = index.read(ws.store, ref.name, ["key", "image_sha256", "reason"])
         num_samples += facts.num_samples
         num_unusable += facts.num_unusable
         ignored += facts.ignored_members
+        alt_texts.add(facts.alt_texts)
         problems.update(str(problem["reason"]) for problem in facts.problems)
         reasons.update(rows["reason"].drop_nulls().to_list())
         images.append(hex64(rows["image_sha256"].drop_nulls()))
@@ -104,6 +181,7 @@ def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:
             if count >= PLACEHOLDER_COPIES
         },
         num_cross_shard_keys=len(all_keys) - len(np.unique(all_keys)),
+        alt_texts=alt_texts,
     )
 
 
@@ -114,6 +192,13 @@ def say_index(report: IndexReport, run: Run) -> None:
         f"{report.num_samples:,} samples in {report.num_shards} shards"
         f" ({report.num_scanned} read now)"
     )
+    if report.num_changed_shards:
+        progress.say(
+            f"  {report.num_changed_shards} shards have other bytes than when they were indexed: "
+            "versions made from them can be shown, and not exported any more"
+        )
+    for line in report.alt_texts.in_words():
+        progress.say(f"  {line}")
     for kind, found in (("unusable", report.reasons), ("damage", report.problems)):
         if found:
             listed = ", ".join(f"{count}x {reason}" for reason, count in found.items())

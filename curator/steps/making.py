@@ -17,6 +17,7 @@ from curator.errors import QuarantineLimitError
 from curator.executors import Done, Executor, Failed, Work
 from curator.facts import Facts, FactWriter
 from curator.progress import Advance
+from curator.sample import LENGTH, TRIMMED
 from curator.stopping import StopRequest
 from curator.work import probe
 
@@ -35,10 +36,16 @@ Record = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Tally:
-    """What a stage did: outcomes by kind. `failures` counts them by reason."""
+    """What a stage did: outcomes by kind. `failures` counts them by reason.
+
+    Of the captions made, `truncated` end in the middle of a sentence, because the token limit came;
+    `trimmed` came to it as well and were cut back to their last whole sentence.
+    """
 
     made: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    truncated: int = 0
+    trimmed: int = 0
 
     @property
     def num_failed(self) -> int:
@@ -51,6 +58,8 @@ class Tally:
             reason = record.get("failure")
             if reason is None:
                 self.made += 1
+                self.truncated += record.get("finish_reason") == LENGTH
+                self.trimmed += record.get("finish_reason") == TRIMMED
             else:
                 self.failures[reason] = self.failures.get(reason, 0) + 1
 

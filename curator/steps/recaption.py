@@ -178,7 +178,7 @@ def _check_strict(ws: Workspace, asked: Recaption, version: Version) -> None:
     if num_rows:
         raise StrictError(
             f"{version.name} is committed, with {num_rows:,} rows in quarantine",
-            hint=f"`curator quarantine list {ws.spec}` says why",
+            hint=f"`{ws.command('quarantine list')}` says why",
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from curator import index, progress, versions
+from curator.contenders import has_alt_text
 from curator.edited import HUMAN
 from curator.edits import history
 from curator.executors import Done, Executor, Failed
@@ -100,7 +101,8 @@ def _usable(ws: Workspace, ref: ShardRef, columns: list[str]) -> pl.DataFrame:
 
 
 def _alt_texts(samples: pl.DataFrame) -> pl.DataFrame:
-    return samples.rename({"alt_text": "text", "alt_sha256": "text_sha256"}).select(*_PAIR)
+    there = samples.filter(has_alt_text())
+    return there.rename({"alt_text": "text", "alt_sha256": "text_sha256"}).select(*_PAIR)
 
 
 def _generated(samples: pl.DataFrame, source: Facts) -> pl.DataFrame:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from curator import outputs, progress
 from curator.errors import UsageError
-from curator.shards import Dataset, ShardRef, discover
+from curator.shards import Dataset, ShardRef, discover, missing_shards
+from curator.steps import identity
 from curator.store import Store
 from curator.versions import Version
 
@@ -16,12 +19,18 @@ STORE_FOLDER = ".curator"
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A dataset and its store, opened together. `spec` is what the user typed, without @VERSION."""
+    """A dataset and its store, opened together. `spec` is what the user typed, without @VERSION.
+
+    `left_out` are folders below the dataset whose tars `curator export` wrote; `store_option` is
+    what was given for --store.
+    """
 
     spec: str
     dataset: Dataset
     store: Store
     version_name: str | None = None
+    left_out: tuple[Path, ...] = ()
+    store_option: Path | None = None
 
     @property
     def shards(self) -> tuple[ShardRef, ...]:
@@ -31,6 +40,40 @@ class Workspace:
     def version(self) -> Version:
         """The version that was named, the newest if none was."""
         return self.store.resolve(self.version_name)
+
+    def command(self, verb: str, *more: object, version: str | None = None) -> str:
+        """A command about this dataset, or a version of it, that can be copied into a shell."""
+        return command(verb, self.spec, self.store_option, *more, version=version)
+
+    def missing(self, version: Version) -> list[str]:
+        """The shards of a version that this dataset, as it was named, does not hold (any more)."""
+        there = {ref.name for ref in self.shards}
+        if "{" in self.spec:  # only braces name files that need not be there
+            there = {ref.name for ref in self.shards if ref.path.exists()}
+        return missing_shards(version, there)
+
+    def missing_text(self, version: Version) -> str | None:
+        """A sentence about `missing`; None if all are there."""
+        names = self.missing(version)
+        if not names:
+            return None
+        number = f"{len(names):,} of {len(version.shards):,} shards of {version.name}"
+        return f"{number} are not in the dataset {self.spec}, first {names[0]!r}"
+
+    def say_missing(self, version: Version, what: str = "") -> None:
+        """Say on stderr which shards of a version are missing, and what follows."""
+        if (text := self.missing_text(version)) is not None:
+            progress.say(f"note: {text}{what and ': '}{what}")
+
+    def check_output(self, out: Path) -> None:
+        """Refuse a folder for tars in which this dataset would find them.
+
+        Raises:
+            UsageError: output.inside_source; nothing was written.
+        """
+        if "**" in self.spec or Path(self.spec).expanduser().is_dir():
+            hint = f"a folder beside it, such as {self.dataset.root.resolve()}-export"
+            outputs.check_outside(out, self.dataset.root, f"the dataset {self.spec}", hint=hint)
 
     def ref(self, shard: str) -> ShardRef:
         """The shard of this name.
@@ -48,6 +91,31 @@ class Workspace:
         )
 
 
+def command(
+    verb: str, dataset: str, store: Path | None, *more: object, version: str | None = None
+) -> str:
+    """See `Workspace.command`."""
+    named = dataset if version is None else f"{dataset}@{version}"
+    place = () if store is None else ("--store", store)
+    return shlex.join(["curator", *verb.split(), named, *map(str, (*more, *place))])
+
+
+def refuse_version(spec: str, verb: str) -> None:
+    """For commands about the whole dataset, which would ignore a version.
+
+    Raises:
+        UsageError: one is named (version.not_taken).
+    """
+    where, name = split_spec(spec)
+    if name is not None:
+        raise UsageError(
+            f"`curator {verb}` is about the whole dataset and takes no version, not {name!r}",
+            did="nothing was done",
+            hint=f"name {where} alone",
+            reason="version.not_taken",
+        )
+
+
 def split_spec(spec: str) -> tuple[str, str | None]:
     """`shards/@v2` -> `shards/`, `v2`; an existing path with an @ in it stays whole."""
     if Path(spec).exists():
@@ -58,15 +126,56 @@ def split_spec(spec: str) -> tuple[str, str | None]:
     return head, tail
 
 
-def open_workspace(spec: str, store: Path | None, *, create: bool = False) -> Workspace:
+def open_workspace(
+    spec: str, store: Path | None, *, create: bool = False, adopt: bool = False
+) -> Workspace:
     """Find the shards and open their store, `<shards>/.curator` unless told otherwise.
 
+    What `curator export` wrote below the dataset is no part of it: its texts are those of a
+    version, and would come back as alt texts. Who names such a folder itself means it.
+
+    A store serves one dataset (`curator.steps.identity`); `adopt` takes this one for it unseen.
+
     Raises:
-        UsageError: no shard was found. NotFoundError: there is no store and `create` is false.
+        UsageError: no shard was found, or the store serves another dataset.
+        NotFoundError: there is no store and `create` is false.
     """
     where, version_name = split_spec(spec)
-    dataset = discover(where)
+    dataset, left_out = _without_exports(discover(where))
     env = os.environ.get("CURATOR_STORE")
     root = store or (Path(env) if env else dataset.root / STORE_FOLDER)
     opened = Store.create(root) if create else Store.open(root)
-    return Workspace(where, dataset, opened, version_name)
+    if not adopt:
+        identity.check(opened, dataset, spec=where)
+    if create:
+        identity.remember(opened, dataset)
+    return Workspace(where, dataset, opened, version_name, left_out, store)
+
+
+def _without_exports(dataset: Dataset) -> tuple[Dataset, tuple[Path, ...]]:
+    """The dataset without exports below its root, and their folders.
+
+    Raises:
+        UsageError: nothing else is there.
+    """
+    exports: dict[Path, bool] = {}
+
+    def is_own(ref: ShardRef) -> bool:
+        for folder in ref.path.parents[: ref.name.count("/")]:
+            if folder not in exports:
+                exports[folder] = outputs.is_export(folder)
+            if exports[folder]:
+                return False
+        return True
+
+    shards = tuple(filter(is_own, dataset.shards))
+    left_out = tuple(sorted(folder for folder, is_export in exports.items() if is_export))
+    if not shards:
+        raise UsageError(
+            f"all {len(dataset.shards)} tars were written by `curator export`",
+            where=left_out[0],
+            did="the output of an export is not taken for a dataset by what lies above it",
+            hint=f"to curate an export, name its folder: {left_out[0]}",
+            reason="input.none_found",
+        )
+    return replace(dataset, shards=shards), left_out

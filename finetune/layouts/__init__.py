@@ -101,6 +101,12 @@ class Split(Sequence[Item]):
             return Split(self.names[place], self.read)
         return self.read(self.names[place])
 
+    def label(self, name: str) -> Array | Boxes:
+        """The target of an item without its picture, and objects without their masks: quick."""
+        read: Any = getattr(self.read, "label", None)  # a plain function reads whole items only
+        target: Array | Boxes = self.read(name).target if read is None else read(name)
+        return target
+
     def __iter__(self) -> Iterator[Item]:
         return (self.read(name) for name in self.names)
 
@@ -113,6 +119,10 @@ class DenseSet:
         classes: names, by class number (segmentation) or by label - 1 (detection); () for depth.
         has_masks: whether the objects of a detection set carry masks.
         notes: what a reader of the numbers should know: how it was split, what was left out.
+        warnings: what `finetune.labels` found: sentences for the top of a report.
+        depth_m: the nearest and farthest metres that predictions are kept within; None before
+            `finetune.labels` looked, where the data set has no limits of its own.
+        seen: what is remembered of labels that were read, by reader; see `finetune.labels`.
     """
 
     task: str
@@ -124,12 +134,20 @@ class DenseSet:
     test: Split
     has_masks: bool = False
     notes: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
+    depth_m: tuple[float, float] | None = None
+    seen: dict[int, tuple[object, dict[str, Array]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def describe(self) -> dict[str, object]:
-        """Facts for a report: names, counts, classes, the first picture. Reads that picture."""
+        """Facts for a report: names, counts, classes, the first picture. Reads that picture.
+
+        A study tells its cells apart by them, so a key that says nothing new is left out.
+        """
         first = self.train[0]
         height, width = first.image.shape[:2]
-        return {
+        found: dict[str, object] = {
             "task": self.task,
             "layout": self.layout,
             "folder": self.folder.name,
@@ -141,6 +159,11 @@ class DenseSet:
             "first": {"name": first.name, "width": width, "height": height},
             "notes": list(self.notes),
         }
+        if self.warnings:
+            found["warnings"] = list(self.warnings)
+        if self.depth_m is not None:
+            found["depth_m"] = list(self.depth_m)
+        return found
 
 
 class Layout(NamedTuple):

@@ -51,6 +51,11 @@ class Records:
         )
         return Item(name=name, image=image_HW3, target=target)
 
+    def label(self, name: str) -> Boxes:
+        """The objects without masks; reads no file."""
+        record = self.records[name]
+        return Boxes(boxes=record.boxes, labels=record.labels, masks=None, crowd=record.crowd)
+
     def _masks(self, name: str, record: Record) -> Array | None:
         if self.masks is not None:
             return _numbered(self.masks / f"{name}.png", record)

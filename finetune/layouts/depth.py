@@ -31,6 +31,11 @@ from finetune.layouts.files import (
 _NOTHING = 65535
 """What Kinect recordings (7-Scenes) store for "no reading" beside 0."""
 
+NYUV2_RANGE_M = (1e-3, 10.0)
+"""What predictions on NYUv2 are kept within, in metres: --min_depth_eval and --max_depth_eval of
+BTS, AdaBins and GLPDepth, `min_depth` and `max_depth` of DINOv2's and DINOv3's linear depth. Only
+for the layouts that are NYUv2 itself; a folder of the same form can hold any scene."""
+
 _BTS_LISTS = "nyudepthv2_{}_files_with_gt.txt"
 
 
@@ -71,6 +76,7 @@ def open_nyuv2_lists(folder: Path) -> DenseSet:
         task="depth",
         layout="nyuv2-lists",
         folder=folder,
+        depth_m=NYUV2_RANGE_M,
         classes=(),
         train=train,
         val=no_items(),

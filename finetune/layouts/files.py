@@ -49,6 +49,11 @@ class Pairs:
             name=name, image=image_HW3, target=self.read_target(label_path, (height, width))
         )
 
+    def label(self, name: str) -> Target:
+        """Decode the label only; whether it is as large as its picture is not looked at."""
+        path = self.files[name][1]
+        return self.read_target(path, _png_size(path))
+
 
 def pairs(files: Mapping[str, tuple[Path, Path]], read_target: ReadTarget) -> Split:
     """A split of items that are an image file and a label file each."""
@@ -261,6 +266,12 @@ def read_numbers(path: Path, size: Size, bits: int) -> Array:
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on a cut PNG
         raise damaged(f"a PNG that cannot be decoded ({error})", path, "copy it again") from error
     return np.array(image, dtype=np.uint8 if bits < 16 else np.uint16)  # noqa: PLR2004 - as above
+
+
+def _png_size(path: Path) -> Size:
+    """What the head of a PNG says; of another file anything, which `read_numbers` refuses."""
+    head = _read_bytes(path)[:24]
+    return int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")
 
 
 def check_size(path: Path, found: Size, size: Size) -> None:

@@ -20,6 +20,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from finetune.layouts import Array, DenseSet, Item, Split
+from finetune.layouts.depth import NYUV2_RANGE_M
 from finetune.layouts.files import damaged, no_items
 
 _MAT = "nyu_depth_v2_labeled.mat"
@@ -39,15 +40,22 @@ class Rows:
         try:
             with h5py.File(self.path, "r") as mat:
                 image_3WH: Array = mat["images"][int(name) - 1]
-                depth_WH: Array = mat["rawDepths"][int(name) - 1]
         except OSError as error:
             raise damaged(f"not readable ({error})", self.path, "copy it again") from error
         # MATLAB stores columns first, so both sides come out turned around.
-        return Item(
-            name=name,
-            image=np.ascontiguousarray(image_3WH.transpose(2, 1, 0)),
-            target=np.ascontiguousarray(depth_WH.T, dtype=np.float32),
-        )
+        image_HW3 = np.ascontiguousarray(image_3WH.transpose(2, 1, 0))
+        return Item(name=name, image=image_HW3, target=self.label(name))
+
+    def label(self, name: str) -> Array:
+        """Read one depth map: (H, W) float32 metres, 0 where there is no reading."""
+        try:
+            with h5py.File(self.path, "r") as mat:
+                depth_WH: Array = mat["rawDepths"][int(name) - 1]
+        except OSError as error:
+            raise damaged(f"not readable ({error})", self.path, "copy it again") from error
+        depth_HW = np.ascontiguousarray(depth_WH.T, dtype=np.float32)
+        # An infinite reading would be the farthest of all, and no loss would stay finite.
+        return np.where(np.isfinite(depth_HW), depth_HW, np.float32(0))
 
 
 def open_nyuv2_mat(folder: Path) -> DenseSet:
@@ -67,6 +75,7 @@ def open_nyuv2_mat(folder: Path) -> DenseSet:
         train=train,
         val=no_items(),
         test=test,
+        depth_m=NYUV2_RANGE_M,
         notes=("depth as measured (rawDepths), no hole filled",),
     )
 

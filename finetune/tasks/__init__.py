@@ -37,6 +37,11 @@ class DenseTask(Protocol):
         """uint8 pictures of `image_px` -> the backbone's maps; without gradients when frozen."""
         ...
 
+    @property
+    def layer_decay(self) -> float | None:
+        """The decay of rates towards the first layers; None where the backbone is frozen."""
+        ...
+
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
         """`loss` is minimised, the others are logged."""
         ...

@@ -16,7 +16,7 @@ from finetune.feeding import DenseBatch, Kept, stacked
 from finetune.heads import HEADS, UPERNET_WIDTH, head_width
 from finetune.layouts import Item, Split
 from finetune.necks import SimpleFeaturePyramid
-from finetune.options import DenseOptions
+from finetune.options import DenseOptions, layer_decay_of
 from finetune.scaling import scaled
 from finetune.windows import slide
 from pretrain.backbone import Backbone
@@ -66,15 +66,31 @@ class BackboneTask(nn.Module):
         return self.features(batch.images)
 
     def groups(self) -> list[Group]:
-        """Heads at the full rate; each step down into the backbone has `layer_decay` of it."""
+        """Heads at the full rate; each step down into the backbone has `layer_decay` of it.
+
+        A step is a block of a plain ViT, a stage of a pyramid.
+        """
         own = {id(parameter) for parameter in self.backbone.parameters()}
         heads = [parameter for parameter in self.parameters() if id(parameter) not in own]
         groups = [Group(parameters=heads)]
         if self.options.freeze:
             return groups
-        for depth, layer in enumerate(reversed(self.backbone.layer_groups()), start=1):
-            groups.append(Group(parameters=layer, lr_scale=self.options.layer_decay**depth))
+        layers = self.backbone.layer_groups()
+        decay = self.layer_decay
+        assert decay is not None, "nothing is frozen"
+        for depth, layer in enumerate(reversed(layers), start=1):
+            groups.append(Group(parameters=layer, lr_scale=decay**depth))
         return groups
+
+    @property
+    def layer_decay(self) -> float | None:
+        """What is taken: as asked for, or the default of the architecture; None for a probe."""
+        if self.options.freeze:
+            return None
+        if self.options.layer_decay is not None:
+            return self.options.layer_decay
+        num_groups = len(self.backbone.layer_groups())
+        return layer_decay_of(is_pyramid=self.backbone.is_pyramid, num_groups=num_groups)
 
     def chunks(
         self, split: Split, kept: Sequence[Kept] | None, stop: StopRequest

@@ -1,16 +1,17 @@
 """Monocular depth in metres: the scale-invariant log loss, and RMSE, AbsRel and delta1.
 
-The network says log depth, standardised with the mean and spread of the training labels; small
-heads learn that better than metres (design notes on the rendered world), and no greatest depth has
-to be known. Loss: sqrt(mean(d^2) - mean(d)^2 / 2) of the log differences d (Eigen et al. 2014, as
-in GLPDepth and Depth Anything's metric heads), over the pixels with a reading.
+The network says log depth, standardised with the mean and spread of all labels that it is trained
+on; small heads learn that better than metres (design notes on the rendered world), and no greatest
+depth has to be known. Loss: sqrt(mean(d^2) - mean(d)^2 / 2) of the log differences d (Eigen et al.
+2014, as in GLPDepth and Depth Anything's metric heads), over the pixels with a reading.
 
 Metrics follow NYUv2's habit (BTS, AdaBins, GLPDepth): each is computed per picture over its
 pixels with a reading, then averaged over pictures. RMSE is therefore a mean of per-picture RMSEs,
 somewhat below the one over all pixels together, which is given as `RMSE pooled`. Predictions are
-clamped to the range of the training labels, as there to that of the sensor: the exponential of a
-head that saw a handful of pictures may say a million metres. Nothing is cropped or scaled to the
-truth.
+clamped to the data set's own limits where it has some (NYUv2: 1 mm to 10 m), else to the range of
+all its training labels, whatever share of them was trained on, as there to the range of the sensor:
+the exponential of a head that saw a handful of pictures may say a million metres. Nothing is
+cropped or scaled to the truth.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from curator.errors import UsageError
 from curator.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
+from finetune.labels import depth_range, log_depth_moments
 from finetune.layouts import Array, Boxes, DenseSet, Item, Split
 from finetune.options import DenseOptions
 from finetune.pictures import coloured_depth, to_tensor
@@ -31,7 +33,6 @@ from finetune.tasks import Evaluation
 from finetune.tasks.base import PixelTask
 from pretrain.backbone import Backbone
 
-_LABELS_LOOKED_AT = 64
 _DELTA = 1.25
 _VARIANCE_SHARE = 0.5
 _TINY = 1e-6
@@ -46,20 +47,20 @@ class Depth(PixelTask):
     log_range: torch.Tensor
 
     def __init__(
-        self, backbone: Backbone, options: DenseOptions, _data: DenseSet, train: Split
+        self, backbone: Backbone, options: DenseOptions, data: DenseSet, train: Split
     ) -> None:
         super().__init__(backbone, options, 1)
-        logs = _log_labels(train)
-        self.register_buffer("log_mean", torch.tensor(float(logs.mean())))
-        self.register_buffer("log_spread", torch.tensor(max(float(logs.std()), _LEAST_SPREAD)))
-        self.register_buffer("log_range", torch.tensor([float(logs.min()), float(logs.max())]))
+        mean, spread = log_depth_moments(data, train)
+        self.register_buffer("log_mean", torch.tensor(mean))
+        self.register_buffer("log_spread", torch.tensor(max(spread, _LEAST_SPREAD)))
+        self.register_buffer("log_range", torch.tensor(depth_range(data)).log())
 
     def log_depth(self, output: torch.Tensor) -> torch.Tensor:
         """What the head says -> log metres."""
         return output * self.log_spread + self.log_mean
 
     def depth(self, output: torch.Tensor) -> torch.Tensor:
-        """What the head says -> metres, within the range of the training labels."""
+        """What the head says -> metres, within the range of the data set."""
         return self.log_depth(output).clamp(*self.log_range.tolist()).exp()
 
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
@@ -121,18 +122,6 @@ def errors(found: Array, truth: Array) -> dict[str, float]:
         "AbsRel": float(np.mean(np.abs(found - truth) / truth)),
         "delta1": float(np.mean(ratio < _DELTA)),
     }
-
-
-def _log_labels(train: Split) -> Array:
-    """Log depth of all readings in the first training labels."""
-    logs = []
-    for place in range(min(len(train), _LABELS_LOOKED_AT)):
-        depth = _truth(train[place])
-        logs.append(np.log(depth[depth > 0].astype(np.float64)))
-    values: Array = np.concatenate(logs)
-    if not len(values):
-        raise UsageError("no training picture has a depth reading", reason="dense.empty")
-    return values
 
 
 def _tensor(target: object) -> torch.Tensor:

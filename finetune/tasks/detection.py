@@ -8,8 +8,8 @@ normalised like those of the other tasks, and a frozen backbone's maps can be ke
 strides wide on a picture of 800 pixels, the size that recipes have, and shrink with smaller ones.
 Backbones narrower than 256 channels get heads as narrow, and fewer regions a picture.
 
-AP is COCO's, mean over IoU 0.50 to 0.95, by pycocotools; crowds count neither way. Shares, not per
-cent.
+AP is COCO's, mean over IoU 0.50 to 0.95 and the classes that occur in the truth of the split, by
+pycocotools; crowds count neither way. Shares, not per cent.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from curator.errors import UsageError
 from curator.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
 from finetune.heads import FPN_WIDTH, head_width
@@ -133,11 +134,15 @@ class Detection(BackboneTask):
         kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm")
         kinds = kinds if self.has_masks else kinds[:1]
         metric = MeanAveragePrecision(iou_type=kinds, backend="pycocotools", class_metrics=True)
+        num_objects = 0
         self.eval()
         with torch.inference_mode():
             for items, maps in self.chunks(split, kept, stop):
                 for item, found in zip(items, self.found(items, maps), strict=True):
                     metric.update([self._said(found)], [self._true(item)])
+                    num_objects += len(_boxes(item).without_crowd())
+        if not num_objects:  # pycocotools says -1, which looks like a number
+            raise UsageError("no picture to judge on has an object", reason="dense.empty")
         values = metric.compute()
         metrics = {}
         for kind, name in zip(kinds, ("box", "mask"), strict=False):

@@ -2,7 +2,10 @@
 
 mIoU is computed from one confusion matrix of the whole split, the convention of ADE20K, Cityscapes
 and CamVid (and torchmetrics' `MulticlassJaccardIndex`; its `MeanIoU` averages over pictures, which
-is another number). Classes that occur neither in truth nor prediction are left out of the mean.
+is another number). The mean is over the classes that occur in the truth of the split, so that it is
+over the same classes for every backbone. MMSegmentation and torchmetrics leave out a class that
+occurs neither in truth nor prediction, and count one that is only predicted as 0: one wrong pixel
+then costs a class. Here it costs the classes whose pixels it takes.
 mAcc is the mean share of a class' pixels that are found, over the classes that occur in truth.
 Pixels of `IGNORE` count nowhere.
 """
@@ -65,6 +68,7 @@ class Segmentation(PixelTask):
         if not total.sum():
             raise UsageError("no picture to judge on has a labelled pixel", reason="dense.empty")
         iou, found = shares(total)
+        iou[total.sum(1) == 0] = math.nan
         by_class = dict(zip(self.classes, iou.tolist(), strict=True))
         return Evaluation(
             metrics={"mIoU": float(iou.nanmean()), "mAcc": float(found.nanmean())},

@@ -4,7 +4,7 @@ Named as `DATASET@TABLE:COLUMN`: `shards@truth/*.parquet:detailed`, `shards@capt
 The table is a Parquet or JSON Lines file, or several by a pattern; images are found by a column
 `image_sha256` (hex digest of the encoded bytes), or else by a column `key`, which must then be
 unique in the dataset. Rows of an image and texts of a list are its captions, all of equal weight.
-Images without a row are left out.
+Images without a row, or with a text that says nothing (blank, `nan`, `null`), are left out.
 
 The whole column is held in memory, and joined to a shard when its window comes: meant for tables
 of up to some ten million rows.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +22,7 @@ import polars as pl
 from curator import tables
 from curator.errors import DamageError, UsageError
 from curator.patterns import find
+from curator.text import BLANK
 from pretrain.draws import Ints
 from pretrain.sources import ROWS, ShardTable, Tables, count_all
 
@@ -84,7 +86,11 @@ def read_captions(pattern: str, column: str) -> tuple[pl.DataFrame, str]:
     """
     suffix = next(one for one in SUFFIXES if pattern.endswith(one))
     _, paths = find(pattern, suffix=suffix)
-    frames = [_read(path, column) for path in paths]
+    schemas = {path: _schema(path) for path in paths}
+    if not any(column in schema for schema in schemas.values()):
+        raise _no_column(pattern, list(dict.fromkeys(chain(*schemas.values()))), column)
+    # A file without the column says nothing of its images, as a row without it.
+    frames = [_read(path, schema, column) for path, schema in schemas.items() if column in schema]
     if any(frame.schema != frames[0].schema for frame in frames):
         raise UsageError(
             f"the tables differ in how they name images, or in what {column!r} holds", where=pattern
@@ -92,7 +98,7 @@ def read_captions(pattern: str, column: str) -> tuple[pl.DataFrame, str]:
     rows = pl.concat(frames).drop_nulls()
     if isinstance(rows.schema["texts"], pl.List):
         rows = rows.explode("texts").drop_nulls()
-    rows = rows.filter(pl.col("texts").str.strip_chars() != "")
+    rows = rows.filter(~pl.col("texts").str.contains(BLANK))
     by = rows.columns[0]
     captions = (
         rows.with_columns(
@@ -104,25 +110,45 @@ def read_captions(pattern: str, column: str) -> tuple[pl.DataFrame, str]:
     return captions, tables.content_digest(captions.sort(by).to_arrow())
 
 
-def _read(path: Path, column: str) -> pl.DataFrame:
+def _lazy(path: Path) -> pl.LazyFrame:
+    # None: by all lines. By the first hundred, a column that comes later would not be there.
+    is_parquet = path.suffix == ".parquet"
+    return pl.scan_parquet(path) if is_parquet else pl.scan_ndjson(path, infer_schema_length=None)
+
+
+def _schema(path: Path) -> pl.Schema:
+    """All columns of one file."""
     try:
-        lazy = pl.scan_parquet(path) if path.suffix == ".parquet" else pl.scan_ndjson(path)
-        schema = lazy.collect_schema()
-        by = next((name for name in _BY if name in schema), None)
-        if column not in schema or by is None:
-            raise _no_column(path, schema.names(), column)
-        if schema[column] not in (pl.String, pl.List(pl.String)):
-            raise UsageError(f"{column!r} holds {schema[column]}, not texts", where=path)
-        return lazy.select(pl.col(by).cast(pl.String), pl.col(column).alias("texts")).collect()
+        return _lazy(path).collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
-        first = str(error).splitlines()[0][:200]
-        raise UsageError(f"the table cannot be read ({first})", where=path) from error
+        raise _unreadable(path, error) from error
 
 
-def _no_column(path: Path, names: Sequence[str], column: str) -> UsageError:
+def _read(path: Path, schema: pl.Schema, column: str) -> pl.DataFrame:
+    by = next((name for name in _BY if name in schema), None)
+    if by is None:
+        raise _no_column(path, schema.names(), column)
+    # A column that is null throughout has texts like any other: none.
+    kinds = {pl.Null(): pl.String(), pl.List(pl.Null): pl.List(pl.String)}
+    kind = kinds.get(schema[column], schema[column])
+    if kind not in (pl.String, pl.List(pl.String)):
+        raise UsageError(f"{column!r} holds {schema[column]}, not texts", where=path)
+    chosen = pl.col(by).cast(pl.String), pl.col(column).cast(kind).alias("texts")
+    try:
+        return _lazy(path).select(chosen).collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    first = str(error).splitlines()[0][:200]
+    return UsageError(f"the table cannot be read ({first})", where=path)
+
+
+def _no_column(where: object, names: Sequence[str], column: str) -> UsageError:
     return UsageError(
         f"there is no column {column!r}" if column not in names else "nothing names the images",
-        where=path,
+        where=where,
         hint=f"columns: {', '.join(names)}; needed: {' or '.join(_BY)}, and the one with texts",
         reason="option.value",
     )

@@ -24,11 +24,11 @@ import polars as pl
 
 from curator import outputs
 from curator.errors import DamageError, Unusable
-from curator.export.samples import ShardReader
+from curator.export.samples import FIELD, ShardReader, own_field
 from curator.export.version import MANIFEST
 from curator.policy import ALT_TEXT
-from curator.sample import Member
-from curator.shards import Dataset, ScannedSample, ScanOptions, scan_shard
+from curator.sample import Member, ScannedSample
+from curator.shards import Dataset, ScanOptions, scan_shard
 from curator.strictjson import MAX_JSON_BYTES, parse_object
 from curator.versions import digest
 from pretrain.draws import Ints
@@ -192,9 +192,10 @@ def _exported(members: Sequence[Member], reader: ShardReader) -> list[Caption] |
     if member is None or member.length > MAX_JSON_BYTES:
         return None
     try:
-        field = parse_object(reader.read(member)).get("curator")
+        fields = parse_object(reader.read(member))
     except Unusable:  # costs the sample nothing, as when it is indexed
         return None
+    field = fields.get(own_field(fields) or FIELD)
     captions = field.get("captions") if isinstance(field, Mapping) else None
     if not isinstance(captions, list):
         return None

@@ -21,10 +21,10 @@ import polars as pl
 
 from curator import index, versions
 from curator.decide import read_decision
-from curator.errors import DamageError, UsageError
+from curator.errors import DamageError
 from curator.export.shards import EXPORTED
 from curator.policy import ALT_TEXT
-from curator.shards import ShardRef
+from curator.shards import ShardRef, shards_of
 from curator.store import Store
 from curator.versions import ShardEntry, Version
 from pretrain.draws import Ints
@@ -103,7 +103,7 @@ class VersionTables:
     ) -> None:
         self._store = store
         self._entries = version.shards
-        self._index = IndexTables(store, _match(version, refs))
+        self._index = IndexTables(store, list(shards_of(version, refs).values()))
         self._choice = CHOICES[choice]
         self.shards = self._index.shards
 
@@ -203,18 +203,6 @@ CHOICES: Mapping[str, Choice] = {
     "images": Choice(_images),
 }
 """Name -> what is taken. `chosen` is the version as it is, `images` all usable images of it."""
-
-
-def _match(version: Version, refs: Sequence[ShardRef]) -> list[ShardRef]:
-    known = {ref.name: ref for ref in refs}
-    missing = [entry.name for entry in version.shards if entry.name not in known]
-    if missing:
-        raise UsageError(
-            f"{len(missing)} shards of {version.name} are not in the dataset, first {missing[0]!r}",
-            hint="name the dataset that the version was made from",
-            reason="shard.unknown",
-        )
-    return [known[entry.name] for entry in version.shards]
 
 
 def _changed(path: Path, how: str) -> DamageError:

@@ -285,7 +285,8 @@ def _commit(policy: Policy, choice: Choice, found: Preview) -> None:
         return
     said = "Committed" if is_new else "The same decision is already"
     link = f'<a href="inspect?v={version.name}" target="_self">look at it</a>'
-    st.html(f'<div class="cc-small">{said} {version.name}: {link}.</div>')
+    name = parts.escaped(str(version.policy["name"]))
+    st.html(f'<div class="cc-small">{said} {version.name}, policy {name}: {link}.</div>')
 
 
 context.run(page)

@@ -1,0 +1,71 @@
+"""What a curator.toml that came with a dataset may set: what is marked harmless, nothing else.
+
+A stranger's file must not send pictures or keys away, open a port, write or read outside the
+dataset, fetch models, spend time or money, confirm or sign. Nobody can list all that may ever harm,
+so an option is refused there unless its definition carries a mark of this module:
+
+    Annotated[str | None, typer.Option("--caption-field"), HARMLESS]
+    Annotated[str, typer.Option("--policy"), PRESET_POLICY]
+
+Harmless is what describes the data, what changes only how much is shown, and what can only make a
+command refuse more.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+
+@dataclass(frozen=True, slots=True)
+class Harmless:
+    """A mark for an option. `holds(value, folder of the file)` says which values are harmless.
+
+    `allowed` names those values, for people; empty if every value is.
+    """
+
+    allowed: str = ""
+    holds: Callable[[Any, Path], bool] = lambda _value, _folder: True
+
+
+def _is_inside(value: Any, folder: Path) -> bool:
+    # Links are followed: a link in a dataset can lead anywhere.
+    inner, outer = (os.path.realpath(path) for path in (value, folder))
+    return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
+
+
+def _is_policy(value: Any, _folder: Path) -> bool:
+    from curator.policy import presets  # with pydantic
+
+    return value in presets()
+
+
+def _is_prompt(value: Any, _folder: Path) -> bool:
+    from curator.prompts import PRESETS
+
+    return value in PRESETS
+
+
+def _is_bundled(value: Any, _folder: Path) -> bool:
+    from curator.demo.bundled import bundled_model
+
+    bundled = {os.path.realpath(bundled_model(which)) for which in ("scorer", "captioner")}
+    return os.path.realpath(value) in bundled
+
+
+HARMLESS = Harmless()
+INSIDE = Harmless("a folder inside the one of the file", _is_inside)
+PRESET_POLICY = Harmless("the name of a preset", _is_policy)
+PRESET_PROMPT = Harmless("the name of a prompt", _is_prompt)
+BUNDLED_MODEL = Harmless("a model that comes with this tool", _is_bundled)
+
+
+def mark_of(command: Any, param: Any) -> Harmless | None:
+    """The mark in the definition of this parameter of a typer command; None: not harmless."""
+    hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
+    found = getattr(hints.get(param.name), "__metadata__", ())
+    return next((mark for mark in found if isinstance(mark, Harmless)), None)

@@ -1,0 +1,65 @@
+"""What Hugging Face's `datasets` asks of tars, looked up before anything is written.
+
+`load_dataset` takes the columns from the first five samples of the first tar: all five must have
+files of the same names, and a name that comes later is not read at all (datasets,
+packaged_modules/webdataset). So every image gets one name, whatever its format: readers go by the
+bytes. Files beside image, text and json must be the same in all samples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from curator.errors import UsageError
+from curator.export.samples import others_of
+from curator.export.shards import exported_samples
+from curator.store import Store
+from curator.versions import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`image_ext` is the name of every image; `formats` counts the names that the source has."""
+
+    image_ext: str
+    formats: Mapping[str, int]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether images are named otherwise than in the source."""
+        return len(self.formats) > 1
+
+    def formats_in_words(self) -> str:
+        """Such as `4 jpg, 2 png`."""
+        return ", ".join(f"{number:,} {ext}" for ext, number in self.formats.items())
+
+
+def layout(store: Store, version: Version, *, other_members: bool) -> Layout:
+    """What the files of an export have to be called.
+
+    Raises:
+        UsageError: with `other_members`, the samples do not all have the same files.
+    """
+    formats: Counter[str] = Counter()
+    others: Counter[tuple[str, ...]] = Counter()
+    for entry in version.shards:
+        for sample in exported_samples(store, entry):
+            formats[sample.plain_ext] += 1
+            others[tuple(sorted(one.ext.lower() for one in others_of(sample)))] += 1
+    ranked = dict(sorted(formats.items(), key=lambda item: (-item[1], item[0])))
+    image_ext = next(iter(ranked), "jpg")
+    clash = any(image_ext in names for names in others)
+    if other_members and (len(others) > 1 or clash):
+        shown = "; ".join(
+            f"{', '.join(names) or 'none'} in {number:,} samples"
+            for names, number in others.most_common(3)
+        )
+        raise UsageError(
+            f"load_dataset reads only files that all samples have; the other members are {shown}",
+            did="nothing was written",
+            hint="leave --other-members away, or export --to wds",
+            reason="option.value",
+        )
+    return Layout(image_ext, ranked)

@@ -1,0 +1,166 @@
+"""What came of packing: counts, and what a user should know before a model is paid for it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curator.alttally import is_text
+from curator.alttexts import TEXT_EXT
+from curator.errors import UsageError
+from curator.pack.sources import CAPTION_COLUMNS, Item
+from curator.tarfiles import printable
+from curator.text import is_blank
+
+SUCCESS = "success"
+_TABLES = frozenset((".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".json"))
+_MAX_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackReport:
+    """Counts in rows or shards, of the whole output; `num_new_shards` were made by this run.
+
+    `failures` counts the rows that were not packed by reason; rows = packed + failures. Of those
+    packed, `num_without_caption` have none, and `num_blank_captions` one that says nothing (spaces,
+    `nan`, `null`): it is packed as it is, and `index` takes it for none.
+    """
+
+    format: str
+    num_shards: int
+    num_new_shards: int
+    num_rows: int
+    num_packed: int
+    num_without_caption: int
+    failures: dict[str, int]
+    num_blank_captions: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def num_captioned(self) -> int:
+        """Rows that were packed with a caption that says something."""
+        return self.num_packed - self.num_without_caption - self.num_blank_captions
+
+    def to_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def make_report(kind: str, stats: Sequence[Mapping[str, Any]], num_new: int) -> PackReport:
+    """Sum up the stats of all shards."""
+    failures: Counter[str] = Counter()
+    for one in stats:
+        failures.update({k: v for k, v in one["status_dict"].items() if k != SUCCESS})
+    return PackReport(
+        format=kind,
+        num_shards=len(stats),
+        num_new_shards=num_new,
+        num_rows=sum(one["count"] for one in stats),
+        num_packed=sum(one["successes"] for one in stats),
+        num_without_caption=sum(one["without_caption"] for one in stats),
+        failures=dict(sorted(failures.items())),
+        # not counted by the versions before
+        num_blank_captions=sum(one.get("blank_captions", 0) for one in stats),
+    )
+
+
+@dataclass(slots=True)
+class Seen:
+    """What went by: an example for each failure, and the fields of rows without a caption."""
+
+    examples: dict[str, str] = field(default_factory=dict)
+    fields: Counter[str] = field(default_factory=Counter)
+
+    def failure(self, reason: str, origin: str, detail: str) -> None:
+        """A row that was not packed."""
+        self.examples.setdefault(reason, f"{origin}: {detail}" if detail else origin)
+
+    def item(self, item: Item) -> None:
+        """Any row that was read, packed now or before."""
+        if not has_words(item.captions):
+            self.fields.update(
+                printable(name)
+                for name, value in item.meta.items()
+                if isinstance(value, str) and is_text(value, name)
+            )
+
+
+def has_words(captions: Iterable[bytes]) -> bool:
+    """Whether the first caption, which is what becomes the alt text, says something."""
+    first = next(iter(captions), b"")
+    return not is_blank(first.decode("utf-8", "replace"))
+
+
+def refusal(source: Path, report: PackReport, seen: Seen, column: str | None) -> UsageError | None:
+    """Why this output is of no use to anybody; None if it is. `column` is the one asked for."""
+    if not report.num_packed:
+        listed = "; ".join(
+            f"{number:,}x {reason}"
+            + (f" ({seen.examples[reason][:200]})" if reason in seen.examples else "")
+            for reason, number in report.failures.items()
+        )
+        hint = None
+        if {"image.missing", "path.traversal"} & set(report.failures):
+            hint = "--images FOLDER is the folder that the paths of a table start from"
+        return UsageError(
+            f"none of {report.num_rows:,} rows could be packed: {listed}",
+            where=source,
+            did="nothing was kept",
+            hint=hint,
+            reason="pack.nothing",
+        )
+    if column and report.format == "folder" and not report.num_captioned:
+        names = ", ".join(_most(seen.fields)) or "none"
+        return UsageError(
+            f"no image has a caption in a field {column!r} of its .json, or in a text file",
+            where=source,
+            did="nothing was kept",
+            hint=f"--caption-column NAME; fields that hold texts: {names}; '' for no captions",
+            reason="input.column",
+        )
+    return None
+
+
+def warnings(source: Path, report: PackReport, seen: Seen, column: str | None) -> tuple[str, ...]:
+    """What a user would want to know now rather than after training."""
+    num_bare = report.num_packed - report.num_captioned
+    if column == "" or 2 * num_bare <= report.num_packed:
+        return ()
+    advice = []
+    if report.format == "folder":
+        files = ", ".join(f"NAME.{ext}" for ext in TEXT_EXT)
+        names = ", ".join((column,) if column else CAPTION_COLUMNS)
+        advice.append(f"looked for {files}, metadata.jsonl or .csv, and {names} in NAME.json")
+        if tables := _tables(source):
+            advice.append(f"tables there can be packed by themselves: {', '.join(tables)}")
+    if seen.fields:
+        names = ", ".join(_most(seen.fields))
+        advice.append(f"other fields hold texts: {names} (--caption-column NAME, another OUT)")
+    advice.append("--caption-column '' says that there are none")
+    blank = f", {report.num_blank_captions:,} of them blank" if report.num_blank_captions else ""
+    return (
+        f"{num_bare:,} of {report.num_packed:,} images have no caption{blank}: {'; '.join(advice)}",
+    )
+
+
+def _most(fields: Counter[str]) -> list[str]:
+    return [name for name, _ in fields.most_common(_MAX_NAMED)]
+
+
+def _tables(source: Path) -> list[str]:
+    """The first tables below a folder."""
+    found: list[str] = []
+    for where, folders, names in os.walk(source):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        images = {Path(name).stem for name in names if Path(name).suffix.lower() not in _TABLES}
+        for name in sorted(names):
+            path = Path(name)
+            if path.suffix.lower() in _TABLES and path.stem not in images:
+                found.append(printable(Path(where, name).relative_to(source).as_posix()))
+        if len(found) >= _MAX_NAMED:
+            break
+    return found[:_MAX_NAMED]

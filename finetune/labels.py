@@ -1,0 +1,213 @@
+"""What the labels of a data set hold, told from all of them before a model is loaded.
+
+A statistic that stands for a data set is taken from every label, never from the first ones: sets
+lie sorted by scene, and the first scene is not the set. `examined` reads the labels of train and
+test once, without their pictures, in a few threads; what is kept of each is one small row, so
+memory is flat in the size of the pictures, and cells of other shares and seeds read nothing again.
+
+Refused is what no number could be told for: no label at all, or one class everywhere, where
+whoever always names it is right. What a reader of the numbers must know becomes
+`DenseSet.warnings`, and goes with the set into results and reports.
+
+Torch-free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from curator.errors import UsageError
+from curator.progress import bar
+from curator.stopping import StopRequest
+from finetune.layouts import IGNORE, Array, Boxes, DenseSet, Split
+
+_THREADS = 4
+_CHUNK = 64
+_MAX_NAMES = 5
+_MIN_CLASSES = 2
+
+_WANTED = {
+    "segmentation": "a labelled pixel",
+    "depth": "a depth reading",
+    "detection": "an object that can be found",
+}
+_METRIC = {"segmentation": "mIoU", "detection": "AP"}
+
+
+def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
+    """The data set with its `warnings` and, of depth, its `depth_m`; reads all labels.
+
+    Raises:
+        UsageError: train or test has no label, or all of it is one class.
+        DamageError: a label that cannot be read, or has a number that is no class.
+    """
+    for split, what in ((data.train, "training picture"), (data.test, "test picture")):
+        require_labels(data, split, what, stop)
+    if data.task == "depth":
+        return replace(data, depth_m=depth_range(data, stop))
+    in_train, in_test = (_occurring(data, split, stop) for split in (data.train, data.test))
+    if data.task == "segmentation":
+        for found, what in ((in_train, "training"), (in_test, "test")):
+            _require_classes(data, found, what)
+    return replace(data, warnings=tuple(_absences(data, in_train, in_test)))
+
+
+def require_labels(
+    data: DenseSet, split: Split, what: str, stop: StopRequest | None = None
+) -> None:
+    """Refuse a split, or a share of one, that has nothing to learn or to judge on.
+
+    Raises:
+        UsageError: says what none of its pictures has; `what` is the word for one of them.
+    """
+    found = _rows(data, split, stop)
+    if data.task == "depth":
+        has_any = any(row[0] > 0 for row in found)
+    else:
+        has_any = any(row[: len(data.classes)].any() for row in found)
+    if not has_any:
+        raise UsageError(
+            f"no {what} has {_WANTED[data.task]} ({len(split):,} looked at)",
+            where=data.folder,
+            did="; ".join(data.notes) or None,
+            hint=_HINTS[data.task],
+            reason="dense.empty",
+        )
+
+
+_HINTS = {
+    "segmentation": f"pixels of {IGNORE}, and of what the layout ignores, count neither way; "
+    "see docs/dense-data.md",
+    "depth": "0 and 65535 mean no reading; see docs/dense-data.md",
+    "detection": "crowds and boxes that cover nothing are not looked for; see docs/dense-data.md",
+}
+
+
+# -- depth -----------------------------------------------------------------------------------------
+
+
+def depth_range(data: DenseSet, stop: StopRequest | None = None) -> tuple[float, float]:
+    """Nearest and farthest metres that are ever predicted: one rule for all shares of the labels.
+
+    The data set's own limits where it has some, else those of all its training labels.
+
+    Raises:
+        UsageError: there is no depth reading.
+    """
+    if data.depth_m is not None:
+        return data.depth_m
+    require_labels(data, data.train, "training picture", stop)
+    found = np.array(_rows(data, data.train, stop))
+    # Rounded to float32, the type of a label: as a log and back they would move in the last digit.
+    nearest, farthest = np.exp([found[:, 3].min(), found[:, 4].max()])
+    return float(np.float32(nearest)), float(np.float32(farthest))
+
+
+def log_depth_moments(data: DenseSet, train: Split) -> tuple[float, float]:
+    """Mean and standard deviation of log metres over all readings of the training pictures.
+
+    Raises:
+        UsageError: there is no depth reading.
+    """
+    require_labels(data, train, "training picture")
+    count, total, squares = np.array(_rows(data, train, None))[:, :3].sum(0)
+    mean = total / count
+    return float(mean), math.sqrt(max(0.0, float(squares / count - mean**2)))
+
+
+# -- classes ---------------------------------------------------------------------------------------
+
+
+def _occurring(data: DenseSet, split: Split, stop: StopRequest | None) -> Array:
+    """(K + 1,) bool: which classes occur in a split, and whether anything is ignored."""
+    found: Array = np.logical_or.reduce(_rows(data, split, stop))
+    return found
+
+
+def _require_classes(data: DenseSet, found: Array, what: str) -> None:
+    present = [name for name, is_there in zip(data.classes, found, strict=False) if is_there]
+    if len(present) >= _MIN_CLASSES:
+        return
+    absent = [name for name in data.classes if name not in present]
+    raise UsageError(
+        f"every labelled pixel of the {what} pictures is {present[0]!r}",
+        where=data.folder,
+        did=f"in no {what} label: {_listed(absent)}; whoever always says {present[0]!r} is right",
+        hint=_ignored_hint(found) or "give labels of two classes at least",
+        reason="dense.one_class",
+    )
+
+
+def _ignored_hint(found: Array) -> str:
+    if not found[-1]:
+        return ""
+    return (
+        f"{IGNORE} means ignored: in a mask of 0 and {IGNORE}, store the second class as 1 "
+        "(docs/dense-data.md)"
+    )
+
+
+def _absences(data: DenseSet, in_train: Array, in_test: Array) -> Iterator[str]:
+    count = len(data.classes)
+    for found, what, so in (
+        (in_train, "training", "nothing can be learnt about"),
+        (in_test, "test", f"left out of {_METRIC[data.task]}"),
+    ):
+        absent = [name for name, is_there in zip(data.classes, found, strict=False) if not is_there]
+        if not absent:
+            continue
+        number = "1 class occurs" if len(absent) == 1 else f"{len(absent)} classes occur"
+        said = f"Of {count}, {number} in no {what} label; {so}: {_listed(absent)}."
+        hint = _ignored_hint(found) if data.task == "segmentation" else ""
+        yield f"{said} {hint}." if hint else said
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+# -- a row a label ---------------------------------------------------------------------------------
+
+
+def _rows(data: DenseSet, split: Split, stop: StopRequest | None) -> list[Array]:
+    """What is kept of each label of a split, read the first time only.
+
+    Depth: readings, the sum of their logs, of the squares, least and greatest log. Else (K + 1,)
+    bool: which classes occur (crowds are no objects), and whether a pixel is ignored.
+    """
+    # The reader is kept beside its rows, so that no other one gets its id.
+    _, known = data.seen.setdefault(id(split.read), (split.read, {}))
+    missing = [name for name in split.names if name not in known]
+    if missing:
+        with bar("labels", len(missing), "labels") as advance, ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(0, len(missing), _CHUNK):
+                if stop is not None:
+                    stop.check("nothing of this was written yet")
+                names = missing[start : start + _CHUNK]
+                known |= zip(
+                    names, pool.map(lambda one: _row(data, split, one), names), strict=True
+                )
+                advance(len(names))
+    return [known[name] for name in split.names]
+
+
+def _row(data: DenseSet, split: Split, name: str) -> Array:
+    target = split.label(name)
+    occurs = np.zeros(len(data.classes) + 1, bool)
+    if isinstance(target, Boxes):
+        occurs[target.without_crowd().labels - 1] = True
+        return occurs
+    if data.task == "depth":
+        logs = np.log(target[target > 0].astype(np.float64))
+        if not len(logs):
+            return np.array([0, 0, 0, math.inf, -math.inf])
+        return np.array([len(logs), logs.sum(), np.square(logs).sum(), logs.min(), logs.max()])
+    counts = np.bincount(target.ravel(), minlength=IGNORE + 1)
+    occurs[:-1], occurs[-1] = counts[: len(data.classes)] > 0, counts[IGNORE] > 0
+    return occurs
