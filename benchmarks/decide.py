@@ -31,10 +31,11 @@ from curator.facts import CAPTIONS, SCORE_SCHEMA, SCORES, Facts
 from curator.makers import CaptionerChoice, captioner_maker, checker_maker
 from curator.shards import ScanOptions, ShardRef
 from curator.steps.workspace import Workspace, open_workspace
-from curator.versions import canonical_json
+from curator.versions import canonical_json, digest
 
 POLICIES = ("best", "raw-if-good", "replace", "mix")
-_SCORER = "clip-benchmark-00000000"
+_RECIPE = {"scorer": "clip", "model": "benchmark"}
+_SCORER = f"clip-benchmark-{digest(_RECIPE)[:8]}"
 _TARGET_SEC = 10
 
 
@@ -94,7 +95,7 @@ def make_store(
     checker = checker_maker("en")
     ws.store.write_recipe(CAPTIONS, generator.name, generator.recipe)
     ws.store.write_recipe(SCORES, checker.name, checker.recipe)
-    ws.store.write_recipe(SCORES, _SCORER, {"scorer": "clip", "model": "benchmark"})
+    ws.store.write_recipe(SCORES, _SCORER, _RECIPE)
     for number, ref in enumerate(ws.shards):
         rng = np.random.default_rng(number)
         samples = _samples(rng, number * num_samples, num_samples)

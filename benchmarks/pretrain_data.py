@@ -45,10 +45,12 @@ from curator.steps.index import make_index
 from curator.steps.workspace import Workspace, open_workspace
 from curator.stopping import StopRequest
 from curator.tarfiles import END_OF_ARCHIVE, member_bytes
+from curator.versions import digest
 
 _ARMS = ("version", "export", "open_clip", "webdataset", "floor")
 _REFERENCES = ("open_clip", "webdataset")
-_GENERATOR = "echo-short-00000000"
+_RECIPE = {"captioner": "echo"}
+_GENERATOR = f"echo-short-{digest(_RECIPE)[:8]}"
 _POLICY = 'name = "mix"\nsources = ["alt_text", "generated"]\npick = "all"\n'
 
 
@@ -110,7 +112,7 @@ def _write_version(folder: Path, args: Any) -> Workspace:
         (folder / f"{first // each:05d}.tar").write_bytes(b"".join([*parts, END_OF_ARCHIVE]))
     workspace = open_workspace(str(folder), None, create=True)
     make_index(workspace, ScanOptions(), stop=StopRequest())
-    workspace.store.write_recipe(CAPTIONS, _GENERATOR, {"captioner": "echo"})
+    workspace.store.write_recipe(CAPTIONS, _GENERATOR, _RECIPE)
     for shard in workspace.shards:
         writer = Facts(workspace.store, CAPTIONS, _GENERATOR).writer(shard.name)
         rows = index.read(workspace.store, shard.name, ["image_sha256", "key"]).rows()

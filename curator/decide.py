@@ -393,5 +393,7 @@ class Decider:
 
 
 def read_decision(store: Store, entry: ShardEntry) -> pl.DataFrame:
-    """The decision of one version for one shard, in the columns of DECISION_SCHEMA."""
-    return tables.read(store.root / entry.file, DECISION_SCHEMA)
+    """The decision of one version for one shard; DamageError if it is not what it names."""
+    path = store.root / entry.file
+    tables.check_sha256(path, entry.file_sha256)
+    return tables.read(path, DECISION_SCHEMA)

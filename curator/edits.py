@@ -1,12 +1,13 @@
 """Human edits of captions, as facts: appended, on disk before they are acknowledged, never changed.
 
-    edits/<shard>.log    one line a fact: CRC-32 (hex), a space, JSON
+    edits/<shard>.log    batches (`curator.batchlog`) of lines, a fact each: CRC-32 (hex), JSON
 
 An edit names the text it was made on (`base_text`), so that it applies to every version that holds
 this text, and to no other. It is refused when somebody changed that text in the meantime, by name.
 Undoing is one more fact. The number of a line is part of it: a line that was acknowledged cannot
-get lost between two others unnoticed. A tail without its line end was never acknowledged (a killed
-writer), and the next writer cuts it; any other broken line is damage, and nobody writes behind it.
+get lost between two others unnoticed. What a killed writer left unfinished was never acknowledged,
+and the next writer cuts it; anything else that is not whole is damage, and nobody writes behind it.
+Logs of older versions begin with lines outside of batches.
 
 Any number of processes and threads may write at once: each waits for the lock of its shard. An
 edit reads the log of its shard (300 bytes an edit) and costs two fsyncs.
@@ -15,17 +16,17 @@ edit reads the log of its shard (300 bytes an edit) and costs two fsyncs.
 from __future__ import annotations
 
 import json
-import random
-import time
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
-from curator import fsops
+from curator import batchlog, fsops
 from curator.edithistory import (
     UNDO,
     Draft,
@@ -38,12 +39,16 @@ from curator.edithistory import (
     why_stale,
 )
 from curator.errors import ConflictError, DamageError, NotFoundError, UsageError
+from curator.listing import Listing
 from curator.store import Store
 from curator.versions import canonical_json, now
 
 LOCK_WAIT_SEC = 20.0
 _LOG_SUFFIX = ".log"
+_DAMAGED = "edits.damaged"
 _CRC_CHARS = 8
+_HEX = b"0123456789abcdef"
+_OLD_LINE = re.compile(rb"[0-9a-f][^\n]*\n")
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -54,13 +59,22 @@ def log_path(store: Store, shard: str) -> Path:
     return store.root / "edits" / f"{shard}{_LOG_SUFFIX}"
 
 
+def _log(store: Store, shard: str) -> Path:
+    """As `log_path`; a log that is gone is no log that never was."""
+    path = log_path(store, shard)
+    if not path.exists():
+        listing(store).check()
+    return path
+
+
 def edited_shards(store: Store) -> list[str]:
-    """All shards with a log, sorted."""
-    folder = store.root / "edits"
-    return sorted(
-        path.relative_to(folder).as_posix().removesuffix(_LOG_SUFFIX)
-        for path in folder.rglob(f"*{_LOG_SUFFIX}")
-    )
+    """All shards with a log, sorted.
+
+    Raises:
+        DamageError: a log is gone.
+    """
+    listing(store).check()
+    return logs_there(store)
 
 
 def history(store: Store, shard: str) -> History:
@@ -69,7 +83,12 @@ def history(store: Store, shard: str) -> History:
     Raises:
         DamageError: a line is not what was written, or one is missing.
     """
-    return History(shard, _read(log_path(store, shard), shard)[0])
+    return History(shard, _read(_log(store, shard), shard).edits)
+
+
+def listing(store: Store) -> Listing:
+    """The logs that should be there."""
+    return Listing(store.root, "edits")
 
 
 def newest(store: Store, shards: Sequence[str] | None = None) -> pl.DataFrame:
@@ -114,23 +133,75 @@ def _row(edit: Edit) -> dict[str, object]:
 
 
 def torn_bytes(store: Store, shard: str) -> int:
-    """Bytes behind the last acknowledged line: of a writer that died, or writes right now."""
-    return _read(log_path(store, shard), shard)[1]
+    """Bytes behind the last acknowledged edit: of a writer that died, or writes right now."""
+    return _read(_log(store, shard), shard).torn
 
 
-def _read(path: Path, shard: str) -> tuple[list[Edit], int]:
-    """All edits of a log, and how many bytes of an unfinished line follow."""
+class _Read(NamedTuple):
+    """All edits of a log, where they end, the bytes of an unfinished write behind, and batches."""
+
+    edits: list[Edit]
+    valid: int
+    torn: int
+    num_batches: int
+
+
+def _read(path: Path, shard: str) -> _Read:
     data = path.read_bytes() if path.exists() else b""
-    *lines, tail = data.split(b"\n")
-    return [_parse(line, path, shard, number) for number, line in enumerate(lines)], len(tail)
+    lines, start = [], 0
+    while line := _OLD_LINE.match(data, start):
+        lines.append(line[0][:-1])
+        start = line.end()
+    if data[start : start + 1] in _HEX and start < len(data):
+        if _is_whole(data[start:-1]):
+            raise _damage("the end of the last line is not what was written", path)
+        found = batchlog.Found([], start, len(data) - start)
+    else:
+        found = batchlog.read(data, start, path, reason=_DAMAGED)
+    lines += [line for body in found.bodies for line in body.splitlines()]
+    edits = [_parse(line, path, shard, number) for number, line in enumerate(lines)]
+    return _Read(edits, found.valid, found.torn, len(found.bodies))
+
+
+def intact(path: Path, shard: str) -> tuple[list[Edit], int]:
+    """The edits of a damaged log that are intact, numbered anew; how many between them are lost.
+
+    An undo of an edit that is lost goes with it.
+    """
+    lines = filter(_is_whole, path.read_bytes().split(b"\n"))
+    found = {edit.number: edit for edit in (_edit(line, shard) for line in lines)}
+    kept: list[Edit] = []
+    numbers: dict[int | None, int | None] = {None: None}
+    for number, edit in sorted(found.items()):
+        if edit.undoes in numbers:
+            numbers[number] = len(kept)
+            kept.append(replace(edit, number=len(kept), undoes=numbers[edit.undoes]))
+    return kept, max(found, default=-1) + 1 - len(found)
+
+
+def log_bytes(edits: Sequence[Edit]) -> bytes:
+    """A log that holds these edits, numbered from 0."""
+    return batchlog.batch(0, b"".join(map(_line, edits))) if edits else b""
+
+
+def logs_there(store: Store) -> list[str]:
+    """All shards with a log on disk, sorted."""
+    folder = store.root / "edits"
+    return sorted(
+        path.relative_to(folder).as_posix().removesuffix(_LOG_SUFFIX)
+        for path in folder.rglob(f"*{_LOG_SUFFIX}")
+    )
+
+
+def _edit(line: bytes, shard: str) -> Edit:
+    return Edit(shard=shard, **json.loads(line[_CRC_CHARS + 1 :]))
 
 
 def _parse(line: bytes, path: Path, shard: str, number: int) -> Edit:
-    body = line[_CRC_CHARS + 1 :]
-    if line != b"%08x %s" % (zlib.crc32(body), body):
+    if not _is_whole(line):
         raise _damage(f"line {number + 1} is not what was written", path)
     try:
-        edit = Edit(shard=shard, **json.loads(body))
+        edit = _edit(line, shard)
     except (ValueError, TypeError) as error:
         raise _damage(f"line {number + 1} is no edit ({error})", path) from error
     if edit.number != number:
@@ -138,9 +209,13 @@ def _parse(line: bytes, path: Path, shard: str, number: int) -> Edit:
     return edit
 
 
+def _is_whole(line: bytes) -> bool:
+    body = line[_CRC_CHARS + 1 :]
+    return line == b"%08x %s" % (zlib.crc32(body), body) and bool(body)
+
+
 def _damage(what: str, path: Path) -> DamageError:
-    hint = "restore the file from a copy; nothing is written to it until then"
-    return DamageError(what, where=path, hint=hint, reason="edits.damaged")
+    return batchlog.damage(what, path, reason=_DAMAGED)
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -235,9 +310,10 @@ def undo_batch(store: Store, batch: str, *, who: str) -> tuple[list[Edit], list[
 class _Log:
     """The log of a shard while its lock is held."""
 
-    def __init__(self, file: fsops.Appender, past: History) -> None:
+    def __init__(self, file: fsops.Appender, past: History, num_batches: int) -> None:
         self.history = past
         self._file = file
+        self._num_batches = num_batches
 
     def append(self, drafts: Sequence[Draft], who: str, *, batch: str | None = None) -> list[Edit]:
         first = len(self.history.edits)
@@ -276,7 +352,8 @@ class _Log:
 
     def _write(self, edits: list[Edit]) -> list[Edit]:
         if edits:
-            self._file.append(b"".join(map(_line, edits)))
+            self._file.append(batchlog.batch(self._num_batches, b"".join(map(_line, edits))))
+            self._num_batches += 1
             self._file.sync()
         for edit in edits:
             self.history.add(edit)
@@ -291,28 +368,19 @@ def _line(edit: Edit) -> bytes:
 @contextmanager
 def _writing(store: Store, shard: str) -> Iterator[_Log]:
     """Hold the log of a shard; its unfinished tail is cut, which nobody was told about."""
-    path = log_path(store, shard)
-    file = _patiently(path)
+    path = _log(store, shard)
+    file = fsops.appender_when_free(path, LOCK_WAIT_SEC)
     try:
-        edits, torn = _read(path, shard)
-        if torn:
-            fsops.truncate(path, path.stat().st_size - torn)
-        yield _Log(file, History(shard, edits))
+        if not path.stat().st_size:
+            folder = store.root / "edits"
+            listing(store).add([("there", path)], found=folder.rglob(f"*{_LOG_SUFFIX}"))
+        found = _read(path, shard)
+        if found.torn:
+            fsops.truncate(path, found.valid)
+        yield _Log(file, History(shard, found.edits), found.num_batches)
     finally:
         with fsops.storage_errors(path):
             file.close()
-
-
-def _patiently(path: Path) -> fsops.Appender:
-    """Open a log for writing, waiting for whoever writes to it now: a few milliseconds each."""
-    deadline = time.monotonic() + LOCK_WAIT_SEC
-    while True:
-        try:
-            return fsops.Appender(path)
-        except ConflictError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(random.uniform(0.001, 0.01))
 
 
 def _unknown(name: str) -> NotFoundError:

@@ -28,8 +28,10 @@ import polars as pl
 import pyarrow as pa
 
 from curator import fsops, tables
+from curator.errors import DamageError
 from curator.journal import Journal, replay
 from curator.keyindex import CLAIMED, NOWHERE, KeyIndex, Keys, Places, hex64, split_places
+from curator.listing import Listing, Mark
 from curator.store import Store
 
 REOPENED = "retry.pending"
@@ -122,6 +124,7 @@ class Facts:
         self._empty = tables.empty(self.schema)
         self._folder = store.facts_dir(kind, maker)
         self._journals = store.journal_path(kind, maker, "x").parent
+        self._listing = listing_of(store, kind, maker)
         self._files: list[Path] | None = None
         self._journaled: dict[Path, pl.DataFrame] = {}
         self._index = KeyIndex()
@@ -131,11 +134,12 @@ class Facts:
     def files(self) -> list[Path]:
         """All Parquet files and journals that were there when first asked."""
         if self._files is None:
+            self._listing.check()
             # Journals first, and whole. Their process writes the Parquet file before it removes the
             # journal: one that is gone when it is read has its file in the listing that follows.
             for path in sorted(self._journals.rglob("*.jnl")):
-                self._journaled[path] = self.from_records(replay(path)[0])
-            self._files = [*sorted(self._folder.rglob("*.parquet")), *self._journaled]
+                self._journaled[path] = self.from_records(replay(path).records)
+            self._files = [*self.parquet_files(), *self._journaled]
             # In threads: reading and hashing let go of the GIL, and only 8 bytes a fact are kept.
             with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
                 found = list(pool.map(self._scan, self._files))
@@ -147,7 +151,13 @@ class Facts:
                 self._reopened = key64(still, self.kind)
         return self._files
 
+    def parquet_files(self) -> list[Path]:
+        """The fact files on disk."""
+        return sorted(self._folder.rglob("*.parquet"))
+
     def _scan(self, path: Path) -> _Scanned:
+        if path.suffix != ".jnl":
+            check_file(path, self.schema)
         rows = self.rows_of(path, [*self.key, "failure"])
         reopened = rows.filter(pl.col("failure") == REOPENED).select(self.key)
         return _Scanned(key64(rows, self.kind), _num_candidates(rows), reopened)
@@ -278,7 +288,7 @@ class Facts:
         `stage` keeps the journals of two stages apart that use the same maker one after the
         other: what a crash left of the second must not be finished by the first.
         """
-        return FactWriter(self, shard, self.journal(shard, stage))
+        return FactWriter(self, shard, self.journal(shard, stage), self._listing)
 
     def journal(self, shard: str, stage: str) -> Path:
         """Where the journal of a shard lies while a stage works on it."""
@@ -309,10 +319,18 @@ class Facts:
 class FactWriter:
     """New facts of one maker over one shard. One process at a time (ConflictError)."""
 
-    def __init__(self, facts: Facts, shard: str, journal: Path) -> None:
+    def __init__(self, facts: Facts, shard: str, journal: Path, listing: Listing) -> None:
         self._facts = facts
         self._shard = shard
+        self._listing = listing
+        if not journal.exists():
+            listing.check()
         self._journal = Journal(journal)
+        try:
+            listing.add([("there", journal)], found=facts.parquet_files())
+        except BaseException:
+            self._journal.close()
+            raise
         self._records = list(self._journal.records)
         self.torn_bytes = self._journal.torn_bytes
 
@@ -323,6 +341,13 @@ class FactWriter:
 
     def finish(self) -> None:
         """Turn the journal into a Parquet file. Does nothing but clean up if it is empty."""
+        try:
+            self._finish()
+        finally:
+            self._journal.close()  # also on a full disk, or its lock would stay
+
+    def _finish(self) -> None:
+        done: list[tuple[Mark, Path]] = [("done", self._journal.path)]
         if self._records:
             frame = self._facts.from_records(self._records).sort(
                 [*self._facts.key, "attempt", "created"]
@@ -333,11 +358,35 @@ class FactWriter:
             path = self._facts.store.facts_dir(self._facts.kind, self._facts.maker) / name
             fsops.write_atomic(path, data)
             self._facts.written(path, frame)
+            done.insert(0, ("there", path))
+        self._listing.add(done)
         self._journal.discard()
 
     def close(self) -> None:
         """Leave the journal for the next run."""
         self._journal.close()
+
+
+def listing_of(store: Store, kind: str, maker: str) -> Listing:
+    """The fact files and open journals of a maker that should be there."""
+    return Listing(store.root, f"{kind}/{maker}")
+
+
+def check_file(path: Path, schema: pa.Schema) -> None:
+    """Make sure that a fact file is the one that its name digests.
+
+    Raises:
+        DamageError: it is gone, or another one.
+    """
+    name = path.stem.rpartition(".")[2]
+    try:
+        tables.check_sha256(path, name)
+    except DamageError:
+        # The first version named them by their content.
+        if not path.exists() or not tables.content_digest(
+            tables.to_table(tables.read(path, schema), schema)
+        ).startswith(name):
+            raise
 
 
 def shard_of(path: Path, folder: Path) -> str:

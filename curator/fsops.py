@@ -14,10 +14,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
+import random
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -243,21 +246,40 @@ class Appender:
             _failpoint.step("append", self.path)
             # Two halves, two steps: the sweep also kills in the middle of a record.
             half = len(data) // 2
-            self._handle.write(data[:half])
-            self._handle.flush()
+            self._write(data[:half])
             _failpoint.step("append", self.path)
-            self._handle.write(data[half:])
+            self._write(data[half:])
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:  # a disk that is nearly full takes a part
+            rest = rest[self._handle.write(rest) :]
 
     def sync(self) -> None:
         """Wait until everything appended is on disk."""
         with storage_errors(self.path):
-            self._handle.flush()
             _failpoint.step("fsync", self.path)
             os.fsync(self._handle.fileno())
 
     def close(self) -> None:
         """Close the file and free its lock."""
         self._handle.close()
+
+
+def appender_when_free(path: Path, wait_sec: float) -> Appender:
+    """Open a file for appending, waiting for whoever has it: a few milliseconds each.
+
+    Raises:
+        ConflictError: it stays locked for `wait_sec` seconds.
+    """
+    deadline = time.monotonic() + wait_sec
+    while True:
+        try:
+            return Appender(path)
+        except ConflictError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.001, 0.01))
 
 
 @contextlib.contextmanager
@@ -291,6 +313,14 @@ def append_line(path: Path, line: str) -> None:
             handle.write(line + "\n")
 
 
+def rename(path: Path, to: Path) -> None:
+    """Give a file of the same folder another name, durably; one that has it is replaced."""
+    with storage_errors(to):
+        _failpoint.step("rename", to)
+        os.replace(path, to)
+        _sync_dir(to.parent)
+
+
 def truncate(path: Path, size_bytes: int) -> None:
     """Cut a file, durably: the torn tail of a journal."""
     with storage_errors(path):
@@ -321,9 +351,10 @@ def remove_tree(path: Path) -> None:
         path.rmdir()
 
 
-def _open_locked(path: Path, kind: int = fcntl.LOCK_EX) -> IO[bytes]:
+def _open_locked(path: Path, kind: int = fcntl.LOCK_EX) -> io.FileIO:
     while True:
-        handle = path.open("ab")
+        # Without a buffer: closing it would write what did not fit on a full disk once more.
+        handle = path.open("ab", buffering=0)
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:

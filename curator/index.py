@@ -124,15 +124,25 @@ def shard_facts(store: Store, shard: str) -> ShardFacts:
     """What the index says of the shard as a whole."""
     path = _existing(store, shard)
     try:
-        return ShardFacts(**{"rules": 1, **json.loads(tables.read_metadata(path))})
+        first = tables.read_sealed(path) if is_first_form(path) else None
+        known = json.loads(first or tables.read_metadata(path))
+        return ShardFacts(**{"rules": 1, "rows_digest": "", **known})
     except (ValueError, TypeError) as error:
         raise DamageError("the index header is not readable", where=path) from error
+
+
+def is_first_form(path: Path) -> bool:
+    """Whether an index is from before its header had a checksum. It is derived: it is made anew."""
+    try:
+        return bool(tables.read_sealed(path).startswith(b"{"))
+    except DamageError:
+        return False
 
 
 def current(store: Store, ref: ShardRef, options: ScanOptions) -> ShardFacts | None:
     """The index as it stands, if it was made as it would be now, from these very bytes."""
     path = store.index_path(ref.name)
-    if not path.exists():
+    if not path.exists() or is_first_form(path):
         return None
     facts = shard_facts(store, ref.name)
     same = json.loads(canonical_json(asdict(options))) == facts.options

@@ -27,6 +27,7 @@ from curator.models import (
 from curator.prompts import get_prompt
 from curator.registry import load
 from curator.scorers import SCORERS
+from curator.store import MAKER_DIGEST_CHARS
 from curator.versions import digest
 
 SCORING_VERSION = 1
@@ -240,4 +241,4 @@ def _default(cpu: str, gpu: str, device: str | None) -> str:
 
 def _name(kind: str, label: str, recipe: Mapping[str, Any]) -> str:
     slug = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")[:_SLUG_CHARS].strip("-.")
-    return "-".join(part for part in (kind, slug, digest(recipe)[:8]) if part)
+    return "-".join(part for part in (kind, slug, digest(recipe)[:MAKER_DIGEST_CHARS]) if part)

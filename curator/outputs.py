@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from curator import fsops
-from curator.errors import DamageError, UsageError
+from curator import fsops, sealed
+from curator.errors import UsageError
 from curator.tarfiles import BLOCK, END_OF_ARCHIVE, member_header
 from curator.versions import canonical_json
 
@@ -121,7 +121,7 @@ def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
         for leftover in sorted(root.rglob(f"{fsops.TEMP_PREFIX}*")):
             fsops.remove(leftover)
         if not (root / manifest).exists():
-            fsops.write_atomic(root / CLAIM, canonical_json(recipe))
+            sealed.write(root / CLAIM, recipe)
         yield
         fsops.remove(root / CLAIM)
 
@@ -133,8 +133,7 @@ def write_manifest(path: Path, recipe: Recipe, body: Mapping[str, Any]) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a small JSON file for people and tools, with a stable spelling."""
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
-    fsops.write_atomic(path, text.encode() + b"\n")
+    sealed.write(path, value, indent=1)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -143,13 +142,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DamageError: it is something else.
     """
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DamageError(f"not readable ({error})", where=path) from error
-    if not isinstance(value, dict):
-        raise DamageError("holds no JSON object", where=path)
-    return value
+    return sealed.read(path, hint="restore it from a copy, or make the output anew elsewhere")
 
 
 def _check_owner(root: Path, manifest: str, recipe: Recipe) -> None:

@@ -18,7 +18,7 @@ from curator import index
 from curator.decide import DECISION_SCHEMA
 from curator.edithistory import REJECT, UNDO, Edit, History
 from curator.edits import edited_shards, history
-from curator.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES
+from curator.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES, listing_of
 from curator.journal import replay
 from curator.query import Request
 from curator.reasons import REASONS
@@ -128,8 +128,9 @@ def _facts(
     files: list[tuple[Path, dict[str, str]]] = []
     pending = []
     for maker in makers:
+        listing_of(store, kind, maker).check()
         journals = store.journal_path(kind, maker, "x").parent
-        records = [row for path in sorted(journals.rglob("*.jnl")) for row in replay(path)[0]]
+        records = [row for path in sorted(journals.rglob("*.jnl")) for row in replay(path).records]
         pending += [row | {column: maker} for row in records]
         found = sorted(store.facts_dir(kind, maker).rglob("*.parquet"))
         files += [(path, {column: maker}) for path in found]

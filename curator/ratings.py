@@ -21,9 +21,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curator import fsops, versions
+from curator import fsops, sealed, versions
 from curator.errors import DamageError, UsageError
 from curator.index import text_sha256
+from curator.listing import Listing
 from curator.store import Store
 from curator.validation import explain
 
@@ -117,7 +118,8 @@ def add(store: Store, shown: Shown, answer: Answer, who: str) -> Rating:
             if before is not None and before.said == rating.said:
                 return before
             numbered = rating.model_copy(update={"nth": nth})
-            if fsops.put_if_absent(path, versions.canonical_json(numbered.model_dump())):
+            if fsops.put_if_absent(path, sealed.to_bytes(numbered.model_dump())):
+                listing(store).add([("there", path)], found=_files(store))
                 return numbered
         before = _load(path)  # also when another process with this name was faster
         nth += 1
@@ -127,14 +129,20 @@ def read(store: Store, items: Collection[str] | None = None) -> list[Rating]:
     """The ratings that count, the latest of each rater and item; of these `items` only.
 
     Raises:
-        DamageError: a rating is not readable.
+        DamageError: a rating is not readable, or gone.
     """
+    listing(store).check()
     latest: dict[tuple[str, str], Path] = {}
     for path in _files(store):
         item, rater, _ = path.name.split(".", 2)
         if items is None or item in items:
             latest[item, rater] = path
     return [_load(path) for path in latest.values()]
+
+
+def listing(store: Store) -> Listing:
+    """The ratings that should be there."""
+    return Listing(store.root, "ratings")
 
 
 def unreadable(store: Store) -> Iterator[DamageError]:
@@ -160,7 +168,7 @@ def _rater_id(who: str) -> str:
 
 def _load(path: Path) -> Rating:
     try:
-        rating = Rating.model_validate_json(path.read_bytes())
+        rating = Rating.model_validate(sealed.read(path))
     except ValidationError as error:
         raise DamageError("the rating is not readable", where=path) from error
     if path.name != f"{rating.item}.{_rater_id(rating.who)}.{rating.nth:04d}.json":

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curator import fsops, progress, versions
+from curator import fsops, progress, sealed, versions
 from curator.errors import CuratorError, StoppedError, mask_secrets
 from curator.store import Store
 
@@ -35,7 +35,7 @@ class Run:
     def event(self, name: str, **values: object) -> None:
         """Add a line to log.jsonl. Not fsynced: a lost line is no lost work."""
         line = json.dumps({"time": versions.now(), "event": name, **values}, default=str)
-        fsops.append_line(self.folder / "log.jsonl", mask_secrets(line))
+        fsops.append_line(self.folder / "log.jsonl", sealed.seal_line(mask_secrets(line)))
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage has come; written every two seconds."""
@@ -54,7 +54,7 @@ class Run:
     def write(self) -> None:
         """Write run.json."""
         text = json.dumps(self.state, indent=1, sort_keys=True, default=str)
-        fsops.write_atomic(self.folder / "run.json", mask_secrets(text).encode())
+        fsops.write_atomic(self.folder / "run.json", sealed.seal(mask_secrets(text)))
 
 
 @contextmanager

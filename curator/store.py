@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from curator import fsops, outputs, versions
+from curator import fsops, outputs, sealed, versions
 from curator.errors import (
     CommitUnknownError,
     ConflictError,
@@ -35,12 +35,16 @@ from curator.errors import (
     UsageError,
     nearest,
 )
+from curator.listing import Listing
 from curator.versions import FORMAT, Version
 
 _MAX_REBASES = 1000
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _VERSION_NAME = re.compile(r"v?(\d{1,9})")
 _MIN_ID_PREFIX = 6
+MAKER_DIGEST_CHARS = 8
+"""How much of the digest of its recipe a maker's name ends in."""
+_RETAG = "restore it from a copy, or set it again: `curator tag DATASET@VERSION NAME`"
 
 
 class Store:
@@ -72,10 +76,11 @@ class Store:
                 hint="`curator index SHARDS` makes one; --store FOLDER names another place",
                 reason="store.none",
             )
+        hint = f"restore it from a copy; or remove it: it says no more than format {FORMAT}"
         try:
-            found = int(json.loads(path.read_bytes())["format"])
+            found = int(sealed.read(path, hint=hint)["format"])
         except (ValueError, KeyError, TypeError) as error:
-            raise DamageError("store.json is not readable", where=path) from error
+            raise DamageError("store.json is not readable", where=path, hint=hint) from error
         if found > FORMAT:
             raise FormatError(
                 f"store format {found} is newer than this tool knows ({FORMAT})",
@@ -144,7 +149,12 @@ class Store:
         return map(self.version, self.numbers())
 
     def newest(self) -> Version | None:
-        """The version with the highest number, or None in a store without versions."""
+        """The version with the highest number, or None in a store without versions.
+
+        Raises:
+            DamageError: a version is gone, which may have been the newest.
+        """
+        self.committed().check()
         numbers = self.numbers()
         return self.version(numbers[-1]) if numbers else None
 
@@ -155,7 +165,10 @@ class Store:
 
         Raises:
             NotFoundError: nothing has that name; lists what there is.
+            DamageError: what is named is damaged; or the newest is asked for, and one is gone.
         """
+        if name is None:
+            self.committed().check()
         numbers = self.numbers()
         if not numbers:
             raise NotFoundError(
@@ -171,7 +184,7 @@ class Store:
             return self.version(int(match[1]))
         tags = self.tags()
         if name in tags:
-            return self.version(tags[name])
+            return self.tagged(name)
         if len(name) >= _MIN_ID_PREFIX:
             hits = [version for version in self.versions() if version.id.startswith(name)]
             if len(hits) == 1:
@@ -195,15 +208,18 @@ class Store:
             the version as it stands in the store, and whether it is new.
 
         Raises:
+            DamageError: a version is gone: its number is not given to another one.
             ConflictError: other writers won a thousand times in a row.
             CommitUnknownError: the write failed in a way that leaves its result unknown.
         """
+        self.committed().check()
         parent: Version | None = None
         for _ in range(_MAX_REBASES):
             for number in self.numbers():
                 if parent is None or number > parent.number:
                     parent = self.version(number)
                     if parent.id == draft.id:
+                        self._list_versions()  # whoever committed it may have died just then
                         return parent, False
             version = dataclasses.replace(
                 draft,
@@ -212,6 +228,7 @@ class Store:
                 created=max(versions.now(), parent.created + 1 if parent else 0.0),
             )
             if self._put_manifest(version):
+                self._list_versions()
                 return version, True
         raise ConflictError(
             f"{_MAX_REBASES} other commits came first",
@@ -219,6 +236,13 @@ class Store:
             did="all facts and decision files are kept",
             hint="run the same command again",
         )
+
+    def _list_versions(self) -> None:
+        self.committed().add([("there", self.manifest_path(number)) for number in self.numbers()])
+
+    def committed(self) -> Listing:
+        """The versions that should be there."""
+        return Listing(self.root, "versions")
 
     def deciding(self) -> AbstractContextManager[None]:
         """Hold this from the first file of a decision to its commit, so that gc leaves them.
@@ -258,14 +282,39 @@ class Store:
     # -- tags -----------------------------------------------------------------------------------
 
     def tags(self) -> dict[str, int]:
-        """Tag -> version number."""
+        """Tag -> version number.
+
+        Raises:
+            DamageError: a tag is not what was written.
+        """
         found = {}
         for path in sorted((self.root / "tags").glob("*.json")):
+            tag = sealed.load(path, hint=_RETAG)
             try:
-                found[path.stem] = int(json.loads(path.read_bytes())["version"])
+                found[path.stem] = int(tag.value["version"])
             except (ValueError, KeyError, TypeError) as error:
-                raise DamageError("the tag is not readable", where=path) from error
+                raise DamageError("the tag is not readable", where=path, hint=_RETAG) from error
+            if not tag.is_sealed:  # of an older version: its id is all that vouches for it
+                self.tagged(path.stem)
         return found
+
+    def tagged(self, name: str) -> Version:
+        """The version of a tag, whose number and id must agree.
+
+        Raises:
+            DamageError: they do not, or the tag or the version is not what was written.
+        """
+        path = self.root / "tags" / f"{name}.json"
+        tag = sealed.read(path, hint=_RETAG)
+        try:
+            version = self.version(int(tag["version"]))
+            expected = str(tag["id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamageError("the tag is not readable", where=path, hint=_RETAG) from error
+        if version.id != expected:
+            what = f"the tag says {version.name} and {expected[:12]}, {version.name} is"
+            raise DamageError(f"{what} {version.id[:12]}", where=path, hint=_RETAG)
+        return version
 
     def tag(self, name: str, version: Version) -> None:
         """Point a tag at a version, moving it if it exists.
@@ -280,35 +329,54 @@ class Store:
                 reason="tag.invalid",
             )
         body = {"version": version.number, "id": version.id}
-        fsops.write_atomic(self.root / "tags" / f"{name}.json", versions.canonical_json(body))
+        sealed.write(self.root / "tags" / f"{name}.json", body)
 
     # -- runs -----------------------------------------------------------------------------------
 
     def write_recipe(self, kind: str, maker: str, recipe: Mapping[str, object]) -> None:
         """Keep the recipe of a maker beside its facts (once; it is what its name digests)."""
         path = self.facts_dir(kind, maker) / "maker.json"
-        if not path.exists():
+        if path.exists():
+            self.recipe(kind, maker)
+        else:
             fsops.write_atomic(path, versions.canonical_json(recipe))
 
     def recipe(self, kind: str, maker: str) -> dict[str, object]:
         """The recipe of a maker, as written by `write_recipe`.
 
         Raises:
-            DamageError: it is not readable.
+            DamageError: it is gone, or not the one that the maker's name digests.
         """
         path = self.facts_dir(kind, maker) / "maker.json"
+        hint = "restore it from a copy; the next run of this maker writes it if it is not there"
         try:
-            recipe: dict[str, object] = dict(json.loads(path.read_bytes()))
+            data = path.read_bytes()
+            recipe: dict[str, object] = dict(json.loads(data))
+        except FileNotFoundError as error:
+            raise DamageError("the recipe is missing", where=path, hint=hint) from error
         except (ValueError, TypeError) as error:
-            raise DamageError("the recipe is not readable", where=path) from error
+            raise DamageError("the recipe is not readable", where=path, hint=hint) from error
+        digest = versions.digest(recipe)
+        if not maker.endswith(digest[:MAKER_DIGEST_CHARS]) or versions.canonical_json(
+            recipe
+        ) != data.rstrip(b"\n"):
+            raise DamageError(
+                f"the recipe digests to {digest[:MAKER_DIGEST_CHARS]}, {maker} is another one",
+                where=path,
+                hint=hint,
+            )
         return recipe
 
     def makers(self, kind: str) -> list[str]:
         """All generators (`captions`) or scorers (`scores`) with facts here."""
-        folder = self.root / "facts" / kind
-        return sorted(path.parent.name for path in folder.glob("*/maker.json"))
+        # One without a recipe is there too: whoever wants its recipe hears what is missing.
+        return sorted(
+            folder.name
+            for folder in (self.root / "facts" / kind).glob("*/")
+            if (folder / "maker.json").exists() or any(folder.rglob("*.parquet"))
+        )
 
 
 def canonical_marker() -> bytes:
     """The content of store.json."""
-    return versions.canonical_json({"format": FORMAT, "tool": outputs.STORE_TOOL})
+    return sealed.to_bytes({"format": FORMAT, "tool": outputs.STORE_TOOL})

@@ -97,17 +97,43 @@ def read(
     return frame
 
 
+def check_sha256(path: Path, expected: str) -> None:
+    """Make sure that a file is the one whose digest (hex) begins so.
+
+    Page checksums do not cover the footer of a table, nor another table in its place.
+
+    Raises:
+        DamageError: it is gone, or another one.
+    """
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise DamageError("the file is missing", where=path) from error
+    if not found.startswith(expected):
+        raise DamageError(f"sha256 is {found[:12]}, expected {expected[:12]}", where=path)
+
+
+def read_sealed(path: Path) -> bytes:
+    """The metadata given to `write` with its checksum, unchecked.
+
+    Raises:
+        DamageError: there is none.
+    """
+    try:
+        with _for_arrow(path) as source:
+            return bytes((pq.read_schema(source).metadata or {})[_METADATA_KEY])
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DamageError(f"no metadata ({_one_line(error)})", where=path) from error
+
+
 def read_metadata(path: Path) -> bytes:
     """The metadata given to `write`.
 
     Raises:
         DamageError: there is none, or it is not what was written.
     """
-    try:
-        with _for_arrow(path) as source:
-            sealed = bytes((pq.read_schema(source).metadata or {})[_METADATA_KEY])
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DamageError(f"no metadata ({_one_line(error)})", where=path) from error
+    sealed = read_sealed(path)
     expected, _, metadata = sealed.partition(b"\n")
     found = hashlib.sha256(metadata).hexdigest().encode()
     if found != expected:

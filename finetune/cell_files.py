@@ -4,26 +4,29 @@
     checkpoints/      of the loop, until the cell is finished
     log.jsonl, tensorboard/
     predictions/      a few test pictures with truth and prediction
-    metrics.json      the result; its presence means that the cell is finished
+    metrics.json      the result, with the digests of the pictures; the cell is finished
 
 Torch-free.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from curator import fsops
-from curator.errors import UsageError
+from curator import fsops, sealed
+from curator.errors import DamageError, UsageError
 from curator.versions import canonical_json, tool_version
 from finetune.layouts import DenseSet
 from finetune.options import DenseOptions
 
 RUN_FILE, RESULT_FILE = "run.json", "metrics.json"
+_PICTURES = "predictions"
+_AGAIN = "restore it from a copy, or train again in another folder"
 _PNGS = ("picture", "truth", "prediction")
 
 
@@ -79,12 +82,15 @@ def begin(out: Path, wanted: Mapping[str, Any]) -> None:
 
     Raises:
         UsageError: another cell is kept there; says what differs.
+        DamageError: what was run there is not said any more.
     """
     path = out / RUN_FILE
     if not path.is_file():
-        fsops.write_atomic(path, canonical_json({**wanted, "tool": tool_version()}))
+        if (out / RESULT_FILE).exists() or (out / "checkpoints").exists():
+            raise _gone(RUN_FILE, out, "name a new folder")
+        sealed.write(path, {**wanted, "tool": tool_version()})
         return
-    there, here = _flat(json.loads(path.read_bytes())), _flat(wanted)
+    there, here = _flat(sealed.read(path, hint=_AGAIN)), _flat(wanted)
     differing = [
         f"{name} is {there.get(name)!r} there and {value!r} here"
         for name, value in here.items()
@@ -110,22 +116,35 @@ def _flat(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 def store(out: Path, result: DenseResult) -> None:
     """Write the result, then let go of the checkpoints."""
+    digests = {}
     for number, shown in enumerate(result.predictions):
         for kind in _PNGS:
-            fsops.write_atomic(_png(out, number, kind), getattr(shown, kind))
+            path, data = _png(out, number, kind), getattr(shown, kind)
+            fsops.write_atomic(path, data)
+            digests[path.relative_to(out).as_posix()] = hashlib.sha256(data).hexdigest()
     body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "predictions"}
     body["predictions"] = [shown.name for shown in result.predictions]
-    fsops.write_atomic(out / RESULT_FILE, json.dumps(body, indent=1, allow_nan=False).encode())
+    sealed.write(out / RESULT_FILE, {**body, sealed.FILES: digests}, indent=1)
     _drop_checkpoints(out)
 
 
 def finished(out: Path) -> DenseResult | None:
-    """The result of a finished cell."""
+    """The result of a finished cell; None if it is not finished.
+
+    Raises:
+        DamageError: the result or a picture is not what was written, or the result is gone.
+    """
     path = out / RESULT_FILE
     if not path.is_file():
+        if (out / _PICTURES).exists() and not (out / "checkpoints").exists():
+            # Pictures come before the result, and the checkpoints stay until it is there.
+            raise _gone(RESULT_FILE, out, f"remove {_PICTURES}/ to train again")
         return None
+    body = sealed.read(path, hint=_AGAIN)
+    digests = body.pop(sealed.FILES, {})
+    for name, sha256 in digests.items():
+        sealed.check_file(out / name, sha256, RESULT_FILE, hint=_AGAIN)
     _drop_checkpoints(out)  # a crash may have come between
-    body = json.loads(path.read_bytes())
     body["predictions"] = tuple(
         Shown(name=name, **{kind: _png(out, number, kind).read_bytes() for kind in _PNGS})
         for number, name in enumerate(body["predictions"])
@@ -133,8 +152,18 @@ def finished(out: Path) -> DenseResult | None:
     return DenseResult(**body)
 
 
+def _gone(name: str, out: Path, way_out: str) -> DamageError:
+    return DamageError(
+        "the file is missing, and the rest of the run is there",
+        where=out / name,
+        did="nothing was trained and nothing was changed",
+        hint=f"restore it from a copy, or {way_out}",
+        reason="run.damaged",
+    )
+
+
 def _png(out: Path, number: int, kind: str) -> Path:
-    return out / "predictions" / f"{number}-{kind}.png"
+    return out / _PICTURES / f"{number}-{kind}.png"
 
 
 def _drop_checkpoints(out: Path) -> None:

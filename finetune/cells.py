@@ -37,6 +37,7 @@ from pretrain.flops import counted
 from pretrain.objectives import OBJECTIVES
 from pretrain.recipe import Recipe, read_recipe
 from pretrain.run import pretrain
+from pretrain.runlog import read_log
 from pretrain.strided import stride_first
 from pretrain.tokens import tokenizer
 
@@ -202,5 +203,5 @@ def _history(path: Path) -> list[Json]:
     """The points of a run's log that have a loss."""
     if not path.is_file():
         raise UsageError("the run has no log", where=path)
-    points = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
-    return [point for point in points if "loss" in point and "step" in point]
+    points, _ = read_log(path)
+    return [dict(point) for point in points if "loss" in point and "step" in point]

@@ -14,7 +14,6 @@ The same seed gives the same numbers on the same kind of machine with the same n
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from typing import Any
 
 import torch
 
-from curator import fsops
+from curator import sealed
 from curator.errors import EngineError, UsageError
 from curator.progress import say
 from curator.stopping import StopRequest
@@ -266,7 +265,7 @@ def sweep(
         at_edge=len(rates) > 1 and best in (rates[0], rates[-1]),
     )
     if out is not None and world.rank() == 0:
-        fsops.write_atomic(out / "sweep.json", json.dumps(asdict(found), indent=1).encode())
+        sealed.write(out / "sweep.json", asdict(found), indent=1)
     return found
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curator import fsops, progress, versions
-from curator.errors import UsageError
+from curator.errors import DamageError, UsageError
 from curator.stopping import StopRequest
 from finetune.results import metric_of, primary_metric, write_results
 from finetune.study_cells import Cell, DenseCell, Json, PretrainCell, Runner
-from finetune.study_files import FORMAT, STUDY_FILE, read_cells, read_plan, rows_of, to_bytes
+from finetune.study_files import CELLS, FORMAT, STUDY_FILE, read_cells, read_plan, rows_of, to_bytes
 from finetune.study_jobs import STOPPED, Inline, Jobs, died
 from finetune.study_plan import Plan, make_plan
 from finetune.study_recipe import Study
@@ -87,6 +87,8 @@ def _check_folder(study: Study, out: Path) -> None:
                 hint="give another folder with --out",
                 reason="study.folder",
             )
+    elif (out / CELLS).is_dir():  # they say themselves what they are of
+        progress.say(f"{out / STUDY_FILE} is missing; it is written anew")
     elif out.exists() and (not out.is_dir() or any(_foreign(path) for path in out.iterdir())):
         raise UsageError(
             "the folder holds something that is no study",
@@ -106,7 +108,10 @@ class _Walk:
 
     def __init__(self, plan: Plan, out: Path, jobs: Jobs, stop: StopRequest) -> None:
         self.plan, self.out, self.jobs, self.stop = plan, out, jobs, stop
-        self.records = read_cells(out)
+        damaged: list[DamageError] = []
+        self.records = read_cells(out, damaged)
+        for error in damaged:
+            progress.say(f"{error.what} in {error.where}; this cell is run again")
         self.pictured = _pictured(plan)
 
     def run(self, *, pretrain_only: bool) -> Summary:

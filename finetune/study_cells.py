@@ -95,7 +95,7 @@ class PretrainCell:
     @cached_property
     def digest(self) -> str:
         """The name of the cell."""
-        return _digest(self.config)
+        return digest_of(self.config)
 
     @property
     def label(self) -> str:
@@ -149,7 +149,7 @@ class SweepCell:
     @cached_property
     def digest(self) -> str:
         """The name of the cell."""
-        return _digest(self.config)
+        return digest_of(self.config)
 
     @property
     def label(self) -> str:
@@ -194,7 +194,7 @@ class DenseCell:
     @cached_property
     def digest(self) -> str:
         """The name of the cell."""
-        return _digest(self.config)
+        return digest_of(self.config)
 
     @property
     def label(self) -> str:
@@ -245,5 +245,6 @@ def _rules(options: Json) -> Json:
     return {} if options["freeze"] else {"layer_groups": "blocks or stages"}
 
 
-def _digest(config: Json) -> str:
+def digest_of(config: Json) -> str:
+    """The name of the cell with this config."""
     return versions.digest(config)[:_DIGEST_LENGTH]

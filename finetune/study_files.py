@@ -11,18 +11,21 @@ Reading needs no table: a study that was killed is reported from its cells.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from curator import sealed
 from curator.errors import DamageError, FormatError, UsageError
 from finetune.metrics import RETRIEVAL
 from finetune.results import metric_of
+from finetune.study_cells import digest_of
 from pretrain.cuts import Cuts
 
 FORMAT = 1
-STUDY_FILE = "study.json"
+STUDY_FILE, CELLS = "study.json", "cells"
+_AGAIN = "restore a copy; or the same `curator study` runs this cell again"
+_ANEW = "restore a copy; or remove it: the same `curator study` writes it anew"
 
 Json = dict[str, Any]
 
@@ -41,27 +44,45 @@ def read_plan(out: Path) -> Json:
             hint="`curator study STUDY.toml` makes one",
             reason="study.missing",
         )
-    return _read_json(path)
+    return _read_json(path, _ANEW)
 
 
-def read_cells(out: Path) -> dict[str, Json]:
-    """Digest -> record of every cell file, those of earlier recipes included."""
-    return {path.stem: _read_json(path) for path in sorted((out / "cells").glob("*.json"))}
+def read_cells(out: Path, damaged: list[DamageError] | None = None) -> dict[str, Json]:
+    """Digest -> record of every cell file, those of earlier recipes included.
+
+    With a list `damaged`, cells that are not what was written go there, and are left out.
+
+    Raises:
+        DamageError: a cell, or a picture that it names, is not what was written.
+    """
+    found = {}
+    for path in sorted((out / CELLS).glob("*.json")):
+        try:
+            found[path.stem] = _read_cell(out, path)
+        except DamageError as error:
+            if damaged is None:
+                raise
+            damaged.append(error)
+    return found
 
 
-def _read_json(path: Path) -> Json:
-    try:
-        found = json.loads(path.read_bytes())
-        number = found["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamageError(
-            "the file is not what was written",
-            where=path,
-            hint="remove it and run `curator study` again",
-        ) from error
+def _read_cell(out: Path, path: Path) -> Json:
+    record = _read_json(path, _AGAIN)
+    if digest_of(record.get("config", {})) != path.stem:
+        raise DamageError("the record is that of another run", where=path, hint=_AGAIN)
+    for name, sha256 in record.get(sealed.FILES, {}).items():
+        sealed.check_file(out / name, sha256, path.name, hint=_AGAIN)
+    return record
+
+
+def _read_json(path: Path, hint: str) -> Json:
+    found = sealed.read(path, hint=hint)
+    number = found.get("format")
+    if not isinstance(number, int):
+        raise DamageError("the file is not what was written", where=path, hint=hint)
     if number > FORMAT:
         raise FormatError("written by a newer version of this tool", where=path)
-    return dict(found)
+    return found
 
 
 def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
@@ -107,5 +128,4 @@ def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
 
 def to_bytes(value: Json) -> bytes:
     """JSON that a person can read; the same value gives the same bytes. No NaN."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1, allow_nan=False)
-    return text.encode() + b"\n"
+    return sealed.to_bytes(value, indent=1)

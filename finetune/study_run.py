@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import traceback
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from curator import fsops, versions
+from curator import fsops, sealed, versions
 from curator.errors import (
     ConflictError,
     CuratorError,
@@ -46,7 +47,9 @@ def run_cell(job: Job, runner: Runner, stop: StopRequest) -> Json:
     started = time.monotonic()
     found: Json = {"format": FORMAT, "label": job.cell.label, "config": job.cell.config}
     try:
-        found |= {"status": "done", "outcome": _outcome(job, runner, stop)}
+        outcome = _outcome(job, runner, stop)
+        found |= {sealed.FILES: outcome.pop(sealed.FILES, {})}
+        found |= {"status": "done", "outcome": outcome}
     except (StoppedError, StorageError, ConflictError, KeyboardInterrupt):
         raise  # the next cell would meet the same
     except Exception as error:  # noqa: BLE001 - whatever a model does is this cell's failure
@@ -75,9 +78,10 @@ def _outcome(job: Job, runner: Runner, stop: StopRequest) -> Json:
         options["lr"] = job.lr
     outcome = runner.finetune(cell, backbone, options, folder, stop)
     _check_numbers(outcome.metrics)
-    names = _keep_pictures(job, outcome) if job.is_pictured else []
+    names, files = _keep_pictures(job, outcome) if job.is_pictured else ([], {})
     values = {key: value for key, value in asdict(outcome).items() if key != "pictures"}
-    return values | {"history": thinned(outcome.history), "pictures": names}
+    kept = {"history": thinned(outcome.history), "pictures": names, sealed.FILES: files}
+    return values | kept
 
 
 def _weights(backbone: Backbone, out: Path) -> str:
@@ -86,15 +90,16 @@ def _weights(backbone: Backbone, out: Path) -> str:
     return str(out / "runs" / backbone.cell.digest)
 
 
-def _keep_pictures(job: Job, outcome: DenseOutcome) -> list[dict[str, str]]:
-    """Write the sample predictions for the report; return their names."""
-    kept = []
+def _keep_pictures(job: Job, outcome: DenseOutcome) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """Write the sample predictions for the report; return their names, and name -> digest."""
+    kept, files = [], {}
     for place, picture in enumerate(outcome.pictures):
         names = {what: f"pictures/{job.cell.digest}/{place}-{what}.png" for what in picture}
         for what, name in names.items():
             fsops.write_atomic(job.out / name, picture[what])
+            files[name] = hashlib.sha256(picture[what]).hexdigest()
         kept.append(names)
-    return kept
+    return kept, files
 
 
 def _check_numbers(metrics: Mapping[str, float]) -> None:

@@ -1,7 +1,11 @@
 """Checkpoints of a training: safetensors for the numbers, a JSON manifest that makes them count.
 
     00001200.safetensors   model and optimizer
-    00001200.json          written last: step, what was trained, sha256 of the numbers
+    00001200.json          what makes them count: step, what was trained, sha256 of the numbers
+
+The numbers are written first, as 00001200.unfinished, and take their name when the manifest is
+there. So numbers under their name without a manifest were never left by a crash: something is gone,
+and no training starts over at step 0 because of it.
 
 All randomness of a step comes from (seed, step), and a step names its place in the data, so a
 checkpoint needs neither: going on from it is bit-identical to never having stopped (on the same
@@ -13,7 +17,6 @@ and once on disk.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +25,14 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from curator import fsops
+from curator import fsops, sealed
 from curator.errors import DamageError, FormatError
 from curator.progress import say
-from curator.versions import canonical_json
 
 _FORMAT = 1
 _KEPT = 2
 _MODEL, _OPTIMIZER = "model.", "optimizer."
+_NUMBERS, _UNFINISHED = ".safetensors", ".unfinished"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,14 +88,15 @@ def save_checkpoint(
         "sha256": hashlib.sha256(data).hexdigest(),
         "facts": facts,
     }
-    fsops.write_atomic(_numbers(folder, step), data)
-    fsops.write_atomic(_manifest(folder, step), canonical_json(manifest))
+    fsops.write_atomic(_unfinished(folder, step), data)
+    sealed.write(_manifest(folder, step), manifest)
+    fsops.rename(_unfinished(folder, step), _numbers(folder, step))
     for old in _steps(folder)[_KEPT:]:
         fsops.remove(_manifest(folder, old))
     kept = {f"{number:08d}" for number in _steps(folder)}
     for path in folder.iterdir():
         left_over = path.name.startswith(fsops.TEMP_PREFIX)
-        if left_over or (path.suffix == ".safetensors" and path.stem not in kept):
+        if left_over or (path.suffix in (_NUMBERS, _UNFINISHED) and path.stem not in kept):
             fsops.remove(path)
 
 
@@ -113,14 +117,14 @@ def _named(
 def newest_valid(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; None when there is none at all.
 
-    One that is damaged is passed over, and said.
+    One that is damaged, or lacks one of its files, is passed over, and said.
 
     Raises:
         DamageError: there are checkpoints, and none is whole: starting over would be silent loss.
         FormatError: written by a newer version of this tool.
     """
-    steps = _steps(folder)
-    for step in steps:
+    steps = {*_steps(folder), *(int(path.stem) for path in folder.glob(f"[0-9]*{_NUMBERS}"))}
+    for step in sorted(steps, reverse=True):
         found = _read(folder, step)
         if found is not None:
             return found
@@ -128,7 +132,9 @@ def newest_valid(folder: Path) -> Checkpoint | None:
         raise DamageError(
             f"none of the {len(steps)} checkpoints is whole",
             where=folder,
-            hint="start again with another --out",
+            did="nothing was trained and nothing was changed",
+            hint="restore one from a copy; or start over at step 0 with another --out, or here "
+            "after this folder was removed",
             reason="checkpoint.damaged",
         )
     return None
@@ -136,10 +142,12 @@ def newest_valid(folder: Path) -> Checkpoint | None:
 
 def _read(folder: Path, step: int) -> Checkpoint | None:
     path = _numbers(folder, step)
+    if not path.exists() and _unfinished(folder, step).exists():
+        path = _unfinished(folder, step)  # a crash came just before it took its name
     try:
-        manifest = json.loads(_manifest(folder, step).read_bytes())
+        manifest = sealed.read(_manifest(folder, step))
         data = path.read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, DamageError) as error:
         say(f"checkpoint of step {step:,} cannot be read ({error}): trying the one before")
         return None
     if manifest.get("format", 0) > _FORMAT:
@@ -151,7 +159,11 @@ def _read(folder: Path, step: int) -> Checkpoint | None:
 
 
 def _numbers(folder: Path, step: int) -> Path:
-    return folder / f"{step:08d}.safetensors"
+    return folder / f"{step:08d}{_NUMBERS}"
+
+
+def _unfinished(folder: Path, step: int) -> Path:
+    return folder / f"{step:08d}{_UNFINISHED}"
 
 
 def _manifest(folder: Path, step: int) -> Path:

@@ -25,19 +25,20 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from curator import fsops
-from curator.errors import UsageError
+from curator import fsops, sealed
+from curator.errors import DamageError, UsageError
 from curator.executors.local import num_cores
 from curator.progress import say
 from curator.stopping import StopRequest
-from curator.versions import canonical_json, now, tool_version
-from pretrain import world
+from curator.versions import now, tool_version
+from pretrain import run_files, world
 from pretrain.cuts import Cuts
 from pretrain.data import Batch, DataOptions, Pipeline, Source, open_source
 from pretrain.loop import LoopOptions, TrainResult, train
 from pretrain.objectives import OBJECTIVES
 from pretrain.recipe import Recipe
 from pretrain.retrieval import encode, recalls
+from pretrain.run_files import RUN_FILE, SUMMARY_FILE
 from pretrain.texts import heaviest
 from pretrain.zeroshot import zero_shot
 
@@ -126,7 +127,7 @@ def pretrain(
             )
             run = _Run(source, recipe, out, held_out, chosen)
             run.claim()
-            if not (out / "summary.json").is_file():
+            if not (out / SUMMARY_FILE).is_file():
                 run.train(stop or StopRequest())
             if world.size() > 1:
                 dist.barrier()
@@ -137,13 +138,17 @@ def read_summary(out: Path) -> RunSummary:
     """The summary of a finished run.
 
     Raises:
-        UsageError: not a finished run.
+        UsageError: not a finished run. DamageError: the summary is not what was written.
     """
-    try:
-        return RunSummary(**json.loads((out / "summary.json").read_bytes()))
-    except FileNotFoundError as error:
+    if not (out / SUMMARY_FILE).is_file():
         raise UsageError(
             "no finished run here", where=out, hint="finish it with `curator pretrain`"
+        )
+    try:
+        return RunSummary(**run_files.read_summary(out))
+    except TypeError as error:
+        raise DamageError(
+            f"the summary has other fields ({error})", where=out / SUMMARY_FILE
         ) from error
 
 
@@ -171,7 +176,7 @@ class _Run:
         """Make the folder this run's, or see that it is.
 
         Raises:
-            UsageError: it is another run's.
+            UsageError: it is another run's. DamageError: nothing says any more whose it is.
         """
         mine = {
             "format": _FORMAT,
@@ -180,9 +185,9 @@ class _Run:
             "source_id": self.source.id,
             "held_out": 0 if self.held_out is None else self.held_out.num_samples,
         }
-        path = self.out / "run.json"
+        path = self.out / RUN_FILE
         if path.is_file():
-            found = json.loads(path.read_bytes())
+            found = run_files.read_run(self.out)
             changed = [key for key in mine if found.get(key) != mine[key]]
             if changed:
                 raise UsageError(
@@ -192,16 +197,19 @@ class _Run:
                     reason="run.other",
                 )
         elif world.rank() == 0:
+            run_files.check_unclaimed(self.out)
             about = {
                 "source": self.source.describe(),
                 "tool_version": tool_version(),
                 "torch_version": str(torch.__version__),
                 "started_at": now(),
             }
-            fsops.write_atomic(path, json.dumps(mine | about, indent=2, default=str).encode())
+            text = json.dumps(mine | about, indent=2, default=str)
+            fsops.write_atomic(path, sealed.seal(text))
 
     def train(self, stop: StopRequest) -> None:
         """Train, save the model, check it, and write the summary."""
+        run_files.check_can_begin(self.out)
         recipe = self.recipe
         objective = OBJECTIVES.get(recipe.objective)(recipe)
         objective.to(self.device, memory_format=torch.channels_last)
@@ -272,7 +280,7 @@ class _Run:
             texts=texts,
             held_out_texts={} if checked.texts is None else checked.texts.to_json(),
         )
-        fsops.write_atomic(self.out / "summary.json", canonical_json(summary.to_json()))
+        run_files.write_summary(self.out, summary.to_json())
         for told in summary.cuts_told():
             say(f"warning: {told}")
 

@@ -5,13 +5,13 @@ Lines after the checkpoint that a training goes on from are taken out first: a s
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter  # type: ignore[import-untyped]  # ships no types
 
-from curator import fsops
+from curator import fsops, sealed
+from curator.progress import say
 from curator.versions import canonical_json
 
 Row = dict[str, float]
@@ -27,9 +27,11 @@ class RunLog:
         if folder is None or self._path is None:
             return
         if self._path.is_file():
-            found = self._path.read_bytes()
-            self.rows = [row for row in _rows(found) if row["step"] <= after_step]
-            fsops.write_atomic(self._path, b"".join(canonical_json(r) + b"\n" for r in self.rows))
+            found, torn = read_log(self._path)
+            if torn:
+                say(f"{torn} bytes of {self._path} that a crash left unfinished are cut")
+            self.rows = [row for row in found if row["step"] <= after_step]
+            fsops.write_atomic(self._path, "".join(map(_line, self.rows)).encode())
         # Events after `purge_step` are hidden by TensorBoard. The library writes its own files.
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
 
@@ -38,7 +40,7 @@ class RunLog:
         self.rows.append(row)
         if self._path is None:
             return
-        fsops.append_line(self._path, canonical_json(row).decode())
+        fsops.append_line(self._path, _line(row).removesuffix("\n"))
         for name, value in row.items():
             if name != "step":
                 self._board.add_scalar(f"train/{name}", value, int(row["step"]))
@@ -49,7 +51,15 @@ class RunLog:
             self._board.close()
 
 
-def _rows(data: bytes) -> list[Row]:
-    """The whole lines of a log; a torn last one, of a killed process, is left out."""
-    *lines, _ = data.split(b"\n")
-    return [json.loads(line) for line in lines]
+def read_log(path: Path) -> tuple[list[Row], int]:
+    """The lines of a log, and the bytes of those that a crash left unfinished.
+
+    Raises:
+        DamageError: a line is not what was written.
+    """
+    hint = "restore it from a copy; or remove it: it is shown, and decides nothing"
+    return sealed.lines(path.read_bytes(), path, hint=hint)
+
+
+def _line(row: Row) -> str:
+    return sealed.seal_line(canonical_json(row).decode()) + "\n"

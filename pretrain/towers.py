@@ -30,6 +30,7 @@ from pretrain.models import (
     model_config,
     resize_timm,
 )
+from pretrain.run_files import MODEL_FOLDER, RUN_FILE, check_model
 from pretrain.sizes import Size, takes, target
 
 MAE_CONFIG_FILE, MAE_WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -124,9 +125,11 @@ def _model_folder(folder: Path) -> Path:
         raise NotFoundError(
             "no such folder", where=folder, hint=f"write {_FORMS}", reason="model.not_found"
         )
-    inner = folder / "model"
+    inner = folder / MODEL_FOLDER
     for found in (inner, folder):
         if (found / CONFIG_FILE).is_file() or (found / MAE_CONFIG_FILE).is_file():
+            if found is inner and (folder / RUN_FILE).is_file():
+                check_model(folder)
             return found
     hint = "run the same `curator pretrain` again to finish it" if (folder / "run.json").is_file() \
         else f"a model folder has {CONFIG_FILE}"  # fmt: skip

@@ -19,11 +19,12 @@ from pathlib import Path
 
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
-from curator import fsops
+from curator import batchlog, fsops
 from curator.captioners import CAPTIONERS
 from curator.export.version import ExportOptions, export
 from curator.facts import CAPTIONS
 from curator.journal import replay
+from curator.listing import LISTINGS
 from curator.makers import CaptionerChoice, captioner_maker, checker_maker
 from curator.policy import load_policy, parse_policy
 from curator.scorers import SCORERS
@@ -140,9 +141,12 @@ def in_child(work: Callable[[], object]) -> tuple[int, str]:
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Every file that counts: not the logs of runs, temporary files, or where the dataset lies."""
+    """Every file that counts: not the logs of runs, temporary files, or where the dataset lies.
+
+    Of a listing, what it says now: how often it was said depends on what came between.
+    """
     return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(root).as_posix(): hashlib.sha256(_counted(path)).hexdigest()
         for path in sorted(root.rglob("*"))
         if path.is_file()
         and "runs" not in path.relative_to(root).parts
@@ -151,13 +155,23 @@ def tree(root: Path) -> dict[str, str]:
     }
 
 
+def _counted(path: Path) -> bytes:
+    data = path.read_bytes()
+    if LISTINGS not in path.parts:
+        return data
+    marks: dict[str, str] = {}
+    for body in batchlog.read(data, 0, path, reason="test").bodies:
+        marks |= {name: mark for mark, name in json.loads(body)}
+    return json.dumps(sorted(name for name, mark in marks.items() if mark != "done")).encode()
+
+
 def acknowledged(root: Path) -> int:
     """Different caption facts on disk: whole journal records and rows of fact files."""
     import pyarrow.parquet as pq
 
     found = set()
     for path in (root / "store" / "journal" / CAPTIONS).rglob("*.jnl"):
-        found |= {(r["image_sha256"], r["candidate"]) for r in replay(path)[0]}
+        found |= {(r["image_sha256"], r["candidate"]) for r in replay(path).records}
     for path in (root / "store" / "facts" / CAPTIONS).rglob("*.parquet"):
         rows = pq.read_table(path, columns=["image_sha256", "candidate"], partitioning=None)
         found |= {tuple(row.values()) for row in rows.to_pylist()}

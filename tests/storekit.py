@@ -34,11 +34,10 @@ from curator.steps.decide import Choice, decide
 from curator.steps.index import make_index
 from curator.steps.workspace import Workspace, open_workspace
 from curator.stopping import StopRequest
-from curator.versions import Version
+from curator.store import MAKER_DIGEST_CHARS
+from curator.versions import Version, digest
 from tests import tars
 
-GENERATOR = "local-tiny-vlm-short-0123abcd"
-SCORER = "clip-tiny-4567cdef"
 GENERATOR_RECIPE = {
     "captioner": "local",
     "model": "tiny-vlm",
@@ -53,6 +52,15 @@ SCORER_RECIPE = {
     "revision": "sha256:" + "1" * 64,
     "version": 1,
 }
+
+
+def maker_name(label: str, recipe: Mapping[str, object]) -> str:
+    """A maker's name ends in the digest of its recipe."""
+    return f"{label}-{digest(recipe)[:MAKER_DIGEST_CHARS]}"
+
+
+GENERATOR = maker_name("local-tiny-vlm-short", GENERATOR_RECIPE)
+SCORER = maker_name("clip-tiny", SCORER_RECIPE)
 
 # "top" and not "best": that is the name of a preset with a rule more, and reserved for it.
 POLICIES = {

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator import fsops, versions
-from curator.facts import CAPTIONS
+from curator import batchlog, fsops, versions
+from curator.facts import CAPTIONS, listing_of
 from curator.journal import Journal
 from curator.makers import CaptionerChoice, captioner_maker
 from curator.store import Store
@@ -98,7 +98,7 @@ def test_row_59_content_that_is_not_what_the_id_says(shards: Path) -> None:
 def test_row_59_an_unknown_field_is_kept(shards: Path) -> None:
     rewrite(manifest(shards, 2), lambda body: body.update(from_the_future={"a": 1}))
     assert curator("fsck", shards).code == 0
-    assert curator("show", shards, "--json").json["extra"] == {"from_the_future": {"a": 1}}
+    assert curator("show", shards, "--json").json["extra"]["from_the_future"] == {"a": 1}
     version = Store.open(store(shards)).version(2)
     assert (
         versions.to_json(version)
@@ -220,10 +220,15 @@ def test_row_60_another_table(shards: Path, file: str, kind: str) -> None:
     else:
         path.unlink()
     if (file, kind) == ("facts", "gone"):
-        # nothing names a file of facts: what is gone is made again
-        assert curator("fsck", shards, "--deep").code == 0
+        # its listing names it; who has no copy lets it go, and what it held is made again
+        assert f"{path}: the file is missing, its listing names it" in damaged(shards)
+        assert recaption(shards).exit_line["error"] == "file.missing"
+        assert f"REPAIR  {path}: taken off" in curator("fsck", shards, "--repair").out
+        assert recaption(shards).json["captioned"]["made"] == 4
+        check_whole(shards)
         return
     if (file, kind) == ("index", "gone"):
+        assert f"{path}: the file is missing; `curator index` makes it again" in damaged(shards)
         # derived from the shard: made again as well
         assert recaption(shards).code == 0
         check_whole(shards)
@@ -275,6 +280,9 @@ def test_row_60_a_recipe_that_cannot_be_read(shards: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
     (found,) = damaged(shards)
     assert found == f"{path}: the recipe is not readable"
+    path.unlink()
+    (found,) = damaged(shards)
+    assert found == f"{path}: the recipe is missing"
     assert curator("decide", shards, "--policy", "replace").code == 12
 
 
@@ -288,6 +296,7 @@ def journal(tmp_path: Path) -> tuple[Path, Path]:
     made = facts(shards)
     records = pq.read_table(made, partitioning=None).to_pylist()[:2]
     made.unlink()
+    listing_of(Store(store(shards)), CAPTIONS, made.parent.name).add([("lost", made)])
     maker = captioner_maker(CaptionerChoice(captioner="echo")).name
     path = Store(store(shards)).journal_path(CAPTIONS, maker, "00000")
     writer = Journal(path)
@@ -296,7 +305,9 @@ def journal(tmp_path: Path) -> tuple[Path, Path]:
     return shards, path
 
 
-@pytest.mark.parametrize("tail", [b"\x05", b"\xff\0\0\0\x01\2\3\4half a record", bytes(40)])
+@pytest.mark.parametrize(
+    "tail", [b"#", b"#00000001 0000", batchlog.batch(1, b"[" + b" " * 99)[:-7], bytes(40)]
+)
 def test_row_61_a_torn_tail_is_cut_and_said(journal: tuple[Path, Path], tail: bytes) -> None:
     shards, path = journal
     path.write_bytes(path.read_bytes() + tail)
@@ -307,6 +318,21 @@ def test_row_61_a_torn_tail_is_cut_and_said(journal: tuple[Path, Path], tail: by
     assert said.json["captioned"]["made"] == 2, "what was acknowledged is not made again"
     assert f"00000: cut {len(tail)} bytes of a record" in said.err
     check_whole(shards)
+
+
+def test_row_61_a_flipped_bit_is_no_torn_tail(journal: tuple[Path, Path]) -> None:
+    """Whatever was acknowledged is not asked for again: both commands stop, and nothing is cut."""
+    shards, path = journal
+    data = path.read_bytes()
+    for place in (0, 40, len(data) // 2, len(data) - 1):
+        path.write_bytes(tars.flip(data, place))
+        bad = path.read_bytes()
+        (found,) = damaged(shards)
+        assert found.startswith(f"{path}: the batch at byte 0 is not what was written")
+        said = recaption(shards)
+        assert (said.code, said.exit_line["error"]) == (12, "journal.damaged")
+        assert "curator fsck DATASET --repair" in said.err
+        assert path.read_bytes() == bad
 
 
 def test_row_61_two_writers(journal: tuple[Path, Path]) -> None:

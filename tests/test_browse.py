@@ -20,7 +20,16 @@ from curator.browse.filters import SORTS, Filter, Sort
 from curator.errors import DamageError, UsageError
 from curator.facts import SCORES, Facts
 from curator.scorers import language
-from tests.storekit import GENERATOR, Kit, Row, add_facts, image, open_kit, small_store
+from tests.storekit import (
+    GENERATOR,
+    Kit,
+    Row,
+    add_facts,
+    image,
+    maker_name,
+    open_kit,
+    small_store,
+)
 
 # What `best` chooses (higher score of alt text and caption, see storekit), by hand:
 #   a0 generated .32 (alt .30)   a1 generated .28 (.05)   a2 alt .31   a3 generated .27 (no alt)
@@ -31,12 +40,14 @@ from tests.storekit import GENERATOR, Kit, Row, add_facts, image, open_kit, smal
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     found = small_store(tmp_path_factory.mktemp("store") / "shards")
+    recipe = {"scorer": "text", "language": "en"}
+    checker = maker_name("text-en", recipe)
     add_facts(
-        Facts(found.ws.store, SCORES, "text-en-test"),
+        Facts(found.ws.store, SCORES, checker),
         "00000",
         [_check("a man in a red hat", ["spam"]), _check("a man riding a bike", ["spam", "url"])],
     )
-    found.ws.store.write_recipe(SCORES, "text-en-test", {"scorer": "text", "language": "en"})
+    found.ws.store.write_recipe(SCORES, checker, recipe)
     return found
 
 

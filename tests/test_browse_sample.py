@@ -38,6 +38,7 @@ from tests.storekit import (
     Row,
     add_facts,
     image,
+    maker_name,
     open_kit,
     score_fact,
     small_store,
@@ -95,11 +96,12 @@ def test_sentences_and_flags_come_along(tmp_path: Path) -> None:
     kit = open_kit(tmp_path / "shards", {"s": (Row("x", "A cat. A dog.", None, 0.3),)})
     fact = score_fact(image("x"), "A cat. A dog.", 0.4)
     parts = [{"start": 0, "end": 6, "score": 0.5}, {"start": 7, "end": 13, "score": 0.1}]
-    add_facts(Facts(kit.ws.store, SCORES, "clip-two"), "s", [{**fact, "sentences": parts}])
-    kit.ws.store.write_recipe(SCORES, "clip-two", {"scorer": "clip"})
+    two = maker_name("clip-two", {"scorer": "clip"})
+    add_facts(Facts(kit.ws.store, SCORES, two), "s", [{**fact, "sentences": parts}])
+    kit.ws.store.write_recipe(SCORES, two, {"scorer": "clip"})
     kit.decide("alt")
     judged = {one.scorer: one for one in sample(kit, "s", 0, "alt").texts[0].judgements}
-    assert judged["clip-two"].sentences == (
+    assert judged[two].sentences == (
         (0, 6, pytest.approx(0.5)),
         (7, 13, pytest.approx(0.1)),
     )
@@ -222,6 +224,8 @@ def test_a_run_whose_process_is_gone_has_died(tmp_path: Path, kit: Kit) -> None:
     os.utime(path, (0, 0))
     assert runs(store, limit=1)[0].status == "died"
     path.write_text("{")
+    assert runs(store, limit=1)[0].status == "damaged"
+    path.unlink()
     assert "29990101T000000Z-score-000000" not in [run.name for run in runs(store)]
 
 

@@ -195,7 +195,8 @@ def test_an_unknown_scorer_is_named(kit: Kit) -> None:
 
 def test_a_text_scorer_is_never_taken_by_itself(tmp_path: Path) -> None:
     kit = storekit.small_store(tmp_path, ["alt"])
-    kit.ws.store.write_recipe(SCORES, "text-1", {"scorer": "text", "rules": 1})
+    recipe = {"scorer": "text", "rules": 1}
+    kit.ws.store.write_recipe(SCORES, storekit.maker_name("text", recipe), recipe)
     scores = compare(kit, "alt", "alt").scores
     assert scores is not None
     assert scores.scorer == storekit.SCORER

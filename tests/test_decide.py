@@ -23,6 +23,7 @@ from tests.storekit import (
     add_facts,
     caption_fact,
     image,
+    maker_name,
     open_kit,
     score_fact,
     small_store,
@@ -234,13 +235,14 @@ def test_too_many_unusable_samples_stop_before_the_commit(kit: Kit) -> None:
 
 
 def test_two_generators_need_an_order_when_the_first_wins(kit: Kit) -> None:
-    kit.ws.store.write_recipe(CAPTIONS, "echo-2", {"captioner": "echo"})
+    echo = maker_name("echo", {"captioner": "echo"})
+    kit.ws.store.write_recipe(CAPTIONS, echo, {"captioner": "echo"})
     policy = parse_policy('name = "x"\nsources = ["generated"]\npick = "first"', where="test")
     with pytest.raises(UsageError, match="--generator"):
         decide(kit.ws, policy, Choice(max_quarantine=1.0), stop=StopRequest())
     choice = Choice(generators=(GENERATOR,), max_quarantine=1.0)
     version, _ = decide(kit.ws, policy, choice, stop=StopRequest())
-    assert version.policy["generators"] == [GENERATOR, "echo-2"]
+    assert version.policy["generators"] == [GENERATOR, echo]
 
 
 def test_missing_scores_are_asked_for(kit: Kit) -> None:
@@ -325,9 +327,11 @@ def test_no_preset_lets_an_unreadable_text_win(name: str) -> None:
 
 
 def test_the_newest_rules_count_where_an_older_release_left_others(cut_kit: Kit) -> None:
+    names = []
     for rules in (2, 3):
         recipe = {"scorer": "text", "language": "en", "rules": rules}
-        cut_kit.ws.store.write_recipe(SCORES, f"text-en-{rules}", recipe)
+        names.append(maker_name("text-en", recipe))
+        cut_kit.ws.store.write_recipe(SCORES, names[-1], recipe)
     rule = '[[rule]]\nname = "h"\nfield = "flags"\nnone_of = ["spam"]'
     policy = parse_policy(ANY.replace("PICK", "first") + rule, where="test")
-    assert resolve_inputs(cut_kit.ws, policy, Choice()).checker == "text-en-3"
+    assert resolve_inputs(cut_kit.ws, policy, Choice()).checker == names[-1]

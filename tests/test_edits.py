@@ -271,7 +271,7 @@ def test_a_log_cut_anywhere_keeps_what_was_whole(tmp_path: Path) -> None:
     lines = [place for place, byte in enumerate(data) if byte == ord("\n")]
     for size in sorted({*range(0, len(data), 19), *lines, *(line + 1 for line in lines)}):
         path.write_bytes(data[:size])
-        kept = data[:size].count(b"\n")
+        kept = data[:size].count(b"\n") // 2  # a line says what follows, and an edit is one
         assert edits.history(store, "00000").edits == whole[:kept]
         made = edits.add(store, accept("d"), who="Ben")
         assert edits.history(store, "00000").edits == [*whole[:kept], made]
@@ -281,7 +281,7 @@ def test_a_log_cut_anywhere_keeps_what_was_whole(tmp_path: Path) -> None:
 def test_a_flipped_bit_is_noticed_and_nothing_is_written_behind_it(tmp_path: Path) -> None:
     store, data = filled(tmp_path)
     path = edits.log_path(store, "00000")
-    for place in range(len(data) - 1):  # all but the last line's end
+    for place in range(len(data)):
         bad = data[:place] + bytes([data[place] ^ 0x04]) + data[place + 1 :]
         path.write_bytes(bad)
         with pytest.raises(DamageError):
@@ -294,7 +294,38 @@ def test_a_flipped_bit_is_noticed_and_nothing_is_written_behind_it(tmp_path: Pat
 def test_a_line_that_is_gone_is_noticed(tmp_path: Path) -> None:
     store, data = filled(tmp_path)
     lines = data.splitlines(keepends=True)
-    edits.log_path(store, "00000").write_bytes(lines[0] + lines[2])
+    edits.log_path(store, "00000").write_bytes(b"".join(lines[:2] + lines[4:]))
+    with pytest.raises(DamageError, match="or one is missing"):
+        edits.history(store, "00000")
+
+
+def old_log(data: bytes) -> bytes:
+    """As it was written before there were batches: the lines of edits alone."""
+    return b"".join(line for line in data.splitlines(keepends=True) if not line.startswith(b"#"))
+
+
+def test_old_logs_are_read_and_go_on(tmp_path: Path) -> None:
+    store, data = filled(tmp_path)
+    path, whole = edits.log_path(store, "00000"), edits.history(store, "00000").edits
+    path.write_bytes(old_log(data) + b"1234abcd {half")
+    assert edits.history(store, "00000").edits == whole
+    assert edits.torn_bytes(store, "00000") == 14
+    made = edits.add(store, accept("d"), who="Ben")
+    assert edits.history(store, "00000").edits == [*whole, made]
+    assert path.read_bytes().startswith(old_log(data) + b"#00000000 ")
+
+
+def test_a_flipped_bit_in_an_old_log_is_noticed(tmp_path: Path) -> None:
+    store, data = filled(tmp_path)
+    path, old = edits.log_path(store, "00000"), old_log(data)
+    for place in range(len(old)):
+        bad = old[:place] + bytes([old[place] ^ 0x04]) + old[place + 1 :]
+        path.write_bytes(bad)
+        with pytest.raises(DamageError):
+            edits.add(store, accept("d"), who="Ben")
+        assert path.read_bytes() == bad
+    lines = old.splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[2])
     with pytest.raises(DamageError, match="line 2 is edit 2, expected 1"):
         edits.history(store, "00000")
 

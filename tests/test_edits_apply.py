@@ -242,11 +242,13 @@ def test_a_damaged_log_stops_it_and_fsck_names_it(ws: Workspace) -> None:
     path = edits.log_path(ws.store, "00000")
     data = path.read_bytes()
     path.write_bytes(data[:40] + b"?" + data[41:])
-    with pytest.raises(DamageError, match="line 1 is not what was written"):
+    with pytest.raises(DamageError, match="the batch at byte 0 is not what was written"):
         apply(ws.store, ws.store.version(2), who="Anna", stop=StopRequest())
     assert [finding.where for finding in fsck(ws).damage] == [str(path)]
     path.unlink()
-    assert [f.what for f in fsck(ws).damage] == ["0 edits, v5 was made from 1"]
+    assert [f.what for f in fsck(ws).damage] == ["the file is missing, its listing names it"]
+    with pytest.raises(DamageError, match="the file is missing"):
+        edits.history(ws.store, "00000")
     path.write_bytes(data + b"half an ed")
     report = fsck(ws)
     assert report.damage == []

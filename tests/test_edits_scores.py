@@ -191,7 +191,7 @@ def test_a_damaged_log_stops_the_scoring_by_name(ws: Workspace) -> None:
     edit(ws, "a0", DOGS, "dogs")
     path = edits.log_path(ws.store, "00000")
     path.write_bytes(b"x" + path.read_bytes()[1:])
-    with pytest.raises(DamageError, match="line 1 is not what was written"):
+    with pytest.raises(DamageError, match="the batch at byte 0 is not what was written"):
         run_score(ws)
 
 

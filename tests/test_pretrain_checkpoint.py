@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from curator import fsops
+from curator import fsops, sealed
 from curator.errors import DamageError, FormatError
 from pretrain.checkpoint import newest_valid, save_checkpoint
 
@@ -85,11 +85,52 @@ def test_without_a_whole_one_nothing_starts_over(tmp_path: Path) -> None:
         newest_valid(tmp_path)
 
 
+def test_without_its_manifests_nothing_starts_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were taken for nothing, and the training started at step 0 without a word."""
+    net, optimizer = trained(1)
+    for step in (3, 4):
+        save_checkpoint(tmp_path, step, net, optimizer, {})
+    (tmp_path / "00000004.json").unlink()
+    found = newest_valid(tmp_path)
+    assert found is not None
+    assert found.step == 3
+    assert "checkpoint of step 4 cannot be read (the file is missing" in capsys.readouterr().err
+    (tmp_path / "00000003.json").unlink()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(DamageError, match="none of the 2 checkpoints is whole") as refused:
+        newest_valid(tmp_path)
+    assert "start over at step 0 with another --out" in str(refused.value.hint)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_numbers_whose_manifest_a_crash_kept_away_are_no_checkpoint(tmp_path: Path) -> None:
+    net, optimizer = trained(1)
+    save_checkpoint(tmp_path, 3, net, optimizer, {})
+    (tmp_path / "00000003.safetensors").rename(tmp_path / "00000003.unfinished")
+    found = newest_valid(tmp_path)
+    assert found is not None, "the crash came between the manifest and the name"
+    (tmp_path / "00000003.json").unlink()
+    assert newest_valid(tmp_path) is None, "the crash came before the manifest"
+
+
+def test_every_flipped_bit_of_a_manifest_is_noticed(tmp_path: Path) -> None:
+    net, optimizer = trained(1)
+    save_checkpoint(tmp_path, 3, net, optimizer, {"flops": 7})
+    path = tmp_path / "00000003.json"
+    data = path.read_bytes()
+    for place in range(0, len(data), 5):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(DamageError):
+            newest_valid(tmp_path)
+
+
 def test_one_of_a_newer_tool_is_refused(tmp_path: Path) -> None:
     net, optimizer = trained(1)
     save_checkpoint(tmp_path, 3, net, optimizer, {})
     path = tmp_path / "00000003.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    path.write_text(json.dumps(sealed.read(path) | {"format": 2}))
     with pytest.raises(FormatError, match="checkpoint format 2"):
         newest_valid(tmp_path)
 

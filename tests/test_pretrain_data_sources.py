@@ -23,7 +23,7 @@ from pretrain.sources.captions import split_table
 from pretrain.sources.source import Source, image_hashes
 from tests import tars
 from tests.datakit import half_jpeg, lengths, texts_of
-from tests.storekit import Kit, image, open_kit, small_store
+from tests.storekit import GENERATOR, Kit, image, open_kit, small_store
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def fails(spec: str, **arguments: object) -> str:
 def test_a_version_gives_its_texts_with_the_images_they_belong_to(kit: Kit) -> None:
     source = open_source(f"{kit.ws.spec}@v2")
     found = dict(samples(source))
-    generator = "local-tiny-vlm-short-0123abcd"
+    generator = GENERATOR
     assert found[image("a0")] == (("two dogs running on a beach", 1.0, generator),)
     assert found[image("a2")] == (("a man riding a bike", 1.0, "alt_text"),)
     assert image("b2")[:12] not in found  # the broken one

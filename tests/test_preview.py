@@ -69,10 +69,13 @@ def test_counts_are_those_of_the_version_that_decide_commits(tmp_path: Path, pol
     assert after.totals == after.totals_before
 
 
+CHECKER = storekit.maker_name("text-en", {"scorer": "text"})
+
+
 def add_checks(kit: Kit) -> None:
     """Every text is judged healthy but one, which is spam (a5, storekit)."""
     store = kit.ws.store
-    store.write_recipe(SCORES, "text-en-00000000", {"scorer": "text"})
+    store.write_recipe(SCORES, CHECKER, {"scorer": "text"})
     rows = [row for rows in storekit.SHARDS.values() for row in rows]
     texts = dict.fromkeys(text for row in rows for text in (row.alt, row.generated) if text)
     facts = [
@@ -85,7 +88,7 @@ def add_checks(kit: Kit) -> None:
         }
         for text in texts
     ]
-    storekit.add_facts(Facts(store, SCORES, "text-en-00000000"), "00000", facts)
+    storekit.add_facts(Facts(store, SCORES, CHECKER), "00000", facts)
 
 
 def test_nothing_is_written(kit: Kit) -> None:

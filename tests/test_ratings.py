@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator import ratings
+from curator import ratings, sealed
 from curator.errors import DamageError, UsageError
 from curator.ratings import Answer, Matchup, Rating, Shown
 from curator.store import Store
@@ -160,7 +160,7 @@ def test_several_processes_at_once_lose_nothing(store: Store) -> None:
         said, _ = process.communicate()
         assert process.returncode == 0
         acknowledged[who] |= {tuple(json.loads(line)) for line in said.splitlines()}
-    kept = [Rating.model_validate_json(path.read_bytes()) for path in files(store)]
+    kept = [Rating.model_validate(sealed.read(path)) for path in files(store)]
     for who, answers in acknowledged.items():
         assert answers == {(one.item, one.nth, one.answer) for one in kept if one.who == who}
     assert len(ratings.read(store)) == 60
@@ -173,8 +173,7 @@ def test_a_killed_process_loses_nothing_acknowledged(store: Store) -> None:
     process.kill()
     said += process.communicate()[0].splitlines(keepends=True)
     kept = [
-        Rating.model_validate_json(path.read_bytes())
-        for path in store.root.glob("facts/ratings/[!.]*")
+        Rating.model_validate(sealed.read(path)) for path in store.root.glob("facts/ratings/[!.]*")
     ]
     acknowledged = {tuple(json.loads(line)) for line in said if line.endswith("\n")}
     assert len(acknowledged) >= 41

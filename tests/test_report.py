@@ -14,7 +14,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from curator.errors import UsageError
+from curator import sealed
+from curator.errors import DamageError, UsageError
 from finetune.report import write_report
 from finetune.report_build import build_report
 from finetune.report_html import render_html
@@ -387,14 +388,38 @@ def test_names_cannot_do_anything(tmp_path: Path) -> None:
     assert "<script>" not in markdown.replace("\\<", "")
 
 
-def test_a_picture_that_is_gone_leaves_a_hole(tmp_path: Path) -> None:
+def test_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(study(SMALL), out)
-    for path in (out / "pictures").glob("*/0-prediction.png"):
+    paths = sorted((out / "pictures").glob("*/0-prediction.png"))
+    for path in paths:
         path.unlink()
+    with pytest.raises(DamageError, match=r"the file is missing, .* names it") as refused:
+        build_report(out)
+    assert refused.value.where == str(paths[0])
+    for path in (out / "cells").iterdir():  # as they were written before they named digests
+        path.write_text(json.dumps(sealed.read(path) | {"files": {}}))
     page = render_html(build_report(out), out)
     assert Page(page).tags.count("img") == 4 * 4 - 2
     assert page.count('<i class="none">') == 2
+
+
+def test_a_number_that_was_changed_is_no_result(tmp_path: Path) -> None:
+    """One bit made 0.7175 of 0.3175, and a winner of the worst arm."""
+    out = tmp_path / "out"
+    run(study(SMALL), out)
+    for path in (out / "cells").iterdir():
+        data = path.read_bytes()
+        place = data.index(b'"metrics": {') + data[data.index(b'"metrics": {') :].index(b"0.") + 2
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        with pytest.raises(DamageError, match="its checksum does not fit") as refused:
+            build_report(out)
+        assert refused.value.where == str(path)
+        path.write_bytes(data)
+    one, two = sorted((out / "cells").iterdir())[:2]
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(DamageError, match="the record is that of another run"):
+        build_report(out)
 
 
 def test_where_data_lie_is_nobodys_business(tmp_path: Path) -> None:

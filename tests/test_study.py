@@ -404,12 +404,40 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
         run(study(SMALL.replace('"small"', '"other"')), tmp_path / "out")
 
 
-def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
+def test_a_damaged_cell_is_named_and_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(study(SMALL), tmp_path / "out")
     path = next((tmp_path / "out" / "cells").iterdir())
+    outcome = read_cells(tmp_path / "out")[path.stem]["outcome"]
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DamageError, match=path.name):
+        read_cells(tmp_path / "out")
+    runner = FakeRunner()
+    run(study(SMALL), tmp_path / "out", runner)
+    assert f"in {path}; this cell is run again" in capsys.readouterr().err
+    assert len(runner.calls) == 1
+    assert read_cells(tmp_path / "out")[path.stem]["outcome"] == outcome
+
+
+def test_a_damaged_plan_is_refused_and_one_that_is_gone_is_written_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(study(SMALL), tmp_path / "out")
+    path = tmp_path / "out" / "study.json"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"name": "small"', b'"name": "smalm"', 1))
+    bad = path.read_bytes()
+    assert bad != data
+    with pytest.raises(DamageError, match="its checksum does not fit"):
         run(study(SMALL), tmp_path / "out")
+    assert path.read_bytes() == bad
+    path.unlink()
+    runner = FakeRunner()
+    run(study(SMALL), tmp_path / "out", runner)
+    assert f"{path} is missing; it is written anew" in capsys.readouterr().err
+    assert runner.calls == []
+    assert path.read_bytes() == data
 
 
 def test_the_rate_of_the_sweep_is_what_is_trained_with(tmp_path: Path) -> None:

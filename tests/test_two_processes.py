@@ -34,8 +34,9 @@ from curator.stopping import StopRequest
 from curator.store import Store
 from curator.versions import version_id
 from tests import tars
-from tests.storekit import open_kit
+from tests.storekit import maker_name, open_kit
 
+ECHO = maker_name("echo", {"captioner": "echo"})
 A, B, C, D = ("".join([x] * 64) for x in "abcd")
 ENV = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "POLARS_MAX_THREADS": "1"}
 
@@ -56,20 +57,20 @@ def texts(facts: Facts, *images: str) -> list[str | None]:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store.create(tmp_path / "store")
-    made.write_recipe(CAPTIONS, "g", {"captioner": "echo"})
+    made.write_recipe(CAPTIONS, ECHO, {"captioner": "echo"})
     return made
 
 
 def other(store: Store, shard: str = "s1") -> FactWriter:
     """The other process, in the middle of a shard."""
-    writer = Facts(store, CAPTIONS, "g").writer(shard)
+    writer = Facts(store, CAPTIONS, ECHO).writer(shard)
     writer.add([record(B, "b"), record(A, "a")])  # the table will have them in another order
     return writer
 
 
 def test_a_journal_that_becomes_a_table_is_still_read_right(store: Store) -> None:
     writer = other(store)
-    facts = Facts(store, CAPTIONS, "g")
+    facts = Facts(store, CAPTIONS, ECHO)
     assert texts(facts, A, B, C) == ["a", "b", None]
     writer.add([record(C, "c")])
     writer.finish()
@@ -78,17 +79,17 @@ def test_a_journal_that_becomes_a_table_is_still_read_right(store: Store) -> Non
         *("b", "a")
     ]
     assert facts.pending(wanted(A, B, C))["image_sha256"].to_list() == [C]  # not there when asked
-    assert texts(Facts(store, CAPTIONS, "g"), A, B, C) == ["a", "b", "c"]
+    assert texts(Facts(store, CAPTIONS, ECHO), A, B, C) == ["a", "b", "c"]
 
 
 def test_a_new_journal_under_the_name_of_one_that_was_read_is_not_taken_for_it(
     store: Store,
 ) -> None:
     writer = other(store)
-    facts = Facts(store, CAPTIONS, "g")
+    facts = Facts(store, CAPTIONS, ECHO)
     facts.files()
     writer.finish()
-    again = Facts(store, CAPTIONS, "g").writer("s1")
+    again = Facts(store, CAPTIONS, ECHO).writer("s1")
     again.add([record(D, "d"), record(C, "c"), record(B, "b again", attempt=1)])
     assert texts(facts, A, B) == ["a", "b"]
     again.close()
@@ -107,17 +108,17 @@ def test_a_journal_that_ends_while_files_are_listed_is_seen_once_or_as_a_table(
         return found if when == "after it is read" else replay(path)
 
     monkeypatch.setattr(facts_module, "replay", reading)
-    facts = Facts(store, CAPTIONS, "g")
+    facts = Facts(store, CAPTIONS, ECHO)
     assert texts(facts, A, B) == ["a", "b"]
     assert facts_module.replay is replay, "the journal was read"
     assert facts.pending(wanted(A, B)).is_empty()
 
 
 def test_the_dashboard_counts_failures_beside_a_job_that_ends(store: Store) -> None:
-    writer = Facts(store, CAPTIONS, "g").writer("s1")
+    writer = Facts(store, CAPTIONS, ECHO).writer("s1")
     writer.add([record(B, None, failure="vlm.refusal"), record(A, "a")])
     shelf = FactShelf(store)
-    shelf.get(CAPTIONS, "g")
+    shelf.get(CAPTIONS, ECHO)
     writer.finish()
     (found,) = failures(store, shelf)
     assert dict(found.reasons) == {"vlm.refusal": 1}
@@ -142,11 +143,11 @@ def test_a_decision_beside_a_job_that_ends(tmp_path: Path) -> None:
     """Deciding has looked for facts, the other process ends its shard, deciding goes on."""
     kit = open_kit(tmp_path / "shards")
     store = kit.ws.store
-    store.write_recipe(CAPTIONS, "g", {"captioner": "echo"})
+    store.write_recipe(CAPTIONS, ECHO, {"captioner": "echo"})
     images = index.read(store, "00000", ["image_sha256"])["image_sha256"].to_list()
-    writer = Facts(store, CAPTIONS, "g").writer("00000")
+    writer = Facts(store, CAPTIONS, ECHO).writer("00000")
     writer.add([record(image, f"caption {n}") for n, image in enumerate(reversed(images))])
-    inputs = Inputs(shards=("00000",), generators=("g",))
+    inputs = Inputs(shards=("00000",), generators=(ECHO,))
     decider = Decider(store, load_policy("replace").model_copy(update={"rule": ()}), inputs)
     decider.prepare()
     writer.finish()

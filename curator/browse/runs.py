@@ -7,7 +7,6 @@ died. Process numbers mean something on their own machine only; elsewhere silenc
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curator import sealed
+from curator.errors import DamageError
 from curator.store import Store
 
 SILENT_SEC = 60.0
@@ -40,7 +41,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """One command. `status` is running, died, done, stopped or failed; times in seconds.
+    """One command. `status` is running, died, done, stopped, failed or damaged; in seconds.
 
     `quarantined` are the items that it put into quarantine, by reason; None where its record does
     not say. `error` is what it said, with folders taken out.
@@ -62,7 +63,7 @@ class RunState:
 
 
 def runs(store: Store, *, limit: int = 20) -> list[RunState]:
-    """The last commands, newest first. One whose file cannot be read is left out."""
+    """The last commands, newest first. One whose file is not what was written is `damaged`."""
     names = sorted(path.parent.name for path in (store.root / "runs").glob("*/run.json"))
     found = (_read(store.root / "runs" / name) for name in reversed(names[-limit:]))
     return [state for state in found if state is not None]
@@ -71,7 +72,7 @@ def runs(store: Store, *, limit: int = 20) -> list[RunState]:
 def _read(folder: Path) -> RunState | None:
     path = folder / "run.json"
     try:
-        state = json.loads(path.read_bytes())
+        state = sealed.read(path)
         stages = tuple(
             Stage(name=str(name), done=int(stage["done"]), total=int(stage["total"]))
             for name, stage in state.get("stages", {}).items()
@@ -92,8 +93,29 @@ def _read(folder: Path) -> RunState | None:
             quarantined=None if quarantined is None else _counts(quarantined),
             error=None if error is None else without_folders(str(error)),
         )
+    except DamageError:
+        return _damaged(path)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # written by a newer tool, or by no tool: nothing depends on it
+
+
+def _damaged(path: Path) -> RunState | None:
+    """A command of which no more is known than that it ran; None if it is gone by now."""
+    try:
+        when = path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return RunState(
+        name=path.parent.name,
+        verb=path.parent.name,
+        status="damaged",
+        started=when,
+        ended=when,
+        options={},
+        stages=(),
+        quarantined=None,
+        error="its record is not what was written; nothing else depends on it",
+    )
 
 
 def _counts(by_reason: Mapping[str, int]) -> dict[str, int]:

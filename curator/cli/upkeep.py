@@ -34,12 +34,19 @@ def fsck(
     deep: Annotated[
         bool, typer.Option(help="Also hash every file, source shards too."), HARMLESS
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Set damaged files aside, keep what is intact, say what is lost."
+        ),
+    ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Prove that the store is whole, or name the damage.
+    """Prove that a store is whole, or name the damage.
 
-    Exits with 12 on damage. Repairs nothing.
+    DATASET may also be the folder of a study, of a run, or an export. Exits with 12 on damage.
+    Changes nothing unless --repair is given.
 
     Example:
 
@@ -47,27 +54,35 @@ def fsck(
     """
     from dataclasses import asdict
 
-    from curator.steps.fsck import fsck as run
-    from curator.steps.workspace import open_workspace, refuse_version
+    from curator.steps.fsck import check
+    from curator.steps.workspace import refuse_version
 
     refuse_version(dataset, "fsck")
-    report = run(open_workspace(dataset, store), deep=deep)
+    report = check(dataset, store, deep=deep, repair=repair)
     if json:
         show_json(asdict(report))
     else:
+        for finding in report.repaired:
+            show(f"REPAIR  {finding.where}: {finding.what}")
         for finding in report.notices:
             show(f"note    {finding.where}: {finding.what}")
         for finding in report.damage:
             show(f"DAMAGE  {finding.where}: {finding.what}")
         show(
-            f"{report.num_versions} versions, {report.num_files} decision files, "
-            f"{report.num_samples:,} samples: {len(report.damage)} damaged"
+            (
+                f"{report.num_versions} versions, {report.num_files} decision files, "
+                f"{report.num_samples:,} samples"
+                if report.is_store
+                else f"{report.num_files} files"
+            )
+            + f": {len(report.damage)} damaged"
         )
     if report.damage:
         raise DamageError(
             f"{len(report.damage)} things are damaged, first {report.damage[0].what}",
             where=report.damage[0].where,
-            hint="restore the files named above from a copy; fsck never changes anything",
+            hint="restore the files named above from a copy"
+            + ("" if repair or not report.is_store else ", or set them aside with --repair"),
         )
 
 

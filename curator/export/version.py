@@ -23,6 +23,7 @@ goes on behind the shards that are finished.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -206,7 +207,9 @@ def _write_sizes(paths: Mapping[str, Path], stats: Mapping[str, Mapping[str, Any
     for name, path in paths.items():
         folders.setdefault(path.parent, {})[path.name] = stats[name]["successes"]
     for folder, sizes in folders.items():
-        outputs.write_json(folder / "sizes.json", sizes)
+        # No checksum: open_clip_train takes every field for a shard.
+        text = json.dumps(sizes, indent=1, sort_keys=True)
+        fsops.write_atomic(folder / "sizes.json", text.encode() + b"\n")
 
 
 def _write_card(

@@ -15,13 +15,16 @@ import polars as pl
 from curator import fsops, index, progress, tables, versions
 from curator.decide import CUT, DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
 from curator.errors import ConflictError, QuarantineLimitError, UsageError
-from curator.facts import CAPTIONS, SCORES
+from curator.facts import CAPTIONS, SCORES, listing_of
 from curator.index import ShardFacts
 from curator.policy import Policy, under_its_own_name
 from curator.shards import ShardRef
 from curator.steps.workspace import Workspace
 from curator.stopping import StopRequest
 from curator.versions import ACTIONS, ShardEntry, Version
+
+FACT_FILES = "fact_files"
+"""Field of a manifest: kind/maker -> fact files that were listed when the version was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,7 @@ def _decide(
         makers=_recipes(ws, inputs),
         totals={**totals, "num_unscored": decider.num_unscored},
         shards=tuple(entries),
+        extra={FACT_FILES: _num_files(ws, inputs)},
     )
     return ws.store.commit(draft)
 
@@ -210,6 +214,17 @@ def _recipes(ws: Workspace, inputs: Inputs) -> dict[str, dict[str, Any]]:
     names = {name: CAPTIONS for name in inputs.generators}
     names |= {name: SCORES for name in (inputs.scorer, inputs.checker) if name}
     return {name: ws.store.recipe(kind, name) for name, kind in names.items()}
+
+
+def _num_files(ws: Workspace, inputs: Inputs) -> dict[str, int]:
+    """How many fact files were listed by kind and maker, so that `fsck` misses a listing."""
+    kinds = dict.fromkeys(inputs.generators, CAPTIONS)
+    kinds |= {name: SCORES for name in (inputs.scorer, inputs.checker) if name}
+    listed = {
+        f"{kind}/{name}": listing_of(ws.store, kind, name).num_listed(".parquet")
+        for name, kind in kinds.items()
+    }
+    return {name: count for name, count in listed.items() if count}
 
 
 def resolve_inputs(ws: Workspace, policy: Policy, choice: Choice) -> Inputs:

@@ -1,4 +1,4 @@
-"""fsck: prove that the store is whole, or name what is not. It never repairs anything.
+"""fsck: prove that the store is whole, or name what is not. It changes nothing by itself.
 
 The invariants (reliability I1-I9): every visible version opens and every file it names is there;
 versions are contiguous, each with one parent; every sample of a shard has exactly one action
@@ -10,41 +10,61 @@ edit that a version was made from is still in its log.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
 from curator import index, progress, ratings, tables
 from curator.decide import DECISION_SCHEMA, read_decision
-from curator.edits import edited_shards, history, log_path, torn_bytes
+from curator.edits import history, log_path, logs_there, torn_bytes
 from curator.errors import CuratorError, DamageError
-from curator.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES
+from curator.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES, check_file
 from curator.fsops import TEMP_PREFIX
 from curator.journal import replay
+from curator.listing import MISSING
+from curator.steps import fsck_files
 from curator.steps.apply_edits import LOGS
-from curator.steps.workspace import Workspace
+from curator.steps.fsck_files import SET_ASIDE, Finding
+from curator.steps.repair import repair as repair_files
+from curator.steps.workspace import STORE_FOLDER, Workspace, open_workspace
 from curator.store import Store
 from curator.versions import ACTIONS, ShardEntry, Version
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong. `where` is a path, `what` names expected and found."""
-
-    where: str
-    what: str
-
-
 @dataclass(slots=True)
 class FsckReport:
-    """`damage` must be empty in a whole store; `notices` are harmless leftovers."""
+    """`damage` must be empty in a whole store; `notices` are harmless leftovers.
+
+    `repaired` is what --repair did. `is_store` is False for the folder of a study, run or export.
+    """
 
     num_versions: int = 0
     num_files: int = 0
     num_samples: int = 0
     damage: list[Finding] = field(default_factory=list)
     notices: list[Finding] = field(default_factory=list)
+    repaired: list[Finding] = field(default_factory=list)
+    is_store: bool = True
+
+
+def check(spec: str, store: Path | None, *, deep: bool, repair: bool) -> FsckReport:
+    """What the command does: a dataset with its store, or the folder of a study, run or export.
+
+    Raises:
+        UsageError, NotFoundError: there is neither.
+    """
+    folder = Path(spec)
+    is_output = any((folder / name).is_file() for name in fsck_files.ROOTS)
+    if is_output and store is None and not (folder / STORE_FOLDER).is_dir():
+        damage, notices, num_files = fsck_files.folder(folder)
+        return FsckReport(num_files=num_files, damage=damage, notices=notices, is_store=False)
+    ws = open_workspace(spec, store)
+    report = fsck(ws, deep=deep)
+    if not repair or not report.damage:
+        return report
+    repaired = list(repair_files(ws.store, fsck(ws, deep=True).damage))
+    return replace(fsck(ws, deep=deep), repaired=repaired)
 
 
 def fsck(ws: Workspace, *, deep: bool = False) -> FsckReport:
@@ -63,9 +83,16 @@ def fsck(ws: Workspace, *, deep: bool = False) -> FsckReport:
             advance(1)
     report.num_files = len(files)
     report.damage.extend(_facts(ws.store, deep))
+    report.damage.extend(_journals(ws.store))
     report.damage.extend(_edits(ws.store, found))
     report.damage.extend(_ratings(ws.store))
-    report.damage.extend(_tags(ws.store, found))
+    report.damage.extend(fsck_files.missing(ws.store, found))
+    report.damage.extend(fsck_files.tags(ws.store))
+    report.damage.extend(fsck_files.runs(ws.store))
+    if deep:
+        for version in found:
+            report.damage.extend(fsck_files.spelling(ws.store, version.number))
+    report.damage.extend(_unindexed(ws.store, found))
     report.notices.extend(_leftovers(ws.store))
     report.notices.extend(_gone(ws, found))
     return report
@@ -161,6 +188,10 @@ def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterato
     path = ws.store.index_path(shard)
     if not path.exists():
         return
+    if index.is_first_form(path):
+        what = "an index of the first version; `curator index` makes it anew"
+        report.notices.append(Finding(str(path), what))
+        return
     try:
         facts = index.shard_facts(ws.store, shard)
         report.num_samples += facts.num_samples
@@ -193,13 +224,20 @@ def _facts(store: Store, deep: bool) -> Iterator[Finding]:
             except DamageError as error:
                 yield Finding(str(error.where), error.what)
         for path in sorted((store.root / "facts" / kind).rglob("*.parquet")):
-            if deep and not path.stem.endswith(found := index.file_sha256(path)[:12]):
-                yield Finding(str(path), f"sha256 is {found}, expected what the name ends in")
-                continue
             try:
+                if deep:
+                    check_file(path, schema)
                 tables.read(path, schema)
             except CuratorError as error:
                 yield Finding(str(path), str(error))
+
+
+def _journals(store: Store) -> Iterator[Finding]:
+    for path in sorted((store.root / "journal").rglob("*.jnl")):
+        try:
+            replay(path)
+        except DamageError as error:
+            yield Finding(str(path), error.what)
 
 
 def _edits(store: Store, found: list[Version]) -> Iterator[Finding]:
@@ -208,16 +246,24 @@ def _edits(store: Store, found: list[Version]) -> Iterator[Finding]:
     for version in found:
         for shard, number in version.extra.get(LOGS, {}).items():
             used[shard] = max(used.get(shard, (0, "")), (number, version.name))
-    for shard in sorted({*used, *edited_shards(store)}):
+    for shard in sorted({*used, *logs_there(store)}):
         path = log_path(store, shard)
         try:
             number = len(history(store, shard).edits)
         except DamageError as error:
-            yield Finding(str(path), error.what)
+            if error.reason != MISSING:  # `fsck_files.missing` names it
+                yield Finding(str(path), error.what)
             continue
         expected, name = used.get(shard, (0, ""))
-        if number < expected:
+        if number < expected and not any(path.parent.glob(f"{path.name}{SET_ASIDE}*")):
             yield Finding(str(path), f"{number} edits, {name} was made from {expected}")
+
+
+def _unindexed(store: Store, found: list[Version]) -> Iterator[Finding]:
+    for shard in sorted({entry.name for version in found for entry in version.shards}):
+        path = store.index_path(shard)
+        if not path.exists():
+            yield Finding(str(path), "the file is missing; `curator index` makes it again")
 
 
 def _ratings(store: Store) -> Iterator[Finding]:
@@ -225,20 +271,16 @@ def _ratings(store: Store) -> Iterator[Finding]:
         yield Finding(str(error.where), error.what)
 
 
-def _tags(store: Store, found: list[Version]) -> Iterator[Finding]:
-    numbers = {version.number for version in found}
-    try:
-        for tag, number in store.tags().items():
-            if number not in numbers:
-                yield Finding(str(store.root / "tags" / tag), f"names version {number}: not there")
-    except CuratorError as error:
-        yield Finding(str(store.root / "tags"), str(error))
-
-
 def _leftovers(store: Store) -> Iterator[Finding]:
+    if number := fsck_files.without_checksum(store.root):
+        what = f"{number} small files were written before there were checksums, and have none"
+        yield Finding(str(store.root), what)
+    yield from fsck_files.unlisted(store)
+    for path in sorted(store.root.rglob(f"*{SET_ASIDE}*")):
+        yield Finding(str(path), "set aside by `fsck --repair`; remove it when it is of no use")
     for path in sorted(store.root.rglob(f"{TEMP_PREFIX}*")):
         yield Finding(str(path), "a temporary file of a process that died; `curator gc` removes it")
-    for shard in edited_shards(store):
+    for shard in logs_there(store):
         try:
             torn = torn_bytes(store, shard)
         except DamageError:
@@ -247,10 +289,9 @@ def _leftovers(store: Store) -> Iterator[Finding]:
             what = f"{torn} bytes of an edit that nobody was told was kept; the next edit cuts them"
             yield Finding(str(log_path(store, shard)), what)
     for path in sorted((store.root / "journal").rglob("*.jnl")):
-        records, valid = replay(path)
         try:
-            torn = path.stat().st_size - valid
-        except FileNotFoundError:
-            continue  # its run went on just now
-        tail = f", {torn} bytes torn" if torn else ""
-        yield Finding(str(path), f"{len(records)} facts wait for their run to go on{tail}")
+            found = replay(path)
+        except DamageError:
+            continue  # `_journals` names it
+        tail = f", {found.torn} bytes torn" if found.torn else ""
+        yield Finding(str(path), f"{len(found.records)} facts wait for their run to go on{tail}")

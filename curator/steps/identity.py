@@ -13,11 +13,9 @@ names is known is taken for more shards of the same one, and that is said. Any o
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
-from pathlib import Path
 
-from curator import fsops, index, progress, versions
+from curator import index, progress, sealed
 from curator.errors import CuratorError, DamageError, UsageError
 from curator.shards import Dataset, ShardRef, read_bytes
 from curator.store import Store
@@ -32,31 +30,20 @@ def roots(store: Store) -> list[str]:
         DamageError: the file is not what was written.
     """
     path = store.root / FILE
-    try:
-        outer = json.loads(path.read_bytes())
-        body, expected = dict(outer["dataset"]), outer["sha256"]
-        found = [str(root) for root in body["roots"]]
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except (ValueError, TypeError, KeyError) as error:
-        raise _damage(f"not readable ({error})", path) from error
-    if versions.digest(body) != expected:
-        raise _damage("checksum does not fit", path)
-    return found
-
-
-def _damage(what: str, path: Path) -> DamageError:
     hint = "restore it from a copy, or remove it: `curator index` writes it anew"
-    return DamageError(what, where=path, hint=hint)
+    try:
+        return [str(root) for root in sealed.read(path, hint=hint)["roots"]]
+    except (TypeError, KeyError) as error:
+        raise DamageError(f"not readable ({error})", where=path, hint=hint) from error
 
 
 def remember(store: Store, dataset: Dataset) -> None:
     """Write down where the dataset lies, unless it is known."""
     known, here = roots(store), _place(dataset)
     if here not in known:
-        body = {"roots": [*known, here]}
-        data = versions.canonical_json({"dataset": body, "sha256": versions.digest(body)})
-        fsops.write_atomic(store.root / FILE, data + b"\n")
+        sealed.write(store.root / FILE, {"roots": [*known, here]})
 
 
 def check(store: Store, dataset: Dataset, *, spec: str) -> None:

@@ -1,0 +1,113 @@
+"""fsck --repair: set damaged files aside, keep all that is intact of them, and say what is lost.
+
+For who has no copy to restore from. Nothing is deleted: a damaged file gets a name that says so.
+Versions, decisions and source shards are left alone: nothing here can make them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from curator import edits, fsops, journal
+from curator.listing import LISTINGS, Listing, Mark, all_listings
+from curator.steps.fsck_files import SET_ASIDE, Finding
+from curator.store import Store
+
+_LISTED = (".parquet", ".jnl", ".log", ".json")
+_AGAIN = {
+    "index": "`curator index` makes it again",
+    "facts": "the next run makes its facts again, and writes a recipe that is not there",
+    "tags": "set it again with `curator tag DATASET@VERSION NAME`",
+    "runs": "nothing depends on it",
+}
+"""Top folders of what can be set aside, and what follows."""
+
+
+def repair(store: Store, damage: Sequence[Finding]) -> Iterator[Finding]:
+    """Set aside what `fsck` found damaged, and let go of what it found missing.
+
+    Yields:
+        what was done, file by file; nothing for what cannot be repaired.
+
+    Raises:
+        ConflictError: another process writes to a damaged file.
+    """
+    for where in dict.fromkeys(finding.where for finding in damage):
+        path = Path(where)
+        if not path.is_relative_to(store.root) or not path.exists():
+            continue
+        kind = path.relative_to(store.root).parts[0]
+        if kind == "journal":
+            yield Finding(where, _journal(path))
+        elif kind == "edits":
+            yield Finding(where, _edits(store, path))
+        elif kind == LISTINGS:
+            yield Finding(where, _listing(store, path))
+        elif kind in _AGAIN:
+            yield Finding(where, f"set aside as {_set_aside(path).name}; {_AGAIN[kind]}")
+    for listing in all_listings(store.root):
+        yield from _let_go(listing)
+
+
+def _let_go(listing: Listing) -> Iterator[Finding]:
+    missing = listing.missing()
+    gone: list[tuple[Mark, Path]] = [
+        ("lost" if path.suffix == ".parquet" else "done", path) for path in missing
+    ]
+    if gone:
+        listing.add(gone)
+    for path in missing:
+        yield Finding(str(path), "taken off its listing; what it held is lost, or made again")
+
+
+def _set_aside(path: Path) -> Path:
+    number, to = 1, path.with_name(path.name + SET_ASIDE)
+    while to.exists():
+        number += 1
+        to = path.with_name(f"{path.name}{SET_ASIDE}-{number}")
+    fsops.rename(path, to)
+    return to
+
+
+def _listing(store: Store, path: Path) -> str:
+    aside = _set_aside(path)
+    name = path.relative_to(store.root / LISTINGS).as_posix().removesuffix(".log")
+    folders = [store.root / "facts" / name, store.root / "journal" / name, store.root / name]
+    there = [
+        file
+        for folder in folders
+        for file in sorted(folder.rglob("*"))
+        if file.suffix in _LISTED and file.name != "maker.json"
+    ]
+    Listing(store.root, name).add([], found=there)
+    return f"set aside as {aside.name}; a new one names the {len(there)} files that are there"
+
+
+def _journal(path: Path) -> str:
+    held = fsops.Appender(path)  # nobody may write to it meanwhile
+    try:
+        records = journal.intact(path)
+        aside = _set_aside(path)
+    finally:
+        held.close()
+    new = journal.Journal(path)
+    if records:
+        new.append(records)
+    new.close()
+    return f"set aside as {aside.name}; {len(records)} facts of it are kept, the rest is made again"
+
+
+def _edits(store: Store, path: Path) -> str:
+    folder = store.root / "edits"
+    shard = path.relative_to(folder).as_posix().removesuffix(".log")
+    held = fsops.Appender(path)
+    try:
+        kept, num_lost = edits.intact(path, shard)
+        aside = _set_aside(path)
+    finally:
+        held.close()
+    fsops.write_atomic(path, edits.log_bytes(kept))
+    Listing(store.root, "edits").add([("there", path)])
+    lost = f"{num_lost} or more are lost" if num_lost else "none is known to be lost"
+    return f"set aside as {aside.name}; {len(kept)} edits of it are kept, {lost}"

@@ -1,0 +1,101 @@
+"""What lies in the folder of a pretraining run, and what vouches for it. Torch-free.
+
+run.json        recipe, digest, source, versions: what the folder is; written first
+checkpoints/    see `pretrain.checkpoint`
+log.jsonl       a line every ten steps, each with a checksum
+model/          what is loaded from the run
+summary.json    written last; names every file of the model with its digest
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from curator import sealed
+from curator.errors import DamageError, NotFoundError
+from curator.index import file_sha256
+
+RUN_FILE, SUMMARY_FILE, MODEL_FOLDER = "run.json", "summary.json", "model"
+_HINT = "restore it from a copy, or train again with another --out"
+
+
+def read_run(out: Path) -> dict[str, Any]:
+    """run.json of a run.
+
+    Raises:
+        DamageError: it is not what was written.
+    """
+    return sealed.read(out / RUN_FILE, hint=_HINT)
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """The fields of summary.json of a finished run.
+
+    Raises:
+        DamageError: it is not what was written, or not there.
+    """
+    value = sealed.read(out / SUMMARY_FILE, hint=_HINT)
+    value.pop(sealed.FILES, None)
+    return value
+
+
+def write_summary(out: Path, value: dict[str, Any]) -> None:
+    """Write summary.json, and in it the digests of the files of the model."""
+    files = {
+        path.relative_to(out).as_posix(): file_sha256(path)
+        for path in sorted((out / MODEL_FOLDER).rglob("*"))
+        if path.is_file()
+    }
+    sealed.write(out / SUMMARY_FILE, {**value, sealed.FILES: files})
+
+
+def check_unclaimed(out: Path) -> None:
+    """Refuse to take a folder without run.json for a new run where one has left its work.
+
+    Raises:
+        DamageError: there are checkpoints, a model or a summary.
+    """
+    for name in ("checkpoints", MODEL_FOLDER, SUMMARY_FILE):
+        if (out / name).exists():
+            raise DamageError(
+                f"the file is missing, and {name} of the run is there",
+                where=out / RUN_FILE,
+                did="nothing was trained and nothing was changed",
+                hint=_HINT,
+                reason="run.damaged",
+            )
+
+
+def check_can_begin(out: Path) -> None:
+    """Refuse to start at step 0 where a run has been finished.
+
+    Raises:
+        DamageError: a model and neither summary nor checkpoints: one of them is gone.
+    """
+    checkpoints = out / "checkpoints"
+    if (out / MODEL_FOLDER).exists() and not (checkpoints.is_dir() and any(checkpoints.iterdir())):
+        raise DamageError(
+            "the run has a model, but no summary.json and no checkpoints",
+            where=out,
+            did="nothing was trained and nothing was changed",
+            hint=f"restore summary.json from a copy, or remove {MODEL_FOLDER}/ to train it again",
+            reason="run.damaged",
+        )
+
+
+def check_model(out: Path) -> None:
+    """Make sure that the model of a run is what was written.
+
+    Raises:
+        NotFoundError: the run is not finished. DamageError: a file is gone or was changed.
+    """
+    if not (out / SUMMARY_FILE).is_file():
+        raise NotFoundError(
+            "the run is not finished",
+            where=out,
+            hint="run the same `curator pretrain` again to finish it",
+            reason="model.not_found",
+        )
+    for name, sha256 in sealed.read(out / SUMMARY_FILE, hint=_HINT).get(sealed.FILES, {}).items():
+        sealed.check_file(out / name, sha256, SUMMARY_FILE, hint=_HINT)
