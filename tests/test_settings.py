@@ -435,7 +435,7 @@ OF_ONES_OWN = {
     "gc": "grace-days",
     "pretrain": "device held-out out recipe reference set",
     "doctor": "model scorer url",
-    "finetune": "batch-size data device fraction head inference layout lr out probe seeds size "
+    "finetune": "batch-size data device fraction head inference layer-decay layout lr out probe seeds size "
     "steps sweep task",
     "study": "device jobs out pretrain-only set",
     "report": "out",
