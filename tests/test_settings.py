@@ -435,8 +435,8 @@ OF_ONES_OWN = {
     "gc": "grace-days",
     "pretrain": "device held-out out recipe reference set",
     "doctor": "model scorer url",
-    "finetune": "batch-size data device fraction head inference layer-decay layout lr out probe seeds size "
-    "steps sweep task",
+    "finetune": "batch-size data device fraction head inference layer-decay layout lr out probe "
+    "seeds size steps sweep task",
     "study": "device jobs out pretrain-only set",
     "report": "out",
     "ui": "host port studies",
