@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,7 +93,7 @@ def recaption(
     from curator.makers import CaptionerChoice, all_of, captioner_maker, checker_maker
     from curator.policy import load_policy
     from curator.shards import ScanOptions, discover
-    from curator.steps.recaption import Engine, Recaption
+    from curator.steps.recaption import Engine, Recaption, reach_server
     from curator.steps.recaption import recaption as run
     from curator.steps.workspace import open_workspace, refuse_version
     from curator.stopping import stop_on_signals
@@ -142,8 +141,7 @@ def recaption(
         stall_timeout_sec=stall_timeout,
         max_quarantine=max_quarantine,
     )
-    if generate is not None and generate.port == "server":
-        _reach(dataset, store, generate, url)
+    reach_server(dataset, store, generate)
     ws = open_workspace(dataset, store, create=True)
     with stop_on_signals() as stop:
         report = run(ws, asked, engine, stop=stop)
@@ -151,29 +149,6 @@ def recaption(
         show_json(_recaption_json(report))
     else:
         show(_recaption_text(ws, report))
-
-
-def _reach(dataset: str, store: Path | None, generate: Maker, url: str | None) -> None:
-    """A server that does not answer is said before the shards are read, which can take hours.
-
-    Where this captioner has been at work before, every caption may be there already.
-    """
-    from curator import progress
-    from curator.errors import EngineError, NotFoundError
-    from curator.facts import CAPTIONS
-    from curator.registry import load
-    from curator.steps.workspace import open_workspace
-
-    try:
-        load("curator.captioners.server:reach")(url)
-    except EngineError as error:
-        try:
-            known = open_workspace(dataset, store).store.makers(CAPTIONS)
-        except NotFoundError:
-            known = []
-        if generate.name not in known:
-            raise
-        progress.say(f"warning: {error}; going on with the captions that are there")
 
 
 def _scorer(scorer: str, device: str | None, dtype: str | None) -> Maker:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from curator.errors import StrictError, UsageError
+from curator import progress
+from curator.errors import EngineError, NotFoundError, StrictError, UsageError
 from curator.executors import Executor
 from curator.executors.local import InlineExecutor, ProcessExecutor
+from curator.facts import CAPTIONS
 from curator.makers import Maker
 from curator.policy import Policy
+from curator.registry import load
 from curator.runs import open_run
 from curator.shards import ScanOptions
 from curator.steps.decide import Choice, decide
@@ -18,7 +22,7 @@ from curator.steps.index import IndexReport, make_index, say_index
 from curator.steps.making import Tally
 from curator.steps.quarantine import rows as quarantine_rows
 from curator.steps.score import ScoreSummary, ScoreTask, score, summarize
-from curator.steps.workspace import Workspace
+from curator.steps.workspace import Workspace, open_workspace
 from curator.stopping import StopRequest
 from curator.versions import Version
 
@@ -100,6 +104,28 @@ class RecaptionReport:
         """Facts that models were asked for in this run."""
         tallies = (self.scored, self.captioned)
         return sum(tally.made + tally.num_failed for tally in tallies)
+
+
+def reach_server(spec: str, store: Path | None, captioner: Maker | None) -> None:
+    """Say that a server does not answer before the shards are read, which can take hours.
+
+    Where this captioner has been at work before, every caption may be there already.
+
+    Raises:
+        EngineError: it does not answer, and never did here.
+    """
+    if captioner is None or captioner.port != "server":
+        return
+    try:
+        load("curator.captioners.server:reach")(captioner.options["url"])
+    except EngineError as error:
+        try:
+            known = open_workspace(spec, store).store.makers(CAPTIONS)
+        except NotFoundError:
+            known = []
+        if captioner.name not in known:
+            raise
+        progress.say(f"warning: {error}; going on with the captions that are there")
 
 
 def score_all(
