@@ -7,13 +7,13 @@ that does not (device, batch size, server address, number of candidates).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from curator.captioners import CAPTIONERS
 from curator.captioners.options import Sampling
-from curator.errors import EngineError, UsageError, nearest
+from curator.errors import CuratorError, EngineError, UsageError, nearest
 from curator.models import (
     CAPTIONER_FILES,
     DEFAULT_CAPTIONER,
@@ -53,6 +53,27 @@ class Maker:
     options: Mapping[str, Any]
 
 
+def all_of(*makers: Callable[[], Maker | None]) -> list[Maker | None]:
+    """What each of them gives; what is wrong with several is said at once.
+
+    Raises:
+        CuratorError: of the kind of the first one that failed, with the words of all.
+    """
+    found: list[Maker | None] = []
+    errors: list[CuratorError] = []
+    for make in makers:
+        try:
+            found.append(make())
+        except CuratorError as error:
+            errors.append(error)
+    if errors:
+        first, *others = errors
+        hints = [first.hint, *(f"also: {other}" for other in others)]
+        first.hint = "; ".join(hint for hint in hints if hint)
+        raise first
+    return found
+
+
 def scorer_maker(
     scorer: str, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
 ) -> Maker:
@@ -70,7 +91,7 @@ def scorer_maker(
             hint=f"{nearest(scorer, SCORERS)}; or a folder, org/name, or ViT-B-32:tag",
             reason="scorer.unknown",
         )
-    locate(model, revision=revision, files=SCORER_FILES)
+    locate(model, revision=revision, files=SCORER_FILES, option="--scorer")
     identity = identify(model, revision=revision)
     # Scores are compared with each other, and the short formats move them in the second or third
     # decimal: unlike for captions, the format is part of who says it.

@@ -107,12 +107,17 @@ def identify(model: str, *, revision: str | None = None) -> ModelIdentity:
 
 
 def locate(
-    model: str, *, revision: str | None = None, files: tuple[str, ...] = CAPTIONER_FILES
+    model: str,
+    *,
+    revision: str | None = None,
+    files: tuple[str, ...] = CAPTIONER_FILES,
+    option: str = "--model",
 ) -> Path:
     """Give the folder with the files of `model`; fetches them from the hub when not cached.
 
     What is cached is used as it is, without asking the hub for something newer: the same command
-    gives the same model tomorrow. `files` are the patterns to fetch.
+    gives the same model tomorrow. `files` are the patterns to fetch, `option` is what the user
+    types to name a folder instead.
 
     Raises:
         UsageError: no such form of name, or no safetensors weights.
@@ -124,7 +129,7 @@ def locate(
         repository = _repository(model)
         folder = _cached(repository, revision)
         if folder is None or _missing(folder, files):
-            folder = _fetch(repository, revision, files)
+            folder = _fetch(repository, revision, files, option)
     elif revision is not None:
         raise _no_revision(folder)
     weights(folder)
@@ -202,7 +207,7 @@ def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
     return missing if missing or any(folder.glob("*.safetensors")) else ["*.safetensors"]
 
 
-def _fetch(repository: str, revision: str | None, files: tuple[str, ...]) -> Path:
+def _fetch(repository: str, revision: str | None, files: tuple[str, ...], option: str) -> Path:
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -217,7 +222,7 @@ def _fetch(repository: str, revision: str | None, files: tuple[str, ...]) -> Pat
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
         raise EngineError(
             f"cannot get model {repository!r} from the hub ({type(error).__name__})",
-            hint=_by_hand(repository),
+            hint=_by_hand(repository, option),
             reason="model.unreachable",
         ) from error
     # Without the hub, huggingface_hub is content with whatever part of the model is cached.
@@ -227,18 +232,18 @@ def _fetch(repository: str, revision: str | None, files: tuple[str, ...]) -> Pat
             f"model {repository!r} lacks {', '.join(missing)}",
             where=folder,
             hint="the hub is out of reach, or has only pickles of it (docs/models.md says how to "
-            "convert those); " + _by_hand(repository),
+            "convert those); " + _by_hand(repository, option),
             reason="model.incomplete",
         )
     return folder
 
 
-def _by_hand(repository: str) -> str:
+def _by_hand(repository: str, option: str = "--model") -> str:
     folder = repository.rsplit("/", 1)[-1]
     return (
         "on a machine that reaches it run: "
         f"hf download {repository} --exclude '*.bin' '*.pt' --local-dir {folder} "
-        f"and give the folder: --model {folder}"
+        f"and give the folder: {option} {folder}"
     )
 
 

@@ -1,11 +1,14 @@
-"""Progress on stderr: a bar with rate and time left on a terminal, nothing elsewhere."""
+"""Progress on stderr, with rate and time left: a bar on a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from threading import Event, Thread
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +22,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
+_MINUTE_SEC = 60.0
+_AT_ONCE_SEC = 1.0
+
 Advance = Callable[[int], None]
 """Call it with the number of items just finished."""
 
@@ -28,7 +34,7 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed or 0:.1f}/s")  # noqa: PLR2004 - below ten a decimal tells something
+        return Text(_rate(speed or 0.0))
 
 
 Listener = Callable[[str, int, int], None]
@@ -64,7 +70,7 @@ def quarantined(reasons: Mapping[str, int]) -> None:
 
 @contextmanager
 def bar(what: str, total: int | None, unit: str) -> Iterator[Advance]:
-    """A bar for `total` items (None: nobody knows). Silent when stderr is no terminal."""
+    """A bar for `total` items (None: nobody knows); where there is no terminal, a line a minute."""
     console = Console(file=sys.stderr)
     columns = (
         TextColumn("{task.description:<28}"),
@@ -76,18 +82,89 @@ def bar(what: str, total: int | None, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    with progress:
+    lines = Lines(what, total, unit)
+    with progress, nullcontext() if console.is_terminal else lines.each_minute():
         task = progress.add_task(what, total=total)
         listener, done = _listener.get(), 0
 
         def advance(number: int) -> None:
             nonlocal done
             done += number
+            lines.advance(number)
             progress.advance(task, number)
             if listener is not None and total is not None:
                 listener(what, done, total)
 
         yield advance
+
+
+class Lines:
+    """Where the work is, as lines of a log. `clock` gives seconds.
+
+    What is counted within the first second was there before, and says nothing about the rate.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int | None,
+        unit: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._what, self._total, self._unit, self._clock = what, total, unit, clock
+        self._began = self._since = clock()
+        self._done = self._at_since = 0
+
+    def advance(self, number: int) -> None:
+        """Count what was finished."""
+        self._done += number
+        if self._clock() - self._began < _AT_ONCE_SEC:
+            self._at_since = self._done
+
+    def line(self) -> str:
+        """What is done, the rate since the line before, and the time left at that rate."""
+        now = self._clock()
+        rate = (self._done - self._at_since) / max(now - self._since, 1e-9)
+        self._since, self._at_since = now, self._done
+        of = "" if self._total is None else f" of {self._total:,}"
+        said = f"{self._what}: {self._done:,}{of} {self._unit}, {_rate(rate)}"
+        if self._total is None or self._done >= self._total:
+            return said
+        return f"{said}, {_duration((self._total - self._done) / rate) if rate else '?'} left"
+
+    @contextmanager
+    def each_minute(self) -> Iterator[None]:
+        """Print the line every minute of the block, whether anything was finished or not."""
+        ended = Event()
+
+        def tell() -> None:
+            while not ended.wait(_MINUTE_SEC):
+                say(self.line())
+
+        if os.environ.get("RANK", "0") != "0":  # torchrun starts several: one speaks
+            yield
+            return
+        thread = Thread(target=tell, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _rate(per_sec: float) -> str:
+    if per_sec >= 10:  # noqa: PLR2004 - below ten a decimal tells something
+        return f"{per_sec:,.0f}/s"
+    return f"{per_sec:.1f}/s" if per_sec >= 0.1 or not per_sec else f"{per_sec * 60:.1f}/min"  # noqa: PLR2004
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "under a minute"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 def say(line: str) -> None:

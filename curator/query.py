@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,9 +34,10 @@ from curator.errors import CuratorError, DamageError, UsageError
 from curator.store import Store
 
 MIN_MEMORY_MIB = 512
+MAX_TIMEOUT_SEC = 86_400
 
 # Not `-m`: that would load the module a second time, as __main__.
-_START = "from curator.query_worker import main; main()"
+_START = "import os; to = os.dup(1); os.dup2(2, 1); from curator.query_worker import main; main(to)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,14 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """`truncated` says that there were more rows than the limit."""
+    """`truncated` says that there were more rows than the limit.
+
+    No two columns of `table` have one name: `renamed` says in a sentence each which were changed.
+    """
 
     table: pa.Table
     truncated: bool
+    renamed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +132,7 @@ VIEWS: tuple[View, ...] = (
             "text_sha256": ("VARCHAR", "identity of the text"),
             "finish_reason": (
                 "VARCHAR",
-                "stop; length: cut at the token limit; trimmed: then cut back to whole sentences",
+                "stop; length: cut by the token limit; trimmed: then to whole sentences",
             ),
             "num_tokens": ("INTEGER", "tokens written"),
             "seed": ("BIGINT", "seed of the sampling"),
@@ -243,9 +249,18 @@ def run_query(
     """
     if memory_mib < MIN_MEMORY_MIB:
         raise ValueError(f"memory_mib must be at least {MIN_MEMORY_MIB}, not {memory_mib}")
+    if not 0 < timeout_sec <= MAX_TIMEOUT_SEC:  # nan as well
+        raise UsageError(
+            f"--timeout is {timeout_sec:g}",
+            hint=f"allowed: above 0, up to {MAX_TIMEOUT_SEC:,} seconds",
+            reason="option.value",
+        )
+    root = store.root.resolve()
+    # Arrow takes UTF-8 paths only: any other folder is the current one of the process.
+    is_text = not any("\ud800" <= char <= "\udfff" for char in str(root))
     request = Request(
-        root=str(store.root.resolve()),
-        sql=sql,
+        root=str(root) if is_text else ".",
+        sql=_as_utf8(sql),
         version=version,
         shards=None if shards is None else list(shards),
         limit=limit,
@@ -259,7 +274,7 @@ def run_query(
             capture_output=True,
             timeout=timeout_sec,
             env=_environment(),
-            cwd="/",
+            cwd="/" if is_text else root,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -276,7 +291,21 @@ def run_query(
     if "error" in answer:
         raise _refusal(answer["error"], answer["message"], sql)
     with pa.ipc.open_stream(body) as reader:
-        return QueryResult(reader.read_all(), bool(answer["truncated"]))
+        return QueryResult(reader.read_all(), bool(answer["truncated"]), tuple(answer["renamed"]))
+
+
+def _as_utf8(sql: str) -> str:
+    """The text as it was typed: Python reads bytes that its locale has not as lone surrogates.
+
+    Raises:
+        UsageError: query.invalid, the bytes are no UTF-8 either.
+    """
+    try:
+        return sql.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError as error:
+        raise UsageError(
+            "the query is not UTF-8", hint="type it in UTF-8", reason="query.invalid"
+        ) from error
 
 
 def _environment() -> dict[str, str]:
@@ -288,6 +317,10 @@ def _environment() -> dict[str, str]:
 
 def _died(returncode: int, stderr: bytes, memory_mib: int) -> CuratorError:
     last_line = (stderr.decode(errors="replace").strip().splitlines() or [""])[-1][:300]
+    if returncode == -signal.SIGXCPU:
+        return UsageError(
+            "the query took more than its share of the processors", reason="query.timeout"
+        )
     if returncode < 0:
         # Out of memory where nobody can report it any more: in an allocation of a thread.
         return UsageError(

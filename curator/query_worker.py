@@ -1,7 +1,9 @@
 """The process that runs one query; see `curator.query` for what it guards against and how.
 
-Reads a `Request` as JSON on stdin. Answers on stdout with one line of JSON, then the rows as an
-Arrow IPC stream. Started by `curator.query.run_query` only.
+Reads a `Request` as JSON on stdin. Answers with one line of JSON, then the rows as an Arrow IPC
+stream, on a copy of stdout that only this module knows: libraries print to stdout as they like
+(DuckDB a progress bar after two seconds), so its number 1 leads to stderr before any is imported.
+Started by `curator.query.run_query` only.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -24,6 +27,19 @@ from curator.query_tables import sources
 _MAX_THREADS = 4
 # What the parse tree of a query may consist of; COPY, INSERT, ... are nodes too (as CTEs).
 _QUERY_NODES = frozenset(("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"))
+
+# Types whose values arrive whole in Arrow, Python, polars, CSV and Parquet; a column of any other
+# becomes the text that DuckDB has for it. Of its own accord DuckDB gives Arrow -1 for the largest
+# UHUGEINT, takes the zone off a TIMETZ, and an INTERVAL fits into no Parquet file.
+_WHOLE = frozenset(
+    (
+        *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint"),
+        *("utinyint", "usmallint", "uinteger", "ubigint", "float", "double", "decimal"),
+        *("date", "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp with time zone"),
+        *("varchar", "uuid", "enum", "null", '"null"'),
+    )
+)
+_NESTED = frozenset(("list", "array", "struct"))
 
 # Columns whose value in the view is not the column of the same name.
 _RENAMED = {
@@ -67,22 +83,21 @@ FROM found LEFT JOIN _reasons r ON r.reason = found.reason
 """
 
 
-def main() -> None:
-    """Answer the request on stdin, within the limits of the process."""
+def main(answer_to: int) -> None:
+    """Answer the request on stdin to this file descriptor, within the limits of the process."""
     request = Request(**json.loads(sys.stdin.buffer.read()))
     _limit_process(request)
     pa.set_cpu_count(_threads())
     head, table = answer(request)
-    out = sys.stdout.buffer
-    out.write(json.dumps(head).encode() + b"\n")
-    if table is not None:
-        with pa.ipc.new_stream(out, table.schema) as stream:
-            stream.write_table(table)
-    out.flush()
+    with os.fdopen(answer_to, "wb") as out:
+        out.write(json.dumps(head).encode() + b"\n")
+        if table is not None:
+            with pa.ipc.new_stream(out, table.schema) as stream:
+                stream.write_table(table)
 
 
 def answer(request: Request) -> tuple[dict[str, object], pa.Table | None]:
-    """Run the query: `truncated` and the rows, or `error` (a reason) with `message`."""
+    """Run the query: `truncated`, `renamed` and the rows, or `error` (a reason) with `message`."""
     try:
         con = _connect(request)
         _check(con, request.sql)
@@ -93,7 +108,28 @@ def answer(request: Request) -> tuple[dict[str, object], pa.Table | None]:
         return {"error": error.reason, "message": str(error)}, None
     except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
         return {"error": _reason(error), "message": _first_line(error)}, None
-    return {"truncated": truncated}, table
+    names, renamed = distinct(table.column_names)
+    return {"truncated": truncated, "renamed": renamed}, table.rename_columns(names)
+
+
+def distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names that no two columns share, not even in another case, and a sentence for each change.
+
+    The first of a name keeps it; `key`, `key` become `key`, `key_1`. A join has equal names as a
+    rule, and a row of JSON, a polars frame and DuckDB (which takes `Key` for `key`) hold one each.
+    """
+    taken = {name.lower() for name in names}
+    found: list[str] = []
+    said = []
+    for place, name in enumerate(names, 1):
+        new, number = name, 0
+        while (number and new.lower() in taken) or new.lower() in {one.lower() for one in found}:
+            number += 1
+            new = f"{name}_{number}"
+        found.append(new)
+        if new != name:
+            said.append(f"column {place}, {name!r}, is called {new!r}: another has its name")
+    return found, said
 
 
 def _reason(error: Exception) -> str:
@@ -145,6 +181,7 @@ def _connect(request: Request) -> duckdb.DuckDBPyConnection:
         con.register(name, source)
     for view in VIEWS:
         con.execute(f"CREATE VIEW {view.name} AS {_view_sql(view.name, view.columns)}")
+    con.execute("SET enable_progress_bar = false")
     con.execute("SET lock_configuration = true")
     return con
 
@@ -196,15 +233,56 @@ def _nodes(tree: object) -> Iterator[str]:
 
 def _fetch(con: duckdb.DuckDBPyConnection, request: Request) -> tuple[pa.Table, bool]:
     """The first rows of the answer. The engine stops when enough of them came."""
-    reader = con.sql(request.sql).to_arrow_reader(max(1, min(request.limit + 1, 10_000)))
+    asked = con.sql(request.sql)
+    as_text = {place for place, kind in enumerate(asked.types) if not _arrives_whole(kind)}
+    table, truncated = _rows(asked, as_text, request.limit)
+    beyond = {place for place, column in enumerate(table.columns) if _is_beyond_python(column)}
+    if beyond:  # known only now, so the query runs again; it is rare
+        table, truncated = _rows(con.sql(request.sql), as_text | beyond, request.limit)
+    return table, truncated
+
+
+def _arrives_whole(kind: Any) -> bool:
+    if kind.id in _NESTED:
+        # The children of an array are its element and its length.
+        children = kind.children[:1] if kind.id == "array" else kind.children
+        return all(_arrives_whole(child) for _, child in children)
+    return kind.id in _WHOLE
+
+
+def _is_beyond_python(column: pa.ChunkedArray) -> bool:
+    """Whether it holds a date that Python has not: infinity, or a year above 9999 or below 1."""
+    if not _holds_time(column.type):
+        return False
+    try:
+        column.to_pylist()
+    except (OverflowError, ValueError):
+        return True
+    return False
+
+
+def _holds_time(kind: pa.DataType) -> bool:
+    inner = (kind.field(place).type for place in range(kind.num_fields))
+    return pa.types.is_temporal(kind) or any(map(_holds_time, inner))
+
+
+def _rows(asked: duckdb.DuckDBPyRelation, as_text: Set[int], limit: int) -> tuple[pa.Table, bool]:
+    names = asked.columns
+    if as_text:
+        places = range(len(names))
+        asked = asked.project(
+            ", ".join(f"#{place + 1}{'::VARCHAR' * (place in as_text)}" for place in places)
+        )
+    reader = asked.to_arrow_reader(max(1, min(limit + 1, 10_000)))
     batches, num_rows = [], 0
     for batch in reader:
         batches.append(batch)
         num_rows += batch.num_rows
-        if num_rows > request.limit:
+        if num_rows > limit:
             break
     table = pa.Table.from_batches(batches, reader.schema)
-    return table.slice(0, request.limit), num_rows > request.limit
+    table = table.rename_columns(names)  # a projection has names of its own
+    return table.slice(0, min(limit, num_rows)), num_rows > limit
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -46,7 +45,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
         if request.signum is not None:
             os._exit(128 + signum)
         request.signum = signum
-        sys.stderr.write("\nstopping: finishing what is in flight; once more stops at once\n")
+        # Not through sys.stderr: the signal may have come in the middle of a write to it.
+        os.write(2, b"\nstopping: finishing what is in flight; once more stops at once\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -54,3 +54,18 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Processes started in the block never see Ctrl-C, from their first instruction on.
+
+    It goes to every process of the terminal; the parent answers it for all. A signal mask is
+    inherited by children and by threads (that start children), and what comes to the parent in
+    between is delivered behind the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,9 +1,11 @@
-"""JSON from strangers: its size is judged before it is parsed, and its depth as well."""
+"""JSON from strangers, whose size and depth are judged first; and JSON that strangers can read."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 
 from curator.errors import Unusable
 
@@ -72,3 +74,12 @@ def _depth(raw: bytes) -> int:
         depth += 1 if match[0] in b"[{" else -1
         deepest = max(deepest, depth)
     return deepest
+
+
+def finite(value: object) -> object:
+    """The value with None for every NaN and infinity in it: JSON has no word for those."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(one) for name, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
@@ -49,6 +51,15 @@ def write(path: Path, table: pa.Table, metadata: bytes = b"") -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _for_arrow(path: Path) -> AbstractContextManager[Path | BinaryIO]:
+    """The path, or the open file: Arrow takes UTF-8 paths only, file systems allow any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.open("rb")
+    return nullcontext(path)
+
+
 def read(
     path: Path,
     schema: pa.Schema,
@@ -66,7 +77,10 @@ def read(
     names = schema.names if columns is None else list(columns)
     try:
         # Not `pq.read_table`: it imports pandas, which takes half a second.
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with (
+            _for_arrow(path) as source,
+            pq.ParquetFile(source, page_checksum_verification=True) as file,
+        ):
             table = file.read(None if columns is None else names, use_threads=use_threads)
     except FileNotFoundError as error:
         raise DamageError("the file is missing", where=path) from error
@@ -107,7 +121,8 @@ def read_sealed(path: Path) -> bytes:
         DamageError: there is none.
     """
     try:
-        return bytes((pq.read_schema(path).metadata or {})[_METADATA_KEY])
+        with _for_arrow(path) as source:
+            return bytes((pq.read_schema(source).metadata or {})[_METADATA_KEY])
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DamageError(f"no metadata ({_one_line(error)})", where=path) from error
 

@@ -31,10 +31,13 @@ def tool_version() -> str:
 
 
 def canonical_json(value: object) -> bytes:
-    """JSON with one spelling: sorted keys, no spaces, UTF-8, no NaN."""
+    """JSON with one spelling: sorted keys, no spaces, UTF-8, no NaN.
+
+    A byte of a file name that is no UTF-8 (Python has a lone surrogate for it) becomes an escape.
+    """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    ).encode(errors="backslashreplace")
 
 
 def digest(value: object) -> str:

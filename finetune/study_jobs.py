@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from curator import registry
 from curator.errors import EngineError, StoppedError
-from curator.stopping import StopRequest
+from curator.stopping import StopRequest, without_ctrl_c
 from finetune.study_cells import Json, Runner
 from finetune.study_run import Job, run_cell
 
@@ -74,7 +74,8 @@ class Workers:
             EngineError: a process died.
         """
         try:
-            return self._pool.submit(_run_here, job)
+            with without_ctrl_c():
+                return self._pool.submit(_run_here, job)
         except BrokenProcessPool as error:
             raise died() from error
 

@@ -293,7 +293,7 @@ def test_language(text: str, expected: str | None) -> None:
 
 def test_languages_are_those_that_the_text_scorer_knows() -> None:
     latin = {str(one.iso_code_639_1.name).lower() for one in language._LATIN}
-    assert set(languages._CODES.split()) == latin | language._OTHER_SCRIPT
+    assert set(languages._CODES.split()) == latin | language.SCRIPTS.keys()
 
 
 def test_languages_of_alt_texts_and_of_a_version(tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
 import sys
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curator import edits, index, query, query_worker
 from curator.edithistory import Action, Draft, Sample
@@ -277,11 +281,11 @@ def test_a_store_without_anything_has_empty_views(tmp_path: Path) -> None:
 
 def test_more_rows_than_the_limit(kit: Kit) -> None:
     head, table = query_worker.answer(request(kit, "select key from samples order by 1", limit=3))
-    assert head == {"truncated": True}
+    assert head == {"truncated": True, "renamed": []}
     assert table is not None
     assert table["key"].to_pylist() == ["a0", "a1", "a2"]
     head, table = query_worker.answer(request(kit, "select key from samples", limit=10))
-    assert head == {"truncated": False}
+    assert head == {"truncated": False, "renamed": []}
 
 
 def test_damage_is_named_and_never_an_answer(tmp_path: Path) -> None:
@@ -371,6 +375,71 @@ def test_what_looks_like_an_attack_inside_a_text_is_a_text(kit: Kit) -> None:
     assert ask(kit, sql) == [{"t": "copy (select 1) to 'x'; drop table samples"}]
 
 
+# -- names and values that not everybody can hold --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (["key", "key"], ["key", "key_1"]),
+        (["key", "key", "key"], ["key", "key_1", "key_2"]),
+        (["key", "key", "key_1"], ["key", "key_2", "key_1"]),  # who has a name already keeps it
+        (["key_1", "key", "key"], ["key_1", "key", "key_2"]),
+        (["key", "Key"], ["key", "Key_1"]),  # one name to DuckDB and to many readers of Parquet
+        (["a", "a", "A_1", "A"], ["a", "a_2", "A_1", "A_3"]),
+    ],
+)
+def test_no_two_columns_share_a_name(names: list[str], found: list[str]) -> None:
+    new, said = query_worker.distinct(names)
+    assert new == found
+    assert len(said) == sum(a != b for a, b in zip(names, found, strict=True))
+
+
+@given(st.lists(st.sampled_from(["a", "A", "a_1", "a_2", "a_1_1", "A_3", "b"]), max_size=12))
+def test_names_are_distinct_whatever_they_were(names: list[str]) -> None:
+    new, _ = query_worker.distinct(names)
+    assert len({name.lower() for name in new}) == len(names)
+    assert all(one.startswith(name) for one, name in zip(new, names, strict=True))
+
+
+def test_a_join_keeps_all_its_columns(kit: Kit) -> None:
+    head, table = query_worker.answer(
+        request(
+            kit, "select s.key, c.key from captions c join samples s using (shard, row) limit 1"
+        )
+    )
+    assert table is not None
+    assert table.column_names == ["key", "key_1"]
+    assert head["renamed"] == ["column 2, 'key', is called 'key_1': another has its name"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "value"),
+    [
+        # of its own accord DuckDB gives -1
+        ("'340282366920938463463374607431768211455'::UHUGEINT",
+         "340282366920938463463374607431768211455"),
+        ("'12:00:00+02'::TIMETZ", "12:00:00+02"),
+        ("'\\xAA\\x00'::BLOB", "\\xAA\\x00"),
+        ("'101'::BIT", "101"),
+        ("interval 1 day", "1 day"),
+        ("[interval 1 day]", "[1 day]"),
+        ("map{'a': 1}", "{a=1}"),
+        ("'2020-01-01 00:00:00.123456789'::TIMESTAMP_NS", "2020-01-01 00:00:00.123456789"),
+        ("'infinity'::TIMESTAMP", "infinity"),
+        ("[date '200000-01-01']", "[200000-01-01]"),
+        ("{'a': 1, 'b': ['x']}", {"a": 1, "b": ["x"]}),
+        ("sum(3)", 3),
+        ("1.5::DECIMAL(3, 1)", Decimal("1.5")),
+        ("'a'::ENUM('a', 'b')", "a"),
+    ],
+)  # fmt: skip
+def test_values_arrive_as_they_are(kit: Kit, sql: str, value: object) -> None:
+    (row,) = ask(kit, f"select {sql} as x, 1 as X")
+    assert row == {"x": value, "X_1": 1}
+
+
 # -- the process ----------------------------------------------------------------------------------
 
 
@@ -401,6 +470,37 @@ def test_run_query_bounds_time_and_memory(kit: Kit, sql: str, reason: str) -> No
     with pytest.raises(UsageError) as caught:
         run_query(kit.ws.store, sql, timeout_sec=timeout_sec, memory_mib=512)
     assert caught.value.reason == reason
+
+
+def test_what_libraries_print_does_not_reach_the_answer(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB drew a progress bar into it after two seconds; anything else may print as well."""
+    noisy = query._START.replace("main(to)", "os.write(1, b'bar'); print('said'); main(to)")
+    monkeypatch.setattr(query, "_START", noisy)
+    assert run_query(kit.ws.store, "select 7 as n").table.to_pylist() == [{"n": 7}]
+
+
+def test_no_progress_bar_is_drawn(kit: Kit) -> None:
+    sql = "select value from duckdb_settings() where name = 'enable_progress_bar'"
+    assert ask(kit, sql) == [{"value": "false"}]
+
+
+@pytest.mark.parametrize("timeout_sec", [0.0, -1.0, math.nan, math.inf, 1e12])
+def test_a_time_that_is_none(kit: Kit, timeout_sec: float) -> None:
+    with pytest.raises(UsageError, match="allowed: above 0, up to 86,400 seconds"):
+        run_query(kit.ws.store, "select 1", timeout_sec=timeout_sec)
+
+
+def test_any_number_of_rows_may_be_asked_for(kit: Kit) -> None:
+    assert ask(kit, "select 1 as n", limit=10**30) == [{"n": 1}]
+
+
+def test_a_query_in_bytes_that_the_locale_has_not(kit: Kit) -> None:
+    typed = "select 'é' as x".encode().decode("ascii", "surrogateescape")
+    assert run_query(kit.ws.store, typed).table.to_pylist() == [{"x": "é"}]
+    with pytest.raises(UsageError, match="the query is not UTF-8"):
+        run_query(kit.ws.store, "select '\udcff'")
 
 
 def test_run_query_reads_the_edits(edited: Kit) -> None:

@@ -434,8 +434,9 @@ OF_ONES_OWN = {
     "query": "timeout",
     "gc": "grace-days",
     "pretrain": "device held-out out recipe reference set",
-    "finetune": "batch-size data device fraction head inference layout lr out probe seeds size "
-    "steps sweep task",
+    "doctor": "model scorer url",
+    "finetune": "batch-size data device fraction head inference layer-decay layout lr out "
+    "probe seeds size steps sweep task",
     "study": "device jobs out pretrain-only set",
     "report": "out",
     "ui": "host port studies",

@@ -169,6 +169,24 @@ def test_downloads_hold_the_rows(
     assert table["parts"].to_list() == [[{"a": 1}], [{"a": 1}]]
 
 
+def test_equal_names_and_what_json_has_no_word_for(
+    kit: Kit, open_page: Open, in_this_process: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: dict[str, bytes] = {}
+
+    def button(label: str, data: Callable[[], bytes], **_: object) -> None:
+        taken[label] = data()
+
+    monkeypatch.setattr(st, "download_button", button)
+    sql = """select key, key, 'nan'::double as n, ['nan'::double] as l, 'x'::blob as b,
+             interval 1 day as i from samples where key = 'a1'"""
+    page = shown(run(open_page(kit), sql))
+    assert "column 2, &#x27;key&#x27;, is called &#x27;key_1&#x27;: another has its name" in page
+    assert taken["CSV"].decode() == "key,key_1,n,l,b,i\na1,a1,NaN,[null],x,1 day\n"
+    table = pl.read_parquet(io.BytesIO(taken["Parquet"]))
+    assert table.columns == ["key", "key_1", "n", "l", "b", "i"]
+
+
 # -- errors and attacks ---------------------------------------------------------------------------
 
 

@@ -1,1 +1,1 @@
-"""The caption inspection dashboard; not built yet."""
+"""The caption inspection dashboard."""

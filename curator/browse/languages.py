@@ -30,7 +30,7 @@ MAX_READ = 1_000
 # texts are taken for one of them.
 _CODES = (
     "en fr de es pt it nl pl tr vi id sv "
-    "ar be bg el fa gu he hi hy ja ka kk ko mk mn mr pa ru sr ta te th uk ur zh"
+    "ar be bg bn el fa gu he hi hy ja ka kk ko mk mn mr pa ru sr ta te th uk ur zh"
 )
 _SEED = 0
 _LATIN_LETTER = re.compile(r"[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]")

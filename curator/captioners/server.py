@@ -255,6 +255,44 @@ _HINTS = {
 }
 
 
+def reach(url: str) -> None:
+    """Ask the server for its list of models: is anybody there, and is the key right?
+
+    No picture is sent. Servers without such a list answer 404 or 501, which is an answer.
+
+    Raises:
+        EngineError: nobody answers within 10 s, or the server wants another key.
+        UsageError: `url` is none.
+    """
+    endpoint = _endpoint(url)
+    where = mask_url(endpoint)
+    models = endpoint.copy_with(path=endpoint.path.removesuffix("/chat/completions") + "/models")
+    try:
+        answer = httpx.get(
+            models,
+            headers=_key_header(),
+            timeout=_CONNECT_TIMEOUT_SEC,
+            trust_env=False,
+            verify=httpx.create_ssl_context(),
+        )
+    except httpx.HTTPError as error:
+        raise EngineError(
+            f"the server does not answer ({type(error).__name__})",
+            where=where,
+            did="nothing was read or written",
+            hint="start it, or check --url; then run the same command",
+            reason="engine.error",
+        ) from error
+    if answer.status_code in (401, 403):
+        raise EngineError(
+            f"the server says HTTP {answer.status_code}",
+            where=where,
+            did="nothing was read or written",
+            hint=_HINTS[answer.status_code],
+            reason="engine.error",
+        )
+
+
 def mask_url(url: httpx.URL) -> str:
     """The URL for messages: user name and password as `***`, no query."""
     plain = url.copy_with(username=None, password=None, query=None, fragment=None)

@@ -118,7 +118,7 @@ def run(
 
 
 def _run_all(*commands: list[str]) -> None:
-    from curator.cli.app import app
+    from curator.cli.commands import app
     from curator.cli.output import run_app
     from curator.progress import say
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -90,7 +91,7 @@ def recaption(
         curator recaption shards/ --captioner server --url http://gpu:8000/v1 \\
             --model Qwen/Qwen3-VL-8B-Instruct --policy best
     """
-    from curator.makers import CaptionerChoice, captioner_maker, checker_maker
+    from curator.makers import CaptionerChoice, all_of, captioner_maker, checker_maker
     from curator.policy import load_policy
     from curator.shards import ScanOptions, discover
     from curator.steps.recaption import Engine, Recaption
@@ -118,11 +119,16 @@ def recaption(
     if worst is not None:  # a budget regenerates some samples; the others keep what they have
         chosen = chosen.model_copy(update={"otherwise": "keep_alt"})
     discover(dataset)  # a wrong path is said before a model is fetched
-    generate = captioner_maker(choice, candidates=candidates) if chosen.needs_generated else None
+    generate, by, checker = all_of(
+        lambda: captioner_maker(choice, candidates=candidates) if chosen.needs_generated else None,
+        lambda: _scorer(scorer, device, dtype) if chosen.needs_score or worst else None,
+        lambda: checker_maker(language),
+    )
+    assert checker is not None
     asked = Recaption(
         captioner=generate,
-        scorer=_scorer(scorer, device, dtype) if chosen.needs_score or worst else None,
-        checker=checker_maker(language),
+        scorer=by,
+        checker=checker,
         policy=chosen,
         candidates=candidates,
         worst_percent=worst,
@@ -136,6 +142,8 @@ def recaption(
         stall_timeout_sec=stall_timeout,
         max_quarantine=max_quarantine,
     )
+    if generate is not None and generate.port == "server":
+        _reach(dataset, store, generate, url)
     ws = open_workspace(dataset, store, create=True)
     with stop_on_signals() as stop:
         report = run(ws, asked, engine, stop=stop)
@@ -143,6 +151,29 @@ def recaption(
         show_json(_recaption_json(report))
     else:
         show(_recaption_text(ws, report))
+
+
+def _reach(dataset: str, store: Path | None, generate: Maker, url: str | None) -> None:
+    """A server that does not answer is said before the shards are read, which can take hours.
+
+    Where this captioner has been at work before, every caption may be there already.
+    """
+    from curator import progress
+    from curator.errors import EngineError, NotFoundError
+    from curator.facts import CAPTIONS
+    from curator.registry import load
+    from curator.steps.workspace import open_workspace
+
+    try:
+        load("curator.captioners.server:reach")(url)
+    except EngineError as error:
+        try:
+            known = open_workspace(dataset, store).store.makers(CAPTIONS)
+        except NotFoundError:
+            known = []
+        if generate.name not in known:
+            raise
+        progress.say(f"warning: {error}; going on with the captions that are there")
 
 
 def _scorer(scorer: str, device: str | None, dtype: str | None) -> Maker:

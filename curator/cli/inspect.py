@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from curator.cli import options as o
-from curator.cli.output import show, show_json, table
+from curator.cli.output import check_writable, show, show_json, table
 from curator.cli.trust import HARMLESS
 from curator.errors import GateError, UsageError
 
@@ -137,12 +137,15 @@ def diff(
     """
     from dataclasses import asdict
 
-    from curator import fsops
+    from curator import fsops, progress
     from curator.compare import diff as compare
     from curator.compare.text import render_text
     from curator.steps.workspace import open_workspace
     from curator.versions import canonical_json
 
+    for out in (html, changes):  # before the comparison, which can take an hour
+        if out is not None:
+            check_writable(out)
     ws = open_workspace(old, store)
     if new is not None:
         older, newer = ws.version(), _in_same_store(ws, open_workspace(new, store)).version()
@@ -155,7 +158,9 @@ def diff(
         older = ws.store.version(newer.number - 1)
     for version in (older, newer):
         ws.say_missing(version)
-    found = compare.diff(ws.store, older, newer)
+    num_shards = len({entry.name for version in (older, newer) for entry in version.shards})
+    with progress.bar("diff", num_shards, "shards") as advance:
+        found = compare.diff(ws.store, older, newer, advance=advance)
     if changes is not None:
         with fsops.atomic_file(changes) as file:
             for change in compare.changes(ws.store, older, newer):
@@ -165,7 +170,7 @@ def diff(
 
         page = render_html(found, thumbnails(ws.store, ws.dataset, found))
         fsops.write_atomic(html, page.encode())
-    show(compare.to_json(found) if json else render_text(found))
+    show_json(asdict(found), indent=1) if json else show(render_text(found))
     violated = compare.gate(
         found,
         max_dropped_share=max_dropped,
@@ -206,6 +211,7 @@ def query(
 
         curator query shards/ "select source, count(*) from captions group by source"
     """
+    from curator import progress
     from curator.query import run_query
     from curator.steps.workspace import open_workspace
 
@@ -218,16 +224,17 @@ def query(
     found = run_query(
         ws.store, sql, version=version, shards=names, limit=limit, timeout_sec=timeout
     )
-    rows = found.table.to_pylist()
+    names = found.table.column_names
+    rows = list(zip(*(column.to_pylist() for column in found.table.columns), strict=True))
     if json:
         for row in rows:
-            show_json(row)
+            show_json(dict(zip(names, row, strict=True)))
     else:
-        show(table([list(row.values()) for row in rows], found.table.column_names))
+        show(table(rows, names))
+    for sentence in found.renamed:
+        progress.say(sentence)
     if found.truncated:
-        from curator.progress import say
-
-        say(f"only the first {limit:,} rows are shown: --limit says how many")
+        progress.say(f"only the first {limit:,} rows are shown: --limit says how many")
 
 
 def tag(

@@ -15,7 +15,6 @@ a file beside a dataset may come from a stranger: `curator.cli.trust` says what 
 
 from __future__ import annotations
 
-import itertools
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -37,7 +36,6 @@ Words = tuple[str, ...]
 Options = Mapping[str, Any]
 """Name of an option, without dashes before it -> typer's parameter."""
 
-_MAGIC = frozenset("*?[{")
 _MAX_SHOWN = 60
 _MOST_LINES = 1000
 _ONLY_TYPED = "json"  # how errors are told is settled before any file is read
@@ -69,7 +67,7 @@ class SettingsGroup(TyperGroup):
         path = None if _is_typed(typed, "help") else find_file(_first_argument(typed))
         if path is None:
             return {}
-        given: Any = dict(_given(path, words, dict(_commands(self)), typed))
+        given: dict[str, Any] = dict(_given(path, words, dict(_commands(self)), typed))
         if given:
             from curator.progress import say  # with rich
 
@@ -110,12 +108,9 @@ def find_file(dataset: str | None) -> Path | None:
 
 
 def _folder_of(dataset: str) -> Path:
-    from curator.steps.workspace import split_spec  # the command that runs needs it as well
+    from curator.steps.workspace import folder_of  # the command that runs needs it as well
 
-    path = Path(os.path.expanduser(split_spec(dataset)[0]))
-    if not os.path.exists(path):  # a pattern: the folder above its first special character
-        path = Path(*itertools.takewhile(_MAGIC.isdisjoint, path.parts))
-    folder = Path(os.path.abspath(path))
+    folder: Path = folder_of(dataset)
     return folder if os.path.isdir(folder) else folder.parent
 
 

@@ -128,23 +128,34 @@ def doctor(
         str, typer.Argument(metavar="DATASET", help="Where you want to work.")
     ] = ".",
     *,
+    scorer: Annotated[
+        str | None, typer.Option("--scorer", metavar="MODEL", help="The scorer of the run.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The captioner of the run.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The server that captions, if there is one.")
+    ] = None,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
     """Check machine, store and models.
 
-    For before a long run; exits with 20 or 23 when it would not end well.
+    For before a long run; exits with 20 or 23 when it would not end well. With --url, the server
+    is asked whether it is there; no picture is sent.
 
     Example:
 
         curator doctor shards/
     """
     from dataclasses import asdict
-    from pathlib import Path
 
+    from curator.steps.doctor import Asked
     from curator.steps.doctor import doctor as run
+    from curator.steps.workspace import folder_of
 
-    checks = list(run((store or Path(dataset)).resolve()))
+    folder = folder_of(dataset)
+    asked = Asked(scorer=scorer, model=model, url=url)
+    checks = list(run((store or folder).resolve(), folder, asked))
     if json:
         show_json([asdict(check) for check in checks])
     else:

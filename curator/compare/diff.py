@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Generic, TypeVar
 
@@ -54,11 +54,13 @@ def diff(
     scorer: str | None = None,
     num_examples: int = 12,
     seed: int = 0,
+    advance: Callable[[int], object] = lambda _number: None,
 ) -> Diff:
     """Compare two versions of one store.
 
     `scorer` is a maker of scores; by default the one that the new version's policy used, or the
-    old one's, or the only one there is. Without any, the scores are left out.
+    old one's, or the only one there is. Without any, the scores are left out. `advance` is told of
+    each shard of the two.
 
     Raises:
         UsageError: no such scorer. DamageError: a file is not what was written.
@@ -70,6 +72,7 @@ def diff(
         pair = ShardPair(store, judge, name, old=before.get(name), new=after.get(name))
         # Seeded by the shard's name: the same samples are picked whatever other shards there are.
         found.add(pair, np.random.default_rng([seed, zlib.crc32(name.encode())]))
+        advance(1)
     return Diff(
         old=found.old.side(old),
         new=found.new.side(new),

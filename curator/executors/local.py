@@ -23,6 +23,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from curator.errors import EngineError
 from curator.executors import Done, Failed, Work
+from curator.stopping import without_ctrl_c
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -147,9 +148,10 @@ class ProcessExecutor:
         lane.upcoming = next(source, None)
         # Two batches are in flight: the one at the worker and the one waiting in its pipe. pebble
         # starts a task's clock when the worker takes it.
-        future = lane.pool.schedule(
-            _work_on, args=(batch, lane.upcoming or ()), timeout=self.stall_timeout_sec
-        )
+        with without_ctrl_c():  # the first one starts the pool's threads, which start processes
+            future = lane.pool.schedule(
+                _work_on, args=(batch, lane.upcoming or ()), timeout=self.stall_timeout_sec
+            )
         lane.queue.append((batch, future))
         return True
 

@@ -12,17 +12,21 @@ from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 
+import httpx
+import huggingface_hub
 import torch
 
 from curator import fsops
-from curator.errors import CuratorError
+from curator.errors import CuratorError, NotFoundError, mask_secrets
 from curator.models import DEFAULT_CAPTIONER, DEFAULT_SCORER, identify
+from curator.registry import load
 
 # Below these, known holes: image bombs (Pillow), code from Parquet (pyarrow), weights_only (torch).
 _FLOORS = {"pillow": (12, 3), "pyarrow": (14, 0, 1), "torch": (2, 10), "streamlit": (1, 54)}
 _PYTHON_FLOORS = {11: 13, 12: 11, 13: 4}
 _MIN_FREE_BYTES = 1 << 30
 _MIN_OPEN_FILES = 1024
+_HUB_TIMEOUT_SEC = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +38,25 @@ class Check:
     text: str
 
 
-def doctor(store_root: Path) -> Iterator[Check]:
-    """Run all checks for a store at (or to be made at) this folder; it may not exist yet."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a run is going to use: None means the default model, or no server."""
+
+    scorer: str | None = None
+    model: str | None = None
+    url: str | None = None
+
+
+def doctor(
+    store_root: Path, dataset: Path | None = None, asked: Asked | None = None
+) -> Iterator[Check]:
+    """Run all checks for a store at (or to be made at) this folder; it may not exist yet.
+
+    `dataset` must exist.
+    """
+    asked = asked or Asked()
+    if dataset is not None and not dataset.exists():
+        yield Check("dataset", "fail", f"there is no {dataset}")
     yield _python()
     for package, floor in _FLOORS.items():
         found = package_version(package)
@@ -48,8 +69,13 @@ def doctor(store_root: Path) -> Iterator[Check]:
     yield _space(folder)
     yield _open_files()
     yield _put_if_absent(folder)
-    for kind, model in (("scorer", DEFAULT_SCORER), ("captioner", DEFAULT_CAPTIONER)):
-        yield _model(kind, model)
+    if asked.scorer != "text":  # it loads no model
+        scorer = DEFAULT_SCORER if asked.scorer in (None, "clip") else asked.scorer
+        yield _model("scorer", scorer or DEFAULT_SCORER)
+    if asked.url is None:
+        yield _model("captioner", asked.model or DEFAULT_CAPTIONER)
+    else:
+        yield _server(asked.url)
 
 
 def _python() -> Check:
@@ -100,8 +126,31 @@ def _put_if_absent(folder: Path) -> Check:
 
 def _model(kind: str, model: str) -> Check:
     try:
-        identity = identify(model)
-    except CuratorError:
-        text = f"{model} is not in the hub cache; it is fetched on first use"
-        return Check(f"default {kind}", "warn", text)
-    return Check(f"default {kind}", "ok", str(identity))
+        return Check(kind, "ok", str(identify(model)))
+    except NotFoundError as error:
+        if error.reason != "model.unknown_revision":
+            return Check(kind, "fail", str(error))
+    except CuratorError as error:
+        return Check(kind, "fail", str(error))
+    if (why := _hub_is_away()) is not None:
+        return Check(kind, "fail", f"{model} is not in the hub cache, and {why}")
+    return Check(kind, "warn", f"{model} is not in the hub cache; it is fetched on first use")
+
+
+def _hub_is_away() -> str | None:
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE keeps it from being fetched"
+    hub = huggingface_hub.constants.ENDPOINT
+    try:
+        httpx.head(hub, timeout=_HUB_TIMEOUT_SEC)
+    except httpx.HTTPError as error:
+        return f"the hub at {hub} does not answer ({type(error).__name__})"
+    return None
+
+
+def _server(url: str) -> Check:
+    try:
+        load("curator.captioners.server:reach")(url)
+    except CuratorError as error:
+        return Check("server", "fail", str(error))
+    return Check("server", "ok", f"{mask_secrets(url)} answers")

@@ -19,7 +19,7 @@ from curator.keyindex import hex64
 from curator.runs import Run
 from curator.shards import ScanOptions, ShardRef, ShardScan, scan_shard
 from curator.steps.workspace import Workspace
-from curator.stopping import StopRequest
+from curator.stopping import StopRequest, without_ctrl_c
 
 PLACEHOLDER_COPIES = 10
 """An image in this many rows is taken for a placeholder ("image not available") and reported."""
@@ -143,7 +143,9 @@ def _scans(
         yield from zip(todo, map(scan, todo), strict=True)
         return
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        yield from zip(todo, pool.map(scan, todo), strict=True)
+        with without_ctrl_c():
+            scans = pool.map(scan, todo)
+        yield from zip(todo, scans, strict=True)
 
 
 def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:

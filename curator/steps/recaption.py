@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from curator.errors import StrictError
+from curator.errors import StrictError, UsageError
 from curator.executors import Executor
 from curator.executors.local import InlineExecutor, ProcessExecutor
 from curator.makers import Maker
@@ -59,6 +59,23 @@ class Recaption:
     worst_percent: float | None = None
     scan: ScanOptions = field(default_factory=ScanOptions)
     strict: bool = False
+
+    def __post_init__(self) -> None:
+        """Say now what `decide` would only find out when all captions are made.
+
+        Raises:
+            UsageError: the policy needs scores of another scorer than the one that will run.
+        """
+        if self.scorer is None or not self.policy.needs_score:
+            return
+        if self.scorer.port != self.policy.scorer:
+            raise UsageError(
+                f"policy {self.policy.name!r} needs scores of a {self.policy.scorer!r} scorer, and "
+                f"--scorer is a {self.scorer.port!r} one",
+                hint=f"leave --scorer away, or give a {self.policy.scorer!r} one; `replace` and "
+                "`as-is` are policies without scores",
+                reason="option.value",
+            )
 
     @property
     def maker_names(self) -> list[str]:

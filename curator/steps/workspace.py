@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from curator.store import Store
 from curator.versions import Version
 
 STORE_FOLDER = ".curator"
+_MAGIC = frozenset("*?[{")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,14 @@ def split_spec(spec: str) -> tuple[str, str | None]:
     if not at or "/" in tail:
         return spec, None
     return head, tail
+
+
+def folder_of(spec: str) -> Path:
+    """The path before any pattern character, absolute; nothing needs to be there."""
+    path = Path(os.path.expanduser(split_spec(spec)[0]))
+    if not os.path.exists(path):  # a pattern: the folder above its first special character
+        path = Path(*itertools.takewhile(_MAGIC.isdisjoint, path.parts))
+    return Path(os.path.abspath(path))
 
 
 def open_workspace(

@@ -18,6 +18,7 @@ import streamlit as st
 from curator import tables
 from curator.errors import CuratorError
 from curator.query import VIEWS, QueryResult, View, run_query
+from curator.strictjson import finite
 from ui import context, parts
 
 _CSS = Path(__file__).resolve().parents[1] / "theme" / "decide.css"
@@ -215,6 +216,8 @@ def _show(answer: Answer) -> None:
     asked = f"{answer.version}, {answer.seconds:.1f} s"
     if st.session_state[_TEXT] != answer.sql:
         asked += ", of an earlier text"
+    for sentence in answer.result.renamed:
+        st.html(f'<p class="cc-scope cc-part">{parts.escaped(sentence)}</p>')
     with st.container(horizontal=True, vertical_alignment="center"):
         st.html(f'<p class="cc-scope{part}">{parts.escaped(said)} ({parts.escaped(asked)})</p>')
         st.download_button(
@@ -236,7 +239,7 @@ def _show(answer: Answer) -> None:
 
 
 def to_csv(frame: pl.DataFrame) -> bytes:
-    """UTF-8 CSV with a header; lists and structs as JSON, for CSV has none."""
+    """UTF-8 CSV with a header; lists and structs as JSON, for CSV has none of them."""
     nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
     flat = frame.with_columns(
         pl.Series(name, [_json(value) for value in frame[name].to_list()], pl.String)
@@ -248,7 +251,9 @@ def to_csv(frame: pl.DataFrame) -> bytes:
 
 
 def _json(value: object) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    if value is None:
+        return None
+    return json.dumps(finite(value), ensure_ascii=False, default=str, allow_nan=False)
 
 
 context.run(page)

@@ -1,0 +1,20 @@
+"""All commands of `curator`. Imports nothing heavy (see tests/test_startup.py)."""
+
+from __future__ import annotations
+
+import typer
+
+from curator.cli import demo, dense, edits, engine, inspect, shards, train, ui, upkeep, verdict
+from curator.cli.settings import SettingsGroup
+
+app = typer.Typer(
+    cls=SettingsGroup,
+    name="curator",
+    help="Score, regenerate and version the captions of image-text shards.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: rich would cost 140 ms at every start
+    pretty_exceptions_enable=False,
+)
+for group in (engine, shards, inspect, edits, upkeep, train, dense, verdict, ui, demo):
+    group.register(app)
