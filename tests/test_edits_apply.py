@@ -249,7 +249,7 @@ def test_a_damaged_log_stops_it_and_fsck_names_it(ws: Workspace) -> None:
     assert [f.what for f in fsck(ws).damage] == ["the file is missing, its listing names it"]
     with pytest.raises(DamageError, match="the file is missing"):
         edits.history(ws.store, "00000")
-    path.write_bytes(data + b"half an ed")
+    path.write_bytes(data + b"#00000001 ")
     report = fsck(ws)
     assert report.damage == []
     assert "10 bytes of an edit that nobody was told was kept" in report.notices[0].what
