@@ -32,6 +32,7 @@ import pyarrow as pa
 
 from curator.errors import CuratorError, DamageError, UsageError
 from curator.store import Store
+from curator.text import as_typed
 
 MIN_MEMORY_MIB = 512
 MAX_TIMEOUT_SEC = 86_400
@@ -260,7 +261,7 @@ def run_query(
     is_text = not any("\ud800" <= char <= "\udfff" for char in str(root))
     request = Request(
         root=str(root) if is_text else ".",
-        sql=_as_utf8(sql),
+        sql=as_typed(sql, "the query", reason="query.invalid"),
         version=version,
         shards=None if shards is None else list(shards),
         limit=limit,
@@ -292,20 +293,6 @@ def run_query(
         raise _refusal(answer["error"], answer["message"], sql)
     with pa.ipc.open_stream(body) as reader:
         return QueryResult(reader.read_all(), bool(answer["truncated"]), tuple(answer["renamed"]))
-
-
-def _as_utf8(sql: str) -> str:
-    """The text as it was typed: Python reads bytes that its locale has not as lone surrogates.
-
-    Raises:
-        UsageError: query.invalid, the bytes are no UTF-8 either.
-    """
-    try:
-        return sql.encode("utf-8", "surrogateescape").decode()
-    except UnicodeError as error:
-        raise UsageError(
-            "the query is not UTF-8", hint="type it in UTF-8", reason="query.invalid"
-        ) from error
 
 
 def _environment() -> dict[str, str]:

@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from curator.errors import UsageError
+
 FLAGS: dict[str, str] = {
     "caption.invalid_utf8": "bytes that are not UTF-8, replaced by U+FFFD",
     "caption.surrogate": "half of a UTF-16 pair, replaced by U+FFFD",
@@ -68,6 +70,18 @@ _STRAY_JOINER = re.compile(
     f"(?<![{_PICTURE}\ufe0f])\u200d(?<![{_JOINING}]\u200d)|(?<![{_JOINING}])\u200c"
     f"|\u200d(?![{_PICTURE}{_JOINING}])|\u200c(?![{_JOINING}])"
 )
+
+
+def as_typed(text: str, what: str, *, reason: str = "option.value") -> str:
+    """The text as it was typed: Python reads bytes that its locale has not as lone surrogates.
+
+    Raises:
+        UsageError: the bytes are no UTF-8 either. `what` names them in a sentence.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError as error:
+        raise UsageError(f"{what} is not UTF-8", hint="type it in UTF-8", reason=reason) from error
 
 
 def clean_text(raw: bytes) -> CleanText:

@@ -82,10 +82,17 @@ def test_applying_edits_says_it(kit: Kit) -> None:
     assert SAID.format(kit.ws.spec) in done.err
 
 
+def test_a_new_version_of_fewer_shards_says_it(kit: Kit) -> None:
+    done = curator("decide", spec(kit), "--policy", "as-is")
+    assert done.code == 0, done.err
+    said = SAID.format(kit.ws.spec).replace("v1", "v2")
+    assert f"note: {said}: their samples are not in the new version" in done.err
+
+
 def test_nothing_is_said_when_all_are_there(tmp_path: Path) -> None:
     kit = small_store(tmp_path / "shards", ["alt", "best"])
-    for command in (["show"], ["log"], ["diff"], ["fsck"]):
-        done = curator(*command, spec(kit))
+    for command in (["show"], ["log"], ["diff"], ["fsck"], ["decide", "--policy", "as-is"]):
+        done = curator(command[0], spec(kit), *command[1:])
         assert "not in the dataset" not in done.out + done.err
     assert "not in the dataset" not in curator("query", spec(kit), "select 1").err
 

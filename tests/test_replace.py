@@ -259,3 +259,20 @@ def test_what_the_commands_refuse(shards: Path) -> None:
     assert (bad.code, bad.exit_line["error"]) == (2, "replace.pattern")
     shown = curator("edits", "replace", f"{shards}@v2", "a man", "someone", "--json").json
     assert (shown["would_change"], shown["searched"]) == (2, 9)
+
+
+@pytest.mark.parametrize("place", ["FIND", "PUT", "--who"])
+def test_what_is_typed_in_bytes_that_are_no_text_is_refused(shards: Path, place: str) -> None:
+    """0xE9 is an e-acute in Latin-1 and nothing in UTF-8; Python hands it over as U+DCE9."""
+    typed = {"FIND": "a", "PUT": "b", "--who": "Anna", place: "caf\udce9"}
+    said = curator(
+        "edits", "replace", shards, typed["FIND"], typed["PUT"], "--yes", "--who", typed["--who"]
+    )
+    assert (said.code, f"{place} is not UTF-8" in said.err) == (2, True)
+    assert curator("edits", "list", shards, "--json").out.strip() in ("", "[]")
+
+
+def test_what_is_typed_in_bytes_that_the_locale_has_not_is_found(shards: Path) -> None:
+    typed = "\u00e9".encode().decode("ascii", "surrogateescape")
+    said = curator("edits", "replace", shards, typed, "e")
+    assert said.code == 0, said.err

@@ -328,3 +328,10 @@ def test_retry_after():
     assert retry_after_sec("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0  # long ago
     assert retry_after_sec("soon") is None
     assert retry_after_sec(None) is None
+
+
+@pytest.mark.parametrize("given", [{"url": "http://h/\udce9"}, {"model": "caf\udce9"}])
+def test_a_name_in_bytes_that_are_no_text_is_refused(given):
+    options = {"url": "http://h/v1", "model": "m", **given}
+    with pytest.raises(UsageError, match=f"{min(given)} is not UTF-8"):
+        ServerCaptioner(**options)

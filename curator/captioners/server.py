@@ -39,6 +39,7 @@ from curator.captioners.payload import Mismatch, body_of, caption_of, error_text
 from curator.captioners.pictures import probe_request
 from curator.errors import EngineError, Unusable, UsageError
 from curator.sample import Caption, CaptionFailure, CaptionRequest
+from curator.text import as_typed
 
 MAX_ANSWER_BYTES = 4 * 2**20
 MAX_ATTEMPTS = 5
@@ -94,7 +95,7 @@ class ServerCaptioner:
         require(dtype is None, "dtype", dtype, "nothing; the server chooses")
         self._endpoint = _endpoint(url)
         self.url = mask_url(self._endpoint)
-        self._model = model
+        self._model = as_typed(model, "model")
         self._sampling = sampling
         self._concurrency = concurrency
         self._stall_timeout_sec = stall_timeout_sec
@@ -304,7 +305,7 @@ def _endpoint(url: str | None) -> httpx.URL:
     if not url:
         raise UsageError("captioner 'server' needs a url", hint=example, reason="option.value")
     try:
-        parsed = httpx.URL(url)
+        parsed = httpx.URL(as_typed(url, "url"))
     except httpx.InvalidURL:
         # The message may hold the password, so it is not shown.
         raise UsageError("url cannot be read", hint=example, reason="option.value") from None

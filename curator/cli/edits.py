@@ -198,7 +198,9 @@ def edits_replace(
     from curator.steps.replace import Replacement, preview, replace_all, whole_shards
     from curator.steps.workspace import open_workspace
     from curator.stopping import stop_on_signals
+    from curator.text import as_typed
 
+    find, put = as_typed(find, "FIND"), as_typed(put, "PUT")
     ws = open_workspace(dataset, store)
     version = ws.version()
     ws.say_missing(version, "their texts are not searched")
@@ -259,8 +261,10 @@ def _preview_text(found: Preview) -> str:
 def _name(who: str | None) -> str:
     from getpass import getuser
 
+    from curator.text import as_typed
+
     if who is not None:
-        return who
+        return as_typed(who, "--who")
     try:
         return getuser()
     except (KeyError, OSError) as error:  # a container whose user has no name

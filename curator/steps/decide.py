@@ -77,6 +77,8 @@ def _decide(
     _check_quarantine(entries, choice.max_quarantine)
     for ref in ws.shards:
         _check_same_index(ref, indexed[ref.name], index.check_unchanged(ws.store, ref))
+    if (before := ws.store.newest()) is not None:
+        ws.say_missing(before, "their samples are not in the new version")
     stored_policy = policy.model_dump(mode="json") | {
         "generators": list(inputs.generators),
         "scorer_facts": inputs.scorer if policy.needs_score else None,
