@@ -48,10 +48,15 @@ WRONG = [
     ("Un perro corre por la playa", "fr"),
     ("Ein brauner Hund. A brown dog runs on the grass.", "de"),
     ("کلب يركض", "en"),
+    ("Un cane marrone corre sull'erba.", "en"),
 ]
 
 # Names, signs and loan words are no second language.
 RIGHT = [
+    ("Dvořák statue in Prague", "en"),
+    ("Les Misérables cast on stage", "en"),
+    ("Señor Frog's restaurant sign in Cancún", "en"),
+    ("Reykjavík's Hallgrímskirkja church under a grey sky", "en"),
     ("A shop sign reading 営業中 above a door", "en"),
     ("a shop sign reading 本日休業", "en"),
     ('a sign that says "本日は休業させていただきます"', "en"),

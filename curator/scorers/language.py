@@ -112,7 +112,14 @@ _ARTICLES = {
 }
 _ENGLISH_LINKS = frozenset("the and with of a an in on at is are to for his her from by".split())  # noqa: SIM905
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
-_ELISION = re.compile(r"\b(?:l|d|qu|j|n|s|c)['\u2019](?=[^\W\d_]{3})", re.IGNORECASE)
+_ELISIONS = {
+    "fr": re.compile(r"\b(?:l|d|qu|j|n|s|c)['\u2019](?=[^\W\d_]{3})", re.IGNORECASE),
+    "it": re.compile(
+        r"(?<!['\u2019])\b(?:un|[dn]ell|sull|quell|d?all)['\u2019](?=[^\W\d_]{3})",
+        re.IGNORECASE,
+    ),
+}
+"""Articles that lost their vowel: words of one language, of which a word list knows nothing."""
 
 
 def is_wrong_language(text: str, expected: str = "en") -> bool:
@@ -187,7 +194,14 @@ def _is_other_latin(text: str, expected: str, language: Language) -> bool:
             return False
     if expected != "en" and _is_english_opening(words, expected):
         return _confidence(text, language) < _DOUBTFUL
-    return _confidence(text, language) < _IMPOSSIBLE
+    # The detector takes "Señor Frog's restaurant in Cancún" for Spanish.
+    rest = _WORD.sub(lambda word: " " if _is_foreign_name(word[0]) else word[0], text)
+    return any(map(str.isalpha, rest)) and _confidence(rest, language) < _IMPOSSIBLE
+
+
+def _is_foreign_name(word: str) -> bool:
+    """A capitalised word with a letter that English does not have."""
+    return word[0].isupper() and not word.isascii()
 
 
 def _is_english_opening(words: list[str], expected: str) -> bool:
@@ -209,7 +223,8 @@ def _has_foreign_words(text: str, words: list[str], expected: str) -> bool:
     used = {word for word, following in pairwise(running) if following[0].islower()} - ours
     for code, own in _WORDS_OF.items():
         found = used & own if code != expected.lower() else frozenset()
-        num_found = len(found) + (code == "fr" and _ELISION.search(text) is not None)
+        elision = _ELISIONS.get(code) if code != expected.lower() else None
+        num_found = len(found) + (elision is not None and elision.search(text) is not None)
         if num_found > 1 and any(len(word) > 2 for word in found):  # noqa: PLR2004 - "y", "di"
             return True
     return False
