@@ -77,6 +77,13 @@ WRAPPED = [
     f"{DOG} Let me know if you would like a longer description!",
     f"{DOG}\n\nI hope this helps! Would you like me to add more details?",
     f"好的，以下是图片的描述：{DOG}",
+    f"Based on the image, here is a caption: {DOG}",
+    f"Caption for the image: {DOG}",
+    f"Caption (English): {DOG}",
+    f"<answer>\n{DOG}\n</answer>",
+    f"{DOG}\n\n---\n\nLet me know if you want changes.",
+    f"{DOG}\n\n*Note: This caption was written by a model.*",
+    f'Here is the JSON:\n{FENCE}json\n{{"caption": "{DOG}"}}\n{FENCE}\nLet me know what you think!',
 ]
 
 
@@ -95,6 +102,11 @@ REFUSED = [
     (f"Here are three options: {DOG} Or: Dog in the park.", "vlm.boilerplate"),
     ("Option 1: A dog runs. Option 2: A dog plays.", "vlm.boilerplate"),
     ("1. A dog runs. 2. A dog plays.", "vlm.boilerplate"),
+    (f"{DOG}\n\nOR\n\nA dog plays.", "vlm.boilerplate"),
+    (f"{DOG} Alternatively: A dog plays.", "vlm.boilerplate"),
+    ("Formal: A dog runs. Casual: Good boy!", "vlm.boilerplate"),
+    ("Short caption: A dog runs. Detailed caption: A brown dog runs.", "vlm.boilerplate"),
+    ("Tags: dog, grass, ball", "vlm.boilerplate"),
     ("**Caption 1:** A dog runs.\n**Caption 2:** A dog plays.", "vlm.markup"),
     ("- A dog\n- A green lawn", "vlm.markup"),
     (f"### Description\n\n{DOG}\n\n- **Mood:** happy", "vlm.markup"),
@@ -166,6 +178,11 @@ def test_an_answer_that_needs_a_guess_is_no_caption(answer: str, reason: str) ->
     "caption",
     [
         'A sign says "Caption: closed"',
+        'The caption on the poster reads "Keep calm".',
+        "The caption on the poster reads: Keep Calm and Carry On.",
+        "Here are two versions of the same statue side by side.",
+        'A sign reads "STOP" OR "GO"',
+        "Left: a cat. Right: a dog.",
         "A sign that says: sure, here is the caption contest",
         "The album cover of M*A*S*H next to a 5* hotel",
         "A dog - brown and white - runs on grass",

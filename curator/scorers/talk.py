@@ -21,6 +21,10 @@ _CAPTION = (
     r"(?:captions?|descriptions?|alt[- ]?texts?|sentences?|summar(?:y|ies)|versions?|titles?"
     r"|transcriptions?)"
 )
+_DATA = r"(?:json|result|output|response|answer)"
+_OF_PICTURE = (
+    r"(?:\s(?:for|of) (?:the|this|your) (?:given |attached )?(?:image|picture|photo)(?:graph)?)?"
+)
 _ASKED = (
     r"(?:wants?|would like|asks?|asked|requests?|requested|is asking|needs|provided|uploaded|sent"
     r"|has (?:asked|provided|uploaded|given|requested|sent)|gave me|says|said)"
@@ -52,14 +56,16 @@ REASONING = _any(
 LEAD_IN = _any(
     rf"(?:here(?:~s| is| are)|this is|below is"
     rf"|the following is)\b[^\n:.!?]{{0,60}}\b{_CAPTION}\b[^\n:.!?]{{0,80}}:",
+    rf"here(?:~s| is) (?:the|my|your) (?:\w+ )?{_DATA}\b[^\n:.!?]{{0,40}}:",
     r"here (?:it is|you go)\s*[:!.]|here(?:~s| is) what (?:i|you)\b[^\n:.!?]{0,40}:",
-    r"(?:the|an?|my|one)\s(?:\w+\s){0,2}?(?:caption|description|alt[- ]?text)\b[^\n:.!?\"]{0,60}"
-    r"\b(?:is|be|reads)\s*(?::|(?=[\"\u201c*]))",
+    # "The caption on the poster reads ..." is about a poster.
+    rf"(?:the|an?|my|one)\s(?:\w+\s){{0,2}}?(?:caption|description|alt[- ]?text){_OF_PICTURE}"
+    r"\s(?:(?:could|would|might|may|can) )?(?:is|be|reads)\s*(?::|(?=[\"\u201c*]))",
     r"(?:hier ist|voici|aquí (?:está|tienes|hay)|ecco|aqui está|вот)\s[^\n:.!?]{0,80}:",
     r"(?:以下是|这是|这里是|下面是|以下は|次は)[^\n:：。]{0,30}[:：]",
     before=_MARKS
     + r"(?:(?:sure|certainly|of course|absolutely|okay|ok|great|yes|gladly|no problem|好的|当然)"
-    r"(?: thing)?[,.!，！。]*\s*)?",
+    r"(?: thing)?[,.!，！。]*\s*|based on [^\n:.!?,]{0,40},\s*)?",
     after=r"[\s*_]*",
 )
 """Introduces one caption: what stands behind it is the caption."""
@@ -81,9 +87,14 @@ _NAMES = (
     r"|(?:图片|图像|画面)?(?:描述|标题|说明|字幕)"
     r"|キャプション|(?:画像の)?説明|설명|캡션)"
 )
+_STYLE = (
+    r"(?:short(?:er)?|long(?:er)?|detailed|brief|concise|simple|formal|casual|funny|humorous"
+    r"|creative|poetic|playful|professional|descriptive|factual|first|second|another|alternative)"
+)
 LABEL = _any(
-    rf"(?:(?:short|detailed|brief|concise|one-sentence|image|photo|picture|final|english|suggested"
-    rf"|generated|my|the|a)[\s-]+){{0,3}}{_NAMES}\s*[:：](?!//)\s*",
+    rf"(?:(?:{_STYLE}|one-sentence|image|photo|picture|final|english|suggested"
+    rf"|generated|my|the|a)[\s-]+){{0,3}}{_NAMES}{_OF_PICTURE}(?: \(\w{{1,20}}\))?"
+    rf"\s*[:：](?!//)\s*",
     rf"#{{1,6}}\s*(?:(?:short|detailed|brief|image|photo|picture"
     rf"|final)[\s-]+){{0,2}}{_NAMES}\s*:?\s*\n+",
 )
@@ -115,7 +126,7 @@ OFFER = _any(
     r"(?:how|what) (?:can|may|would you like|else would you like) (?:i|me)\b",
     r"(?:can|could|would) you (?:please )?(?:clarify|specify|tell me|give me more|provide more)\b",
     r"(?:which|what) (?:style|format|language|tone|part|aspect)s? (?:do|would|should) (?:you|i)\b",
-    r"\(?(?:word|character|token) count\b|\(note\s*:",
+    r"\(?(?:word|character|token) count\b|\(?(?:note|disclaimer)\s*:",
     r"need (?:a|something) (?:shorter|longer|different|more)\b.{0,40}\?",
     r"(?:lassen sie|lass) (?:es )?mich wissen|wenn (?:sie|du) .{0,40}(?:möchten|möchtest"
     r"|brauchen|brauchst|wünschen)",
@@ -142,8 +153,13 @@ _CHOICES = (
     r"(?:options|captions|descriptions|versions|variations|alternatives|suggestions|possibilities"
     r"|ideas|choices|variants|titles)"
 )
+_STYLED = rf"{_MARKS[:-1]}{{0,5}}{_STYLE}(?: {_CAPTION})?[*_]*:[*_]*\s"
 SEVERAL = _any(
-    rf"(?:here(?:~re| are)|below are)\b[^\n:.]{{0,60}}?\b{_CHOICES}\b",
+    # "Here are two versions of the same statue" shows two statues.
+    rf"(?:here(?:~re| are)|below are)\b[^\n:.]{{0,60}}?\b{_CHOICES}\b(?:(?! of\b)|[^\n.]{{0,60}}:)",
+    r"[.!?][\"\u201d]?\s+(?:(?-i:OR|Or)\b,?\s|alternatively\b[,:]|another (?:option|version)\b)",
+    rf"(?:\A|[.!?]\s){_STYLED}\S.{{0,600}}?[.!?][\"\u201d*_]*\s{_STYLED}",
+    r"\A(?:tags?|hashtags?|key ?words?|objects?(?: detected)?|detected objects?)[*_]*\s*:",
     rf"(?:\A|[.!?]\s){_MARKS[:-1]}{{0,5}}{_MANY}{_CHOICES}\b[^\n.]{{0,60}}:",
     r"(?:\A|[\s*_#>])(?:option|version|caption|variant|alternative|variation|choice)s? ?(?:#"
     r"|no\.)? ?"
