@@ -38,6 +38,12 @@ REASONING = _any(
     rf"the (?:user|prompt|task|question|instructions?|request) (?:\w+ )?{_ASKED}\b",
     rf"(?:we|i) (?:need to|should|must|have to|are asked to|am asked to|will|~ll) {_WRITE}\b",
     rf"let(?:~s| me| us) (?:\w+ )?{_WRITE}\b",
+    r"let~s see\b",
+    r"(?:okay|ok|alright|hmm+),? so\b",
+    r"i(?:~m| am) (?:now |currently )?(?:focusing on|analy[sz]ing|trying to|examining|going to)\b",
+    rf"to {_WRITE}\b[^\n.!?]{{0,60}}\b(?:i|we) (?:will|need|should|must|have|first|~ll)\b",
+    r"looking at (?:the|this)\b[^\n.!?]{0,40}, (?:i|we) (?:need|should|must|have to|will)\b",
+    r"step (?:1|one)\s*:",
     r"(?:my )?(?:thinking|thought|reasoning) process\s*:",
     r"here(?:~s| is) my thought process\b",
     r"(?:wait|hmm+),|(?:思考|推理)(?:过程)?[:：]",
@@ -108,6 +114,11 @@ FINAL_LABEL = re.compile(
 """Behind it is the answer, and before it, if anything, how the model came to it."""
 
 OFFER = _any(
+    r"thank(?:s| you) for (?:sharing|uploading|providing|sending|the (?:image|picture|photo))",
+    r"(?:hi|hello)(?: there)?[!.,]?\s*(?:\Z|(?=how can|how may))",
+    r"(?:what an? |this is an? )?(?:great|nice|lovely|beautiful|wonderful|interesting) "
+    r"(?:image|picture|photo|shot)!",
+    r"(?:sure,? |yes,? )?i (?:can|will|~ll|would be happy to) (?:help|assist)\b",
     r"(?:please )?let me know\b",
     r"(?:please )?(?:feel free to|do(?: not|n~t) hesitate to) (?:ask|reach|contact|let|share|modify"
     r"|adjust|use|edit|change)",
@@ -177,11 +188,16 @@ SEVERAL = _any(
 """Anywhere in a text: several captions to choose from, or a list."""
 
 
+_NOTHING_SAID = _any(r"(?:yes|no|ok|okay|sure|done|great|understood|got it)[.!]?\s*\Z")
+
+
 def is_talk(text: str, sentences: list[str]) -> bool:
     """Whether a chat model talks in `text`, of these sentences, in a way that cannot be taken off.
 
     An introduction of one caption is not meant: policies can weigh it by the flag `boilerplate`.
     """
-    return SEVERAL.search(text) is not None or any(
+    if _NOTHING_SAID.match(text) or SEVERAL.search(text):
+        return True
+    return any(
         REASONING.match(sentence) or OFFER.match(sentence) for sentence in (text, *sentences)
     )
