@@ -134,6 +134,8 @@ REFUSED = [
     (f"<p>{DOG}</p> &amp; <br>", "vlm.markup"),
     ("<ul><li>A dog</li><li>A lawn</li></ul>", "vlm.markup"),
     ("<img src='a.jpg' alt='A dog'>", "vlm.markup"),
+    ("<svg><circle/></svg>", "vlm.markup"),
+    (f"<details><summary>x</summary>a</details>\n{DOG}", "vlm.markup"),
     ("[A dog](https://a.example/dog)", "vlm.markup"),
     ('{"short": "A dog", "long": "A dog runs"}', "vlm.markup"),
     ('{"caption_1": "A dog", "caption_2": "A dog runs"}', "vlm.markup"),

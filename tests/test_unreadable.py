@@ -49,6 +49,8 @@ def test_other_encodings_read_as_latin_1(text: str, encoding: str) -> None:
         "\\u00e9t\\u00e9 Paris",
         "caf%C3%A9%20noir",
         "M?nchen und K?ln",
+        "=?UTF-8?B?SGVsbG8gd29ybGQ=?=",
+        "d\u0337\u0322o\u0338\u0321g\u0335\u0322s\u0338 run",
         "??? ???? ??",
         "aGVsbG8gd29ybGQgdGhpcyBpcyBhIHRlc3Qgb2YgYmFzZTY0",
     ],

@@ -159,6 +159,7 @@ HTML = _phrases(
     r"|ins|label|li|link|main|mark|meta|nav|object|ol|option|p|picture|pre|s|script|section|select"
     r"|small|source|span|strong|style|sub|sup|svg|table|tbody|td|th|thead|title|tr|u|ul|video"
     r"|answer|conclusion|description|response|output)(?:\s[^<>]{0,500})?/?>",
+    r"</[a-z][\w:-]{0,30}\s*>|<[a-z][\w:-]{0,30}\s*/>",
     r"<!--|<!doctype|<\?(?:php|xml)|<!\[cdata",
     r"&(?:amp|lt|gt|quot|apos|nbsp|copy|reg|trade|euro|deg|[mn]dash|[lr]squo|[lr]dquo|[lr]aquo"
     r"|hellip|middot|bull|szlig|[a-z]{1,2}(?:acute|grave|circ|uml|tilde|cedil|ring|slash|lig)"
