@@ -87,7 +87,8 @@ def test_vowel_signs_are_letters() -> None:
 BLANKS = [
     "", " ", "nan", "NaN", "None", "null", "NULL", "(null)", "[null]", "N/A", "n.a.", "NA", "#N/A",
     "<NA>", "undefined", "nil", "\\N", "-1.#IND", "[]", "{}", "-", "\u2014", "...", '""',
-    "No caption available.", "no alt text", "no description was provided",
+    "No caption available.", "no alt text", "no description was provided", "NaT", "(empty)", "TBD",
+    "Unknown", "Untitled", "Not applicable", "caption",
 ]  # fmt: skip
 TEXTS = [
     "None of the dogs run",
@@ -98,6 +99,8 @@ TEXTS = [
     "狗",
     "!!!",
     "no text on the sign",
+    "An unknown soldier",
+    "Empty chairs",
 ]
 
 
