@@ -67,6 +67,7 @@ _ENGLISH_SHARE = 0.1
 _DOUBTFUL = 0.2
 _UNLIKELY = 2e-2
 _MAX_SHORT = 3
+_MIN_CLAUSE_WORDS = 6
 _MIN_OWN = 8
 
 # Words of one language that English captions do not use, and the first words of its shortest ones.
@@ -111,6 +112,7 @@ _ARTICLES = {
     "dwa": "pl",
 }
 _ENGLISH_LINKS = frozenset("the and with of a an in on at is are to for his her from by".split())  # noqa: SIM905
+_COMMA = re.compile(r"[,;:]\s")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _ELISIONS = {
     "fr": re.compile(r"\b(?:l|d|qu|j|n|s|c)['\u2019](?=[^\W\d_]{3})", re.IGNORECASE),
@@ -140,7 +142,20 @@ def is_wrong_language(text: str, expected: str = "en") -> bool:
         return True
     if LATIN not in scripts:
         return _is_other_of_script(text, expected.lower(), language)
-    return any(_is_other_latin(part, expected, language) for part in (text, *sentences))
+    parts = (text, *sentences, *_clauses(text))
+    return any(_is_other_latin(part, expected, language) for part in parts)
+
+
+def _clauses(text: str) -> list[str]:
+    """Parts between commas that are long enough to judge and more than a name."""
+    parts = _COMMA.split(unquoted(text))
+    if len(parts) == 1:
+        return []
+    return [
+        part
+        for part in parts
+        if sum(word[0].islower() for word in part.split()) >= _MIN_CLAUSE_WORDS
+    ]
 
 
 def _is_other_script(text: str, scripts: frozenset[str]) -> bool:
