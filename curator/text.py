@@ -123,7 +123,8 @@ def clean_str(text: str) -> CleanText:
 
 
 BLANK = (
-    r"(?i)^\W*(?:null|nil|none|nan|n[./]? ?a\.?|undefined|void|missing"
+    r"(?i)^\W*(?:null|nil|none|nan|nat|n[./]? ?a\.?|undefined|void|missing|empty|unknown|untitled"
+    r"|tbd|todo|not (?:applicable|available)|caption|description"
     r"|-?1\.#(?:ind|qnan)|\\n"
     r"|(?:no|without(?: an?)?) (?:caption|description|alt(?:ernative)?[ -]?text|alt|title|text)"
     r"(?: (?:was |is )?(?:available|provided|found|given|needed|necessary))?)\W*$"

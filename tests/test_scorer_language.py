@@ -48,10 +48,27 @@ WRONG = [
     ("Un perro corre por la playa", "fr"),
     ("Ein brauner Hund. A brown dog runs on the grass.", "de"),
     ("کلب يركض", "en"),
+    ("Un cane marrone corre sull'erba.", "en"),
+    ("一只狗 is running on the grass.", "en"),
+    ("A cat sits on the 沙发.", "en"),
+    ("A woman stands by the wall, sosteniendo un ramo de flores en la mano.", "en"),
+    ("A woman stands by the wall, tenant un bouquet de fleurs à la main.", "en"),
+    ("A cat sits on the ソファ and sleeps.", "en"),
+    ("The image shows a 고양이 sitting on a sofa.", "en"),
+    ("A cute кот sits on a sofa.", "en"),
 ]
 
 # Names, signs and loan words are no second language.
 RIGHT = [
+    ("Dvořák statue in Prague", "en"),
+    ("A hall in Mexico City, Universidad Nacional Autónoma de México, with students", "en"),
+    ("The 福 symbol on a red door", "en"),
+    ("A man at the 吉野家 restaurant", "en"),
+    ("A scroll with the 和 character", "en"),
+    ("A statue of Пушкин in a park", "en"),
+    ("Les Misérables cast on stage", "en"),
+    ("Señor Frog's restaurant sign in Cancún", "en"),
+    ("Reykjavík's Hallgrímskirkja church under a grey sky", "en"),
     ("A shop sign reading 営業中 above a door", "en"),
     ("a shop sign reading 本日休業", "en"),
     ('a sign that says "本日は休業させていただきます"', "en"),

@@ -49,6 +49,8 @@ def test_other_encodings_read_as_latin_1(text: str, encoding: str) -> None:
         "\\u00e9t\\u00e9 Paris",
         "caf%C3%A9%20noir",
         "M?nchen und K?ln",
+        "=?UTF-8?B?SGVsbG8gd29ybGQ=?=",
+        "d\u0337\u0322o\u0338\u0321g\u0335\u0322s\u0338 run",
         "??? ???? ??",
         "aGVsbG8gd29ybGQgdGhpcyBpcyBhIHRlc3Qgb2YgYmFzZTY0",
     ],
@@ -85,7 +87,8 @@ def test_vowel_signs_are_letters() -> None:
 BLANKS = [
     "", " ", "nan", "NaN", "None", "null", "NULL", "(null)", "[null]", "N/A", "n.a.", "NA", "#N/A",
     "<NA>", "undefined", "nil", "\\N", "-1.#IND", "[]", "{}", "-", "\u2014", "...", '""',
-    "No caption available.", "no alt text", "no description was provided",
+    "No caption available.", "no alt text", "no description was provided", "NaT", "(empty)", "TBD",
+    "Unknown", "Untitled", "Not applicable", "caption",
 ]  # fmt: skip
 TEXTS = [
     "None of the dogs run",
@@ -96,6 +99,8 @@ TEXTS = [
     "狗",
     "!!!",
     "no text on the sign",
+    "An unknown soldier",
+    "Empty chairs",
 ]
 
 

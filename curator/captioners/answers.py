@@ -228,7 +228,9 @@ def _label(text: str) -> str:
         match = pattern.match(text.strip())
         rest = text.strip()[match.end() :] if match else ""
         # Another label behind it: two parts, of which none is the answer for sure.
-        if rest and not any(map(_FIELD_LINE.match, rest.splitlines()[1:])):
+        later = [rest[slice(*span)] for span in split_sentences(rest)[1:]]
+        is_part = any(map(talk.LABEL.match, later)) or talk.SEVERAL.search(" ".join(text.split()))
+        if rest and not is_part and not any(map(_FIELD_LINE.match, rest.splitlines()[1:])):
             return rest
     return text
 
@@ -242,6 +244,9 @@ def _talk(text: str) -> str:
         match = pattern.match(stripped)
         if match and match.end():
             return stripped[match.end() :]
+    fenced, mark, after = stripped.rpartition("```")  # which ends no sentence
+    if "```" in fenced and talk.OFFER.match(after):
+        return fenced + mark
     spans = split_sentences(stripped)
     kept = len(spans)
     while kept and talk.OFFER.match(stripped[slice(*spans[kept - 1])]):
@@ -255,12 +260,13 @@ _HEADING = re.compile(r"(?m)^[ \t]*(?:\*\*|__)([^*_\n]{1,80}?):?(?:\*\*|__):?[ \
 _STRONG = re.compile(r"(?<![\w*_])(\*\*|__)(?=\S)([^*_\n]{1,2000}?)(?<=\S)\1(?![\w*_])")
 _EMPHASIS = re.compile(r"(?<![\w*\\])\*(?=[^\s*])([^*\n]{1,2000}?)(?<=[^\s*])\*(?![\w*])")
 _CODE = re.compile(r"(?<!`)`(?=\S)([^`\n]{1,500}?)(?<=\S)`(?!`)")
+_RULES = re.compile(r"\A(?:[-*_]{3,}[ \t]*\n+)+|(?:\n+[ \t]*[-*_]{3,}[ \t]*)+\Z")
 _FIRST_MARK = re.compile(r"\A(?:[-*+\u2022>]|#{1,6})[ \t]+(?=\S)")
 
 
 def _markdown(text: str) -> str:
     """Without emphasis in pairs, and without the mark of a heading, quote or list of one line."""
-    stripped = text.strip()
+    stripped = _RULES.sub("", text.strip())
     num_lines = len([line for line in stripped.splitlines() if line.strip()])
     if num_lines > 1:
         # A line in bold type is a title: marked as one, so that joining the lines does not hide it.
@@ -277,7 +283,9 @@ def _markdown(text: str) -> str:
 _ASSISTANT = re.compile(r"\Aassistant\s*:\s*", re.IGNORECASE)
 _FIRST_TOKEN = re.compile(r"\s*([<\[][^<>\[\]\s]{1,40}[>\]])(?:\s*assistant\b(?=\s))?")
 _LAST_TOKEN = re.compile(r"([<\[][^<>\[\]\s]{1,40}[>\]])\s*\Z")
-_CUT_ANSWER = re.compile(r"\A<(?:answer|response|output|conclusion|final)>(?!.*</)", re.IGNORECASE)
+_CUT_ANSWER = re.compile(
+    r"\A<(?:answer|response|output|conclusion|final)>(?!.*</)", re.IGNORECASE | re.DOTALL
+)
 
 
 def _tokens(text: str) -> str:

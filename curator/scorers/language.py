@@ -67,6 +67,7 @@ _ENGLISH_SHARE = 0.1
 _DOUBTFUL = 0.2
 _UNLIKELY = 2e-2
 _MAX_SHORT = 3
+_MIN_CLAUSE_WORDS = 6
 _MIN_OWN = 8
 
 # Words of one language that English captions do not use, and the first words of its shortest ones.
@@ -111,8 +112,16 @@ _ARTICLES = {
     "dwa": "pl",
 }
 _ENGLISH_LINKS = frozenset("the and with of a an in on at is are to for his her from by".split())  # noqa: SIM905
+_COMMA = re.compile(r"[,;:]\s")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
-_ELISION = re.compile(r"\b(?:l|d|qu|j|n|s|c)['\u2019](?=[^\W\d_]{3})", re.IGNORECASE)
+_ELISIONS = {
+    "fr": re.compile(r"\b(?:l|d|qu|j|n|s|c)['\u2019](?=[^\W\d_]{3})", re.IGNORECASE),
+    "it": re.compile(
+        r"(?<!['\u2019])\b(?:un|[dn]ell|sull|quell|d?all)['\u2019](?=[^\W\d_]{3})",
+        re.IGNORECASE,
+    ),
+}
+"""Articles that lost their vowel: words of one language, of which a word list knows nothing."""
 
 
 def is_wrong_language(text: str, expected: str = "en") -> bool:
@@ -133,7 +142,20 @@ def is_wrong_language(text: str, expected: str = "en") -> bool:
         return True
     if LATIN not in scripts:
         return _is_other_of_script(text, expected.lower(), language)
-    return any(_is_other_latin(part, expected, language) for part in (text, *sentences))
+    parts = (text, *sentences, *_clauses(text))
+    return any(_is_other_latin(part, expected, language) for part in parts)
+
+
+def _clauses(text: str) -> list[str]:
+    """Parts between commas that are long enough to judge and more than a name."""
+    parts = _COMMA.split(unquoted(text))
+    if len(parts) == 1:
+        return []
+    return [
+        part
+        for part in parts
+        if sum(word[0].islower() for word in part.split()) >= _MIN_CLAUSE_WORDS
+    ]
 
 
 def _is_other_script(text: str, scripts: frozenset[str]) -> bool:
@@ -187,7 +209,14 @@ def _is_other_latin(text: str, expected: str, language: Language) -> bool:
             return False
     if expected != "en" and _is_english_opening(words, expected):
         return _confidence(text, language) < _DOUBTFUL
-    return _confidence(text, language) < _IMPOSSIBLE
+    # The detector takes "Señor Frog's restaurant in Cancún" for Spanish.
+    rest = _WORD.sub(lambda word: " " if _is_foreign_name(word[0]) else word[0], text)
+    return any(map(str.isalpha, rest)) and _confidence(rest, language) < _IMPOSSIBLE
+
+
+def _is_foreign_name(word: str) -> bool:
+    """A capitalised word with a letter that English does not have."""
+    return word[0].isupper() and not word.isascii()
 
 
 def _is_english_opening(words: list[str], expected: str) -> bool:
@@ -209,7 +238,8 @@ def _has_foreign_words(text: str, words: list[str], expected: str) -> bool:
     used = {word for word, following in pairwise(running) if following[0].islower()} - ours
     for code, own in _WORDS_OF.items():
         found = used & own if code != expected.lower() else frozenset()
-        num_found = len(found) + (code == "fr" and _ELISION.search(text) is not None)
+        elision = _ELISIONS.get(code) if code != expected.lower() else None
+        num_found = len(found) + (elision is not None and elision.search(text) is not None)
         if num_found > 1 and any(len(word) > 2 for word in found):  # noqa: PLR2004 - "y", "di"
             return True
     return False

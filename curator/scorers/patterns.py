@@ -16,7 +16,7 @@ def _phrases(*alternatives: str, before: str = "") -> re.Pattern[str]:
 
 
 # What may stand before the first word: quotes, Markdown, brackets, list marks.
-_OPENING = r"[\s\"'\u201c\u2018*_#>(\-]*"
+_OPENING = r"[\s\"'\u201c\u2018*_#>(\[\-]*"
 _PICTURE = r"(?:image|picture|photo|photograph|pic|scene|snapshot|illustration|painting)"
 _SHOWS = (
     r"(?:shows?|showing|features?|featuring|depicts?|depicting|captures?|capturing|displays?"
@@ -51,12 +51,18 @@ REFUSAL = _phrases(
     r"i(?: am|~m) (?:\w+ )?(?:sorry|afraid i|unable to|here to help|designed to)\b",
     r"i(?: am|~m) (?:\w+ )?not (?:able|allowed|permitted|going|sure what|comfortable|capable)\b",
     rf"(?:i|we) (?:\w+ )?{_CANNOT} (?:\w+ly )?{_SERVE}\b",
+    # The same without "I": "Unable to process this image."
+    rf"(?:unable to|can ?not|can~t) (?:\w+ly )?{_SERVE}\b",
+    r"i(?:~d| would)? (?:rather not|prefer not to)\b",
     r"sorry,? (?:but |, )?(?:i|we|this|that)\b",
-    r"i (?:apologi[sz]e|refuse to|must decline|have to decline|have no (?:way|ability|access))\b",
+    r"i (?:apologi[sz]e|refuse to|(?:must|have to|will) (?:\w+ly )?decline"
+    r"|have no (?:way|ability|access))\b",
     rf"i (?:would )?need (?:to see )?(?:the|an) {_PICTURE}",
     r"i (?:currently )?do(?: not|n~t) (?:(?:have|possess) (?:the |an? |any )?"
-    r"(?:ability|capability|access|image|information)|feel comfortable|support|see (?:an|any) )",
+    r"(?:ability|capability|access|image|(?:enough )?information)|feel (?:comfortable|able)"
+    r"|support|see (?:an|any) )",
     rf"(?:as|i(?: am|~m) (?:\w+, |just |only )?) ?an? (?:\w+ )?{_MODEL}\b",
+    r"i(?: am|~m) (?:programmed|trained) (?:to|not)\b",
     r"it(?: is|~s) (?:not possible|impossible) (?:for me )?to\b",
     # There was nothing to see.
     rf"(?:there(?: is|~s) )?no {_MISSING} (?:(?:was|has been|is) )?{_GIVEN}",
@@ -64,6 +70,17 @@ REFUSAL = _phrases(
     rf"(?:(?:is|was|has|could|can) ?)?(?:not|n~t) (?:be |been )?{_GIVEN}",
     rf"it (?:seems|appears|looks)(?: like)?(?: that)? (?:there is )?no {_MISSING}\b",
     r"it (?:seems|appears|looks)(?: like)?(?: that)? you (?:have|did)(?: not|n~t)\b",
+    rf"there is(?: not|n~t) (?:an?|any) {_PICTURE} (?:{_GIVEN}|in your|to describe)\b",
+    r"you (?:have|did)(?: not|n~t) (?:\w+ )?(?:attach|upload|provid|includ|shar|sen[dt])",
+    rf"(?:it (?:seems|appears|looks) (?:like|as if|that) )?(?:the|your) {_PICTURE}s? "
+    r"(?:(?:that )?you (?:sent|uploaded|provided|attached|shared) )?"
+    r"(?:did(?: not|n~t) (?:come through|load|upload|attach)|failed to (?:load|upload)"
+    r"|(?:is|was)(?: not|n~t) (?:visible|accessible) to me)\b",
+    # A service in the model's place.
+    r"(?:(?:the|this|your) )?(?:image|picture|content|request|response|output) "
+    r"(?:(?:is|was|has been) )?(?:blocked|filtered|rejected|flagged|refused|timed out)"
+    r"(?=[.!]?\]?\s*\Z| due to\b| because\b| (?:by|for) (?:\w+ )?(?:safety|content|policy))",
+    r"(?:internal )?(?:server )?error\s*(?:\d{3}\s*)?:|error code\b",
     r"(?:(?:could|can|would) you )?please (?:provide|upload|attach|share|send)\b",
     r"(?:this|the|your) (?:content|request|image|prompt) (?:may )?(?:violates?|goes against)\b",
     before=_OPENING
@@ -142,6 +159,7 @@ HTML = _phrases(
     r"|ins|label|li|link|main|mark|meta|nav|object|ol|option|p|picture|pre|s|script|section|select"
     r"|small|source|span|strong|style|sub|sup|svg|table|tbody|td|th|thead|title|tr|u|ul|video"
     r"|answer|conclusion|description|response|output)(?:\s[^<>]{0,500})?/?>",
+    r"</[a-z][\w:-]{0,30}\s*>|<[a-z][\w:-]{0,30}\s*/>",
     r"<!--|<!doctype|<\?(?:php|xml)|<!\[cdata",
     r"&(?:amp|lt|gt|quot|apos|nbsp|copy|reg|trade|euro|deg|[mn]dash|[lr]squo|[lr]dquo|[lr]aquo"
     r"|hellip|middot|bull|szlig|[a-z]{1,2}(?:acute|grave|circ|uml|tilde|cedil|ring|slash|lig)"

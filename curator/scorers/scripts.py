@@ -116,6 +116,13 @@ _PHRASE = re.compile(
 _LATIN_WORDS = re.compile(
     r"(?:[A-Za-z\u00c0-\u024f][\w'\u2019-]*[\s,]+){2,40}[A-Za-z\u00c0-\u024f][\w'\u2019-]*"
 )
+# In "the <word> and", "a <word> sits" it is a noun of the sentence; in "the <word> sign" it is not.
+_ARTICLE = re.compile(r"\b(?:an?|the)\s\Z", re.IGNORECASE)
+_AFTER_NOUN = re.compile(
+    r"\s*(?:[.,;!?]|\Z)|\s(?:is|are|and|with|in|on|at|of|that|which|to|next|near|behind|\w+ing"
+    r"|sits|stands|runs|lies|holds|walks)\b",
+    re.IGNORECASE,
+)
 _RUN_GAP = re.compile(r"[^\w\"'.!?()]{0,3}")
 
 
@@ -170,20 +177,29 @@ def _weight(text: str, start: int, end: int) -> int:
     letters = [char for char in run if char.isalpha() and script(char) != LATIN]
     if len(letters) <= _MAX_SHOWN and _SHOWN.search(before):
         return 0
+    if _ARTICLE.search(before) and _AFTER_NOUN.match(text, end):
+        return max(len(letters), _MIN_FOREIGN)
+    return _weight_as_name(run, before, letters)
+
+
+def _weight_as_name(run: str, before: str, letters: list[str]) -> int:
+    """The same of a run that may be a name, by the habits of its script."""
     first = letters[0]
     num_words = len(run.split())
     if first.isupper() or first.islower():  # a script with letter case: names have a capital
         words = re.findall(r"[^\W\d_]{3,}", run)
         small = [word for word in words if word[0].islower()]
-        return sum(map(len, small)) if len(words) <= 4 else len(letters)  # noqa: PLR2004 - a name has four
+        if len(words) > 4:  # noqa: PLR2004 - a name has four
+            return len(letters)
+        return max(sum(map(len, small)), _MIN_FOREIGN) if small else 0
     if script(first) == "HANGUL":
         is_name = num_words == 1 and (
             len(letters) < _MIN_FOREIGN or _BEFORE_NAME.search(before) is not None
         )
         return 0 if is_name else len(letters)
     if script(first) in (_HAN, *_KANA):
-        if _PHRASE.search(run) or len(letters) >= _LONG_RUN:
-            return len(letters)
+        if len(letters) >= _LONG_RUN or (len(letters) > 1 and _PHRASE.search(run)):
+            return max(len(letters), _MIN_FOREIGN)
         is_name = len(letters) < _MIN_FOREIGN or _BEFORE_NAME.search(before) is not None
         return 0 if is_name else len(letters)
     return 0 if num_words == 1 else len(letters)

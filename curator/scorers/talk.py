@@ -21,6 +21,10 @@ _CAPTION = (
     r"(?:captions?|descriptions?|alt[- ]?texts?|sentences?|summar(?:y|ies)|versions?|titles?"
     r"|transcriptions?)"
 )
+_DATA = r"(?:json|result|output|response|answer)"
+_OF_PICTURE = (
+    r"(?:\s(?:for|of) (?:the|this|your) (?:given |attached )?(?:image|picture|photo)(?:graph)?)?"
+)
 _ASKED = (
     r"(?:wants?|would like|asks?|asked|requests?|requested|is asking|needs|provided|uploaded|sent"
     r"|has (?:asked|provided|uploaded|given|requested|sent)|gave me|says|said)"
@@ -34,6 +38,12 @@ REASONING = _any(
     rf"the (?:user|prompt|task|question|instructions?|request) (?:\w+ )?{_ASKED}\b",
     rf"(?:we|i) (?:need to|should|must|have to|are asked to|am asked to|will|~ll) {_WRITE}\b",
     rf"let(?:~s| me| us) (?:\w+ )?{_WRITE}\b",
+    r"let~s see\b",
+    r"(?:okay|ok|alright|hmm+),? so\b",
+    r"i(?:~m| am) (?:now |currently )?(?:focusing on|analy[sz]ing|trying to|examining|going to)\b",
+    rf"to {_WRITE}\b[^\n.!?]{{0,60}}\b(?:i|we) (?:will|need|should|must|have|first|~ll)\b",
+    r"looking at (?:the|this)\b[^\n.!?]{0,40}, (?:i|we) (?:need|should|must|have to|will)\b",
+    r"step (?:1|one)\s*:",
     r"(?:my )?(?:thinking|thought|reasoning) process\s*:",
     r"here(?:~s| is) my thought process\b",
     r"(?:wait|hmm+),|(?:思考|推理)(?:过程)?[:：]",
@@ -52,14 +62,16 @@ REASONING = _any(
 LEAD_IN = _any(
     rf"(?:here(?:~s| is| are)|this is|below is"
     rf"|the following is)\b[^\n:.!?]{{0,60}}\b{_CAPTION}\b[^\n:.!?]{{0,80}}:",
+    rf"here(?:~s| is) (?:the|my|your) (?:\w+ )?{_DATA}\b[^\n:.!?]{{0,40}}:",
     r"here (?:it is|you go)\s*[:!.]|here(?:~s| is) what (?:i|you)\b[^\n:.!?]{0,40}:",
-    r"(?:the|an?|my|one)\s(?:\w+\s){0,2}?(?:caption|description|alt[- ]?text)\b[^\n:.!?\"]{0,60}"
-    r"\b(?:is|be|reads)\s*(?::|(?=[\"\u201c*]))",
+    # "The caption on the poster reads ..." is about a poster.
+    rf"(?:the|an?|my|one)\s(?:\w+\s){{0,2}}?(?:caption|description|alt[- ]?text){_OF_PICTURE}"
+    r"\s(?:(?:could|would|might|may|can) )?(?:is|be|reads)\s*(?::|(?=[\"\u201c*]))",
     r"(?:hier ist|voici|aquí (?:está|tienes|hay)|ecco|aqui está|вот)\s[^\n:.!?]{0,80}:",
     r"(?:以下是|这是|这里是|下面是|以下は|次は)[^\n:：。]{0,30}[:：]",
     before=_MARKS
     + r"(?:(?:sure|certainly|of course|absolutely|okay|ok|great|yes|gladly|no problem|好的|当然)"
-    r"(?: thing)?[,.!，！。]*\s*)?",
+    r"(?: thing)?[,.!，！。]*\s*|based on [^\n:.!?,]{0,40},\s*)?",
     after=r"[\s*_]*",
 )
 """Introduces one caption: what stands behind it is the caption."""
@@ -81,9 +93,14 @@ _NAMES = (
     r"|(?:图片|图像|画面)?(?:描述|标题|说明|字幕)"
     r"|キャプション|(?:画像の)?説明|설명|캡션)"
 )
+_STYLE = (
+    r"(?:short(?:er)?|long(?:er)?|detailed|brief|concise|simple|formal|casual|funny|humorous"
+    r"|creative|poetic|playful|professional|descriptive|factual|first|second|another|alternative)"
+)
 LABEL = _any(
-    rf"(?:(?:short|detailed|brief|concise|one-sentence|image|photo|picture|final|english|suggested"
-    rf"|generated|my|the|a)[\s-]+){{0,3}}{_NAMES}\s*[:：](?!//)\s*",
+    rf"(?:(?:{_STYLE}|one-sentence|image|photo|picture|final|english|suggested"
+    rf"|generated|my|the|a)[\s-]+){{0,3}}{_NAMES}{_OF_PICTURE}(?: \(\w{{1,20}}\))?"
+    rf"\s*[:：](?!//)\s*",
     rf"#{{1,6}}\s*(?:(?:short|detailed|brief|image|photo|picture"
     rf"|final)[\s-]+){{0,2}}{_NAMES}\s*:?\s*\n+",
 )
@@ -97,6 +114,11 @@ FINAL_LABEL = re.compile(
 """Behind it is the answer, and before it, if anything, how the model came to it."""
 
 OFFER = _any(
+    r"thank(?:s| you) for (?:sharing|uploading|providing|sending|the (?:image|picture|photo))",
+    r"(?:hi|hello)(?: there)?[!.,]?\s*(?:\Z|(?=how can|how may))",
+    r"(?:what an? |this is an? )?(?:great|nice|lovely|beautiful|wonderful|interesting) "
+    r"(?:image|picture|photo|shot)!",
+    r"(?:sure,? |yes,? )?i (?:can|will|~ll|would be happy to) (?:help|assist)\b",
     r"(?:please )?let me know\b",
     r"(?:please )?(?:feel free to|do(?: not|n~t) hesitate to) (?:ask|reach|contact|let|share|modify"
     r"|adjust|use|edit|change)",
@@ -115,7 +137,7 @@ OFFER = _any(
     r"(?:how|what) (?:can|may|would you like|else would you like) (?:i|me)\b",
     r"(?:can|could|would) you (?:please )?(?:clarify|specify|tell me|give me more|provide more)\b",
     r"(?:which|what) (?:style|format|language|tone|part|aspect)s? (?:do|would|should) (?:you|i)\b",
-    r"\(?(?:word|character|token) count\b|\(note\s*:",
+    r"\(?(?:word|character|token) count\b|\(?(?:note|disclaimer)\s*:",
     r"need (?:a|something) (?:shorter|longer|different|more)\b.{0,40}\?",
     r"(?:lassen sie|lass) (?:es )?mich wissen|wenn (?:sie|du) .{0,40}(?:möchten|möchtest"
     r"|brauchen|brauchst|wünschen)",
@@ -142,8 +164,13 @@ _CHOICES = (
     r"(?:options|captions|descriptions|versions|variations|alternatives|suggestions|possibilities"
     r"|ideas|choices|variants|titles)"
 )
+_STYLED = rf"{_MARKS[:-1]}{{0,5}}{_STYLE}(?: {_CAPTION})?[*_]*:[*_]*\s"
 SEVERAL = _any(
-    rf"(?:here(?:~re| are)|below are)\b[^\n:.]{{0,60}}?\b{_CHOICES}\b",
+    # "Here are two versions of the same statue" shows two statues.
+    rf"(?:here(?:~re| are)|below are)\b[^\n:.]{{0,60}}?\b{_CHOICES}\b(?:(?! of\b)|[^\n.]{{0,60}}:)",
+    r"[.!?][\"\u201d]?\s+(?:(?-i:OR|Or)\b,?\s|alternatively\b[,:]|another (?:option|version)\b)",
+    rf"(?:\A|[.!?]\s){_STYLED}\S.{{0,600}}?[.!?][\"\u201d*_]*\s{_STYLED}",
+    r"\A(?:tags?|hashtags?|key ?words?|objects?(?: detected)?|detected objects?)[*_]*\s*:",
     rf"(?:\A|[.!?]\s){_MARKS[:-1]}{{0,5}}{_MANY}{_CHOICES}\b[^\n.]{{0,60}}:",
     r"(?:\A|[\s*_#>])(?:option|version|caption|variant|alternative|variation|choice)s? ?(?:#"
     r"|no\.)? ?"
@@ -161,11 +188,16 @@ SEVERAL = _any(
 """Anywhere in a text: several captions to choose from, or a list."""
 
 
+_NOTHING_SAID = _any(r"(?:yes|no|ok|okay|sure|done|great|understood|got it)[.!]?\s*\Z")
+
+
 def is_talk(text: str, sentences: list[str]) -> bool:
     """Whether a chat model talks in `text`, of these sentences, in a way that cannot be taken off.
 
     An introduction of one caption is not meant: policies can weigh it by the flag `boilerplate`.
     """
-    return SEVERAL.search(text) is not None or any(
+    if _NOTHING_SAID.match(text) or SEVERAL.search(text):
+        return True
+    return any(
         REASONING.match(sentence) or OFFER.match(sentence) for sentence in (text, *sentences)
     )

@@ -89,7 +89,15 @@ def check_text(text: str, *, prompt: str = "", language: str = "en") -> TextRepo
     measures = _measures(text, words)
     if not text.strip():
         return TextReport(("empty",), measures)
-    sentences = [text[start:end] for start, end in split_sentences(text)]
+    spans = split_sentences(text)
+    sentences = [text[start:end] for start, end in spans]
+    # What opens inside quotes is said in the picture: a sign that says "Help! I am sorry".
+    inside = [match.span() for match in patterns.QUOTED.finditer(text)]
+    spoken = [
+        text[start:end]
+        for start, end in spans
+        if not any(opens < start < closes for opens, closes in inside)
+    ]
     own = patterns.QUOTED.sub(" ", text).strip() or text.strip()
     found = {
         "empty": is_blank(text),
@@ -98,15 +106,15 @@ def check_text(text: str, *, prompt: str = "", language: str = "en") -> TextRepo
         "too_short": len(words) < _MIN_WORDS,
         "repetition": _is_repetition(text, words, sentences, measures),
         "boilerplate": patterns.BOILERPLATE.match(text) is not None,
-        "refusal": any(map(_is_refusal, sentences)),
-        "echo": patterns.SPEAKER.match(text) is not None or _is_echo(words, sentences, prompt),
+        "refusal": any(map(_is_refusal, spoken)),
+        "echo": any(map(patterns.SPEAKER.match, spoken)) or _is_echo(words, sentences, prompt),
         "language": is_wrong_language(text, language),
         "spam": patterns.SPAM.search(own) is not None or _is_keyword_list(own),
         "url": patterns.URL.search(own) is not None,
         "file_name": patterns.FILE_NAME.search(own) is not None,
         "special_token": strip_special_tokens(text)[1],
         "html": patterns.HTML.search(text) is not None,
-        "talk": talk.is_talk(text, sentences),
+        "talk": talk.is_talk(text, spoken),
     }
     return TextReport(tuple(flag for flag, is_set in found.items() if is_set), measures)
 

@@ -53,9 +53,11 @@ _BYTES_IN_WORDS = re.compile(
 )
 _ESCAPES = re.compile(
     r"(?:\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|%[89a-f][0-9a-f]%[89ab][0-9a-f]|=[c-f][0-9a-f]=[89ab][0-9a-f]"
-    r"|\\[0-7]{3}|<0x[0-9a-f]{2}>)|\+A[A-Za-z0-9+/]{2,5}-",
+    r"|\\[0-7]{3}|<0x[0-9a-f]{2}>|=\?[\w-]{3,20}\?[bq]\?)|\+A[A-Za-z0-9+/]{2,5}-",
     re.IGNORECASE,
 )
+# Accents piled on letter after letter ("Zalgo"); spellings put them on two in a row at most.
+_STACKED = re.compile(r"(?:[A-Za-z][\u0300-\u036f]+){4}")
 _LOST_IN_WORD = re.compile(r"[^\W\d_]\?{1,2}[^\W\d_]")
 _ADDRESS = re.compile(r"https?:|www\.|[/.\\@#_]", re.IGNORECASE)
 
@@ -65,6 +67,7 @@ def is_unreadable(text: str) -> bool:
     return (
         "\ufffd" in text
         or _ESCAPES.search(text) is not None
+        or _STACKED.search(text) is not None
         or _has_lost_characters(text)
         or _is_blob(text)
         or (not text.isascii() and _is_mojibake(text))
