@@ -46,14 +46,11 @@ def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
         UsageError: train or test has no label, or all of it is one class.
         DamageError: a label that cannot be read, or has a number that is no class.
     """
-    for split, what in ((data.train, "training picture"), (data.test, "test picture")):
-        require_labels(data, split, what, stop)
+    for split, what in ((data.train, "training"), (data.test, "test")):
+        require_told_apart(data, split, what, stop)
     if data.task == "depth":
         return replace(data, depth_m=depth_range(data, stop))
     in_train, in_test = (_occurring(data, split, stop) for split in (data.train, data.test))
-    if data.task == "segmentation":
-        for found, what in ((in_train, "training"), (in_test, "test")):
-            _require_classes(data, found, what)
     return replace(data, warnings=tuple(_absences(data, in_train, in_test)))
 
 
@@ -78,6 +75,19 @@ def require_labels(
             hint=_HINTS[data.task],
             reason="dense.empty",
         )
+
+
+def require_told_apart(
+    data: DenseSet, split: Split, what: str, stop: StopRequest | None = None
+) -> None:
+    """Refuse a split on which no number, or always the same one, could be told.
+
+    Raises:
+        UsageError: it has no label, or all of it is one class; `what` is the word for its pictures.
+    """
+    require_labels(data, split, f"{what} picture", stop)
+    if data.task == "segmentation":
+        _require_classes(data, _occurring(data, split, stop), what)
 
 
 _HINTS = {
