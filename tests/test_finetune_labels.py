@@ -90,6 +90,12 @@ def test_the_range_is_that_of_all_training_labels_whatever_the_share() -> None:
         assert (nearest, farthest) == pytest.approx((1.0, 4.0))
 
 
+def test_one_depth_everywhere_is_refused() -> None:
+    """Predictions are kept within the range of the labels: RMSE would be 0 for any backbone."""
+    with pytest.raises(UsageError, match="every depth reading of the training pictures is 2 m"):
+        examined(dense_set("depth", [flat("a", 2), flat("b", 2)], [flat("t", 2)]))
+
+
 def test_a_sweep_keeps_to_the_range_of_all_training_labels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
