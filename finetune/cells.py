@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from finetune.labels import examined
 from finetune.layouts import DenseSet, open_dense
 from finetune.options import parse_options
 from finetune.results import METRICS
-from finetune.run import finetune, sweep
+from finetune.run import finetune, require_cells, sweep
 from finetune.study_cells import (
     DenseCell,
     DenseOutcome,
@@ -79,11 +79,16 @@ class ModelRunner:
                 found["captioners" if "prompt" in recipe else "scorers"].append(who)
         return found
 
-    def labels(self, task: DenseTask) -> Json:
+    def labels(self, task: DenseTask, seeds: Sequence[int]) -> Json:
         """What is in a labelled folder; reads its labels, and refuses what no number could be told
-        for: before anything is pretrained.
+        for, in the shares of every seed as well: before anything is pretrained.
         """
-        return {k: v for k, v in self._dense_set(task).describe().items() if k != "folder"}
+        found = self._dense_set(task)
+        cells = [
+            task.dense_options(seed=seed, fraction=f) for seed in seeds for f in task.fractions
+        ]
+        require_cells(found, cells, choose_rate=len(task.lrs) > 1)
+        return {k: v for k, v in found.describe().items() if k != "folder"}
 
     def _dense_set(self, task: DenseTask) -> DenseSet:
         key = (task.task, task.data, task.layout)

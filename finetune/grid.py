@@ -13,7 +13,7 @@ from finetune.feeding import Features
 from finetune.labels import examined
 from finetune.layouts import DenseSet
 from finetune.options import DenseOptions
-from finetune.run import Sweep, finetune, sweep
+from finetune.run import Sweep, finetune, require_cells, sweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,7 @@ def run_grid(
     data = examined(data, stop)
     for warning in data.warnings:
         say(f"warning: {warning}")
+    require_cells(data, cells, choose_rate=choose_rate, stop=stop)
     features = Features()
     swept = None
     if choose_rate:

@@ -5,8 +5,8 @@ lie sorted by scene, and the first scene is not the set. `examined` reads the la
 test once, without their pictures, in a few threads; what is kept of each is one small row, so
 memory is flat in the size of the pictures, and cells of other shares and seeds read nothing again.
 
-Refused is what no number could be told for: no label at all, or one class everywhere, where
-whoever always names it is right. What a reader of the numbers must know becomes
+Refused is what no number could be told for: no label at all, or one class or depth
+everywhere, where whoever always names it is right. What a reader of the numbers must know becomes
 `DenseSet.warnings`, and goes with the set into results and reports.
 
 Torch-free.
@@ -43,17 +43,23 @@ def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
     """The data set with its `warnings` and, of depth, its `depth_m`; reads all labels.
 
     Raises:
-        UsageError: train or test has no label, or all of it is one class.
+        UsageError: train or test has no label, or all of it is one class; train has one depth.
         DamageError: a label that cannot be read, or has a number that is no class.
     """
-    for split, what in ((data.train, "training picture"), (data.test, "test picture")):
-        require_labels(data, split, what, stop)
+    for split, what in ((data.train, "training"), (data.test, "test")):
+        require_told_apart(data, split, what, stop)
     if data.task == "depth":
-        return replace(data, depth_m=depth_range(data, stop))
+        nearest, farthest = depth_range(data, stop)
+        if nearest == farthest:
+            raise UsageError(
+                f"every depth reading of the training pictures is {nearest:g} m",
+                where=data.folder,
+                did="nothing else would ever be predicted, whatever the backbone",
+                hint="give labels of two depths at least",
+                reason="dense.one_class",
+            )
+        return replace(data, depth_m=(nearest, farthest))
     in_train, in_test = (_occurring(data, split, stop) for split in (data.train, data.test))
-    if data.task == "segmentation":
-        for found, what in ((in_train, "training"), (in_test, "test")):
-            _require_classes(data, found, what)
     return replace(data, warnings=tuple(_absences(data, in_train, in_test)))
 
 
@@ -78,6 +84,19 @@ def require_labels(
             hint=_HINTS[data.task],
             reason="dense.empty",
         )
+
+
+def require_told_apart(
+    data: DenseSet, split: Split, what: str, stop: StopRequest | None = None
+) -> None:
+    """Refuse a split on which no number, or always the same one, could be told.
+
+    Raises:
+        UsageError: it has no label, or all of it is one class; `what` is the word for its pictures.
+    """
+    require_labels(data, split, f"{what} picture", stop)
+    if data.task == "segmentation":
+        _require_classes(data, _occurring(data, split, stop), what)
 
 
 _HINTS = {

@@ -30,7 +30,7 @@ from curator.stopping import StopRequest
 from finetune import cell_files as files
 from finetune.cell_files import DenseResult, Shown
 from finetune.feeding import Features, Feed
-from finetune.labels import depth_range, require_labels
+from finetune.labels import depth_range, require_labels, require_told_apart
 from finetune.layouts import DenseSet, Split, take_fraction
 from finetune.options import METRICS, DenseOptions
 from finetune.pictures import png
@@ -231,7 +231,7 @@ def sweep(
     (metric, more_is_better), *_ = METRICS[options.task].items()
     if data.task == "depth":  # as in the cells that the rate is for
         data = replace(data, depth_m=depth_range(data, stop))
-    apart, judged_on = held_out(data, settled)
+    apart, judged_on = held_out(data, settled, stop)
     shared = features or Features()
     tried: dict[float, float | None] = {}
     for lr in rates:
@@ -269,11 +269,41 @@ def sweep(
     return found
 
 
-def held_out(data: DenseSet, options: DenseOptions) -> tuple[DenseSet, str]:
-    """The data set to sweep on, whose `test` are no test pictures; and what they are, in words."""
+def require_cells(
+    data: DenseSet,
+    cells: Sequence[DenseOptions],
+    *,
+    choose_rate: bool,
+    stop: StopRequest | None = None,
+) -> None:
+    """Refuse before the first cell is run what a later one, or their sweep, would be refused for.
+
+    The sweep is that of the first cell with the largest share.
+
+    Raises:
+        UsageError: a share has nothing to learn, or no rate could be chosen; names it.
+    """
+    for cell in cells:
+        share = take_fraction(data.train, cell.fraction, cell.seed)
+        what = f"training picture of share {cell.fraction:g}, seed {cell.seed},"
+        require_labels(data, share, what, stop)
+    if choose_rate:
+        held_out(data, max(cells, key=lambda cell: cell.fraction), stop)
+
+
+def held_out(
+    data: DenseSet, options: DenseOptions, stop: StopRequest | None = None
+) -> tuple[DenseSet, str]:
+    """The data set to sweep on, whose `test` are no test pictures; and what they are, in words.
+
+    Raises:
+        UsageError: fewer than two training pictures where some have to be held out, or no rate
+            could be chosen on those that are.
+    """
     share = take_fraction(data.train, options.fraction, options.seed)
     nothing = data.val[:0]
     if len(data.val):
+        require_told_apart(data, data.val, "validation", stop)
         apart = replace(data, train=share, val=nothing, test=data.val)
         return apart, f"{len(data.val):,} validation pictures"
     if len(share) < 2:  # noqa: PLR2004 - one to train on, one to judge on
@@ -285,5 +315,7 @@ def held_out(data: DenseSet, options: DenseOptions) -> tuple[DenseSet, str]:
     judged = take_fraction(share, HELD_OUT_SHARE, options.seed + 1)
     kept = set(share.names) - set(judged.names)
     rest = Split(tuple(name for name in share.names if name in kept), share.read)
+    require_told_apart(data, judged, "held-out training", stop)
+    require_labels(data, rest, "training picture that is not held out", stop)
     words = f"{len(judged):,} of {len(share):,} training pictures, held out"
     return replace(data, train=rest, val=nothing, test=judged), words

@@ -11,7 +11,7 @@ What a study needs from the world of models comes through `Runner`; the real one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -216,8 +216,10 @@ class Runner(Protocol):
     def source(self, data: str, *, text: bool) -> Json:
         """`id`, `name` and counts of a dataset version; whether texts are needed."""
 
-    def labels(self, task: DenseTask) -> Json:
-        """What is in a labelled folder, without its path."""
+    def labels(self, task: DenseTask, seeds: Sequence[int]) -> Json:
+        """What is in a labelled folder, without its path; raises UsageError where there is nothing
+        to learn, to choose a rate on or to judge on.
+        """
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
         """Floating point operations of one training step on `data`, for each sample."""

@@ -49,7 +49,7 @@ def make_plan(study: Study, runner: Runner) -> Plan:
     Raises:
         CuratorError: a version, folder or recipe is not there or does not fit: before any work.
     """
-    labels = {task.title: runner.labels(task) for task in study.task}
+    labels = {task.title: runner.labels(task, study.seeds) for task in study.task}
     recipes: dict[str, Json] = {}
     sources: dict[str, Json] = {}
     for arm in study.arm:

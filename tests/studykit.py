@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ class FakeRunner:
             "captioners": ["local-world-vlm"],
         }
 
-    def labels(self, task: DenseTask) -> Json:
+    def labels(self, task: DenseTask, seeds: Sequence[int]) -> Json:
         return {"task": task.task, "layout": "camvid", "num_train": 240, "num_test": 120}
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,12 @@ def test_the_range_is_that_of_all_training_labels_whatever_the_share() -> None:
     for fraction in (0.01, 0.1, 1.0):
         nearest, farthest = depth_of(data, fraction).log_range.exp().tolist()
         assert (nearest, farthest) == pytest.approx((1.0, 4.0))
+
+
+def test_one_depth_everywhere_is_refused() -> None:
+    """Predictions are kept within the range of the labels: RMSE would be 0 for any backbone."""
+    with pytest.raises(UsageError, match="every depth reading of the training pictures is 2 m"):
+        examined(dense_set("depth", [flat("a", 2), flat("b", 2)], [flat("t", 2)]))
 
 
 def test_a_sweep_keeps_to_the_range_of_all_training_labels(
@@ -313,8 +320,10 @@ def test_a_share_without_a_label_is_refused_before_a_model_is_loaded(
 class OddLabels(FakeRunner):
     """A class that is nowhere, and an AP of a test split without objects, as it used to be kept."""
 
-    def labels(self, task: study_recipe.DenseTask) -> dict[str, Any]:
-        return super().labels(task) | {"warnings": ["Of 2, 1 class occurs in no test label: dog."]}
+    def labels(self, task: study_recipe.DenseTask, seeds: Sequence[int]) -> dict[str, Any]:
+        return super().labels(task, seeds) | {
+            "warnings": ["Of 2, 1 class occurs in no test label: dog."]
+        }
 
     def finetune(self, *arguments: Any) -> DenseOutcome:
         return replace(super().finetune(*arguments), metrics={"mIoU": 0.5, "box AP": -1.0})
@@ -338,4 +347,53 @@ def test_a_study_refuses_labels_that_say_nothing_before_anything_is_pretrained(
     camvid(tmp_path, train=BINARY, test=BINARY)
     task = study_recipe.DenseTask(task="segmentation", data=str(tmp_path))
     with pytest.raises(UsageError, match="every labelled pixel of the training pictures"):
-        ModelRunner().labels(task)
+        ModelRunner().labels(task, (0,))
+
+
+def test_a_study_refuses_shares_and_rates_before_anything_is_pretrained(tmp_path: Path) -> None:
+    """Of two training pictures one is ignored; held out is the other one, or it is trained on."""
+    camvid(tmp_path, train=BOTH, test=BOTH)
+    picture(tmp_path / "train/images/none.jpg")
+    label(tmp_path / "train/labels/none.png", ALL_IGNORED)
+
+    def labels(**keys: Any) -> None:
+        task = study_recipe.DenseTask(task="segmentation", data=str(tmp_path), **keys)
+        ModelRunner().labels(task, range(4))
+
+    labels()
+    with pytest.raises(UsageError, match=r"no training picture of share 0.5, seed \d, has a"):
+        labels(fractions=(0.5, 1.0))
+    with pytest.raises(UsageError, match="held"):
+        labels(lrs=(1e-3, 1e-2))
+
+
+@pytest.mark.parametrize("in_val", [255, 0])
+def test_pictures_that_no_rate_can_be_chosen_on_are_refused_before_anything_is_pretrained(
+    in_val: int,
+) -> None:
+    """Without a label there is no score; of one class, whoever always says it has the best."""
+    binary = dense_set(
+        "segmentation",
+        [block_item(name, SIZE, place) for place, name in enumerate("ab")],
+        [block_item("t", SIZE, 0)],
+        val=[item("v", np.full(SIZE, in_val, np.uint8))],
+    )
+    cells = [DenseOptions(task="segmentation", image_px=(32, 48))]
+    run.require_cells(binary, cells, choose_rate=False)
+    with pytest.raises(UsageError, match="validation"):
+        run.require_cells(binary, cells, choose_rate=True)
+
+
+def test_a_share_without_a_label_is_refused_before_the_first_cell_is_run() -> None:
+    nothing = item("b", np.full(SIZE, 255, np.uint8))
+    data = dense_set(
+        "segmentation", [block_item("a", SIZE, 0), nothing], [block_item("t", SIZE, 1)]
+    )
+    seed = next(s for s in range(9) if take_fraction(data.train, 0.5, s).names == ("b",))
+    cells = [
+        DenseOptions(task="segmentation", image_px=(32, 48), fraction=share, seed=of)
+        for share in (0.5, 1.0)
+        for of in range(seed + 1)
+    ]
+    with pytest.raises(UsageError, match=f"of share 0.5, seed {seed}, has a labelled pixel"):
+        run.require_cells(data, cells, choose_rate=False)
