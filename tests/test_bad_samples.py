@@ -245,7 +245,8 @@ def test_rows_50_and_51_what_a_server_is_asked(tmp_path: Path, stub: tuple[str, 
     server = ("--captioner", "server", "--url", url, "--model", "tiny", "--prompt", "grounded")
     said = curator("recaption", tmp_path, *server, "--policy", "replace", "--json")
     assert said.code == 0, said.err
-    prompts = [json.loads(line)["prompt"] for line in log.read_text().splitlines()]
+    asked = [json.loads(line) for line in log.read_text().splitlines()]
+    prompts = [one["prompt"] for one in asked if one["method"] == "POST"]
     assert len(prompts) == len(HOSTILE) + 2
     for prompt in prompts:
         assert strip_special_tokens(prompt) == (prompt, False)
