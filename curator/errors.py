@@ -167,9 +167,16 @@ def mask_secrets(text: str) -> str:
     return _QUERY.sub(r"\1***", _USER_INFO.sub("***@", text))
 
 
+MAX_NAMED = 100
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """A sentence for an unknown name: the nearest allowed one, then all of them."""
+    """A sentence for an unknown name: the nearest allowed one, then all, or of very many a few."""
     known = sorted(allowed)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=5)
     guess = f"did you mean {close[0]!r}? " if close else ""
+    if len(known) > MAX_NAMED:
+        return (
+            f"{guess}allowed: {', '.join([*(close or known[:5]), f'... ({len(known):,} names)'])}"
+        )
     return f"{guess}allowed: {', '.join(known)}"

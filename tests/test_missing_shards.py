@@ -89,6 +89,12 @@ def test_a_new_version_of_fewer_shards_says_it(kit: Kit) -> None:
     assert f"note: {said}: their samples are not in the new version" in done.err
 
 
+def test_index_says_it_of_the_newest_version(kit: Kit) -> None:
+    done = curator("index", spec(kit))
+    assert done.code == 0, done.err
+    assert f"note: {SAID.format(kit.ws.spec).replace('v1', 'v2')}" in done.err
+
+
 def test_nothing_is_said_when_all_are_there(tmp_path: Path) -> None:
     kit = small_store(tmp_path / "shards", ["alt", "best"])
     for command in (["show"], ["log"], ["diff"], ["fsck"], ["decide", "--policy", "as-is"]):

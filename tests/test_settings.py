@@ -64,7 +64,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     Every file counts as the reader's own: what a stranger's may set has tests of its own.
     """
-    monkeypatch.setattr(of_settings, "_is_own", lambda _path: True)
+    monkeypatch.setattr(of_settings, "_is_own", lambda _path, _dataset: True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CURATOR_CONFIG", raising=False)
     monkeypatch.delenv("CURATOR_STORE", raising=False)
@@ -432,6 +432,7 @@ OF_ONES_OWN = {
     "export": "license other-members preset to",
     "diff": "changes html",
     "query": "timeout",
+    "fsck": "repair",
     "gc": "grace-days",
     "pretrain": "device held-out out recipe reference set",
     "doctor": "model scorer url",
@@ -508,7 +509,7 @@ def test_what_is_not_harmless_is_refused_and_said_with_its_line(
     assert said.code == 2
     label = f"[{words.replace(' ', '.')}] {name}"
     assert f"error[config.value]: {label} is refused (line 4): the file lies beside" in said.err
-    assert f"type --{name}; or, if the file is yours, work in its folder or set " in said.err
+    assert f"type --{name}; or, if the file is yours, set " in said.err
     assert f"CURATOR_CONFIG={file}; CURATOR_CONFIG=/dev/null does without it" in said.err
 
 
@@ -577,9 +578,12 @@ def test_ones_own_file_may_do_everything(theirs: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CURATOR_CONFIG", str(theirs / "curator.toml"))
     assert curator("index", theirs).code == 0
     monkeypatch.delenv("CURATOR_CONFIG")
-    monkeypatch.chdir(theirs)
-    assert curator("index", theirs).code == 0
     assert (theirs.parent / "chosen" / "store.json").exists()
+    monkeypatch.chdir(theirs)  # `cd download; curator index .`: it still came with the shards
+    assert curator("index", theirs).code == curator("index", ".").code == 2
+    (theirs / "curator.toml").rename(theirs.parent / "curator.toml")
+    monkeypatch.chdir(theirs.parent)
+    assert curator("index", theirs).code == 0
 
 
 def test_a_link_to_the_current_folder_is_not_ones_own(theirs: Path) -> None:

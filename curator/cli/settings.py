@@ -64,10 +64,11 @@ class SettingsGroup(TyperGroup):
                 return {}  # --help, or an error that typer will tell
             command, words = command.commands[name], (*words, name)
         typed = command.make_context(words[-1], args[len(words) :], resilient_parsing=True)
-        path = None if _is_typed(typed, "help") else find_file(_first_argument(typed))
+        dataset = _first_argument(typed)
+        path = None if _is_typed(typed, "help") else find_file(dataset)
         if path is None:
             return {}
-        given: dict[str, Any] = dict(_given(path, words, dict(_commands(self)), typed))
+        given: dict[str, Any] = dict(_given(path, dataset, words, dict(_commands(self)), typed))
         if given:
             from curator.progress import say  # with rich
 
@@ -131,7 +132,9 @@ def _commands(group: TyperGroup, before: Words = ()) -> Iterator[tuple[Words, Op
             yield words, options
 
 
-def _given(path: Path, words: Words, commands: Mapping[Words, Options], typed: Any) -> Options:
+def _given(
+    path: Path, dataset: str | None, words: Words, commands: Mapping[Words, Options], typed: Any
+) -> Options:
     """Parameter -> value for one command, with all names in the file checked.
 
     What is typed as well is left out: a stranger's value for it does not matter.
@@ -144,6 +147,7 @@ def _given(path: Path, words: Words, commands: Mapping[Words, Options], typed: A
         for table, entries in tables.items()
     }
     options = commands.get(words, {})
+    is_own = _is_own(path, dataset)
     given = {}
     refused: list[tuple[Words, str, Harmless | None]] = []
     for table in (DEFAULTS, words):
@@ -153,7 +157,7 @@ def _given(path: Path, words: Words, commands: Mapping[Words, Options], typed: A
             param = options[name]
             found = _value(f"[{'.'.join(table)}] {name}", value, param, typed, path)
             mark = mark_of(typed.command, param)
-            if not (_is_own(path) or (mark is not None and mark.holds(found, path.parent))):
+            if not (is_own or (mark is not None and mark.holds(found, path.parent))):
                 refused.append((table, name, mark))
             given[param.name] = found
     if refused:
@@ -161,9 +165,17 @@ def _given(path: Path, words: Words, commands: Mapping[Words, Options], typed: A
     return given
 
 
-def _is_own(path: Path) -> bool:
-    """Whether the reader chose this file; one beside a dataset may have come with it."""
-    return bool(os.environ.get(VARIABLE)) or path.parent == Path.cwd()
+def _is_own(path: Path, dataset: str | None) -> bool:
+    """Whether the reader chose this file; one that lies with a dataset may have come with it.
+
+    Also where the reader works in the folder of the dataset: `cd download; curator index .`
+    """
+    if os.environ.get(VARIABLE):
+        return True
+    here = path.parent == Path.cwd()
+    return here and not (
+        dataset and os.path.realpath(_folder_of(dataset)) == os.path.realpath(path.parent)
+    )
 
 
 def _refused(found: list[tuple[Words, str, Harmless | None]], text: str, path: Path) -> UsageError:
@@ -176,8 +188,8 @@ def _refused(found: list[tuple[Words, str, Harmless | None]], text: str, path: P
     return UsageError(
         f"{', '.join(said)}: the file lies beside a dataset and may have come with it",
         where=path,
-        hint=f"type --{found[0][1]}; or, if the file is yours, work in its folder or set "
-        f"{VARIABLE}={path}; {VARIABLE}=/dev/null does without it",
+        hint=f"type --{found[0][1]}; or, if the file is yours, set {VARIABLE}={path}; "
+        f"{VARIABLE}=/dev/null does without it",
         reason="config.value",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ import typer
 from curator.cli import options as o
 from curator.cli.output import show, show_json
 from curator.cli.trust import HARMLESS, INSIDE
+from curator.errors import DamageError
 
 
 def register(app: typer.Typer) -> None:
@@ -125,6 +127,9 @@ def index(
     with stop_on_signals() as stop, open_run(ws.store, "index", {"dataset": dataset}) as run:
         report = make_index(ws, scan, stop=stop, num_workers=workers)
         say_index(report, run)
+    with contextlib.suppress(DamageError):  # of a version, on which no index depends: fsck says it
+        if (newest := ws.store.newest()) is not None:
+            ws.say_missing(newest)
     if json:
         show_json(report.to_json())
     else:
