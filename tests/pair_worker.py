@@ -23,6 +23,7 @@ from curator.decide import read_decision
 from curator.edithistory import Draft, Sample
 from curator.errors import ConflictError, CuratorError
 from curator.export.version import ExportOptions, export
+from curator.listing import LISTINGS
 from curator.makers import CaptionerChoice, captioner_maker, checker_maker
 from curator.policy import load_policy, parse_policy
 from curator.shards import ScanOptions
@@ -113,9 +114,12 @@ def prepare(root: Path) -> None:
     make_shards(root / "shards")
     do_recaption(root, seed=0)
     do_edit(root, row=0)
-    do_decide(root)
     store = workspace(root).store
+    before = {path: path.read_bytes() for path in (store.root / LISTINGS).rglob("*.log")}
+    do_decide(root)
     fsops.remove(store.manifest_path(2))
+    for path, data in before.items():  # as of a commit that never was
+        fsops.write_atomic(path, data)
     fsops.write_atomic(store.root / "index" / ".tmp-1-abcd", b"half a file")
     for path in (store.root / "captions").rglob("*.parquet"):
         os.utime(path, (_WEEKS_AGO, _WEEKS_AGO))
