@@ -55,7 +55,7 @@ class Listing:
                 wanted = [("there", self._name(path)) for path in found] + wanted
             new = [(mark, name) for mark, name in wanted if self._marks.get(name) != mark]
             if new:
-                body = json.dumps(new, ensure_ascii=False, separators=(",", ":")).encode()
+                body = json.dumps(new, separators=(",", ":")).encode()
                 file.append(batchlog.batch(self._num_batches, body))
                 file.sync()
                 self._read()

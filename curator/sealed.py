@@ -38,11 +38,13 @@ class Unsealed(NamedTuple):
     is_sealed: bool
 
 
-def to_bytes(value: Mapping[str, Any], *, indent: int | None = None) -> bytes:
-    """The file for a value: keys are sorted, the same value gives the same bytes. No NaN."""
+def to_bytes(
+    value: Mapping[str, Any], *, indent: int | None = None, sort_keys: bool = True
+) -> bytes:
+    """The file for a value: with sorted keys the same value gives the same bytes. No NaN."""
     text = json.dumps(
         value,
-        sort_keys=True,
+        sort_keys=sort_keys,
         separators=(",", ":") if indent is None else None,
         ensure_ascii=False,
         allow_nan=False,
@@ -59,12 +61,15 @@ def seal(text: str) -> bytes:
 
 def _behind(text: str) -> bytes:
     """What follows the checksum: the rest of the object."""
-    return ('"}' if text == "{}" else '",' + text[1:]).encode()
+    # A file name that is no UTF-8 has lone surrogates: `\udce9` is what JSON writes for one.
+    return ('"}' if text == "{}" else '",' + text[1:]).encode("utf-8", "backslashreplace")
 
 
-def write(path: Path, value: Mapping[str, Any], *, indent: int | None = None) -> None:
+def write(
+    path: Path, value: Mapping[str, Any], *, indent: int | None = None, sort_keys: bool = True
+) -> None:
     """Replace or create a file, all or nothing."""
-    fsops.write_atomic(path, to_bytes(value, indent=indent))
+    fsops.write_atomic(path, to_bytes(value, indent=indent, sort_keys=sort_keys))
 
 
 def read(path: Path, *, hint: str | None = None) -> Json:

@@ -124,7 +124,8 @@ def store(out: Path, result: DenseResult) -> None:
             digests[path.relative_to(out).as_posix()] = hashlib.sha256(data).hexdigest()
     body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "predictions"}
     body["predictions"] = [shown.name for shown in result.predictions]
-    sealed.write(out / RESULT_FILE, {**body, sealed.FILES: digests}, indent=1)
+    # Not sorted: metrics are shown in the order of their task, the deciding one first.
+    sealed.write(out / RESULT_FILE, {**body, sealed.FILES: digests}, indent=1, sort_keys=False)
     _drop_checkpoints(out)
 
 

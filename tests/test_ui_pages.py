@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from curator import sealed
 from curator.errors import UsageError
 from curator.runs import open_run
 from tests.pagekit import UI, open_page, run, shown
@@ -76,7 +77,7 @@ def test_overview_shows_a_run_at_work_and_one_that_died(
         assert "width:25.00%" in told
         assert "policy &lt;i&gt;mine&lt;/i&gt;" in told
         path = working.folder / "run.json"
-        path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {2**22 + 1}'))
+        sealed.write(path, {**sealed.read(path), "pid": 2**22 + 1})
         os.utime(path, (0, 0))
         told = shown(open_page(monkeypatch, shards(kit), "overview"))
         assert "died" in told

@@ -296,8 +296,8 @@ def test_make_a_version(ws: Workspace) -> None:
     press(app, "Reject")
     app = press(session(view="make"), "Make a version: v2 with the edits")
     assert [toast.value for toast in app.toast] == ["v5 is made"]
-    assert ws.store.version(5).policy["name"] == "best+edits"
-    assert "best+edits" in shown(app)
+    assert ws.store.version(5).policy["name"] == "top+edits"
+    assert "top+edits" in shown(app)
     assert fsck(ws, deep=True).damage == []
     assert figures(app)["edited texts without a score"] == "1"
     assert app.code[0].value == "curator score DATASET --scorer PATH/tiny-clip"

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curator import listing, sealed, versions
+from curator import fsops, listing, sealed, versions
 from curator.errors import CuratorError, DamageError
 from curator.facts import CAPTIONS, SCORES
 from curator.index import file_sha256
@@ -78,7 +78,7 @@ def tags(store: Store) -> Iterator[Finding]:
 def runs(store: Store) -> Iterator[Finding]:
     """Records of commands that are not what was written, or lack one of their two files."""
     for folder in sorted((store.root / "runs").glob("*/")):
-        if not any(folder.iterdir()):
+        if all(path.name.startswith(fsops.TEMP_PREFIX) for path in folder.iterdir()):
             continue  # a crash came before the first file
         yield from _sealed_files(folder, [folder / "run.json"])
         log = folder / "log.jsonl"
