@@ -156,7 +156,7 @@ class Lines:
 def _rate(per_sec: float) -> str:
     if per_sec >= 10:  # noqa: PLR2004 - below ten a decimal tells something
         return f"{per_sec:,.0f}/s"
-    return f"{per_sec:.1f}/s" if per_sec >= 0.1 or not per_sec else f"{per_sec * 60:.1f}/min"  # noqa: PLR2004
+    return f"{per_sec:.1f}/s" if per_sec >= 0.1 or not per_sec else f"{per_sec * 60:.1f}/min"  # noqa: PLR2004 - slower ones are told by the minute
 
 
 def _duration(seconds: float) -> str:

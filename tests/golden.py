@@ -71,4 +71,4 @@ def unpack(path: Path, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(make(sys.argv[1]))  # noqa: T201
+    print(make(sys.argv[1]))  # noqa: T201 - the result

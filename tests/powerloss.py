@@ -195,4 +195,4 @@ def sweep(name: str, folder: Path, every: int, rebuilds: int) -> dict[str, objec
 
 if __name__ == "__main__":
     verb, folder, every, rebuilds = sys.argv[1:]
-    print(json.dumps(sweep(verb, Path(folder), int(every), int(rebuilds))))  # noqa: T201
+    print(json.dumps(sweep(verb, Path(folder), int(every), int(rebuilds))))  # noqa: T201 - the result

@@ -34,8 +34,8 @@ SIZE = (4, 6)
 
 
 def item(name: str, target: object) -> Item:
-    height, width = (4, 6) if isinstance(target, Boxes) else np.shape(target)  # type: ignore[misc]
-    return Item(name=name, image=np.zeros((height, width, 3), np.uint8), target=target)  # type: ignore[arg-type]
+    height, width = (4, 6) if isinstance(target, Boxes) else np.shape(target)  # type: ignore[misc]  # mypy takes one branch for all
+    return Item(name=name, image=np.zeros((height, width, 3), np.uint8), target=target)  # type: ignore[arg-type]  # any target will do here
 
 
 def flat(name: str, metres: float) -> Item:
@@ -102,9 +102,9 @@ def test_a_sweep_keeps_to_the_range_of_all_training_labels(
     ranges = []
 
     class Kept(Depth):
-        def evaluate(self, split: Split, **more: object) -> object:  # type: ignore[override]
+        def evaluate(self, split: Split, **more: object) -> object:  # type: ignore[override]  # hands on what it is given
             ranges.append(self.log_range.exp().tolist())
-            return super().evaluate(split, **more)  # type: ignore[arg-type]
+            return super().evaluate(split, **more)  # type: ignore[arg-type]  # kwargs
 
     monkeypatch.setattr(run, "load_backbone", lambda _spec, *, image_px, seed: TinyConv())
     monkeypatch.setattr(run.TASKS, "get", lambda _name: Kept)

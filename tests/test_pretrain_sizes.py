@@ -199,7 +199,7 @@ def test_rates_of_a_plain_vit_fall_by_block() -> None:
     assert found == pytest.approx([0.65**depth for depth in range(1, 14)])
     assert found[-1] == pytest.approx(0.0037, abs=1e-4)
     embedding = {id(one) for one in backbone.layer_groups()[0]}
-    trunk: Any = backbone.trunk  # type: ignore[attr-defined]
+    trunk: Any = backbone.trunk  # type: ignore[attr-defined]  # a timm net
     assert {id(trunk.pos_embed), id(trunk.patch_embed.proj.weight)} <= embedding
 
 

@@ -558,11 +558,11 @@ def test_some_values_are_harmless(theirs: Path, table: str, entry: str, allowed:
     commands = typer.main.get_command(app)
     typed = [table, str(theirs), *(["out"] if table == "pack" else [])]
     if allowed:
-        given = commands._default_map(typed)  # type: ignore[attr-defined]
+        given = commands._default_map(typed)  # type: ignore[attr-defined]  # a SettingsGroup
         assert list(given[table]) == [name]
     else:
         with pytest.raises(UsageError, match=rf"{name} is refused \(line 2; allowed: "):
-            commands._default_map(typed)  # type: ignore[attr-defined]
+            commands._default_map(typed)  # type: ignore[attr-defined]  # a SettingsGroup
 
 
 def test_what_is_typed_makes_the_files_value_harmless(theirs: Path) -> None:

@@ -111,7 +111,7 @@ _ARTICLES = {
     "två": "sv",
     "dwa": "pl",
 }
-_ENGLISH_LINKS = frozenset("the and with of a an in on at is are to for his her from by".split())  # noqa: SIM905
+_ENGLISH_LINKS = frozenset("the and with of a an in on at is are to for his her from by".split())  # noqa: SIM905 - words are read more easily
 _COMMA = re.compile(r"[,;:]\s")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _ELISIONS = {
