@@ -131,8 +131,8 @@ def _text_files(members: Sequence[Member], image: Member) -> list[Member]:
 def _named(members: Sequence[Member], ext: str, image: Member) -> list[Member]:
     """The member KEY.ext. In a sample of dotted names (`0.25.jpg`), the one like its image."""
     plain = [one for one in members if one.ext.lower() == ext]
-    front = image.ext.lower().rpartition(".")[0]
-    return plain or [one for one in members if front and one.ext.lower() == f"{front}.{ext}"]
+    front, dot, _ = image.ext.lower().rpartition(".")  # of `0..jpg` the front is empty: ask the dot
+    return plain or [one for one in members if dot and one.ext.lower() == f"{front}.{ext}"]
 
 
 def _from_json(members: Sequence[Member], ext: str | None, path: str, read: Read) -> AltText:
