@@ -38,13 +38,13 @@ from benchmarks.common import (
     take_turns,
     write_shards,
 )
+from curator.core.stopping import StopRequest
 from curator.export.version import export
-from curator.policy import parse_policy
-from curator.shards import ScanOptions
+from curator.policy.model import parse_policy
+from curator.shards.scan import ScanOptions
 from curator.steps.decide import Choice, decide
 from curator.steps.index import make_index
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
 
 _KEEP = 'name = "keep"\nsources = ["alt_text"]\npick = "first"\n'
 

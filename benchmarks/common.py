@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from curator.tarfiles import END_OF_ARCHIVE, member_bytes
+from curator.shards.tar import END_OF_ARCHIVE, member_bytes
 
 MB = 1_000_000
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -38,11 +38,11 @@ from PIL import Image
 
 from benchmarks.common import MB, parser, rounds, run, scratch, show, spread
 from benchmarks.decide import make_store
-from curator.policy import load_policy
+from curator.core.stopping import StopRequest
+from curator.policy.model import load_policy
 from curator.steps.decide import Choice, decide
-from curator.stopping import StopRequest
 
-_INSPECT = Path(__file__).resolve().parents[1] / "ui" / "views" / "inspect.py"
+_INSPECT = Path(__file__).resolve().parents[1] / "ui" / "pages" / "inspect" / "page.py"
 _OVERVIEW = _INSPECT.with_name("overview.py")
 _TARGETS_SEC = {
     "first page": 2.0,
@@ -168,10 +168,11 @@ def look(folder: Path, num_pages: int) -> None:
     """Go through the pages as somebody would; print what it took as JSON."""
     from streamlit.testing.v1 import AppTest
 
-    import ui.inspect_sample  # as in a server that has started
-    from ui import context, environment, overview_health
+    import ui.pages.inspect.sample  # as in a server that has started
+    from ui.pages.overview import health
+    from ui.shared import context, environment
 
-    assert ui.inspect_sample
+    assert ui.pages.inspect.sample
     os.environ[environment.DATASET] = str(folder / "data")
     os.environ[environment.STORE] = str(folder / "store")
     steps: dict[str, tuple[float, float]] = {}
@@ -211,7 +212,7 @@ def look(folder: Path, num_pages: int) -> None:
     page.button(key="close").click().run()
     overview = AppTest.from_file(str(_OVERVIEW), default_timeout=300)
     # The health comes into a page that is there: here a run of the page would wait for it.
-    with mock.patch.object(overview_health, "_arriving", _without_health):
+    with mock.patch.object(health, "_arriving", _without_health):
         step("overview", overview)
     step("health on it", overview)
     print(json.dumps({"steps": steps, "memory": _wander(page, num_pages)}))

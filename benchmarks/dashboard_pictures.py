@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, Page
 
 from benchmarks.browser import chromium, serving, settle
 from benchmarks.common import scratch
-from curator import fsops
+from curator.store import fsops
 
 Pages = Mapping[str, tuple[str, tuple[int, int]]]
 

@@ -26,12 +26,12 @@ import polars as pl
 import pyarrow as pa
 
 from benchmarks.common import MB, WORDS, parser, rounds, run, scratch, show, spread, take_turns
-from curator import index, tables
-from curator.facts import CAPTIONS, SCORE_SCHEMA, SCORES, Facts
-from curator.makers import CaptionerChoice, captioner_maker, checker_maker
-from curator.shards import ScanOptions, ShardRef
+from curator.engine.makers import CaptionerChoice, captioner_maker, checker_maker
+from curator.shards.scan import ScanOptions, ShardRef
 from curator.steps.workspace import Workspace, open_workspace
-from curator.versions import canonical_json, digest
+from curator.store import index, parquet
+from curator.store.facts import CAPTIONS, SCORE_SCHEMA, SCORES, Facts
+from curator.store.versions import canonical_json, digest
 
 POLICIES = ("best", "raw-if-good", "replace", "mix")
 _RECIPE = {"scorer": "clip", "model": "benchmark"}
@@ -221,7 +221,7 @@ def _digests(texts: Iterable[str]) -> list[str]:
 
 def _write_index(ws: Workspace, ref: ShardRef, samples: pl.DataFrame) -> None:
     stat = ref.path.stat()
-    table = tables.to_table(_complete(samples, index.INDEX_SCHEMA), index.INDEX_SCHEMA)
+    table = parquet.to_table(_complete(samples, index.INDEX_SCHEMA), index.INDEX_SCHEMA)
     facts = index.ShardFacts(
         shard=ref.name,
         sha256=index.file_sha256(ref.path),
@@ -232,16 +232,16 @@ def _write_index(ws: Workspace, ref: ShardRef, samples: pl.DataFrame) -> None:
         ignored_members=0,
         options=asdict(ScanOptions()),
         problems=(),
-        rows_digest=tables.content_digest(table),
+        rows_digest=parquet.content_digest(table),
     )
-    tables.write(ws.store.index_path(ref.name), table, canonical_json(asdict(facts)))
+    parquet.write(ws.store.index_path(ref.name), table, canonical_json(asdict(facts)))
 
 
 def _write_facts(ws: Workspace, kind: str, maker: str, shard: str, frame: pl.DataFrame) -> None:
     schema = Facts(ws.store, kind, maker).schema
-    table = tables.to_table(_complete(frame, schema), schema)
-    name = f"{shard}.{tables.content_digest(table)[:12]}.parquet"
-    tables.write(ws.store.facts_dir(kind, maker) / name, table)
+    table = parquet.to_table(_complete(frame, schema), schema)
+    name = f"{shard}.{parquet.content_digest(table)[:12]}.parquet"
+    parquet.write(ws.store.facts_dir(kind, maker) / name, table)
 
 
 def _complete(frame: pl.DataFrame, schema: pa.Schema) -> pl.DataFrame:

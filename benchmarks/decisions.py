@@ -21,15 +21,15 @@ from pathlib import Path
 import polars as pl
 from torchmetrics.functional.text import chrf_score
 
-from curator import index
-from curator.auroc import auroc
-from curator.decide import read_decision
-from curator.facts import SCORES, Facts
-from curator.policy import load_policy, presets
+from curator.core.auroc import auroc
+from curator.core.stopping import StopRequest
+from curator.policy.decider import read_decision
+from curator.policy.model import load_policy, presets
 from curator.steps.decide import Choice, decide
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
-from curator.versions import Version
+from curator.store import index
+from curator.store.facts import SCORES, Facts
+from curator.store.versions import Version
 
 
 def alt_scores(ws: Workspace, scorer: str) -> pl.DataFrame:

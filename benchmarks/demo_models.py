@@ -29,8 +29,10 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from benchmarks.common import parser, show
-from curator.auroc import auroc
 from curator.captioners.local import LocalCaptioner
+from curator.captioners.prompts import get_prompt
+from curator.core.auroc import auroc
+from curator.core.progress import bar
 from curator.demo.alttext import KINDS, alt_text, wrong
 from curator.demo.bundled import bundled_model
 from curator.demo.checker import Check, check
@@ -39,11 +41,9 @@ from curator.demo.language import LENGTHS, Length, caption
 from curator.demo.render import make_picture
 from curator.demo.scene import Scene
 from curator.demo.seeds import shard_seeds
-from curator.makers import CaptionerChoice, captioner_maker, scorer_maker
-from curator.progress import bar
-from curator.prompts import get_prompt
-from curator.sample import Caption, CaptionRequest
+from curator.engine.makers import CaptionerChoice, captioner_maker, scorer_maker
 from curator.scorers.clip import ClipScorer
+from curator.shards.samples import Caption, CaptionRequest
 
 _WORLD = 1
 _BATCH = 32

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 
 from benchmarks.common import parser, ratio, rounds, show, spread, take_turns
-from curator.stopping import StopRequest
+from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Features, Feed
 from finetune.layouts import DenseSet, Item, Split
 from finetune.options import DenseOptions
 from finetune.tasks.segmentation import Segmentation
-from pretrain.backbone import load_backbone
-from pretrain.loop import LoopOptions, train
+from pretrain.loop.loop import LoopOptions, train
+from pretrain.towers.backbone import load_backbone
 
 NUM_CLASSES = 11
 

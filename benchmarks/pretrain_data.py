@@ -35,17 +35,17 @@ from benchmarks.common import (
     take_turns,
     write_shards,
 )
-from curator import index
+from curator.core.stopping import StopRequest
 from curator.export.version import export
-from curator.facts import CAPTIONS, Facts
-from curator.policy import parse_policy
-from curator.shards import ScanOptions, discover, read_bytes, scan_shard
+from curator.policy.model import parse_policy
+from curator.shards.scan import ScanOptions, discover, read_bytes, scan_shard
+from curator.shards.tar import END_OF_ARCHIVE, member_bytes
 from curator.steps.decide import Choice, decide
 from curator.steps.index import make_index
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
-from curator.tarfiles import END_OF_ARCHIVE, member_bytes
-from curator.versions import digest
+from curator.store import index
+from curator.store.facts import CAPTIONS, Facts
+from curator.store.versions import digest
 
 _ARMS = ("version", "export", "open_clip", "webdataset", "floor")
 _REFERENCES = ("open_clip", "webdataset")

@@ -24,10 +24,10 @@ import open_clip
 import torch
 
 from benchmarks.common import Laps
-from curator.shards import ScanOptions, ShardRef, read_bytes, scan_shard
-from pretrain import pixels
-from pretrain.data import DataOptions, Pipeline, open_source
-from pretrain.draws import uniforms
+from curator.shards.scan import ScanOptions, ShardRef, read_bytes, scan_shard
+from pretrain.data import pixels
+from pretrain.data.loader import DataOptions, Pipeline, open_source
+from pretrain.data.rng import uniforms
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 WARM_BATCHES = 4

@@ -6,8 +6,8 @@
 The same model with the same weights, AdamW, bf16 autocast and clipping, on batches that lie ready
 in memory, in one process, taking turns:
 
-    curator           `pretrain.loop.train`: 8-bit images (for a GPU in pinned memory), normalised
-                      on the device; texts no wider than needed
+    curator           `pretrain.loop.loop.train`: 8-bit images (for a GPU in pinned memory),
+                      normalised on the device; texts no wider than needed
     open_clip_train   its `train_one_epoch`: normalised images in fp32, on the device already;
                       texts at full length
     ..., alike        curator with texts at full length too: what the loop itself costs
@@ -37,10 +37,10 @@ from open_clip_train.scheduler import cosine_lr
 from open_clip_train.train import train_one_epoch
 
 from benchmarks.common import parser, ratio, rounds, show, spread, take_turns
-from curator.devices import DTYPES, choose_device
-from pretrain.data import Batch
-from pretrain.flops import counted
-from pretrain.loop import LoopOptions, choose_precision, train
+from curator.core.devices import DTYPES, choose_device
+from pretrain.data.loader import Batch
+from pretrain.loop.flops import counted
+from pretrain.loop.loop import LoopOptions, choose_precision, train
 from pretrain.objectives.clip import ClipObjective
 from pretrain.objectives.clip import build as build_objective
 from pretrain.recipe import Recipe
@@ -163,7 +163,9 @@ def _curator(args: argparse.Namespace, device: torch.device, *, whole_texts: boo
         made._causal_LL = None
     batches = _batches(args, int(made.model.context_length))
     if device.type == "cuda":
-        batches = [batch.pin_memory() for batch in batches]  # as `pretrain.data` hands them over
+        batches = [
+            batch.pin_memory() for batch in batches
+        ]  # as `pretrain.data.loader` hands them over
     steady = Steady(args.warmup, args.steps, device)
     options = LoopOptions(
         total_steps=args.warmup + args.steps + 1,

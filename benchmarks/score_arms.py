@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from curator.devices import choose_device, choose_dtype
+from curator.core.devices import choose_device, choose_dtype
 
 
 def arm_options(description: str | None) -> argparse.ArgumentParser:

@@ -14,16 +14,16 @@ import polars as pl
 
 from benchmarks.common import Laps
 from benchmarks.score_arms import arm_options
-from curator import index
-from curator.executors import Done, Executor, Failed, Work
-from curator.executors.local import ProcessExecutor
-from curator.facts import SCORES, Facts
-from curator.makers import scorer_maker
-from curator.shards import ScanOptions
+from curator.core.stopping import StopRequest
+from curator.engine.executors import Done, Executor, Failed, Work
+from curator.engine.executors.local import ProcessExecutor
+from curator.engine.makers import scorer_maker
+from curator.shards.scan import ScanOptions
 from curator.steps.index import make_index
 from curator.steps.score import ScoreTask, score
 from curator.steps.workspace import open_workspace
-from curator.stopping import StopRequest
+from curator.store import index
+from curator.store.facts import SCORES, Facts
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,7 +44,7 @@ class Timed:
         probe: Callable[[Any], object],
         stop: Callable[[], bool],
     ) -> Iterator[list[Done[T, R] | Failed[T]]]:
-        """See `curator.executors.Executor`."""
+        """See `curator.engine.executors.Executor`."""
         for outcomes in self._inner.run(build, batches, probe=probe, stop=stop):
             yield outcomes
             # Here the batch is journaled: whoever took it has come back for the next one.

@@ -18,8 +18,8 @@ from PIL import Image
 
 from benchmarks.common import Laps
 from benchmarks.score_arms import arm_options, chosen, wait_for
-from curator.devices import dtype_name
-from curator.executors.local import keep_freed_memory
+from curator.core.devices import dtype_name
+from curator.engine.executors.local import keep_freed_memory
 from curator.scorers.clip_model import load_clip
 
 

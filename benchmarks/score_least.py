@@ -1,8 +1,8 @@
 """The least any engine can do to score pairs: decode every picture, and both towers.
 
 One arm of benchmarks/score.py. Pictures lie encoded in memory, texts as tokens. They are decoded
-to the size of the model by `curator.images`, a batch ahead of the towers, in as many threads as
-the engine uses; the towers run as the engine runs them. Nothing is hashed, checked or stored.
+to the size of the model by `curator.core.images`, a batch ahead of the towers, in as many threads
+as the engine uses; the towers run as the engine runs them. Nothing is hashed, checked or stored.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from benchmarks.common import Laps
 from benchmarks.score_arms import arm_options, chosen, wait_for
 from benchmarks.score_floor import read_pairs
-from curator import images
-from curator.executors.local import keep_freed_memory
+from curator.core import images
+from curator.engine.executors.local import keep_freed_memory
 from curator.scorers.clip_model import load_clip
 
 

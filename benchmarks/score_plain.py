@@ -17,7 +17,7 @@ from PIL import Image
 
 from benchmarks.common import Laps
 from benchmarks.score_arms import arm_options, chosen
-from curator.devices import dtype_name
+from curator.core.devices import dtype_name
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, grid_sample
 from benchmarks.common import parser, show
 from finetune.augment import picture
 from finetune.layouts import Boxes, DenseSet, Split, open_dense
-from pretrain.backbone import Backbone, load_backbone
+from pretrain.towers.backbone import Backbone, load_backbone
 
 RIDGES = (1e-3, 1e-2, 1e-1)
 Samples = tuple[torch.Tensor, torch.Tensor]  # (N, channels of all maps), (N,) kinds

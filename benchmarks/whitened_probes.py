@@ -24,15 +24,15 @@ from torch import nn
 from torch.nn.functional import conv2d
 
 from benchmarks.common import parser, show
-from curator.stopping import StopRequest
+from curator.core.stopping import StopRequest
 from finetune.feeding import Features, Feed, Kept
 from finetune.layouts import DenseSet, open_dense
 from finetune.options import METRICS, DenseOptions
+from finetune.report.stats import difference, pair
 from finetune.scaling import scaled
-from finetune.stats import difference, pair
 from finetune.tasks import TASKS
-from pretrain.backbone import load_backbone
-from pretrain.loop import LoopOptions, train
+from pretrain.loop.loop import LoopOptions, train
+from pretrain.towers.backbone import load_backbone
 
 SHRINKAGE = 0.1  # of 0.001, 0.01, 0.1 and 1; how it was chosen: docs/results.md
 Statistics = tuple[torch.Tensor, torch.Tensor]  # (C,) mean and (C, C) inverse root of a covariance

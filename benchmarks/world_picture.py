@@ -22,14 +22,15 @@ import polars as pl
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from curator import fsops, images, index
-from curator.decide import read_decision
+from curator.core import images
 from curator.demo.alttext import KINDS
 from curator.demo.checker import check
-from curator.demo.judge import read_truth
+from curator.demo.evaluate import read_truth
 from curator.demo.scene import sample_scene
-from curator.shards import read_bytes
+from curator.policy.decider import read_decision
+from curator.shards.scan import read_bytes
 from curator.steps.workspace import Workspace, open_workspace
+from curator.store import fsops, index
 
 POLICY = "replace"
 SCALE = 2  # pixels for one of a plain screen

@@ -18,9 +18,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from curator import fsops, sealed
-from curator.errors import DamageError, UsageError
-from curator.versions import canonical_json, tool_version
+from curator.core.errors import DamageError, UsageError
+from curator.store import fsops, sealed
+from curator.store.versions import canonical_json, tool_version
 from finetune.layouts import DenseSet
 from finetune.options import DenseOptions
 

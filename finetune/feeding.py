@@ -20,12 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from curator.progress import bar
-from curator.stopping import StopRequest
+from curator.core.progress import bar
+from curator.core.stopping import StopRequest
 from finetune.augment import Sample, Target, augmented, plain
 from finetune.layouts import Item, Split
 from finetune.options import DenseOptions
-from pretrain import world
+from pretrain import distributed
 
 LIMIT_BYTES = 2 << 30
 _AHEAD = 2
@@ -145,8 +145,8 @@ class Feed:
 
     def positions(self, step: int) -> list[tuple[int, int]]:
         """(position in the endless sequence, place in the split) of this process' samples."""
-        share = self._options.batch_size // world.size()
-        start = step * self._options.batch_size + world.rank() * share
+        share = self._options.batch_size // distributed.size()
+        start = step * self._options.batch_size + distributed.rank() * share
         length = len(self._split)
         return [
             (position, int(self._order(position // length)[position % length]))

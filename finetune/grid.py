@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from curator.progress import say
-from curator.stopping import StopRequest
+from curator.core.progress import say
+from curator.core.stopping import StopRequest
 from finetune.cell_files import DenseResult
 from finetune.feeding import Features
 from finetune.labels import examined

@@ -21,9 +21,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from curator.errors import UsageError
-from curator.progress import bar
-from curator.stopping import StopRequest
+from curator.core.errors import UsageError
+from curator.core.progress import bar
+from curator.core.stopping import StopRequest
 from finetune.layouts import IGNORE, Array, Boxes, DenseSet, Split
 
 _THREADS = 4

@@ -22,8 +22,8 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curator.errors import UsageError
-from curator.validation import explain
+from curator.core.errors import UsageError
+from curator.core.validation import explain
 from finetune.metrics import METRICS_OF
 
 Task = Literal["segmentation", "depth", "detection"]

@@ -23,21 +23,21 @@ from typing import Any
 
 import torch
 
-from curator import sealed
-from curator.errors import EngineError, UsageError
-from curator.progress import say
-from curator.stopping import StopRequest
+from curator.core.errors import EngineError, UsageError
+from curator.core.progress import say
+from curator.core.stopping import StopRequest
+from curator.store import sealed
 from finetune import cell_files as files
 from finetune.cell_files import DenseResult, Shown
 from finetune.feeding import Features, Feed
+from finetune.images import png
 from finetune.labels import depth_range, require_labels, require_told_apart
 from finetune.layouts import DenseSet, Split, take_fraction
 from finetune.options import METRICS, DenseOptions
-from finetune.pictures import png
 from finetune.tasks import TASKS, DenseTask, Evaluation
-from pretrain import world
-from pretrain.backbone import Backbone, load_backbone
-from pretrain.loop import LoopOptions, TrainResult, train
+from pretrain import distributed
+from pretrain.loop.loop import LoopOptions, TrainResult, train
+from pretrain.towers.backbone import Backbone, load_backbone
 
 WARMUP_SHARE = 0.05
 HELD_OUT_SHARE = 0.2
@@ -57,7 +57,7 @@ def finetune(
     """Train on a share of `data.train`, judge on `data.test`.
 
     Args:
-        backbone: as `pretrain.backbone.load_backbone` takes it.
+        backbone: as `pretrain.towers.backbone.load_backbone` takes it.
         out: where the cell is kept; without, nothing is written.
         features: shared by cells on one frozen backbone, so that it runs once for all of them.
 
@@ -77,13 +77,14 @@ def finetune(
         files.begin(out, files.identity(backbone, data, options))
         if (found := files.finished(out)) is not None:
             return found
-    with world.joined(device) as on:
-        if options.batch_size % world.size():
+    with distributed.joined(device) as on:
+        if options.batch_size % distributed.size():
             raise UsageError(
-                f"batch_size is {options.batch_size}", hint=f"{world.size()} processes share it"
+                f"batch_size is {options.batch_size}",
+                hint=f"{distributed.size()} processes share it",
             )
         result = _run(_Cell(backbone, data, options, out), on, features or Features(), stop)
-    if out is not None and world.rank() == 0:
+    if out is not None and distributed.rank() == 0:
         files.store(out, result)
     return result
 
@@ -264,7 +265,7 @@ def sweep(
         judged_on=judged_on,
         at_edge=len(rates) > 1 and best in (rates[0], rates[-1]),
     )
-    if out is not None and world.rank() == 0:
+    if out is not None and distributed.rank() == 0:
         sealed.write(out / "sweep.json", asdict(found), indent=1)
     return found
 

@@ -22,9 +22,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curator.errors import UsageError, nearest
-from curator.validation import explain
-from curator.versions import digest
+from curator.core.errors import UsageError, nearest
+from curator.core.validation import explain
+from curator.store.versions import digest
 
 ObjectiveName = Literal["clip", "siglip", "mae", "simmim"]
 Control = Literal[
@@ -37,8 +37,8 @@ class Recipe(BaseModel):
 
     captions: `one` sampled by weight a step, or `all` of a sample as positives, at most
         `max_captions`. `sentences` is the probability that a caption is replaced by one of its
-        sentences. `control` changes the texts for a control arm (see `pretrain.controls`).
-    init: weights of the image tower to start from, as `pretrain.backbone` reads them.
+        sentences. `control` changes the texts for a control arm (see `pretrain.data.controls`).
+    init: weights of the image tower to start from, as `pretrain.towers.backbone` reads them.
     accumulate: take each batch in so many parts, with the gradients of the whole.
     precision: auto is bf16 where the hardware multiplies it.
     """

@@ -1,7 +1,7 @@
 """A pretraining run: one source, one recipe, one folder.
 
     OUT/run.json         recipe, digest, source, versions: what this folder is
-    OUT/checkpoints/     see `pretrain.checkpoint`
+    OUT/checkpoints/     see `pretrain.loop.checkpoint`
     OUT/log.jsonl        a line every ten steps; OUT/tensorboard/ has the same
     OUT/model/           what `curator finetune OUT` and open_clip or transformers read
     OUT/summary.json     written last: samples, arithmetic, seconds, losses, held-out pairs
@@ -25,22 +25,22 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from curator import fsops, sealed
-from curator.errors import DamageError, UsageError
-from curator.executors.local import num_cores
-from curator.progress import say
-from curator.stopping import StopRequest
-from curator.versions import now, tool_version
-from pretrain import run_files, world
-from pretrain.cuts import Cuts
-from pretrain.data import Batch, DataOptions, Pipeline, Source, open_source
-from pretrain.loop import LoopOptions, TrainResult, train
+from curator.core.errors import DamageError, UsageError
+from curator.core.progress import say
+from curator.core.stopping import StopRequest
+from curator.engine.executors.local import num_cores
+from curator.store import fsops, sealed
+from curator.store.versions import now, tool_version
+from pretrain import distributed, run_files
+from pretrain.checks.retrieval import encode, recalls
+from pretrain.checks.zeroshot import zero_shot
+from pretrain.data.cuts import Cuts
+from pretrain.data.loader import Batch, DataOptions, Pipeline, Source, open_source
+from pretrain.data.texts import heaviest
+from pretrain.loop.loop import LoopOptions, TrainResult, train
 from pretrain.objectives import OBJECTIVES
 from pretrain.recipe import Recipe
-from pretrain.retrieval import encode, recalls
 from pretrain.run_files import RUN_FILE, SUMMARY_FILE
-from pretrain.texts import heaviest
-from pretrain.zeroshot import zero_shot
 
 _MAX_HELD_OUT = 500
 _MAX_WORKERS = 8
@@ -54,8 +54,8 @@ class RunSummary:
     `flops` are forward and backward of all steps, counted once on the first and multiplied;
     `seconds` are of training alone, in all of its parts. `final` is the last line of the log,
     `retrieval` and `zero_shot` are of held-out pairs, empty for objectives without text. `texts`
-    and `held_out_texts` are `pretrain.cuts.Cuts` of what was trained on and of those pairs; empty
-    without text, and in runs of versions of this tool that did not count.
+    and `held_out_texts` are `pretrain.data.cuts.Cuts` of what was trained on and of those pairs;
+    empty without text, and in runs of versions of this tool that did not count.
     """
 
     recipe: str
@@ -102,7 +102,7 @@ def pretrain(
     device: str | None = None,
     stop: StopRequest | None = None,
 ) -> RunSummary:
-    """Train `recipe` on `data` (see `pretrain.opening`) into the folder `out`.
+    """Train `recipe` on `data` (see `pretrain.data.opening`) into the folder `out`.
 
     `reference` is the version that some controls match. `held_out` pairs are kept out of training,
     for the retrieval and zero-shot checks, in every version alike; by default a tenth, at most
@@ -114,8 +114,8 @@ def pretrain(
         StoppedError: `stop` was asked for; the same call goes on.
         ConflictError: another process trains in `out`.
     """
-    with world.joined(device) as chosen:
-        is_writer = world.rank() == 0
+    with distributed.joined(device) as chosen:
+        is_writer = distributed.rank() == 0
         with fsops.locked(out / ".lock") if is_writer else nullcontext():
             source = open_source(
                 data,
@@ -129,7 +129,7 @@ def pretrain(
             run.claim()
             if not (out / SUMMARY_FILE).is_file():
                 run.train(stop or StopRequest())
-            if world.size() > 1:
+            if distributed.size() > 1:
                 dist.barrier()
             return read_summary(out)
 
@@ -196,7 +196,7 @@ class _Run:
                     hint="give another --out, or the data and recipe that it was begun with",
                     reason="run.other",
                 )
-        elif world.rank() == 0:
+        elif distributed.rank() == 0:
             run_files.check_unclaimed(self.out)
             about = {
                 "source": self.source.describe(),
@@ -215,7 +215,7 @@ class _Run:
         objective.to(self.device, memory_format=torch.channels_last)
         pipeline = self._pipeline(self.training, objective)
         options = loop_options(recipe)
-        if world.rank() == 0:
+        if distributed.rank() == 0:
             say(
                 f"{recipe.objective} of {recipe.model} on {self.training.num_samples:,} samples of "
                 f"{self.source.name}: {options.total_steps:,} steps of {recipe.batch_size:,}"
@@ -229,7 +229,7 @@ class _Run:
             what=f"pretrain {recipe.name}",
             count=_CutCounter(_context(objective)) if recipe.needs_text else None,
         )
-        if world.rank() == 0:
+        if distributed.rank() == 0:
             objective.save(self.out / "model")
             self._summarise(objective, result)
 
@@ -249,8 +249,8 @@ class _Run:
             source,
             options,
             tokenize=objective.clip.tokenize if recipe.needs_text else None,
-            rank=0 if alone else world.rank(),
-            world_size=1 if alone else world.size(),
+            rank=0 if alone else distributed.rank(),
+            world_size=1 if alone else distributed.size(),
         )
 
     def _summarise(self, objective: Any, result: TrainResult) -> None:
@@ -271,7 +271,7 @@ class _Run:
             seconds=result.seconds,
             precision=result.precision,
             device=str(self.device),
-            num_processes=world.size(),
+            num_processes=distributed.size(),
             num_parameters=sum(parameter.numel() for parameter in objective.parameters()),
             final=result.history[-1] if result.history else {},
             retrieval=checked.retrieval,
@@ -323,7 +323,7 @@ class _CutCounter:
         """What to add up, of one batch."""
         found = Cuts.of(batch.lengths.tolist(), self._context)
         self.total += found
-        if found.num_cut and not self._said and world.rank() == 0:
+        if found.num_cut and not self._said and distributed.rank() == 0:
             say(f"warning: {self.total.told()} (so far; all are counted in summary.json)")
         self._said = self._said or found.num_cut > 0
         return found.counts()

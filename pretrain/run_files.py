@@ -1,7 +1,7 @@
 """What lies in the folder of a pretraining run, and what vouches for it. Torch-free.
 
 run.json        recipe, digest, source, versions: what the folder is; written first
-checkpoints/    see `pretrain.checkpoint`
+checkpoints/    see `pretrain.loop.checkpoint`
 log.jsonl       a line every ten steps, each with a checksum
 model/          what is loaded from the run
 summary.json    written last; names every file of the model with its digest
@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from curator import sealed
-from curator.errors import DamageError, NotFoundError
-from curator.index import file_sha256
+from curator.core.errors import DamageError, NotFoundError
+from curator.store import sealed
+from curator.store.index import file_sha256
 
 RUN_FILE, SUMMARY_FILE, MODEL_FOLDER = "run.json", "summary.json", "model"
 _HINT = "restore it from a copy, or train again with another --out"

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from curator.captioners.options import Sampling
-from curator.prompts import PRESETS
-from curator.sample import CaptionRequest
+from curator.captioners.prompts import PRESETS
+from curator.shards.samples import CaptionRequest
 from tests import tinymodels
 
 SHORT, DETAILED = PRESETS["short"].text, PRESETS["detailed"].text

@@ -19,16 +19,13 @@ from pathlib import Path
 
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
-from curator import batchlog, fsops
 from curator.captioners import CAPTIONERS
+from curator.core.stopping import StopRequest
+from curator.engine.makers import CaptionerChoice, captioner_maker, checker_maker
 from curator.export.version import ExportOptions, export
-from curator.facts import CAPTIONS
-from curator.journal import replay
-from curator.listing import LISTINGS
-from curator.makers import CaptionerChoice, captioner_maker, checker_maker
-from curator.policy import load_policy, parse_policy
+from curator.policy.model import load_policy, parse_policy
 from curator.scorers import SCORERS
-from curator.shards import ScanOptions
+from curator.shards.scan import ScanOptions
 from curator.steps import identity
 from curator.steps.decide import Choice, decide
 from curator.steps.fsck import fsck
@@ -36,7 +33,10 @@ from curator.steps.gc import collect
 from curator.steps.index import make_index
 from curator.steps.recaption import Engine, Recaption, recaption, score_all
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
+from curator.store import batchlog, fsops
+from curator.store.facts import CAPTIONS
+from curator.store.journal import replay
+from curator.store.listing import LISTINGS
 from tests import tars
 
 # The registry imports these late; here it is done once, not again in every child.

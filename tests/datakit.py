@@ -12,9 +12,9 @@ import polars as pl
 import torch
 from PIL import Image
 
-from pretrain.draws import Ints
-from pretrain.sources import ROWS, ShardTable
-from pretrain.sources.source import Source
+from pretrain.data.rng import Ints
+from pretrain.data.source import Source
+from pretrain.data.tables import ROWS, ShardTable
 
 Texts = Sequence[str]
 

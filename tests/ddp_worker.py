@@ -15,11 +15,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from curator.errors import StoppedError
-from curator.stopping import StopRequest
-from pretrain import world
-from pretrain.data import Batch
-from pretrain.loop import LoopOptions, train
+from curator.core.errors import StoppedError
+from curator.core.stopping import StopRequest
+from pretrain import distributed
+from pretrain.data.loader import Batch
+from pretrain.loop.loop import LoopOptions, train
 from tests.trainkit import batch, objective, part, recipe
 
 # As many texts in all as images, but not in either half of the batch.
@@ -55,7 +55,7 @@ class StopInOne(StopRequest):
     """A signal that reaches the last process only."""
 
     def __call__(self) -> bool:
-        if world.rank() == world.size() - 1:
+        if distributed.rank() == distributed.size() - 1:
             self.signum = signal.SIGTERM
         return super().__call__()
 
@@ -64,8 +64,8 @@ def main(folder: Path) -> None:
     """Train all cases; rank 0 writes `losses.json`, every rank its hashes of the weights."""
     torch.set_num_threads(1)
     seen: dict[str, Any] = {}
-    with world.joined("cpu"):
-        rank, size = world.rank(), world.size()
+    with distributed.joined("cpu"):
+        rank, size = distributed.rank(), distributed.size()
         mine = folder / str(rank)
         mine.mkdir()
         for name, values in CASES.items():
@@ -91,7 +91,7 @@ def main(folder: Path) -> None:
 def _stopped(mine: Path, shared: Path) -> list[float]:
     values = CASES["clip"]
     made = recipe(mine, **values)
-    mine_of = batches(values, world.rank(), world.size())
+    mine_of = batches(values, distributed.rank(), distributed.size())
     try:
         train(objective(made), mine_of, options(values), folder=shared, stop=StopInOne())
         raise AssertionError("not stopped")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from finetune.layouts import Array, Boxes, DenseSet, Item, Split
-from pretrain.backbone import Backbone
+from pretrain.towers.backbone import Backbone
 
 
 class TinyConv(Backbone):

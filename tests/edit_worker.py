@@ -13,10 +13,10 @@ import random
 import sys
 from pathlib import Path
 
-from curator import edits
-from curator.edithistory import Draft, Sample, follow
-from curator.errors import ConflictError
-from curator.store import Store
+from curator.core.errors import ConflictError
+from curator.edits import log as edit_log
+from curator.edits.history import Draft, Sample, follow
+from curator.store.store import Store
 
 
 def write(root: Path, seed: int) -> None:
@@ -30,7 +30,7 @@ def write(root: Path, seed: int) -> None:
             key="k",
             image_sha256=None,
         )
-        applied = follow(edits.history(store, sample.shard).in_effect(sample), "start")
+        applied = follow(edit_log.history(store, sample.shard).in_effect(sample), "start")
         last = applied[-1] if applied else None
         draft = Draft(
             sample=sample,
@@ -40,16 +40,16 @@ def write(root: Path, seed: int) -> None:
             seen=last.number if last else None,
         )
         with contextlib.suppress(ConflictError):  # another process was faster
-            made = edits.add(store, draft, who=f"r{seed}")
+            made = edit_log.add(store, draft, who=f"r{seed}")
             told = {"id": made.id, "edit": [made.base_text, made.new_text, made.who]}
             os.write(1, json.dumps(told).encode() + b"\n")
 
 
 def sweep(verb: str, folder: Path) -> dict[str, object]:
     """All crash points of `edit` (add, add many, undo) or `apply`."""
-    from curator.decide import read_decision
+    from curator.core.stopping import StopRequest
+    from curator.policy.decider import read_decision
     from curator.steps.apply_edits import apply
-    from curator.stopping import StopRequest
     from tests import crash_worker
 
     def sample(shard: str, row: int) -> tuple[Store, Sample, str]:
@@ -64,16 +64,16 @@ def sweep(verb: str, folder: Path) -> dict[str, object]:
         root = at
         for number, action in enumerate(("edit", "reject", "accept")):
             store, where, text = sample("00000", number)
-            if len(edits.history(store, "00000").edits) <= number:
+            if len(edit_log.history(store, "00000").edits) <= number:
                 new = "by hand" if action == "edit" else None
                 draft = Draft(sample=where, action=action, base_text=text, new_text=new)  # type: ignore[arg-type]  # one of the three
-                edits.add(store, draft, who="Anna")
+                edit_log.add(store, draft, who="Anna")
         with contextlib.suppress(ConflictError):  # taken back by the run that was killed
-            edits.undo(store, "00000#2", who="Anna")
+            edit_log.undo(store, "00000#2", who="Anna")
         store, where, text = sample("00001", 0)
         draft = Draft(sample=where, action="edit", base_text=text, new_text="all at once")
-        if not edits.history(store, "00001").edits:
-            edits.add_many(store, "00001", [draft], who="Ben", batch="r1")
+        if not edit_log.history(store, "00001").edits:
+            edit_log.add_many(store, "00001", [draft], who="Ben", batch="r1")
         return 0
 
     def apply_all(at: Path) -> int:

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from tests.storekit import Kit
-from ui.environment import DATASET, STORE, STUDIES
+from ui.shared.environment import DATASET, STORE, STUDIES
 
 UI = Path(__file__).resolve().parents[1] / "ui"
 PATIENCE_SEC = 300
@@ -28,13 +28,13 @@ def open_page(
     studies: Path | None = None,
     **url: str | list[str],
 ) -> AppTest:
-    """Run the page `ui/views/NAME.py` on a dataset, with these parameters in its URL."""
+    """Run the page `ui/pages/NAME/page.py` on a dataset, with these parameters in its URL."""
     monkeypatch.setenv(DATASET, str(dataset))
     monkeypatch.setenv(STORE, str(store or ""))
     monkeypatch.delenv(STUDIES, raising=False)
     if studies is not None:
         monkeypatch.setenv(STUDIES, str(studies))
-    page = AppTest.from_file(str(UI / "views" / f"{name}.py"), default_timeout=PATIENCE_SEC)
+    page = AppTest.from_file(str(UI / "pages" / name / "page.py"), default_timeout=PATIENCE_SEC)
     for key, value in url.items():
         page.query_params[key] = value
     return run(page)

@@ -18,21 +18,22 @@ from pathlib import Path
 
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
-from curator import edits, fsops
-from curator.decide import read_decision
-from curator.edithistory import Draft, Sample
-from curator.errors import ConflictError, CuratorError
+from curator.core.errors import ConflictError, CuratorError
+from curator.core.stopping import StopRequest
+from curator.edits import log as edit_log
+from curator.edits.history import Draft, Sample
+from curator.engine.makers import CaptionerChoice, captioner_maker, checker_maker
 from curator.export.version import ExportOptions, export
-from curator.listing import LISTINGS
-from curator.makers import CaptionerChoice, captioner_maker, checker_maker
-from curator.policy import load_policy, parse_policy
-from curator.shards import ScanOptions
+from curator.policy.decider import read_decision
+from curator.policy.model import load_policy, parse_policy
+from curator.shards.scan import ScanOptions
 from curator.steps.apply_edits import apply
 from curator.steps.decide import Choice, decide
 from curator.steps.gc import collect
 from curator.steps.index import make_index
 from curator.steps.recaption import Recaption, recaption, score_all
-from curator.stopping import StopRequest
+from curator.store import fsops
+from curator.store.listing import LISTINGS
 from tests.crash_worker import ENGINE, KEEP_ALL, damage, in_child, make_shards, workspace
 
 CONFLICT = ConflictError.code
@@ -76,12 +77,12 @@ def do_edit(root: Path, row: int = 1) -> None:
     store = workspace(root).store
     entry = store.version(1).shards[0]
     texts = read_decision(store, entry)
-    taken = {edit.row for edit in edits.history(store, entry.name).edits}
+    taken = {edit.row for edit in edit_log.history(store, entry.name).edits}
     row = next(row for row in range(row, texts.height) if row not in taken)
     found = texts.row(row, named=True)
     where = Sample(shard=entry.name, row=row, key=found["key"], image_sha256=found["image_sha256"])
     draft = Draft(sample=where, action="edit", base_text=found["text"], new_text=f"by hand {row}")
-    edits.add(store, draft, who="Anna")
+    edit_log.add(store, draft, who="Anna")
 
 
 def do_apply(root: Path) -> None:

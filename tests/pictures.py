@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curator.errors import Unusable
-from curator.images import Limits, decode, probe
-from curator.reasons import REASONS
+from curator.core.errors import Unusable
+from curator.core.images import Limits, decode, probe
+from curator.core.reasons import REASONS
 
 ANY_SIZE = Limits(min_side_px=1, max_aspect=100_000)
 ALL = Limits(

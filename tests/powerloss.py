@@ -20,7 +20,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curator import fsops
+from curator.store import fsops
 from tests.crash_worker import VERBS, check_and_resume, in_child, make_shards, tree
 
 SECTOR = 512

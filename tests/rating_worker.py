@@ -1,4 +1,4 @@
-"""Rates in a process of its own, for the tests of `curator.ratings`.
+"""Rates in a process of its own, for the tests of `curator.ratings.log`.
 
     python -m tests.rating_worker rate STORE WHO NUM    rates, a line for each acknowledged answer
     python -m tests.rating_worker sweep STORE           dies before each write step of one rating
@@ -14,13 +14,14 @@ import os
 import sys
 from pathlib import Path
 
-from curator import fsops, ratings
-from curator.store import Store
+from curator.ratings import log as rating_log
+from curator.store import fsops
+from curator.store.store import Store
 
 
-def shown(number: int) -> ratings.Shown:
+def shown(number: int) -> rating_log.Shown:
     """The question of this number."""
-    return ratings.Shown(
+    return rating_log.Shown(
         image_sha256=f"{number:064x}", left=f"left {number}", right="right", shard="0", key=None
     )
 
@@ -33,10 +34,10 @@ def say(values: list[object]) -> None:
 
 def rate(store: Store, who: str, num: int) -> None:
     """Answer questions 0, 1, 2, ..., each first with `left`, then with `right`."""
-    answers: tuple[ratings.Answer, ...] = ("left", "right")
+    answers: tuple[rating_log.Answer, ...] = ("left", "right")
     for number in range(num):
         for answer in answers:
-            kept = ratings.add(store, shown(number), answer, who)
+            kept = rating_log.add(store, shown(number), answer, who)
             say([kept.item, kept.nth, kept.answer])
 
 
@@ -47,7 +48,7 @@ def sweep(store: Store) -> None:
         child = os.fork()
         if not child:
             fsops.arm_failpoint(step)
-            ratings.add(store, shown(step), "left", "Anna")
+            rating_log.add(store, shown(step), "left", "Anna")
             os.write(writing, b"kept")
             os._exit(0)
         os.close(writing)

@@ -26,16 +26,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curator import index
-from curator.facts import CAPTIONS, SCORES, Facts
-from curator.policy import Policy, parse_policy
-from curator.shards import ScanOptions
+from curator.core.stopping import StopRequest
+from curator.policy.model import Policy, parse_policy
+from curator.shards.scan import ScanOptions
 from curator.steps.decide import Choice, decide
 from curator.steps.index import make_index
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
-from curator.store import MAKER_DIGEST_CHARS
-from curator.versions import Version, digest
+from curator.store import index
+from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.store import MAKER_DIGEST_CHARS
+from curator.store.versions import Version, digest
 from tests import tars
 
 GENERATOR_RECIPE = {

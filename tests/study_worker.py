@@ -2,7 +2,7 @@
 
 SECONDS are those of a cell.
 
-`runner_of_job` is the runner in the processes of `finetune.study_jobs.workers`.
+`runner_of_job` is the runner in the processes of `finetune.study.jobs.workers`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from curator.stopping import StopRequest, stop_on_signals
-from finetune.study import run_study
-from finetune.study_cells import PretrainCell, PretrainOutcome
-from finetune.study_jobs import workers
+from curator.core.stopping import StopRequest, stop_on_signals
+from finetune.study.cells import PretrainCell, PretrainOutcome
+from finetune.study.jobs import workers
+from finetune.study.run import run_study
 from tests import studykit
 
 

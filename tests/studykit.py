@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from curator.errors import EngineError
-from curator.stopping import StopRequest
-from finetune.study import Summary, run_study
-from finetune.study_cells import (
+from curator.core.errors import EngineError
+from curator.core.stopping import StopRequest
+from finetune.study.cells import (
     DenseCell,
     DenseOutcome,
     Json,
@@ -23,7 +22,8 @@ from finetune.study_cells import (
     SweepCell,
     SweepOutcome,
 )
-from finetune.study_recipe import DenseTask, Study, parse_study
+from finetune.study.recipe import DenseTask, Study, parse_study
+from finetune.study.run import Summary, run_study
 
 STUDY = """
 name = "made up"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from curator.reasons import REASONS
-from curator.sample import ScannedSample
-from curator.shards import ScanOptions, ShardRef, ShardScan, scan_shard
-from curator.tarfiles import BLOCK, END_OF_ARCHIVE, member_bytes
+from curator.core.reasons import REASONS
+from curator.shards.samples import ScannedSample
+from curator.shards.scan import ScanOptions, ShardRef, ShardScan, scan_shard
+from curator.shards.tar import BLOCK, END_OF_ARCHIVE, member_bytes
 
 Files = list[tuple[str, bytes]]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from curator import index, tables
-from curator.errors import UsageError
-from curator.runs import open_run
-from curator.sample import ScannedSample
-from curator.shards import ScanOptions
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
+from curator.shards.samples import ScannedSample
+from curator.shards.scan import ScanOptions
 from curator.steps.index import IndexReport, make_index, say_index
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
+from curator.store import index, parquet
+from curator.store.runs import open_run
 from tests.tars import Files, image_bytes, only, scan, tar
 
 
@@ -248,10 +248,10 @@ def test_an_index_of_older_rules_is_made_again(
     path = ws.store.index_path("a")
     rows, facts = index.read(ws.store, "a"), index.shard_facts(ws.store, "a")
     # as a store of before has it: without the two fields
-    header = json.loads(tables.read_metadata(path))
+    header = json.loads(parquet.read_metadata(path))
     del header["rules"], header["alt_texts"]
-    table = tables.to_table(rows, index.INDEX_SCHEMA)
-    tables.write(path, table, json.dumps(header).encode())
+    table = parquet.to_table(rows, index.INDEX_SCHEMA)
+    parquet.write(path, table, json.dumps(header).encode())
     assert index.shard_facts(ws.store, "a").sha256 == facts.sha256  # still opens
     assert indexed(ws).num_scanned == 1
     assert indexed(ws).num_scanned == 0

@@ -13,9 +13,9 @@ from curator.captioners.cut import cut_back
 from curator.captioners.guard import Guarded, judge, tidy
 from curator.captioners.local import LocalCaptioner
 from curator.captioners.payload import caption_of
-from curator.prompts import PRESETS
-from curator.reasons import REASONS
-from curator.sample import Caption, CaptionFailure, CaptionRequest
+from curator.captioners.prompts import PRESETS
+from curator.core.reasons import REASONS
+from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 from tests.test_guard import picture
 
 SHORT = PRESETS["short"]

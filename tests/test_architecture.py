@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from curator.reasons import REASONS
+from curator.core.reasons import REASONS
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("curator", "pretrain", "finetune", "ui")
@@ -53,7 +53,7 @@ _PATH = re.compile(r"(?:.*(?:path|folder|file|temp|root|tar))(?:\(.*\))?$|.* / .
 # file -> calls there that look like writing, and why they may
 ALLOWED: dict[str, dict[str, str]] = {
     "curator/cli/output.py": {"os.open": "os.devnull, for a pipe whose reader is gone"},
-    "curator/query_worker.py": {"os.open": "os.devnull; this process may write no file at all"},
+    "curator/query/worker.py": {"os.open": "os.devnull; this process may write no file at all"},
 }
 
 
@@ -84,7 +84,7 @@ def test_only_fsops_writes() -> None:
     found = {
         f"{name_of(path)}:{call.lineno}: {name}"
         for path in FILES
-        if name_of(path) != "curator/fsops.py"
+        if name_of(path) != "curator/store/fsops.py"
         for name, call in calls(path)
         if is_write(name, call) and name not in ALLOWED.get(name_of(path), {})
     }
@@ -147,7 +147,7 @@ _DANGEROUS = re.compile(
     r"|subprocess\.\w+)$"
 )
 MAY_START_PROCESSES = {
-    "curator/query.py": "our own query process: fixed arguments, no shell",
+    "curator/query/run.py": "our own query process: fixed arguments, no shell",
 }
 
 
@@ -177,7 +177,7 @@ def test_only_the_command_line_prints() -> None:
 
 
 def test_imports_are_late_in_two_places_only() -> None:
-    """In the bodies of commands, and in `curator.registry`; no `try: import` anywhere."""
+    """In the bodies of commands, and in `curator.core.registry`; no `try: import` anywhere."""
     for path in FILES:
         if path.parent.name == "cli":
             continue
@@ -217,7 +217,7 @@ def test_every_reason_in_the_code_is_in_the_list_and_every_one_in_the_list_is_us
     used = {
         text
         for path in FILES
-        if name_of(path) != "curator/reasons.py"
+        if name_of(path) != "curator/core/reasons.py"
         for text in constants(path)
         if _CODE.fullmatch(text)
     }

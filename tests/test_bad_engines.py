@@ -18,21 +18,21 @@ from typing import Any
 
 import pytest
 
-from curator import index
-from curator.captioners.stuck import MAX_IMAGES
-from curator.errors import EngineError, QuarantineLimitError
-from curator.executors import Work, local
-from curator.executors.local import ProcessExecutor
-from curator.makers import CaptionerChoice, Maker, captioner_maker, checker_maker
-from curator.policy import load_policy
-from curator.shards import ScanOptions
+from curator.captioners.stuck_detector import MAX_IMAGES
+from curator.core.errors import EngineError, QuarantineLimitError
+from curator.core.stopping import StopRequest
+from curator.engine.executors import Work, local
+from curator.engine.executors.local import ProcessExecutor
+from curator.engine.facts_loop import Tally
+from curator.engine.makers import CaptionerChoice, Maker, captioner_maker, checker_maker
+from curator.engine.worker import CaptionItem
+from curator.policy.model import load_policy
+from curator.shards.scan import ScanOptions
 from curator.steps.generate import CaptionTask, generate
 from curator.steps.index import make_index
-from curator.steps.making import Tally
 from curator.steps.recaption import Engine, Recaption, RecaptionReport, recaption
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
-from curator.work import CaptionItem
+from curator.store import index
 from tests import tars
 from tests.clikit import check_whole, curator, quarantine
 

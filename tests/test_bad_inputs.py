@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator import fsops
+from curator.store import fsops
 from tests import tars
 from tests.clikit import check_whole, curator, quarantine, recaption
 from tests.tars import flip, header_at, odd_member, padded, sample, samples, tar, zero

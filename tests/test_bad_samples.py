@@ -17,11 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from curator import fsops, index
+from curator.captioners.prompts import MAX_ALT_TEXT_CHARS, PRESETS
+from curator.core.text import strip_special_tokens
 from curator.export.version import ExportOptions, export
-from curator.prompts import MAX_ALT_TEXT_CHARS, PRESETS
 from curator.steps.workspace import open_workspace
-from curator.text import strip_special_tokens
+from curator.store import fsops, index
 from tests import tars
 from tests.clikit import check_whole, curator, quarantine, recaption
 from tests.pictures import NOISE, PHOTO, chunk, png, saved, with_exif

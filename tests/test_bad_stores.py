@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator import batchlog, fsops, versions
-from curator.facts import CAPTIONS, listing_of
-from curator.journal import Journal
-from curator.makers import CaptionerChoice, captioner_maker
-from curator.store import Store
-from curator.versions import ShardEntry, Version
+from curator.engine.makers import CaptionerChoice, captioner_maker
+from curator.store import batchlog, fsops, versions
+from curator.store.facts import CAPTIONS, listing_of
+from curator.store.journal import Journal
+from curator.store.store import Store
+from curator.store.versions import ShardEntry, Version
 from tests import tars
 from tests.clikit import check_whole, curator, recaption
 

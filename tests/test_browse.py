@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from curator import index
 from curator.browse import columns, languages
 from curator.browse.catalog import Catalog, Page
 from curator.browse.filters import SORTS, Filter, Sort
-from curator.errors import DamageError, UsageError
-from curator.facts import SCORES, Facts
+from curator.core.errors import DamageError, UsageError
 from curator.scorers import language
+from curator.store import index
+from curator.store.facts import SCORES, Facts
 from tests.storekit import (
     GENERATOR,
     Kit,

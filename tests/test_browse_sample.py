@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
 
-from curator import edits
 from curator.browse import health
 from curator.browse.catalog import Catalog
 from curator.browse.lineage import lineage
@@ -22,14 +21,15 @@ from curator.browse.runs import runs, unfinished, without_folders
 from curator.browse.sample import SampleView, WrittenText
 from curator.browse.thumbnails import Thumbnails, placeholder, shrink
 from curator.browse.words import word_changes
-from curator.edited import HUMAN
-from curator.edithistory import Draft, Sample
-from curator.errors import Unusable, UsageError
-from curator.facts import CAPTIONS, SCORES, Facts
-from curator.policy import ALT_TEXT
-from curator.runs import open_run
+from curator.core.errors import Unusable, UsageError
+from curator.core.stopping import StopRequest
+from curator.edits import log as edit_log
+from curator.edits.apply import HUMAN
+from curator.edits.history import Draft, Sample
+from curator.policy.model import ALT_TEXT
 from curator.steps.apply_edits import apply
-from curator.stopping import StopRequest
+from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.runs import open_run
 from tests.storekit import (
     GENERATOR,
     GENERATOR_RECIPE,
@@ -122,7 +122,7 @@ def test_edits_show_up_and_their_version_stands_on_its_base(tmp_path: Path) -> N
     draft = Draft(
         sample=about, action="edit", base_text="a man in a red hat", new_text="a man in a hat"
     )
-    edits.add(store, draft, who="Ann")
+    edit_log.add(store, draft, who="Ann")
     kit.versions["edited"] = apply(store, base, who="Ann", stop=StopRequest()).version
     view = sample(kit, "00000", 1, "edited")
     assert [(one.who, one.new_text) for one in view.edits] == [("Ann", "a man in a hat")]

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from curator.captioners.coca import CocaCaptioner
-from curator.captioners.draw import Drawer, has_zero_run, nucleus
 from curator.captioners.echo import EchoCaptioner
 from curator.captioners.guard import Guarded
 from curator.captioners.local import LocalCaptioner
 from curator.captioners.options import Sampling
-from curator.errors import EngineError, UsageError
-from curator.prompts import PRESETS
-from curator.sample import Caption, CaptionRequest
+from curator.captioners.prompts import PRESETS
+from curator.captioners.sampling import Drawer, has_zero_run, nucleus
+from curator.core.errors import EngineError, UsageError
+from curator.shards.samples import Caption, CaptionRequest
 from tests.captionkit import GREEDY, SHORT, damaged, picture, tiny_folder
 
 

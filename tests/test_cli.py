@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from curator import fsops
-from curator.fsops import TEMP_PREFIX
+from curator.store import fsops
+from curator.store.fsops import TEMP_PREFIX
 from tests import storekit, tars
 from tests.clikit import curator, quarantine, recaption
 

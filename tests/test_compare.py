@@ -15,11 +15,11 @@ from curator.compare.diff import changes, diff, gate, mean_shift, to_json
 from curator.compare.html import render_html
 from curator.compare.text import WIDTH, render_text, verdict
 from curator.compare.values import Change, Diff, Text
-from curator.errors import UsageError
-from curator.facts import SCORES, Facts
-from curator.shards import Dataset, ScanOptions
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
+from curator.shards.scan import Dataset, ScanOptions
 from curator.steps.index import make_index
-from curator.stopping import StopRequest
+from curator.store.facts import SCORES, Facts
 from tests import storekit, tars
 from tests.storekit import Kit, Row
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from curator import ratings
 from curator.compare import blind
+from curator.ratings import log as rating_log
 from tests import storekit
 from tests.storekit import Kit
 
@@ -63,12 +63,12 @@ def rate_all(kit: Kit, queue: blind.Queue, who: str, better: str) -> None:
     for question in queue.questions:
         shown = question.shown(who, 0)
         wanted = question.matchup.new if better == "new" else question.matchup.old
-        ratings.add(kit.ws.store, shown, "left" if shown.left == wanted else "right", who)
+        rating_log.add(kit.ws.store, shown, "left" if shown.left == wanted else "right", who)
 
 
 def verdicts(kit: Kit, queue: blind.Queue) -> list[str]:
     matchups = [question.matchup for question in queue.questions]
-    return [vote.verdict for vote in ratings.votes(matchups, ratings.read(kit.ws.store))]
+    return [vote.verdict for vote in rating_log.votes(matchups, rating_log.read(kit.ws.store))]
 
 
 def test_ratings_outlive_a_recommit_and_turn_round_with_the_versions(tmp_path: Path) -> None:

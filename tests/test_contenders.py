@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from curator.contenders import number_in_rows
+from curator.policy.candidates import number_in_rows
 
 
 def texts(*rows: tuple[int, str]) -> pl.DataFrame:

@@ -18,28 +18,30 @@ from pathlib import Path
 import pytest
 import torch
 
-from curator import edits, fsops, index, ratings, sealed
 from curator.browse.runs import runs
-from curator.decide import read_decision
-from curator.edithistory import Draft, Sample
-from curator.errors import CuratorError
+from curator.core.errors import CuratorError
+from curator.core.stopping import StopRequest
+from curator.edits import log as edit_log
+from curator.edits.history import Draft, Sample
 from curator.export.version import ExportOptions, export
-from curator.facts import CAPTIONS, SCORES, Facts
-from curator.ratings import Shown
-from curator.runs import open_run
+from curator.policy.decider import read_decision
+from curator.ratings import log as rating_log
+from curator.ratings.log import Shown
 from curator.steps import apply_edits, fsck_files, identity
 from curator.steps.fsck import fsck
 from curator.steps.workspace import open_workspace
-from curator.stopping import StopRequest
+from curator.store import fsops, index, sealed
+from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.runs import open_run
 from finetune import cell_files
 from finetune.cell_files import DenseResult
 from finetune.cell_files import Shown as ShownPicture
-from finetune.report_build import build_report
-from finetune.report_html import render_html
-from finetune.study_files import read_cells
+from finetune.report.build import build_report
+from finetune.report.html import render_html
+from finetune.study.files import read_cells
 from pretrain import run_files
-from pretrain.checkpoint import newest_valid, save_checkpoint
-from pretrain.runlog import RunLog, read_log
+from pretrain.loop.checkpoint import newest_valid, save_checkpoint
+from pretrain.loop.runlog import RunLog, read_log
 from tests import storekit, studykit
 
 OPS = ("flip", "cut", "zero", "delete")
@@ -129,13 +131,13 @@ def make_store(shards: Path) -> None:
     first = index.read(store, "00000").row(0, named=True)
     sample = Sample(shard="00000", row=0, key=first["key"], image_sha256=first["image_sha256"])
     for old, new in (("two dogs running on a beach", "two dogs"), ("two dogs", "dogs")):
-        made = len(edits.history(store, "00000").edits)
+        made = len(edit_log.history(store, "00000").edits)
         draft = Draft(sample=sample, action="edit", base_text=old, new_text=new,
                       seen=made - 1 if made else None)  # fmt: skip
-        edits.add(store, draft, who="Anna")
+        edit_log.add(store, draft, who="Anna")
     apply_edits.apply(store, store.version(1), who="Anna", stop=StopRequest())
     shown = Shown(image_sha256="1" * 64, left="a", right="b", shard="00000", key="a0")
-    ratings.add(store, shown, "left", "Anna")
+    rating_log.add(store, shown, "left", "Anna")
     with open_run(store, "score", {"scorer": "clip"}) as run:
         run.event("one", text="a note of some length")
         run.event("two", text="a note of some length")
@@ -196,7 +198,7 @@ def read_store(root: Path) -> object:
             found += [
                 [facts.rows_of(path, facts.schema.names).to_dicts() for path in facts.files()]
             ]
-    found += [edits.everything(store), ratings.read(store)]
+    found += [edit_log.everything(store), rating_log.read(store)]
     said = runs(store)
     if not said or any(run.status == "damaged" for run in said):
         raise CuratorError("the record of a run is shown as damaged")

@@ -7,14 +7,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from curator.decide import read_decision
-from curator.errors import QuarantineLimitError, UsageError
-from curator.facts import CAPTIONS, SCORES, Facts
-from curator.index import text_sha256
-from curator.policy import load_policy, parse_policy, presets
+from curator.core.errors import QuarantineLimitError, UsageError
+from curator.core.stopping import StopRequest
+from curator.policy.decider import read_decision
+from curator.policy.model import load_policy, parse_policy, presets
 from curator.steps.decide import Choice, decide, resolve_inputs
-from curator.stopping import StopRequest
-from curator.versions import Version
+from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.index import text_sha256
+from curator.store.versions import Version
 from tests.storekit import (
     GENERATOR,
     SCORER,
@@ -212,7 +212,7 @@ def test_surgery_cuts_only_the_unsupported_sentences(tmp_path: Path) -> None:
 
 
 def _pairs(kit: Kit) -> pl.DataFrame:
-    from curator import index
+    from curator.store import index
 
     samples = index.read(kit.ws.store, "s", ["image_sha256", "alt_sha256"])
     return samples.rename({"alt_sha256": "text_sha256"})

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curator.core.errors import UsageError
 from curator.demo import language
 from curator.demo.alttext import DEFAULT_RATES, KINDS, alt_text, parse_rates, wrong
 from curator.demo.checker import check
 from curator.demo.language import LENGTHS, Length
 from curator.demo.scene import Scene, Solid, sample_scene
-from curator.errors import UsageError
 from curator.scorers.text import check_text
 
 SEEDS = st.integers(0, 10_000)

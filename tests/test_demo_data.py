@@ -17,17 +17,17 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from curator.auroc import auroc
+from curator.core.auroc import auroc
+from curator.core.errors import StoppedError, UsageError
+from curator.core.stopping import StopRequest
 from curator.demo import dense
 from curator.demo.alttext import DEFAULT_RATES, KINDS, alt_text, parse_rates, wrong
 from curator.demo.data import DemoData, make_data
-from curator.demo.judge import read_truth
+from curator.demo.evaluate import read_truth
 from curator.demo.render import ATTEMPTS, CLASSES, Picture, make_picture
 from curator.demo.scene import SHAPES, Scene, sample_scene
 from curator.demo.seeds import HELD_OUT, labelled_seeds, shard_seeds, training_seeds
 from curator.demo.workers import chunks_of, make_chunks
-from curator.errors import StoppedError, UsageError
-from curator.stopping import StopRequest
 from tests.clikit import curator
 
 ASKED = DemoData(images=12, labelled=10, side_px=48, samples_per_shard=8)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from curator.core.errors import StoppedError, UsageError
+from curator.core.stopping import StopRequest
 from curator.demo.scene import sample_scene
-from curator.errors import StoppedError, UsageError
-from curator.stopping import StopRequest
 from pretrain.demo_models import captioner, scorer
 from pretrain.demo_models.cells import cell_targets
 from pretrain.demo_models.pictures import (

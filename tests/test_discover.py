@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from curator.errors import UsageError
-from curator.shards import ScanOptions, discover, scan_shard
+from curator.core.errors import UsageError
+from curator.shards.scan import ScanOptions, discover, scan_shard
 from tests.tars import shard_reasons
 
 

@@ -19,16 +19,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curator import edits, index
-from curator.decide import read_decision
-from curator.edithistory import Draft, Edit, Sample
-from curator.errors import ConflictError, DamageError, NotFoundError, StoppedError, UsageError
+from curator.core.errors import ConflictError, DamageError, NotFoundError, StoppedError, UsageError
+from curator.core.stopping import StopRequest
+from curator.edits import log as edit_log
+from curator.edits.history import Draft, Edit, Sample
+from curator.policy.decider import read_decision
 from curator.steps.apply_edits import Applied, apply
 from curator.steps.fsck import fsck
 from curator.steps.gc import collect
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
-from curator.versions import Version
+from curator.store import index
+from curator.store.versions import Version
 from tests import storekit
 
 
@@ -60,12 +61,12 @@ def sample(ws: Workspace, key: str) -> Sample:
 
 def edit(ws: Workspace, key: str, old: str | None, new: str, seen: int | None = None) -> Edit:
     draft = Draft(sample=sample(ws, key), action="edit", base_text=old, new_text=new, seen=seen)
-    return edits.add(ws.store, draft, who="Anna")
+    return edit_log.add(ws.store, draft, who="Anna")
 
 
 def judge(ws: Workspace, key: str, action: Any, text: str) -> Edit:
     draft = Draft(sample=sample(ws, key), action=action, base_text=text)
-    return edits.add(ws.store, draft, who="Ben")
+    return edit_log.add(ws.store, draft, who="Ben")
 
 
 def run(ws: Workspace, base: int = 2) -> Applied:
@@ -140,7 +141,7 @@ def test_the_same_edits_on_the_same_base_are_the_same_version(
     shutil.copytree(made, tmp_path / "elsewhere")
     other = open_workspace(str(tmp_path / "elsewhere"), None)
     wrong = edit(other, "a1", "a man in a red hat", "a woman")  # another way to the same texts
-    edits.undo(other.store, wrong.id, who="Cleo")
+    edit_log.undo(other.store, wrong.id, who="Cleo")
     edit(other, "a0", "two dogs running on a beach", "dogs")
     assert run(other).version.id == first.version.id
 
@@ -182,7 +183,7 @@ def test_an_edit_of_another_picture_is_stale(ws: Workspace) -> None:
     draft = Draft(
         sample=other, action="edit", base_text="two dogs running on a beach", new_text="cats"
     )
-    stale = edits.add(ws.store, draft, who="Anna")
+    stale = edit_log.add(ws.store, draft, who="Anna")
     edit(ws, "a0", "two dogs running on a beach", "dogs")
     found = run(ws)
     assert found.stale == [stale]
@@ -192,7 +193,7 @@ def test_an_edit_of_another_picture_is_stale(ws: Workspace) -> None:
 def test_a_shard_that_is_not_in_the_version(ws: Workspace) -> None:
     gone = Sample(shard="99999", row=0, key="z", image_sha256=None)
     draft = Draft(sample=gone, action="edit", base_text="x", new_text="y")
-    stale = edits.add(ws.store, draft, who="Anna")
+    stale = edit_log.add(ws.store, draft, who="Anna")
     edit(ws, "a0", "two dogs running on a beach", "dogs")
     assert run(ws).stale == [stale]
 
@@ -239,7 +240,7 @@ def test_a_refusal_of_the_model_can_be_made_good_by_hand(ws: Workspace) -> None:
 def test_a_damaged_log_stops_it_and_fsck_names_it(ws: Workspace) -> None:
     edit(ws, "a0", "two dogs running on a beach", "dogs")
     run(ws)
-    path = edits.log_path(ws.store, "00000")
+    path = edit_log.log_path(ws.store, "00000")
     data = path.read_bytes()
     path.write_bytes(data[:40] + b"?" + data[41:])
     with pytest.raises(DamageError, match="the batch at byte 0 is not what was written"):
@@ -248,7 +249,7 @@ def test_a_damaged_log_stops_it_and_fsck_names_it(ws: Workspace) -> None:
     path.unlink()
     assert [f.what for f in fsck(ws).damage] == ["the file is missing, its listing names it"]
     with pytest.raises(DamageError, match="the file is missing"):
-        edits.history(ws.store, "00000")
+        edit_log.history(ws.store, "00000")
     path.write_bytes(data + b"#00000001 ")
     report = fsck(ws)
     assert report.damage == []
@@ -261,7 +262,7 @@ def test_gc_keeps_edits_and_versions_made_of_them(ws: Workspace) -> None:
     collect(ws.store, grace_days=0)
     assert fsck(ws, deep=True).damage == []
     assert texts(ws, found.version, "a0")[0]["text"] == "dogs"
-    assert len(edits.history(ws.store, "00000").edits) == 1
+    assert len(edit_log.history(ws.store, "00000").edits) == 1
 
 
 def test_it_waits_for_no_collection_of_garbage(ws: Workspace) -> None:
@@ -309,7 +310,7 @@ def test_any_edits_conserve_the_samples(
         now = texts(ws, ws.store.version(base), key)[0]["text"]
         try:
             if action == "undo":
-                edits.undo(ws.store, done.pop().id if done else "none#0", who="Anna")
+                edit_log.undo(ws.store, done.pop().id if done else "none#0", who="Anna")
             elif action == "edit":
                 done.append(edit(ws, key, now, new))
             else:

@@ -15,28 +15,30 @@ from typing import ClassVar
 import polars as pl
 import pytest
 
-from curator import edits, index, work
 from curator.browse.catalog import Catalog
 from curator.browse.filters import Filter
 from curator.compare import diff as compare
-from curator.decide import read_decision
-from curator.edithistory import Action, Draft, Edit, Sample
-from curator.errors import DamageError
-from curator.executors.local import InlineExecutor
-from curator.facts import SCORES, Facts
-from curator.makers import CaptionerChoice, Maker, captioner_maker, checker_maker
-from curator.policy import parse_policy
-from curator.registry import Registry
-from curator.sample import Score
+from curator.core.errors import DamageError
+from curator.core.registry import Registry
+from curator.core.stopping import StopRequest
+from curator.edits import log as edit_log
+from curator.edits.history import Action, Draft, Edit, Sample
+from curator.engine import worker
+from curator.engine.executors.local import InlineExecutor
+from curator.engine.facts_loop import Tally
+from curator.engine.makers import CaptionerChoice, Maker, captioner_maker, checker_maker
+from curator.policy.decider import read_decision
+from curator.policy.model import parse_policy
+from curator.shards.samples import Score
 from curator.steps import recaption as steps
 from curator.steps.apply_edits import Applied, apply, how_to_score
 from curator.steps.fsck import fsck
-from curator.steps.making import Tally
 from curator.steps.recaption import Engine, Recaption, recaption, score_all
 from curator.steps.score import ScoreTask, score, summarize
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
-from curator.versions import Version
+from curator.store import index
+from curator.store.facts import SCORES, Facts
+from curator.store.versions import Version
 from tests import storekit
 from tests.clikit import curator
 
@@ -63,7 +65,7 @@ class WordScorer:
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bytes, str]]]:
     """What the scorer was asked."""
     known = {"clip": f"{__name__}:WordScorer", "text": "curator.scorers.text:TextScorer"}
-    monkeypatch.setattr(work, "SCORERS", Registry("scorer", known))
+    monkeypatch.setattr(worker, "SCORERS", Registry("scorer", known))
     WordScorer.asked.clear()
     yield WordScorer.asked
     WordScorer.asked.clear()
@@ -97,7 +99,7 @@ def record(
     seen: int | None = None,
 ) -> Edit:
     draft = Draft(sample=sample(ws, key), action=action, base_text=old, new_text=new, seen=seen)
-    return edits.add(ws.store, draft, who="Anna")
+    return edit_log.add(ws.store, draft, who="Anna")
 
 
 def edit(ws: Workspace, key: str, old: str | None, new: str, seen: int | None = None) -> Edit:
@@ -129,7 +131,7 @@ def test_what_people_wrote_is_scored_once(ws: Workspace, asked: list[tuple[bytes
     one = edit(ws, "a1", HAT, "a man")
     edit(ws, "a1", "a man", "a tall man", one.number)  # only the end of the chain is of use
     taken_back = edit(ws, "a2", BIKE, "a bike")
-    edits.undo(ws.store, taken_back.id, who="Ben")
+    edit_log.undo(ws.store, taken_back.id, who="Ben")
     out = edit(ws, "a5", "a plane in the sky", "a bird")
     record(ws, "a5", "reject", "a bird", seen=out.number)
     record(ws, "b1", "accept", "a red car")  # a text of a model
@@ -154,7 +156,7 @@ def test_a_text_of_no_usable_picture_is_not_scored(
     edit(ws, "b2", None, "a cut image")  # the image is damaged
     gone = replace(sample(ws, "a0"), image_sha256="f" * 64)  # another picture lay there once
     draft = Draft(sample=gone, action="edit", base_text=DOGS, new_text="dogs")
-    edits.add(ws.store, draft, who="Anna")
+    edit_log.add(ws.store, draft, who="Anna")
     assert run_score(ws).made == 0
     assert asked == []
 
@@ -189,7 +191,7 @@ def test_recaption_scores_edited_texts(
 
 def test_a_damaged_log_stops_the_scoring_by_name(ws: Workspace) -> None:
     edit(ws, "a0", DOGS, "dogs")
-    path = edits.log_path(ws.store, "00000")
+    path = edit_log.log_path(ws.store, "00000")
     path.write_bytes(b"x" + path.read_bytes()[1:])
     with pytest.raises(DamageError, match="the batch at byte 0 is not what was written"):
         run_score(ws)
@@ -258,7 +260,7 @@ def test_a_text_taken_back_that_the_base_still_holds_is_not_asked_for(ws: Worksp
     """`score` would not score it, so it must not be said that it does."""
     wrong = edit(ws, "a0", DOGS, "dogs")
     first = run_apply(ws).version
-    edits.undo(ws.store, wrong.id, who="Anna")
+    edit_log.undo(ws.store, wrong.id, who="Anna")
     edit(ws, "a2", BIKE, "a red bike")
     found = run_apply(ws, base=first.number)
     assert scores(ws, found.version) == {"a0": None, "a2": None}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from curator.errors import CuratorError, DamageError, EngineError
-from curator.executors import EXECUTORS, Done, Executor, Failed, local
-from curator.executors.local import ProcessExecutor
+from curator.core.errors import CuratorError, DamageError, EngineError
+from curator.engine.executors import EXECUTORS, Done, Executor, Failed, local
+from curator.engine.executors.local import ProcessExecutor
 
 STALL_SEC = 10.0  # what hangs, hangs for an hour; what does not answers in time on a busy machine
 CRASH, HANG, BAD_BYTES, SLOW = -1, -2, -3, -4
@@ -295,9 +295,9 @@ def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
 _CTRL_C = """
 import sys
 from tests.test_executors import SLOW, Doubling, never, probe
-from curator.executors.local import ProcessExecutor
+from curator.engine.executors.local import ProcessExecutor
 import signal
-signal.signal(signal.SIGINT, lambda *_: None)  # as curator.stopping does in the parent
+signal.signal(signal.SIGINT, lambda *_: None)  # as curator.core.stopping does in the parent
 if __name__ == "__main__":
     batches = [[1], [SLOW], [SLOW], [2]]
     for batch in ProcessExecutor(1, 60.0).run(Doubling, batches, probe=probe, stop=never):

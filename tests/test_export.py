@@ -20,17 +20,17 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
-from curator import fsops, outputs
-from curator.errors import ConflictError, CuratorError, DamageError, StorageError, UsageError
+from curator.core.errors import ConflictError, CuratorError, DamageError, StorageError, UsageError
+from curator.core.stopping import StopRequest
 from curator.export.card import size_category
 from curator.export.shards import EXPORTED
 from curator.export.version import MANIFEST, ExportOptions, ExportReport, Target, export
-from curator.shards import ScanOptions, ShardRef, discover, scan_shard
+from curator.shards.scan import ScanOptions, ShardRef, discover, scan_shard
 from curator.steps.index import make_index
 from curator.steps.workspace import open_workspace
-from curator.stopping import StopRequest
-from curator.versions import Version
-from pretrain.data import open_source
+from curator.store import fsops, outputs
+from curator.store.versions import Version
+from pretrain.data.loader import open_source
 from tests import storekit, tars
 from tests.storekit import GENERATOR, Kit, small_store
 from tests.webread import webdataset_samples

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.errors import ConflictError
-from curator.facts import CAPTIONS, REOPENED, SCORES, Facts, key64
-from curator.keyindex import CLAIMED, KeyIndex, split_places
-from curator.store import Store
+from curator.core.errors import ConflictError
+from curator.store.facts import CAPTIONS, REOPENED, SCORES, Facts, key64
+from curator.store.keyindex import CLAIMED, KeyIndex, split_places
+from curator.store.store import Store
 
 A, B, C = (letter * 64 for letter in "abc")
 

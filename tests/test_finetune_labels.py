@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from curator.errors import DamageError, UsageError
-from curator.stopping import StopRequest
-from finetune import run, study_recipe
-from finetune.cells import ModelRunner
+from curator.core.errors import DamageError, UsageError
+from curator.core.stopping import StopRequest
+from finetune import run
 from finetune.labels import depth_range, examined, log_depth_moments, require_labels
 from finetune.layouts import Boxes, DenseSet, Item, Split, open_dense, take_fraction
 from finetune.options import DenseOptions
-from finetune.report import write_report
+from finetune.report.write import write_report
 from finetune.run import finetune, sweep
-from finetune.study_cells import DenseOutcome
+from finetune.study import recipe as study_recipe
+from finetune.study.cells import DenseOutcome
+from finetune.study.runner import ModelRunner
 from finetune.tasks import TASKS
 from finetune.tasks.depth import Depth
 from tests.densekit import TinyConv, block_item, boxes, dense_set

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curator.core.errors import DamageError, NotFoundError, UsageError
+from curator.core.stopping import StopRequest
 from curator.demo.data import DemoData, make_data
 from curator.demo.render import CLASSES
 from curator.demo.scene import SHAPES
-from curator.errors import DamageError, NotFoundError, UsageError
-from curator.stopping import StopRequest
 from finetune.layouts import LAYOUTS, Boxes, DenseSet, Item, Split, open_dense, take_fraction
 from tests.layoutkit import (
     MAKERS,

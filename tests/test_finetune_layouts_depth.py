@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from curator.errors import DamageError
+from curator.core.errors import DamageError
 from finetune.layouts import DenseSet, open_dense
 from tests.layoutkit import (
     MAKERS,

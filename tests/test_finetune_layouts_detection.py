@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from curator.errors import DamageError
+from curator.core.errors import DamageError
 from finetune.layouts import Boxes, DenseSet, Split, open_dense
 from finetune.layouts.coco_masks import draw
 from tests.layoutkit import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curator.errors import DamageError
+from curator.core.errors import DamageError
 from finetune.layouts import DenseSet, open_dense
 from tests.layoutkit import (
     label,

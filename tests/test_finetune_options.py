@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 from finetune.options import (
     FINETUNE_LR,
     HEADS_LR,

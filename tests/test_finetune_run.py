@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from curator.errors import EngineError, StoppedError, UsageError
-from curator.stopping import StopRequest
+from curator.core.errors import EngineError, StoppedError, UsageError
+from curator.core.stopping import StopRequest
 from finetune import run
 from finetune.cell_files import DenseResult
 from finetune.feeding import Features

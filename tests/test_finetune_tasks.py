@@ -10,20 +10,20 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from curator.errors import UsageError
-from curator.stopping import StopRequest
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
 from finetune.augment import augmented, picture, plain
 from finetune.feeding import Features, Feed
 from finetune.layouts import DenseSet, Item
 from finetune.options import METRICS, DenseOptions
+from finetune.sliding_window import slide, starts
 from finetune.tasks import TASKS
 from finetune.tasks.base import BackboneTask
 from finetune.tasks.depth import Depth, errors
 from finetune.tasks.detection import Detection
 from finetune.tasks.segmentation import Segmentation, shares
-from finetune.windows import slide, starts
-from pretrain.backbone import Backbone
-from pretrain.loop import LoopOptions, train
+from pretrain.loop.loop import LoopOptions, train
+from pretrain.towers.backbone import Backbone
 from tests.densekit import (
     TinyConv,
     TinyPlain,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from curator import fsops
-from curator.errors import ConflictError, StorageError
+from curator.core.errors import ConflictError, StorageError
+from curator.store import fsops
 
 
 def test_write_atomic_replaces_and_leaves_no_temporary_file(tmp_path: Path) -> None:

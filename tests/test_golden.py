@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from curator.edits import everything
-from curator.store import Store
+from curator.edits.log import everything
+from curator.store.store import Store
 from tests import golden
 from tests.clikit import check_whole, curator, recaption
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from curator.errors import UsageError
-from curator.images import DecodedImage, ImageInfo, Limits, decode, probe, sniff
-from curator.reasons import REASONS
+from curator.core.errors import UsageError
+from curator.core.images import DecodedImage, ImageInfo, Limits, decode, probe, sniff
+from curator.core.reasons import REASONS
 from tests.pictures import (
     ALL,
     NOISE,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curator.errors import Unusable
-from curator.images import decode
+from curator.core.errors import Unusable
+from curator.core.images import decode
 from tests.pictures import saved
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from curator import batchlog
-from curator.errors import DamageError
-from curator.journal import Journal, intact, replay
+from curator.core.errors import DamageError
+from curator.store import batchlog
+from curator.store.journal import Journal, intact, replay
 
 BATCHES = [
     [{"n": 1, "text": "ein Hund am Meer"}, {"n": 2, "text": "猫"}],

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from curator import index
-from curator.errors import UsageError
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
 from curator.export.version import export
-from curator.keys import spelling
-from curator.shards import ScanOptions, discover
+from curator.shards.keys import spelling
+from curator.shards.scan import ScanOptions, discover
 from curator.steps.index import make_index
 from curator.steps.workspace import open_workspace
-from curator.stopping import StopRequest
+from curator.store import index
 from tests import tars
 from tests.storekit import Kit
 from tests.webread import webdataset_samples

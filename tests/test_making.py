@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from curator.executors import Done, Failed
-from curator.executors.local import InlineExecutor
-from curator.facts import CAPTIONS, Facts
-from curator.steps.making import Making, Record, make
-from curator.stopping import StopRequest
-from curator.store import Store
+from curator.core.stopping import StopRequest
+from curator.engine.executors import Done, Failed
+from curator.engine.executors.local import InlineExecutor
+from curator.engine.facts_loop import Making, Record, make
+from curator.store.facts import CAPTIONS, Facts
+from curator.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 from curator.steps.fsck import fsck
 from curator.steps.workspace import open_workspace
-from pretrain.opening import open_source
+from pretrain.data.opening import open_source
 from tests.clikit import curator
 from tests.pagekit import opener, shown
 from tests.storekit import Kit, small_store

@@ -13,9 +13,9 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from curator import models
-from curator.errors import EngineError, NotFoundError, UsageError
-from curator.models import ModelIdentity, identify, locate
+from curator.core import models
+from curator.core.errors import EngineError, NotFoundError, UsageError
+from curator.core.models import ModelIdentity, identify, locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -201,7 +201,7 @@ def test_defaults_are_names_of_the_hub() -> None:
 
 
 def test_no_heavy_import() -> None:
-    code = "import curator.models, sys; print({'torch', 'transformers'} & set(sys.modules))"
+    code = "import curator.core.models, sys; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator import outputs
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 from curator.export.version import MANIFEST, export
 from curator.pack.shards import pack
 from curator.steps.workspace import open_workspace
+from curator.store import outputs
 from tests import tars
 from tests.clikit import curator
 from tests.storekit import small_store

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from curator import fsops, outputs
-from curator.errors import ConflictError, UsageError
+from curator.core.errors import ConflictError, UsageError
+from curator.store import fsops, outputs
 from tests import tars
 
 

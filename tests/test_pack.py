@@ -22,12 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curator import fsops, outputs
-from curator.errors import ConflictError, DamageError, StorageError, UsageError
+from curator.core.errors import ConflictError, DamageError, StorageError, UsageError
 from curator.pack.report import PackReport
 from curator.pack.shards import MANIFEST, PackOptions, pack
 from curator.pack.sources import Item, SourceOptions, detect, plain
-from curator.shards import ScanOptions, discover, scan_shard
+from curator.shards.scan import ScanOptions, discover, scan_shard
+from curator.store import fsops, outputs
 from tests import tars
 from tests.webread import webdataset_samples
 
@@ -302,7 +302,7 @@ def test_jsonl_line_above_the_limit_is_one_bad_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("curator.pack.tables.MAX_JSON_BYTES", 100)
-    monkeypatch.setattr("curator.strictjson.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("curator.core.strictjson.MAX_JSON_BYTES", 100)
     put(tmp_path, {"a.jpg": JPEG})
     good = '{"path": "a.jpg", "caption": "ok"}'
     # 100 characters are allowed; 101 and any multiple of the read size are not

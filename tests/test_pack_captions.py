@@ -12,7 +12,7 @@ import pytest
 
 from curator.cli.app import app
 from curator.cli.output import run_app
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 from curator.pack.report import PackReport
 from curator.pack.shards import PackOptions, pack
 from curator.pack.sources import SourceOptions

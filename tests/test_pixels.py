@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curator.images import Limits, decode, probe
+from curator.core.images import Limits, decode, probe
 from tests.pictures import ALL, PHOTO, chunk, notes, pixels, png, reason, saved, with_exif
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from curator.errors import UsageError
-from curator.policy import load_policy, parse_policy, preset_text, presets
+from curator.core.errors import UsageError
+from curator.policy.model import load_policy, parse_policy, preset_text, presets
 from curator.scorers.text import FLAGS
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.policy import Policy, load_policy, parse_policy, presets, under_its_own_name
-from curator.policy_text import policy_of, to_toml
+from curator.core.stopping import StopRequest
+from curator.policy.model import Policy, load_policy, parse_policy, presets, under_its_own_name
+from curator.policy.text_edit import policy_of, to_toml
 from curator.steps.decide import Choice, decide
-from curator.stopping import StopRequest
 from tests.clikit import curator
 from tests.storekit import small_store
 

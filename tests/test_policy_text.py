@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from curator.errors import ConflictError, NotFoundError, UsageError
-from curator.policy import (
+from curator.core.errors import ConflictError, NotFoundError, UsageError
+from curator.policy.model import (
     NUMERIC_FIELDS,
     Policy,
     Rule,
@@ -20,7 +20,7 @@ from curator.policy import (
     parse_policy,
     presets,
 )
-from curator.policy_text import base_text, policy_of, save_policy, to_toml
+from curator.policy.text_edit import base_text, policy_of, save_policy, to_toml
 from tests import storekit
 
 _numbers = some.floats(allow_nan=False)

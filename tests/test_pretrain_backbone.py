@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import ViTMAEForPreTraining
 
-from curator.errors import CuratorError, EngineError, NotFoundError, UsageError
-from pretrain.backbone import Backbone, load_backbone, spread
+from curator.core.errors import CuratorError, EngineError, NotFoundError, UsageError
+from pretrain.towers.backbone import Backbone, load_backbone, spread
 from tests.trainkit import CONV, SIDE, batch, objective, recipe
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from curator import fsops, sealed
-from curator.errors import DamageError, FormatError
-from pretrain.checkpoint import newest_valid, save_checkpoint
+from curator.core.errors import DamageError, FormatError
+from curator.store import fsops, sealed
+from pretrain.loop.checkpoint import newest_valid, save_checkpoint
 
 
 def trained(steps: int, *, layout: torch.memory_format = torch.contiguous_format):

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from curator.cli.app import app
 from curator.cli.output import run_app
-from curator.errors import StoppedError
-from pretrain.cuts import Cuts, percent
-from pretrain.data import DataOptions, Pipeline, open_source
+from curator.core.errors import StoppedError
+from pretrain.data.cuts import Cuts, percent
+from pretrain.data.loader import DataOptions, Pipeline, open_source
 from pretrain.run import RunSummary, pretrain, read_summary
-from pretrain.tokens import tokenizer
+from pretrain.towers.tokens import tokenizer
 from tests import tars
 from tests.test_pretrain_loop import StopAt
 from tests.trainkit import CONTEXT, recipe

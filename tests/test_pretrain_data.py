@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from curator.errors import DamageError, EngineError
-from pretrain import batches, pixels
-from pretrain.data import Batch, DataOptions, Pipeline, open_source
+from curator.core.errors import DamageError, EngineError
+from pretrain.data import batches, pixels
+from pretrain.data.loader import Batch, DataOptions, Pipeline, open_source
 from tests import tars
 from tests.datakit import half_jpeg, lengths
 from tests.storekit import Kit, small_store
@@ -158,9 +158,9 @@ def test_a_worker_that_dies_is_an_engine_error(kit: Kit) -> None:
 
 _PROGRAM = """
 import sys
-from curator.errors import StoppedError
-from curator.stopping import stop_on_signals
-from pretrain.data import DataOptions, Pipeline, open_source
+from curator.core.errors import StoppedError
+from curator.core.stopping import stop_on_signals
+from pretrain.data.loader import DataOptions, Pipeline, open_source
 from tests.datakit import lengths
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.errors import UsageError
-from pretrain.controls import (
+from curator.core.errors import UsageError
+from pretrain.data.controls import (
     CountMatched,
     LengthMatched,
     Shuffled,
@@ -20,10 +20,10 @@ from pretrain.controls import (
     shares,
     together,
 )
-from pretrain.data import open_source
-from pretrain.draws import hashes
-from pretrain.sources import Tables
-from pretrain.sources.source import Source
+from pretrain.data.loader import open_source
+from pretrain.data.rng import hashes
+from pretrain.data.source import Source
+from pretrain.data.tables import Tables
 from tests.datakit import FakeTables, counted, texts_of
 from tests.storekit import Kit, small_store
 

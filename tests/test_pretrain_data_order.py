@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator.errors import UsageError
-from pretrain.batches import DataOptions, Plan
-from pretrain.data import Pipeline
-from pretrain.draws import hashes, shuffled, uniforms
-from pretrain.order import Order
-from pretrain.sources.source import Source
+from curator.core.errors import UsageError
+from pretrain.data.batches import DataOptions, Plan
+from pretrain.data.loader import Pipeline
+from pretrain.data.order import Order
+from pretrain.data.rng import hashes, shuffled, uniforms
+from pretrain.data.source import Source
 from tests.datakit import counted, fake_source, lengths
 
 some_counts = st.lists(st.integers(0, 7), min_size=1, max_size=6).filter(any)

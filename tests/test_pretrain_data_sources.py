@@ -12,15 +12,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from curator.errors import CuratorError, DamageError, NotFoundError, UsageError
+from curator.core.errors import CuratorError, DamageError, NotFoundError, UsageError
+from curator.core.stopping import StopRequest
 from curator.export.version import ExportOptions, Target, export
-from curator.shards import ScanOptions, read_bytes
+from curator.shards.scan import ScanOptions, read_bytes
 from curator.steps.index import make_index
-from curator.stopping import StopRequest
-from pretrain.batches import DataOptions
-from pretrain.data import Pipeline, open_source
-from pretrain.sources.captions import split_table
-from pretrain.sources.source import Source, image_hashes
+from pretrain.data.batches import DataOptions
+from pretrain.data.captions_table import split_table
+from pretrain.data.loader import Pipeline, open_source
+from pretrain.data.source import Source, image_hashes
 from tests import tars
 from tests.datakit import half_jpeg, lengths, texts_of
 from tests.storekit import GENERATOR, Kit, image, open_kit, small_store
@@ -88,7 +88,7 @@ def test_weights_of_a_mix_are_kept_and_zeros_count_as_equal(tmp_path: Path) -> N
 def test_a_version_is_opened_by_its_manifest_alone(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pretrain.sources.version.read_decision", None)
+    monkeypatch.setattr("pretrain.data.version.read_decision", None)
     assert open_source(f"{kit.ws.spec}@v2").num_samples == 9
     assert open_source(f"{kit.ws.spec}@v2", control="captions-only").num_samples == 6
     reference = f"{kit.ws.spec}@v4"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from curator.errors import DamageError
-from curator.shards import ScanOptions, ShardRef, ShardScan, discover, scan_shard
-from pretrain.sources import ROWS
-from pretrain.sources import tars as sources
-from pretrain.sources.tars import TarTables
+from curator.core.errors import DamageError
+from curator.shards.scan import ScanOptions, ShardRef, ShardScan, discover, scan_shard
+from pretrain.data import tars as sources
+from pretrain.data.tables import ROWS
+from pretrain.data.tars import TarTables
 from tests import tars
 
 

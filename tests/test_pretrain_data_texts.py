@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curator.errors import Unusable, UsageError
-from pretrain import pixels, texts
-from pretrain.batches import DataOptions
-from pretrain.draws import Ints
+from curator.core.errors import Unusable, UsageError
+from pretrain.data import pixels, texts
+from pretrain.data.batches import DataOptions
+from pretrain.data.rng import Ints
 from tests import tars
 
 NUM = 4000

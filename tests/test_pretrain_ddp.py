@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pretrain.loop import train
+from pretrain.loop.loop import train
 from tests.ddp_worker import CASES, batches, options
 from tests.trainkit import objective, recipe
 

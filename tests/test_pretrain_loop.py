@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from curator.errors import EngineError, StoppedError, UsageError
-from curator.stopping import StopRequest
-from finetune.study_jobs import _Flagged
-from pretrain import flops
-from pretrain.loop import Group, LoopOptions, TrainResult, Values, _optimizer, train
+from curator.core.errors import EngineError, StoppedError, UsageError
+from curator.core.stopping import StopRequest
+from finetune.study.jobs import _Flagged
+from pretrain.loop import flops
+from pretrain.loop.loop import Group, LoopOptions, TrainResult, Values, _optimizer, train
 from tests.trainkit import batches, objective, recipe
 
 

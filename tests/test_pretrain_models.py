@@ -8,10 +8,17 @@ import open_clip
 import pytest
 import torch
 
-from curator.errors import EngineError, UsageError
-from pretrain.models import build_clip, build_net, load_net, model_config, own_models, save_clip
+from curator.core.errors import EngineError, UsageError
 from pretrain.recipe import read_recipe
-from pretrain.warm import warm_start
+from pretrain.towers.init_weights import warm_start
+from pretrain.towers.models import (
+    build_clip,
+    build_net,
+    load_net,
+    model_config,
+    own_models,
+    save_clip,
+)
 from tests.trainkit import CONV, SIDE, VIT, batch, config_file, objective, recipe
 
 

@@ -11,7 +11,7 @@ import torch
 from open_clip.loss import SigLipLoss
 from torch.nn import functional as F
 
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 from pretrain.objectives import OBJECTIVES, Accumulating
 from pretrain.objectives.clip import multi_positive
 from pretrain.objectives.images import Normalise

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 from pretrain.recipe import Recipe, presets, read_recipe
 
 BASE = {

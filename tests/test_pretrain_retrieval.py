@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pretrain.data import Batch
-from pretrain.retrieval import Pairs, encode, recalls
+from pretrain.checks.retrieval import Pairs, encode, recalls
+from pretrain.data.loader import Batch
 from tests.trainkit import batch, objective, recipe
 
 
@@ -44,7 +44,7 @@ def test_many_pairs_are_looked_at_block_by_block(monkeypatch: pytest.MonkeyPatch
     images, texts = (F.normalize(torch.randn(50, 4, generator=generator), dim=1) for _ in range(2))
     pairs = Pairs(images, texts, torch.arange(50))
     whole = recalls(pairs)
-    monkeypatch.setattr("pretrain.retrieval._ROWS", 7)
+    monkeypatch.setattr("pretrain.checks.retrieval._ROWS", 7)
     assert recalls(pairs) == whole
 
 

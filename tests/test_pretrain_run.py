@@ -18,13 +18,13 @@ import torch
 import typer
 from safetensors.torch import load_file
 
-from curator.cli import train
+from curator.cli import pretrain as pretrain_command
 from curator.cli.app import app
 from curator.cli.output import run_app
-from curator.errors import StoppedError, UsageError
-from pretrain.backbone import load_backbone
+from curator.core.errors import StoppedError, UsageError
 from pretrain.recipe import Recipe
 from pretrain.run import RunSummary, num_workers, pretrain, read_summary
+from pretrain.towers.backbone import load_backbone
 from tests.test_pretrain_loop import StopAt
 from tests.trainkit import SIDE, config_file, recipe
 
@@ -122,7 +122,7 @@ def test_a_killed_run_ends_with_the_same_bytes(world: Path, tmp_path: Path) -> N
     run(world, made, tmp_path / "whole")
     (tmp_path / "recipe.json").write_text(made.model_dump_json())
     code = (
-        "import sys, pretrain.loop, pretrain.run\n"
+        "import sys, pretrain.loop.loop, pretrain.run\n"
         "from pathlib import Path\n"
         "from pretrain.recipe import Recipe\n"
         "data, folder = sys.argv[1], Path(sys.argv[2])\n"
@@ -163,10 +163,10 @@ def test_a_control_needs_what_it_matches(world: Path, tmp_path: Path) -> None:
 
 
 def curator(*argv: str) -> int:
-    """The commands of `curator.cli.train` alone."""
+    """The commands of `curator.cli.pretrain` alone."""
     commands = typer.Typer()
     commands.callback()(lambda: None)
-    train.register(commands)
+    pretrain_command.register(commands)
     return run_app(commands, argv)
 
 
@@ -183,7 +183,7 @@ def test_the_command_trains_and_says_what_comes_next(
     data, out = str(world / "shards@v1"), tmp_path / "run"
     typed = ["pretrain", data, "--recipe", str(tmp_path / "tiny.toml"), "--out", str(out)]
     typed += ["--set", "samples_seen=16", "--set", "seed=2", "--device", "cpu"]
-    monkeypatch.setattr("pretrain.zeroshot._MIN_TEXTS", 1)  # there are four held-out pairs
+    monkeypatch.setattr("pretrain.checks.zeroshot._MIN_TEXTS", 1)  # there are four held-out pairs
     assert curator(*typed) == 0
     said = capsys.readouterr().out
     assert "16 samples seen" in said
@@ -222,8 +222,8 @@ def test_the_command_says_what_is_wrong(
 
 
 def test_a_run_is_named_after_its_recipe_and_version() -> None:
-    assert train._label("data/shards/@v2") == "shards-v2"
-    assert train._label("shards") == "shards"
+    assert pretrain_command._label("data/shards/@v2") == "shards-v2"
+    assert pretrain_command._label("shards") == "shards"
 
 
 def test_workers_decode_beside_a_gpu_only_on_the_cores_of_this_process(

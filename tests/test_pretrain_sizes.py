@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 from finetune.options import DenseOptions
 from finetune.tasks.base import PixelTask
-from pretrain.backbone import Backbone, load_backbone
-from pretrain.groups import by_stage
-from pretrain.sizes import fit, rounded_up, whole_patches
+from pretrain.towers.backbone import Backbone, load_backbone
+from pretrain.towers.layer_groups import by_stage
+from pretrain.towers.sizes import fit, rounded_up, whole_patches
 from tests.densekit import TinyConv, TinyPlain
 
 SIZES = [(64, 96), (75, 109)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.strided import stride_first
+from pretrain.loop.onednn_workaround import stride_first
 
 
 def gradients(conv: nn.Conv2d, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,7 +55,7 @@ def test_an_mci_stem_trains_in_fp32_on_a_cpu() -> None:
     program = """
         import torch
         from torch import nn
-        from pretrain.loop import LoopOptions, train
+        from pretrain.loop.loop import LoopOptions, train
 
         class Stem(nn.Module):
             def __init__(self):

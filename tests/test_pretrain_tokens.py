@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain import tokens
+from pretrain.towers import tokens
 
 CONTEXT = 16
 THEIRS = open_clip.SimpleTokenizer(context_length=CONTEXT)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pretrain.tokens import Encoded
-from pretrain.zeroshot import classes, zero_shot
+from pretrain.checks.zeroshot import classes, zero_shot
+from pretrain.towers.tokens import Encoded
 
 CUBE, CONE, SPHERE = torch.eye(3)
 

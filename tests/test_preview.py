@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from curator.facts import SCORES, Facts
-from curator.policy import Policy, load_policy, parse_policy
-from curator.preview.policy import Makers, Previewer, choose_shards, makers
-from curator.preview.values import Extent, Line, Preview
+from curator.policy.model import Policy, load_policy, parse_policy
+from curator.policy.preview.preview import Makers, Previewer, choose_shards, makers
+from curator.policy.preview.values import Extent, Line, Preview
 from curator.steps.decide import Choice, resolve_inputs
-from curator.versions import Version
+from curator.store.facts import SCORES, Facts
+from curator.store.versions import Version
 from tests import storekit
 from tests.storekit import GENERATOR, POLICIES, SCORER, Kit, Row
 

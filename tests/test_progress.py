@@ -8,8 +8,8 @@ from threading import Event
 
 import pytest
 
-from curator import progress
-from curator.progress import Lines, bar
+from curator.core import progress
+from curator.core.progress import Lines, bar
 
 
 class Clock:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.errors import UsageError
-from curator.prompts import (
+from curator.captioners.prompts import (
     MAX_ALT_TEXT_CHARS,
     PRESETS,
     get_prompt,
@@ -18,7 +17,8 @@ from curator.prompts import (
     reword,
     safe_alt_text,
 )
-from curator.text import strip_special_tokens
+from curator.core.errors import UsageError
+from curator.core.text import strip_special_tokens
 
 GROUNDED = PRESETS["grounded"]
 

@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator import edits, index, query, query_worker
-from curator.edithistory import Action, Draft, Sample
-from curator.errors import DamageError, UsageError
-from curator.facts import SCORES, Facts
-from curator.query import VIEWS, Request, run_query, schema_of_views
+from curator.core.errors import DamageError, UsageError
+from curator.edits import log as edit_log
+from curator.edits.history import Action, Draft, Sample
+from curator.query import run, worker
+from curator.query.run import VIEWS, Request, run_query, schema_of_views
+from curator.store import index
+from curator.store.facts import SCORES, Facts
 from tests import storekit, tars
 from tests.hostile import SECRET, SQL_ATTACKS
 from tests.storekit import Kit
@@ -45,7 +47,7 @@ def edited(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Kit:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOURCE_DATE_EPOCH", "1700000000")  # 2023-11-14 22:13:20
         add(mine, ON_A1, "edit", "a man in a red hat", "a man", who="Anna")
-        edits.add_many(
+        edit_log.add_many(
             mine.ws.store,
             "00000",
             [draft(ON_A1, "edit", "a man", "a woman", seen=0)],
@@ -53,7 +55,7 @@ def edited(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Kit:
             batch="b-1",
         )
         add(mine, ON_B0, "accept", "Three kids with Anna in Paris", who="Ben")
-        edits.undo(mine.ws.store, "00001#0", who="Anna")
+        edit_log.undo(mine.ws.store, "00001#0", who="Anna")
         add(mine, ON_B0, "reject", "Three kids with Anna in Paris", who="Ben")
     return mine
 
@@ -78,12 +80,12 @@ def add(
     *,
     who: str,
 ) -> None:
-    edits.add(kit.ws.store, draft(about, action, old, new), who=who)
+    edit_log.add(kit.ws.store, draft(about, action, old, new), who=who)
 
 
 def ask(kit: Kit, sql: str, **changes: object) -> list[dict[str, object]]:
     """The rows, from the worker's code in this process: the same way without the start."""
-    head, table = query_worker.answer(request(kit, sql, **changes))
+    head, table = worker.answer(request(kit, sql, **changes))
     assert table is not None, head
     rows: list[dict[str, object]] = table.to_pylist()
     return rows
@@ -106,7 +108,7 @@ def request(kit: Kit, sql: str, **changes: object) -> Request:
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
-def test_views_are_as_documented(kit: Kit, view: query.View) -> None:
+def test_views_are_as_documented(kit: Kit, view: run.View) -> None:
     found = ask(kit, f"describe {view.name}")
     columns = {row["column_name"]: row["column_type"] for row in found}
     assert columns == {name: kind for name, (kind, _) in view.columns.items()}
@@ -260,9 +262,9 @@ def test_edits_join_their_scores(edited: Kit, tmp_path: Path) -> None:
 def test_a_damaged_log_is_named_and_only_where_it_is_asked_for(edited: Kit, tmp_path: Path) -> None:
     shutil.copytree(edited.ws.dataset.root, tmp_path / "shards")
     mine = Kit(storekit.open_workspace(str(tmp_path / "shards"), None))
-    path = edits.log_path(mine.ws.store, "00001")
+    path = edit_log.log_path(mine.ws.store, "00001")
     path.write_bytes(tars.flip(path.read_bytes(), 200))
-    head, table = query_worker.answer(request(mine, "select id from edits"))
+    head, table = worker.answer(request(mine, "select id from edits"))
     assert (head["error"], table) == ("edits.damaged", None)
     assert "is not what was written" in str(head["message"])
     with pytest.raises(DamageError, match="is not what was written") as damage:
@@ -280,11 +282,11 @@ def test_a_store_without_anything_has_empty_views(tmp_path: Path) -> None:
 
 
 def test_more_rows_than_the_limit(kit: Kit) -> None:
-    head, table = query_worker.answer(request(kit, "select key from samples order by 1", limit=3))
+    head, table = worker.answer(request(kit, "select key from samples order by 1", limit=3))
     assert head == {"truncated": True, "renamed": []}
     assert table is not None
     assert table["key"].to_pylist() == ["a0", "a1", "a2"]
-    head, table = query_worker.answer(request(kit, "select key from samples", limit=10))
+    head, table = worker.answer(request(kit, "select key from samples", limit=10))
     assert head == {"truncated": False, "renamed": []}
 
 
@@ -300,7 +302,7 @@ def test_damage_is_named_and_never_an_answer(tmp_path: Path) -> None:
     start = place.data_page_offset
     for at in range(start, start + place.total_compressed_size, 9):
         path.write_bytes(tars.flip(whole, at))
-        head, table = query_worker.answer(request(mine, sql))
+        head, table = worker.answer(request(mine, sql))
         found.add(head.get("error"))
         # A bit of a page header may mean nothing; then the rows are as they were.
         assert head.get("error") == DamageError.reason or table.to_pylist() == before
@@ -340,7 +342,7 @@ def test_attacks_read_and_write_nothing(
     (tmp_path / "store").symlink_to(edited.ws.store.root)
     before = snapshot(tmp_path), snapshot(edited.ws.dataset.root)
     sql = attack.format(secret=secret, out=out, folder=tmp_path)
-    head, table = query_worker.answer(request(edited, sql))
+    head, table = worker.answer(request(edited, sql))
     assert table is None
     assert head["error"] in ("query.refused", "query.invalid")
     assert SECRET not in str(head)
@@ -353,7 +355,7 @@ def test_a_foreign_file_among_the_logs_is_damage_and_not_shown(edited: Kit, tmp_
     secret = tmp_path / "secret.csv"
     secret.write_text(f"{SECRET}\n")
     (mine.ws.store.root / "edits" / "00002.log").symlink_to(secret)
-    head, table = query_worker.answer(request(mine, "select * from edits"))
+    head, table = worker.answer(request(mine, "select * from edits"))
     assert (head["error"], table) == ("edits.damaged", None)
     assert SECRET not in str(head)
 
@@ -391,20 +393,20 @@ def test_what_looks_like_an_attack_inside_a_text_is_a_text(kit: Kit) -> None:
     ],
 )
 def test_no_two_columns_share_a_name(names: list[str], found: list[str]) -> None:
-    new, said = query_worker.distinct(names)
+    new, said = worker.distinct(names)
     assert new == found
     assert len(said) == sum(a != b for a, b in zip(names, found, strict=True))
 
 
 @given(st.lists(st.sampled_from(["a", "A", "a_1", "a_2", "a_1_1", "A_3", "b"]), max_size=12))
 def test_names_are_distinct_whatever_they_were(names: list[str]) -> None:
-    new, _ = query_worker.distinct(names)
+    new, _ = worker.distinct(names)
     assert len({name.lower() for name in new}) == len(names)
     assert all(one.startswith(name) for one, name in zip(new, names, strict=True))
 
 
 def test_a_join_keeps_all_its_columns(kit: Kit) -> None:
-    head, table = query_worker.answer(
+    head, table = worker.answer(
         request(
             kit, "select s.key, c.key from captions c join samples s using (shard, row) limit 1"
         )
@@ -476,8 +478,8 @@ def test_what_libraries_print_does_not_reach_the_answer(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DuckDB drew a progress bar into it after two seconds; anything else may print as well."""
-    noisy = query._START.replace("main(to)", "os.write(1, b'bar'); print('said'); main(to)")
-    monkeypatch.setattr(query, "_START", noisy)
+    noisy = run._START.replace("main(to)", "os.write(1, b'bar'); print('said'); main(to)")
+    monkeypatch.setattr(run, "_START", noisy)
     assert run_query(kit.ws.store, "select 7 as n").table.to_pylist() == [{"n": 7}]
 
 
@@ -525,13 +527,13 @@ def test_damage_ends_with_its_own_error(tmp_path: Path) -> None:
 
 def test_the_process_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    assert SECRET not in str(query._environment())
+    assert SECRET not in str(run._environment())
 
 
 def test_the_kernel_forbids_the_process_to_write(kit: Kit, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (
-        "import sys; from curator import query_worker as w; from curator.query import Request; "
+        "import sys; from curator import query_worker as w; from curator.query.run import Request; "
         "w._limit_process(Request(root='', sql='', version=None, shards=None, limit=1,"
         " timeout_sec=5, memory_mib=512)); open(sys.argv[1], 'wb', 0).write(b'x')"
     )

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator import ratings, sealed
-from curator.errors import DamageError, UsageError
-from curator.ratings import Answer, Matchup, Rating, Shown
-from curator.store import Store
+from curator.core.errors import DamageError, UsageError
+from curator.ratings import log as rating_log
+from curator.ratings.log import Answer, Matchup, Rating, Shown
+from curator.store import sealed
+from curator.store.store import Store
 from tests import rating_worker
 
 SHA = "ab" * 32
@@ -38,43 +39,43 @@ def files(store: Store) -> list[Path]:
 
 
 def test_a_rating_reads_back_as_it_was_given(store: Store) -> None:
-    kept = ratings.add(store, CAT_DOG, "right", "Anna")
-    assert ratings.read(store) == [kept]
+    kept = rating_log.add(store, CAT_DOG, "right", "Anna")
+    assert rating_log.read(store) == [kept]
     assert (kept.left, kept.right, kept.answer, kept.who, kept.nth) == (
         "a cat", "a dog", "right", "Anna", 0
     )  # fmt: skip
 
 
 def test_the_order_of_the_texts_makes_no_other_item(store: Store) -> None:
-    first = ratings.add(store, CAT_DOG, "left", "Anna")
-    second = ratings.add(store, DOG_CAT, "right", "Bob")
+    first = rating_log.add(store, CAT_DOG, "left", "Anna")
+    second = rating_log.add(store, DOG_CAT, "right", "Bob")
     assert first.item == second.item
     assert first.said == second.said  # both say: the cat
-    assert {rating.who for rating in ratings.read(store, {first.item})} == {"Anna", "Bob"}
+    assert {rating.who for rating in rating_log.read(store, {first.item})} == {"Anna", "Bob"}
 
 
 def test_the_same_answer_again_adds_nothing(store: Store) -> None:
-    first = ratings.add(store, CAT_DOG, "left", "Anna")
+    first = rating_log.add(store, CAT_DOG, "left", "Anna")
     # A double click, or the same question asked the other way round.
-    assert ratings.add(store, CAT_DOG, "left", "Anna") == first
-    assert ratings.add(store, DOG_CAT, "right", "Anna") == first
+    assert rating_log.add(store, CAT_DOG, "left", "Anna") == first
+    assert rating_log.add(store, DOG_CAT, "right", "Anna") == first
     assert len(files(store)) == 1
 
 
 def test_the_latest_of_several_answers_counts_and_none_is_lost(store: Store) -> None:
     for answer in ("left", "equal", "both_bad", "left"):
-        ratings.add(store, CAT_DOG, answer, "Anna")
-    (found,) = ratings.read(store)
+        rating_log.add(store, CAT_DOG, answer, "Anna")
+    (found,) = rating_log.read(store)
     assert (found.answer, found.nth) == ("left", 3)
     assert len(files(store)) == 4
 
 
 def test_only_the_items_asked_for_are_read(store: Store) -> None:
-    kept = ratings.add(store, CAT_DOG, "left", "Anna")
-    other = ratings.add(store, rating_worker.shown(7), "left", "Anna")
+    kept = rating_log.add(store, CAT_DOG, "left", "Anna")
+    other = rating_log.add(store, rating_worker.shown(7), "left", "Anna")
     next(path for path in files(store) if other.item in path.name).write_bytes(b"damaged")
-    assert ratings.read(store, {kept.item}) == [kept]
-    assert ratings.read(store, set()) == []
+    assert rating_log.read(store, {kept.item}) == [kept]
+    assert rating_log.read(store, set()) == []
 
 
 @pytest.mark.parametrize(
@@ -103,28 +104,28 @@ def test_what_cannot_be_a_rating_is_refused_by_name(
     store: Store, shown: Shown, answer: Answer, who: str, told: str
 ) -> None:
     with pytest.raises(UsageError, match=re.escape(told)):
-        ratings.add(store, shown, answer, who)
-    assert ratings.read(store) == []
+        rating_log.add(store, shown, answer, who)
+    assert rating_log.read(store) == []
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\x00" * 40, b'{"left": 1}'])
 def test_damage_is_named(store: Store, data: bytes) -> None:
-    ratings.add(store, CAT_DOG, "left", "Anna")
+    rating_log.add(store, CAT_DOG, "left", "Anna")
     (path,) = files(store)
     path.write_bytes(data)
     with pytest.raises(DamageError, match="not readable") as found:
-        ratings.read(store)
+        rating_log.read(store)
     assert found.value.where == str(path)
-    assert [one.where for one in ratings.unreadable(store)] == [str(path)]
+    assert [one.where for one in rating_log.unreadable(store)] == [str(path)]
 
 
 def test_a_rating_under_the_name_of_another_is_damage(store: Store) -> None:
-    ratings.add(store, CAT_DOG, "left", "Anna")
-    other = ratings.add(store, rating_worker.shown(7), "left", "Anna")
+    rating_log.add(store, CAT_DOG, "left", "Anna")
+    other = rating_log.add(store, rating_worker.shown(7), "left", "Anna")
     mine, theirs = sorted(files(store), key=lambda path: other.item in path.name)
     theirs.write_bytes(mine.read_bytes())
     with pytest.raises(DamageError, match="does not fit its name"):
-        ratings.read(store)
+        rating_log.read(store)
 
 
 @settings(deadline=None, max_examples=50)  # each waits for the disk
@@ -139,8 +140,8 @@ def test_any_texts_and_names_survive(
 ) -> None:
     store = Store.create(tmp_path_factory.mktemp("any"))
     shown = Shown(image_sha256=SHA, left=texts[0], right=texts[1], shard="0", key=None)
-    assert ratings.read(store) == []
-    assert ratings.read(store, {ratings.add(store, shown, "left", who).item})[0].who == who
+    assert rating_log.read(store) == []
+    assert rating_log.read(store, {rating_log.add(store, shown, "left", who).item})[0].who == who
 
 
 # -- crashes and several at once ------------------------------------------------------------------
@@ -163,7 +164,7 @@ def test_several_processes_at_once_lose_nothing(store: Store) -> None:
     kept = [Rating.model_validate(sealed.read(path)) for path in files(store)]
     for who, answers in acknowledged.items():
         assert answers == {(one.item, one.nth, one.answer) for one in kept if one.who == who}
-    assert len(ratings.read(store)) == 60
+    assert len(rating_log.read(store)) == 60
 
 
 def test_a_killed_process_loses_nothing_acknowledged(store: Store) -> None:
@@ -179,7 +180,7 @@ def test_a_killed_process_loses_nothing_acknowledged(store: Store) -> None:
     assert len(acknowledged) >= 41
     assert acknowledged <= {(one.item, one.nth, one.answer) for one in kept}
     assert len(kept) - len(acknowledged) <= 1  # on disk, but the word of it was not out yet
-    ratings.read(store)
+    rating_log.read(store)
 
 
 def test_killed_before_any_step_there_is_a_whole_rating_or_none(store: Store) -> None:
@@ -189,13 +190,13 @@ def test_killed_before_any_step_there_is_a_whole_rating_or_none(store: Store) ->
     steps = [json.loads(line) for line in said.splitlines()]
     assert len(steps) > 5
     assert [killed for *_, killed in steps] == [True] * (len(steps) - 1) + [False]
-    there = {rating.left for rating in ratings.read(store)}
+    there = {rating.left for rating in rating_log.read(store)}
     for step, acknowledged, _ in steps:
         assert not acknowledged or f"left {step}" in there
     # Whatever a crash left behind is in nobody's way.
     for step, *_ in steps:
-        ratings.add(store, rating_worker.shown(step), "left", "Anna")
-    assert len(ratings.read(store)) == len(steps)
+        rating_log.add(store, rating_worker.shown(step), "left", "Anna")
+    assert len(rating_log.read(store)) == len(steps)
 
 
 # -- in terms of two versions --------------------------------------------------------------------
@@ -207,6 +208,6 @@ def test_ratings_of_other_texts_do_not_count() -> None:
         image_sha256=SHA, left="a cat", right="a dog", shard="0", key=None, answer="left",
         who="Anna", created=0.0,
     )  # fmt: skip
-    assert ratings.votes([other], [rating]) == []
-    (vote,) = ratings.votes([Matchup(image_sha256=SHA, old="a cat", new="a dog")], [rating])
+    assert rating_log.votes([other], [rating]) == []
+    (vote,) = rating_log.votes([Matchup(image_sha256=SHA, old="a cat", new="a dog")], [rating])
     assert vote.verdict == "old"

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from curator import ratings, ratingstats
-from curator.ratings import Vote
+from curator.ratings import log as rating_log
+from curator.ratings import stats as rating_stats
+from curator.ratings.log import Vote
 
 # -- win rate -------------------------------------------------------------------------------------
 
@@ -18,7 +19,7 @@ def cast(*said: str) -> list[Vote]:
     found = []
     for word in said:
         item, verdict, who = (*word.split(":"), "Anna")[:3]
-        assert verdict in ratings.VERDICTS
+        assert verdict in rating_log.VERDICTS
         found.append(Vote(item=item, who=who, verdict=verdict))
     return found
 
@@ -27,7 +28,7 @@ def outcome(wins: int = 0, losses: int = 0, equal: int = 0, both_bad: int = 0) -
     counts = {"new": wins, "old": losses, "equal": equal, "both_bad": both_bad}
     return [
         Vote(item=f"{verdict} {number}", who="Anna", verdict=verdict)
-        for verdict in ratings.VERDICTS
+        for verdict in rating_log.VERDICTS
         for number in range(counts[verdict])
     ]
 
@@ -41,7 +42,7 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
 
 
 def test_a_win_rate_by_hand() -> None:
-    found = ratingstats.win_rate(outcome(wins=8, losses=2))
+    found = rating_stats.win_rate(outcome(wins=8, losses=2))
     assert (found.wins, found.losses, found.ties, found.num_items) == (8, 2, 0, 10)
     assert found.rate == 0.8
     assert (found.low, found.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
@@ -50,7 +51,7 @@ def test_a_win_rate_by_hand() -> None:
 
 
 def test_ties_are_half_a_win_and_not_in_the_sign_test() -> None:
-    found = ratingstats.win_rate(outcome(wins=5, losses=1, equal=3, both_bad=1))
+    found = rating_stats.win_rate(outcome(wins=5, losses=1, equal=3, both_bad=1))
     assert (found.ties, found.num_both_bad) == (4, 1)
     assert found.rate == 0.7
     assert (found.low, found.high) == pytest.approx(wilson(0.7, 10))
@@ -58,18 +59,18 @@ def test_ties_are_half_a_win_and_not_in_the_sign_test() -> None:
 
 
 def test_ties_alone_have_no_sign() -> None:
-    found = ratingstats.win_rate(outcome(equal=2, both_bad=2))
+    found = rating_stats.win_rate(outcome(equal=2, both_bad=2))
     assert (found.rate, found.p_value, found.num_both_bad) == (0.5, None, 2)
 
 
 def test_nobody_rated() -> None:
-    found = ratingstats.win_rate([])
+    found = rating_stats.win_rate([])
     assert (found.num_items, found.rate, found.low, found.high, found.p_value) == (0,) + (None,) * 4
-    assert ratingstats.sentence(found, "v1", "v2") == "Nobody has rated yet."
+    assert rating_stats.sentence(found, "v1", "v2") == "Nobody has rated yet."
 
 
 def test_ratings_of_one_item_are_one_vote_of_the_majority() -> None:
-    found = ratingstats.win_rate(
+    found = rating_stats.win_rate(
         cast(
             "1:new:Anna", "1:new:Bob", "1:old:Cleo",           # a win
             "2:old:Anna", "2:equal:Bob",                       # one for, none against: a loss
@@ -92,7 +93,9 @@ def test_ratings_of_one_item_are_one_vote_of_the_majority() -> None:
     ],
 )
 def test_no_winner_is_named_inside_noise(wins: int, losses: int, begins: str) -> None:
-    said = ratingstats.sentence(ratingstats.win_rate(outcome(wins=wins, losses=losses)), "v1", "v2")
+    said = rating_stats.sentence(
+        rating_stats.win_rate(outcome(wins=wins, losses=losses)), "v1", "v2"
+    )
     assert said.startswith(begins)
     assert f"n = {wins + losses}, sign test p =" in said
 
@@ -103,8 +106,8 @@ def test_no_winner_is_named_inside_noise(wins: int, losses: int, begins: str) ->
 def two_raters(table: Sequence[Sequence[int]]) -> list[Vote]:
     """Votes of Anna (rows) and Bob (columns): new, old, equal, both bad."""
     found: list[Vote] = []
-    for row, counts in zip(ratings.VERDICTS, table, strict=False):
-        for column, count in zip(ratings.VERDICTS, counts, strict=False):
+    for row, counts in zip(rating_log.VERDICTS, table, strict=False):
+        for column, count in zip(rating_log.VERDICTS, counts, strict=False):
             for _ in range(count):
                 item = str(len(found))
                 found.append(Vote(item=item, who="Anna", verdict=row))
@@ -114,7 +117,7 @@ def two_raters(table: Sequence[Sequence[int]]) -> list[Vote]:
 
 def test_cohens_kappa_by_hand() -> None:
     """20 and 15 of 50 the same: 0.7; by chance 0.5 x 0.6 + 0.5 x 0.4 = 0.5."""
-    (found,) = ratingstats.agreement(two_raters([[20, 5], [10, 15]]))
+    (found,) = rating_stats.agreement(two_raters([[20, 5], [10, 15]]))
     assert (found.raters, found.num_items) == (("Anna", "Bob"), 50)
     assert found.same == pytest.approx(0.7)
     assert found.kappa == pytest.approx((0.7 - 0.5) / (1 - 0.5))
@@ -126,7 +129,7 @@ def test_cohens_kappa_by_hand() -> None:
 def test_fleiss_kappa_by_hand() -> None:
     """Agreement 1 and 1/3, so 2/3; by chance (5/6)^2 + (1/6)^2 = 13/18."""
     votes = cast("1:new:A", "1:new:B", "1:new:C", "2:new:A", "2:new:B", "2:old:C", "3:old:A")
-    everybody, *pairs = ratingstats.agreement(votes)
+    everybody, *pairs = rating_stats.agreement(votes)
     assert (everybody.raters, everybody.num_items) == (("A", "B", "C"), 2)
     assert everybody.same == 0.5
     assert everybody.kappa == pytest.approx((2 / 3 - 13 / 18) / (1 - 13 / 18))
@@ -138,15 +141,15 @@ def test_fleiss_kappa_by_hand() -> None:
 
 
 def test_the_same_answer_to_everything_has_no_kappa() -> None:
-    (found,) = ratingstats.agreement(cast("1:new:A", "1:new:B", "2:new:A", "2:new:B"))
+    (found,) = rating_stats.agreement(cast("1:new:A", "1:new:B", "2:new:A", "2:new:B"))
     assert (found.same, found.kappa, found.low) == (1.0, None, None)
 
 
 def test_two_who_never_agree() -> None:
-    (found,) = ratingstats.agreement(cast("1:new:A", "1:old:B", "2:new:A", "2:old:B"))
+    (found,) = rating_stats.agreement(cast("1:new:A", "1:old:B", "2:new:A", "2:old:B"))
     assert (found.same, found.kappa) == (0.0, 0.0)
 
 
 def test_raters_without_a_common_item_are_left_out() -> None:
-    assert ratingstats.agreement(cast("1:new:A", "2:new:B")) == []
-    assert ratingstats.agreement(cast("1:new:A", "2:new:A")) == []
+    assert rating_stats.agreement(cast("1:new:A", "2:new:B")) == []
+    assert rating_stats.agreement(cast("1:new:A", "2:new:A")) == []

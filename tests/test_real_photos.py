@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from curator.makers import scorer_maker
-from curator.shards import ScanOptions
+from curator.core.stopping import StopRequest
+from curator.engine.makers import scorer_maker
+from curator.shards.scan import ScanOptions
 from curator.steps.index import make_index
 from curator.steps.recaption import Engine, score_all
 from curator.steps.workspace import open_workspace
-from curator.stopping import StopRequest
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.timeout(900)]
 

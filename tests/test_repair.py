@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from curator import edits
-from curator.edithistory import Draft, Sample
-from curator.facts import CAPTIONS, Facts
-from curator.journal import Journal, replay
+from curator.edits import log as edit_log
+from curator.edits.history import Draft, Sample
 from curator.steps.fsck import FsckReport, check
 from curator.steps.fsck_files import SET_ASIDE
+from curator.store.facts import CAPTIONS, Facts
+from curator.store.journal import Journal, replay
 from tests.storekit import GENERATOR, Kit, Row, caption_fact, small_store
 from tests.tars import flip
 
@@ -61,18 +61,18 @@ def test_a_log_of_edits_keeps_what_is_intact(kit: Kit) -> None:
     store, texts = kit.ws.store, ["a", "b", "c"]
     for text in texts:
         draft = Draft(sample=sample, action="edit", base_text=text, new_text=f"{text}!")
-        edits.add(store, draft, who="Anna")
-    edits.undo(store, "00000#2", who="Anna")
-    path = edits.log_path(store, "00000")
+        edit_log.add(store, draft, who="Anna")
+    edit_log.undo(store, "00000#2", who="Anna")
+    path = edit_log.log_path(store, "00000")
     data = path.read_bytes()
     path.write_bytes(flip(data, data.index(b'"b!"') + 1))
     said, _ = repaired(kit, path)
     assert said == f"set aside as 00000.log{SET_ASIDE}; 3 edits of it are kept, 1 or more are lost"
-    kept = edits.history(store, "00000").edits
+    kept = edit_log.history(store, "00000").edits
     assert [(one.number, one.new_text, one.undoes) for one in kept] == [
         (0, "a!", None), (1, "c!", None), (2, "c!", 1),
     ]  # fmt: skip
-    assert edits.add(store, draft, who="Ben").number == 3
+    assert edit_log.add(store, draft, who="Ben").number == 3
 
 
 @pytest.mark.parametrize("what", ["facts", "tag", "listing"])

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator import edits
-from curator.decide import read_decision
-from curator.edithistory import Draft, Sample
-from curator.errors import UsageError
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
+from curator.edits import log as edit_log
+from curator.edits.history import Draft, Sample
+from curator.policy.decider import read_decision
 from curator.steps.replace import Replacement, preview, replace_all, whole_shards
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
 from tests import storekit
 from tests.clikit import check_whole, curator
 
@@ -51,7 +51,7 @@ def edit(ws: Workspace, key: str, row: int, old: str, new: str | None) -> None:
     sample = Sample(shard="00000", row=row, key=key, image_sha256=image)
     action = "edit" if new else "reject"
     draft = Draft(sample=sample, action=action, base_text=old, new_text=new)  # type: ignore[arg-type]  # one of the two
-    edits.add(ws.store, draft, who="Anna")
+    edit_log.add(ws.store, draft, who="Anna")
 
 
 def expression(find: str, put: str) -> Replacement:
@@ -89,7 +89,7 @@ def test_what_a_replacement_changes(
     ws: Workspace, asked: Replacement, expected: dict[str, str]
 ) -> None:
     assert changes(ws, asked) == expected
-    assert edits.edited_shards(ws.store) == [], "a preview writes nothing"
+    assert edit_log.edited_shards(ws.store) == [], "a preview writes nothing"
 
 
 def test_a_text_that_would_be_empty_stays_and_is_counted(ws: Workspace) -> None:
@@ -107,7 +107,7 @@ def test_it_works_on_the_texts_as_reviewers_left_them(ws: Workspace) -> None:
         stop=StopRequest(),
     )  # fmt: skip
     assert (done.num_edited, done.refused) == (2, [])
-    made = [edit for edit in edits.everything(ws.store) if edit.batch == done.batch]
+    made = [edit for edit in edit_log.everything(ws.store) if edit.batch == done.batch]
     assert {(edit.key, edit.base_text, edit.who) for edit in made} == {
         ("a1", "a woman in a red hat", "Ben"), ("b1", "a red car", "Ben"),
     }  # fmt: skip
@@ -116,7 +116,7 @@ def test_it_works_on_the_texts_as_reviewers_left_them(ws: Workspace) -> None:
             ws.store, ws.store.version(2), Replacement(find="red", put="blue"), who="Ben",
             stop=StopRequest(),
         )  # fmt: skip
-    assert len(edits.undo_batch(ws.store, done.batch, who="Ben")[0]) == 2
+    assert len(edit_log.undo_batch(ws.store, done.batch, who="Ben")[0]) == 2
     assert changes_of(ws, "red") == {"a1": "a woman in a blue hat", "b1": "a blue car"}
 
 
@@ -138,7 +138,9 @@ def test_it_goes_no_further_than_it_is_told(ws: Workspace) -> None:
     assert (everywhere.num_samples, everywhere.num_searched) == (9, 2 * 9 - 3)
     done = replace_all(ws.store, version, dogs, who="Ben", stop=StopRequest(), where=where)
     assert done.num_edited == 1
-    assert [made.new_text for made in edits.everything(ws.store)] == ["tw0 d0gs running 0n a beach"]
+    assert [made.new_text for made in edit_log.everything(ws.store)] == [
+        "tw0 d0gs running 0n a beach"
+    ]
     with pytest.raises(UsageError, match="'dogs' changes no text of v3 among the 0 looked at"):
         replace_all(
             ws.store, version, Replacement(find="dogs", put="cats"), who="Ben",
@@ -188,7 +190,7 @@ def test_finding_has_a_time_limit_and_writes_nothing_then(ws: Workspace) -> None
             ws.store, ws.store.version(2), Replacement(find="a", put="b"), who="Ben",
             stop=StopRequest(), timeout_sec=0.0,
         )  # fmt: skip
-    assert edits.edited_shards(ws.store) == []
+    assert edit_log.edited_shards(ws.store) == []
 
 
 @given(st.text(min_size=1, max_size=8), st.text(max_size=8), st.text(max_size=40))

@@ -14,18 +14,18 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from curator import sealed
-from curator.errors import DamageError, UsageError
-from finetune.report import write_report
-from finetune.report_build import build_report
-from finetune.report_html import render_html
-from finetune.report_markdown import render_markdown
-from finetune.report_text import how_trained, matched, relative, relative_is, sentence
-from finetune.report_values import Comparison, Report
-from finetune.report_warnings import warnings_of
-from finetune.results import METRICS
-from finetune.stats import ALPHA, Relative, difference, holm, mean_of, pair
-from finetune.study_recipe import read_study, ready_studies
+from curator.core.errors import DamageError, UsageError
+from curator.store import sealed
+from finetune.report.build import build_report
+from finetune.report.html import render_html
+from finetune.report.markdown import render_markdown
+from finetune.report.stats import ALPHA, Relative, difference, holm, mean_of, pair
+from finetune.report.text import how_trained, matched, relative, relative_is, sentence
+from finetune.report.values import Comparison, Report
+from finetune.report.warnings import warnings_of
+from finetune.report.write import write_report
+from finetune.study.recipe import read_study, ready_studies
+from finetune.study.results import METRICS
 from tests.studykit import SMALL, FakeRunner, run, study
 
 
@@ -467,7 +467,8 @@ def test_written_beside_each_other(tmp_path: Path) -> None:
 
 def test_reports_load_no_torch() -> None:
     modules = (
-        "finetune.report, finetune.study, finetune.study_plan, finetune.stats, finetune.results"
+        "finetune.report.write, finetune.report.stats, finetune.study.run, finetune.study.plan, "
+        "finetune.study.results"
     )
     code = f"import sys, {modules}\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

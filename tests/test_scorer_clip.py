@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from curator import images
-from curator.errors import EngineError, NotFoundError, UsageError
+from curator.core import images
+from curator.core.errors import EngineError, NotFoundError, UsageError
 from curator.scorers.clip import ClipScorer, clip_score
 from curator.scorers.clip_model import load_clip, repository
 from tests.clikit import check_whole, curator

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 from curator.scorers.language import is_wrong_language
 from curator.scorers.text import FLAGS, REJECTING, TextScorer, check_text
 from tests.growth import assert_linear

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from curator.scorers.clip_model import ClipTokens, load_clip
-from curator.scorers.windows import Budget, plan_text
+from curator.scorers.text_windows import Budget, plan_text
 from tests.growth import assert_linear
 from tests.tinyclip import CONTEXT, save_tiny_clip
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator import sealed
-from curator.errors import DamageError
+from curator.core.errors import DamageError
+from curator.store import sealed
 
 VALUE = {"b": [1, 2.5, None], "a": "ein Hund ü", "c": {"x": 1e-7}}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from curator.errors import EngineError, UsageError
-from curator.makers import all_of
+from curator.core.errors import EngineError, UsageError
+from curator.engine.makers import all_of
 from tests import tars
 from tests.clikit import curator
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from curator.errors import mask_secrets
+from curator.core.errors import mask_secrets
 from tests import tars
 from tests.auditkit import Audited, audited
 

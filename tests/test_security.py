@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from curator.prompts import MAX_ALT_TEXT_CHARS, PRESETS, render
-from curator.text import strip_special_tokens
+from curator.captioners.prompts import MAX_ALT_TEXT_CHARS, PRESETS, render
+from curator.core.text import strip_special_tokens
 from tests import tars
 from tests.auditkit import Audited, audited, snapshot
 from tests.tars import odd_member, padded, sample, samples, tar
@@ -176,7 +176,7 @@ def test_s2_no_code_comes_from_data(whole_run: tuple[Path, Audited, bool]) -> No
     (query,) = done.starts
     assert query.name == "subprocess.Popen"
     assert query.arguments[0] == sys.executable
-    assert "from curator.query_worker import main; main(to)'" in str(query.arguments[1])
+    assert "from curator.query.worker import main; main(to)'" in str(query.arguments[1])
     assert "select" not in str(query.arguments)
     assert not (folder / "escaped").exists()
 

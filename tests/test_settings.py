@@ -23,8 +23,8 @@ from curator.cli import trust
 from curator.cli.app import app
 from curator.cli.output import run_app, show_json
 from curator.cli.settings import SettingsGroup, find_file
+from curator.core.errors import UsageError
 from curator.demo.bundled import bundled_model
-from curator.errors import UsageError
 from tests import tars
 from tests.clikit import Said, check_whole, curator
 

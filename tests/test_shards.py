@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator.errors import DamageError, UsageError
-from curator.sample import Member
-from curator.shards import ScanOptions, ShardRef, discover, read_bytes, scan_shard
+from curator.core.errors import DamageError, UsageError
+from curator.shards.samples import Member
+from curator.shards.scan import ScanOptions, ShardRef, discover, read_bytes, scan_shard
 from tests.tars import (
     flip,
     foreign_tar,
@@ -280,7 +280,7 @@ def test_row_22_a_shard_that_changes_while_it_is_scanned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref = write(tmp_path, tar(FOUR))
-    compare = "curator.shards._compare_stats"  # runs at the end of the pass
+    compare = "curator.shards.scan._compare_stats"  # runs at the end of the pass
     monkeypatch.setattr(compare, lambda *_: os.utime(ref.path, ns=(1, 1)) or [])
     with pytest.raises(DamageError) as changed:
         scan_shard(ref, options=ScanOptions())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from statsmodels.stats.power import TTestPower
 
-from finetune.stats import (
+from finetune.report.stats import (
     Difference,
     Pairs,
     difference,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from curator.cli.output import run_app
-from curator.stopping import without_ctrl_c
+from curator.core.stopping import without_ctrl_c
 
 # Sends itself the signal when a module is about to be imported.
 _AT_AN_IMPORT = """
@@ -30,7 +30,7 @@ main()
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "module", ["typer", "curator.cli.engine", "curator.steps.workspace", "curator.store"]
+    "module", ["typer", "curator.cli.engine", "curator.steps.workspace", "curator.store.store"]
 )
 def test_a_signal_in_an_import_shows_no_traceback(
     tmp_path: Path, signum: signal.Signals, module: str

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from curator.errors import DamageError, UsageError
+from curator.core.errors import DamageError, UsageError
 from curator.steps import identity
 from curator.steps.workspace import Workspace, open_workspace
-from curator.store import Store
+from curator.store.store import Store
 from tests import tars
 from tests.clikit import Said, curator
 

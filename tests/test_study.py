@@ -13,8 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from curator import tables
-from curator.errors import (
+from curator.core.errors import (
     ConflictError,
     DamageError,
     EngineError,
@@ -22,22 +21,23 @@ from curator.errors import (
     StorageError,
     UsageError,
 )
-from curator.fsops import locked
-from curator.stopping import StopRequest
-from finetune.results import FILE_NAME, RESULTS_SCHEMA
-from finetune.study import run_study, time_left
-from finetune.study_cells import DenseCell, PretrainCell, SweepCell
-from finetune.study_files import read_cells, read_plan
-from finetune.study_jobs import workers
-from finetune.study_plan import make_plan
-from finetune.study_run import MAX_HISTORY, thinned
+from curator.core.stopping import StopRequest
+from curator.store import parquet
+from curator.store.fsops import locked
+from finetune.study.cells import DenseCell, PretrainCell, SweepCell
+from finetune.study.files import read_cells, read_plan
+from finetune.study.jobs import workers
+from finetune.study.one_cell import MAX_HISTORY, thinned
+from finetune.study.plan import make_plan
+from finetune.study.results import FILE_NAME, RESULTS_SCHEMA
+from finetune.study.run import run_study, time_left
 from tests.studykit import SMALL, STUDY, FakeRunner, run, study
 
 NUM_SMALL = 2 * 2 * 2  # two arms, two seeds, pretraining and depth
 
 
 def results(out: Path) -> pl.DataFrame:
-    return tables.read(out / FILE_NAME, RESULTS_SCHEMA)
+    return parquet.read(out / FILE_NAME, RESULTS_SCHEMA)
 
 
 # -- the plan --------------------------------------------------------------------------------------

@@ -7,17 +7,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from curator import tables
 from curator.cli.app import app
 from curator.cli.output import run_app
+from curator.core.errors import CuratorError
+from curator.core.stopping import StopRequest
 from curator.demo.data import DemoData, make_data
-from curator.errors import CuratorError
-from curator.stopping import StopRequest
-from finetune.cells import ModelRunner, runner_of_job
-from finetune.report import write_report
-from finetune.results import FILE_NAME, RESULTS_SCHEMA
-from finetune.study import run_study
-from finetune.study_recipe import Study, parse_study
+from curator.store import parquet
+from finetune.report.write import write_report
+from finetune.study.recipe import Study, parse_study
+from finetune.study.results import FILE_NAME, RESULTS_SCHEMA
+from finetune.study.run import run_study
+from finetune.study.runner import ModelRunner, runner_of_job
 
 STUDY = """
 name = "real"
@@ -70,7 +70,7 @@ def test_from_a_world_to_a_report(made: Study, tmp_path: Path) -> None:
     out = tmp_path / "out"
     summary = run_study(made, out, runner=ModelRunner(device="cpu"), stop=StopRequest())
     assert summary.num_done == summary.num_cells == 4 + 5 + 5, summary.reasons
-    found = tables.read(out / FILE_NAME, RESULTS_SCHEMA)
+    found = parquet.read(out / FILE_NAME, RESULTS_SCHEMA)
     dense = found.filter(pl.col("metric") == "mIoU")
     assert dense["arm"].to_list() == [arm.name for arm in made.arm]
     assert set(found["metric"]) >= {"mIoU", "mAcc", "image_to_text_r1", "text_to_image_r5"}

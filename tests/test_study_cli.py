@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from curator.cli import verdict
+from curator.cli import study as study_command
 from curator.cli.output import run_app
 from tests import storekit
 from tests.studykit import SMALL, FakeRunner, run, study
@@ -17,18 +17,20 @@ from tests.studykit import SMALL, FakeRunner, run, study
 @pytest.fixture
 def app() -> typer.Typer:
     made = typer.Typer(pretty_exceptions_enable=False)
-    verdict.register(made)
+    study_command.register(made)
     return made
 
 
 def with_runner(monkeypatch: pytest.MonkeyPatch, runner: FakeRunner) -> None:
     """The real runner needs models; everything else is as in a shell."""
-    from curator import registry
+    from curator.core import registry
 
     real = registry.load
 
     def load(target: str) -> object:
-        return (lambda **_: runner) if target == "finetune.cells:ModelRunner" else real(target)
+        return (
+            (lambda **_: runner) if target == "finetune.study.runner:ModelRunner" else real(target)
+        )
 
     monkeypatch.setattr(registry, "load", load)
 
@@ -56,7 +58,7 @@ def test_study_then_report(
     assert "note: 3 seeds: intervals are wide" in out
     assert (tmp_path / "small/report.html").is_file()
     assert (tmp_path / "small/report.md").is_file()
-    assert run_app(app, ["report", "small", "--json", "--out", "there/verdict.html"]) == 0
+    assert run_app(app, ["report", "small", "--json", "--out", "there/study.html"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"][0]["verdict"].startswith("b beats a")
     assert Path(told["html"]).is_file()

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from finetune.efficiency import Curve, Efficiency, efficiency
-from finetune.report_build import correct_gaps
-from finetune.report_text import _times, factor, factor_limit, gap_sentence
-from finetune.report_values import Gap, TaskResult
-from finetune.results import METRICS
+from finetune.report.build import correct_gaps
+from finetune.report.efficiency import Curve, Efficiency, efficiency
+from finetune.report.text import _times, factor, factor_limit, gap_sentence
+from finetune.report.values import Gap, TaskResult
+from finetune.study.results import METRICS
 
 
 def curve(**scores: list[float]) -> dict[float, dict[int, float]]:

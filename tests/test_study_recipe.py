@@ -8,8 +8,8 @@ from typing import get_args
 
 import pytest
 
-from curator.errors import UsageError
-from finetune.study_recipe import Control, parse_study, read_study, ready_studies
+from curator.core.errors import UsageError
+from finetune.study.recipe import Control, parse_study, read_study, ready_studies
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.masked import Masked
 from pretrain.recipe import presets, read_recipe

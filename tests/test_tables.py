@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator import tables
-from curator.errors import DamageError
+from curator.core.errors import DamageError
+from curator.store import parquet
 
 SCHEMA = pa.schema(
     [
@@ -35,17 +35,17 @@ ROWS: list[dict[str, object]] = [
 
 
 def table(rows: list[dict[str, object]]) -> pa.Table:
-    return tables.to_table(tables.from_rows(rows, SCHEMA), SCHEMA)
+    return parquet.to_table(parquet.from_rows(rows, SCHEMA), SCHEMA)
 
 
 def test_round_trip_with_metadata(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    tables.write(path, table(ROWS), b'{"a":1}')
-    frame = tables.read(path, SCHEMA)
-    assert tables.read_metadata(path) == b'{"a":1}'
+    parquet.write(path, table(ROWS), b'{"a":1}')
+    frame = parquet.read(path, SCHEMA)
+    assert parquet.read_metadata(path) == b'{"a":1}'
     assert frame["text"].to_list() == ["ein Hund", None, "猫"]
     assert frame["parts"].to_list()[2] == [{"start": 1, "name": "a"}, {"start": 2, "name": None}]
-    assert tables.read(path, SCHEMA, ["flag"]).columns == ["flag"]
+    assert parquet.read(path, SCHEMA, ["flag"]).columns == ["flag"]
 
 
 def test_200_flipped_bits_never_read_as_other_values(tmp_path: Path) -> None:
@@ -54,8 +54,8 @@ def test_200_flipped_bits_never_read_as_other_values(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"text": "".join(random.choices("abcdefgh ", k=80)), "number": n / 7} for n in range(500)
     ]
-    data = tables.to_bytes(table(rows))
-    wanted = tables.content_digest(table(rows))
+    data = parquet.to_bytes(table(rows))
+    wanted = parquet.content_digest(table(rows))
     path = tmp_path / "t.parquet"
     errors = 0
     for _ in range(200):
@@ -63,11 +63,11 @@ def test_200_flipped_bits_never_read_as_other_values(tmp_path: Path) -> None:
         broken[random.randrange(len(data))] ^= 1 << random.randrange(8)
         path.write_bytes(bytes(broken))
         try:
-            frame = tables.read(path, SCHEMA)
+            frame = parquet.read(path, SCHEMA)
         except DamageError:
             errors += 1
         else:
-            assert tables.content_digest(tables.to_table(frame, SCHEMA)) == wanted
+            assert parquet.content_digest(parquet.to_table(frame, SCHEMA)) == wanted
     assert errors > 150
 
 
@@ -81,25 +81,25 @@ def test_200_flipped_bits_never_read_as_other_values(tmp_path: Path) -> None:
     ids=["missing column", "extra column", "other type"],
 )
 def test_row_60_other_columns_are_damage(tmp_path: Path, schema: pa.Schema) -> None:
-    tables.write(tmp_path / "t.parquet", tables.to_table(tables.empty(schema), schema))
+    parquet.write(tmp_path / "t.parquet", parquet.to_table(parquet.empty(schema), schema))
     with pytest.raises(DamageError, match=r"t\.parquet") as caught:
-        tables.read(tmp_path / "t.parquet", SCHEMA)
+        parquet.read(tmp_path / "t.parquet", SCHEMA)
     assert caught.value.code == 12
 
 
 def test_a_missing_file_is_damage(tmp_path: Path) -> None:
     with pytest.raises(DamageError, match="missing"):
-        tables.read(tmp_path / "no.parquet", SCHEMA)
+        parquet.read(tmp_path / "no.parquet", SCHEMA)
 
 
 def test_the_digest_sees_values_and_not_chunks_or_parquet(tmp_path: Path) -> None:
     whole = table(ROWS)
     pieces = pa.concat_tables([whole.slice(0, 1), whole.slice(1)])
-    tables.write(tmp_path / "t.parquet", whole)
-    back = tables.to_table(tables.read(tmp_path / "t.parquet", SCHEMA), SCHEMA)
-    assert tables.content_digest(whole) == tables.content_digest(pieces)
-    assert tables.content_digest(whole) == tables.content_digest(back)
-    assert tables.content_digest(whole.slice(1)) == tables.content_digest(table(ROWS[1:]))
+    parquet.write(tmp_path / "t.parquet", whole)
+    back = parquet.to_table(parquet.read(tmp_path / "t.parquet", SCHEMA), SCHEMA)
+    assert parquet.content_digest(whole) == parquet.content_digest(pieces)
+    assert parquet.content_digest(whole) == parquet.content_digest(back)
+    assert parquet.content_digest(whole.slice(1)) == parquet.content_digest(table(ROWS[1:]))
 
 
 @pytest.mark.parametrize(
@@ -118,30 +118,31 @@ def test_the_digest_sees_values_and_not_chunks_or_parquet(tmp_path: Path) -> Non
 def test_the_digest_tells_alike_tables_apart(
     one: list[dict[str, object]], other: list[dict[str, object]]
 ) -> None:
-    assert tables.content_digest(table(one)) != tables.content_digest(table(other))
+    assert parquet.content_digest(table(one)) != parquet.content_digest(table(other))
 
 
 @given(st.lists(st.tuples(st.none() | st.text(max_size=5), st.booleans()), max_size=6))
 def test_equal_rows_give_equal_digests_and_others_do_not(
     rows: list[tuple[str | None, bool]],
 ) -> None:
-    # st.text() draws no lone surrogates here: they cannot be stored, `curator.text` removes them
+    # st.text() draws no lone surrogates here: they cannot be stored, `curator.core.text` removes
+    # them
     clean = [(t.encode("utf-8", "replace").decode() if t else t, f) for t, f in rows]
     made = table([{"text": text, "flag": flag} for text, flag in clean])
     again = table([{"text": text, "flag": flag} for text, flag in clean])
-    assert tables.content_digest(made) == tables.content_digest(again)
+    assert parquet.content_digest(made) == parquet.content_digest(again)
     swapped = table([{"text": text, "flag": not flag} for text, flag in clean])
     if clean:
-        assert tables.content_digest(made) != tables.content_digest(swapped)
+        assert parquet.content_digest(made) != parquet.content_digest(swapped)
 
 
 def test_the_digest_is_the_one_that_older_stores_were_made_with() -> None:
     # ids of versions rest on it: name, rows, validity, lengths, bytes (hashed by hand here)
     two = pa.schema([("text", pa.large_string()), ("flag", pa.bool_())])
-    made = tables.to_table(tables.from_rows([{"text": "ab", "flag": True}, {}], two), two)
+    made = parquet.to_table(parquet.from_rows([{"text": "ab", "flag": True}, {}], two), two)
     text = b"text\0" + b"2\0" + bytes([1, 0]) + struct.pack("<qq", 2, 0) + b"ab"
     flag = b"flag\0" + b"2\0" + bytes([1, 0]) + bytes([1, 0])
-    assert tables.content_digest(made) == hashlib.sha256(text + flag).hexdigest()
+    assert parquet.content_digest(made) == hashlib.sha256(text + flag).hexdigest()
 
 
 def test_bytes_that_lie_under_a_null_are_nobodys_value() -> None:
@@ -149,7 +150,7 @@ def test_bytes_that_lie_under_a_null_are_nobodys_value() -> None:
     only_first = pa.py_buffer(b"\x01")
     hidden = pa.Array.from_buffers(pa.large_string(), 2, [only_first, offsets, data])
     plain = pa.array(["ab", None], pa.large_string())
-    digests = [tables.content_digest(pa.table({"text": one})) for one in (hidden, plain)]
+    digests = [parquet.content_digest(pa.table({"text": one})) for one in (hidden, plain)]
     assert digests[0] == digests[1]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator.tarfiles import (
+from curator.shards.tar import (
     END_OF_ARCHIVE,
     Problem,
     TarMember,

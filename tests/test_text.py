@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.text import FLAGS, clean_str, clean_text, split_sentences, strip_special_tokens
+from curator.core.text import FLAGS, clean_str, clean_text, split_sentences, strip_special_tokens
 from tests.growth import assert_linear
 
 ZWJ, ZWNJ, VS16 = "\u200d", "\u200c", "\ufe0f"

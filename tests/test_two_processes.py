@@ -16,23 +16,23 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from curator import facts as facts_module
-from curator import fsops, index
 from curator.browse.health import failures
 from curator.browse.shelf import FactShelf
-from curator.decide import Decider, Inputs
-from curator.errors import ConflictError
-from curator.facts import CAPTIONS, Facts, FactWriter
-from curator.journal import replay
-from curator.policy import load_policy
-from curator.shards import ScanOptions
+from curator.core.errors import ConflictError
+from curator.core.stopping import StopRequest
+from curator.policy.decider import Decider, Inputs
+from curator.policy.model import load_policy
+from curator.shards.scan import ScanOptions
 from curator.steps.decide import Choice, decide
 from curator.steps.fsck import fsck
 from curator.steps.index import make_index
 from curator.steps.workspace import open_workspace
-from curator.stopping import StopRequest
-from curator.store import Store
-from curator.versions import version_id
+from curator.store import facts as facts_module
+from curator.store import fsops, index
+from curator.store.facts import CAPTIONS, Facts, FactWriter
+from curator.store.journal import replay
+from curator.store.store import Store
+from curator.store.versions import version_id
 from tests import tars
 from tests.storekit import maker_name, open_kit
 

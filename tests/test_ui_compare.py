@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import expect
 from streamlit.testing.v1 import AppTest
 
-from curator import ratings
-from curator.ratings import Rating
+from curator.ratings import log as rating_log
+from curator.ratings.log import Rating
 from tests import storekit
 from tests.browserkit import (
     PATIENCE_MS,
@@ -136,7 +136,7 @@ def click(app: AppTest, answer: str) -> AppTest:
 
 
 def kept(kit: Kit) -> list[Rating]:
-    return ratings.read(kit.ws.store)
+    return rating_log.read(kit.ws.store)
 
 
 def test_a_name_comes_first(kit: Kit, open_page: Open) -> None:

@@ -11,23 +11,24 @@ from xml.etree import ElementTree as ET
 import pytest
 from playwright.sync_api import expect
 
-from curator import edits
 from curator.browse import languages
 from curator.browse.lineage import lineage, lines
-from curator.edithistory import Draft, Sample
-from curator.errors import DamageError
-from curator.runs import open_run
+from curator.core.errors import DamageError
+from curator.core.stopping import StopRequest
+from curator.edits import log as edit_log
+from curator.edits.history import Draft, Sample
 from curator.steps.apply_edits import apply
-from curator.stopping import StopRequest
-from curator.versions import Version
+from curator.store.runs import open_run
+from curator.store.versions import Version
 from tests.browserkit import Board, dashboard, needs_chromium, settle
 from tests.hostile import FEW
 from tests.pagekit import Open, opener, shown
 from tests.storekit import GENERATOR, Kit, image, small_store
-from ui import overview_health, overview_lineage
-from ui.overview_lineage import COLORS, NEWEST, dot, label, said
+from ui.pages.overview import health
+from ui.pages.overview import lineage as overview_lineage
+from ui.pages.overview.lineage import COLORS, NEWEST, dot, label, said
 
-THEME = Path(overview_lineage.__file__).with_name("theme") / "parts.css"
+THEME = Path(overview_lineage.__file__).parents[2] / "theme" / "parts.css"
 EDITS = ("a man in a hat", "a man in a cap", "a man with a cap")
 
 
@@ -36,7 +37,7 @@ def edit(kit: Kit, base: Version, old: str, new: str) -> Version:
     sha256 = hashlib.sha256(image("a1")).hexdigest()
     sample = Sample(shard="00000", row=1, key="a1", image_sha256=sha256)
     draft = Draft(sample=sample, action="edit", base_text=old, new_text=new)
-    edits.add(kit.ws.store, draft, who="Ann")
+    edit_log.add(kit.ws.store, draft, who="Ann")
     return apply(kit.ws.store, base, who="Ann", stop=StopRequest()).version
 
 
@@ -219,7 +220,7 @@ def test_health_that_cannot_be_read_is_explained_in_its_place(
     def broken(*_: object) -> None:
         raise DamageError("the index is <b>torn</b>", where="/home/ann/x")
 
-    monkeypatch.setattr(overview_health, "_read", broken)
+    monkeypatch.setattr(health, "_read", broken)
     told = shown(overview(kit))
     assert "the index is &lt;b&gt;torn&lt;/b&gt;" in told
     assert "/home/ann" not in told

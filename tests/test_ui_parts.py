@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tests.hostile import CAPTIONS
-from ui import parts, plots
+from ui.shared import parts, plots
 
 
 class Read(HTMLParser):

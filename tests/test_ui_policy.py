@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as some
 from streamlit.testing.v1 import AppTest
 
-from curator.policy import parse_policy
+from curator.policy.model import parse_policy
 from tests import storekit
 from tests.browserkit import Board, dashboard, needs_chromium, scrolls_sideways, settle
 from tests.hostile import FEW, OUTSIDE
 from tests.pagekit import Open, opener, shown
 from tests.storekit import Kit, Row
-from ui.policy_controls import pack, unpack
+from ui.pages.policy.controls import pack, unpack
 
 ALIGNED = """# mine
 name = "mine"

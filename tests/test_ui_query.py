@@ -15,8 +15,9 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from curator import query, query_worker
-from curator.query import VIEWS, Request
+from curator.query import run as query
+from curator.query import worker
+from curator.query.run import VIEWS, Request
 from tests import storekit
 from tests.browserkit import Board, dashboard, needs_chromium, scrolls_sideways, settle
 from tests.hostile import SECRET, SQL_ATTACKS
@@ -44,7 +45,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         assert command[-1] == query._START
         request = Request(**json.loads(given["input"]))
         asked.append(request)
-        head, table = query_worker.answer(request)
+        head, table = worker.answer(request)
         body = io.BytesIO()
         if table is not None:
             with pa.ipc.new_stream(body, table.schema) as writer:

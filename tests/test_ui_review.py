@@ -17,16 +17,16 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from curator import edits
-from curator.facts import SCORES, Facts
+from curator.edits import log as edit_log
 from curator.steps.fsck import fsck
 from curator.steps.workspace import Workspace, open_workspace
+from curator.store.facts import SCORES, Facts
 from tests import storekit
 from tests.browserkit import dashboard, needs_chromium, scrolls_sideways, settle
-from ui import environment
+from ui.shared import environment
 
 HOSTILE = "![x](http://elsewhere.invalid/x.png) <img src=x onerror=alert(1)> [l](javascript:0)"
-PAGE = Path(__file__).parents[1] / "ui" / "views" / "review.py"
+PAGE = Path(__file__).parents[1] / "ui" / "pages" / "review" / "page.py"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def shown(app: AppTest) -> str:
 
 
 def history(ws: Workspace, shard: str = "00000") -> list[tuple[str, str, str | None]]:
-    return [(e.action, e.key, e.new_text) for e in edits.history(ws.store, shard).edits]
+    return [(e.action, e.key, e.new_text) for e in edit_log.history(ws.store, shard).edits]
 
 
 # -- one by one ------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_undo_takes_back_what_this_session_did_last(ws: Workspace) -> None:
     assert history(ws) == [("reject", "a4", None), ("undo", "a4", None)]
     press(app, "Undo")
     assert "1 of 9 · b3" in shown(app)
-    assert edits.newest(ws.store).is_empty()
+    assert edit_log.newest(ws.store).is_empty()
     assert next(button for button in app.button if button.label == "Undo").disabled
 
 
@@ -237,7 +237,7 @@ def test_find_and_replace_shows_first_and_can_be_taken_back(ws: Workspace) -> No
     assert "1 of 2" in shown(session(text="a man")), "nobody has looked at them yet"
     press(app, "Undo")
     assert [toast.value for toast in app.toast] == ["2 edits are taken back"]
-    assert edits.newest(ws.store).is_empty()
+    assert edit_log.newest(ws.store).is_empty()
 
 
 def test_a_replacement_keeps_to_what_the_filter_shows(ws: Workspace) -> None:
@@ -341,8 +341,8 @@ def storm(ws: Workspace, *, num_sessions: int, num_edits: int, num_places: int) 
         left -= Counter({number: 1})
     kept = {
         edit.id: edit
-        for shard in edits.edited_shards(ws.store)
-        for edit in edits.history(ws.store, shard).edits
+        for shard in edit_log.edited_shards(ws.store)
+        for edit in edit_log.history(ws.store, shard).edits
     }
     assert set(kept) == acknowledged
     return outcome

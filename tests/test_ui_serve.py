@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from streamlit import config
 
-from curator.errors import UsageError
-from curator.registry import load
+from curator.core.errors import UsageError
+from curator.core.registry import load
 from tests.browserkit import serving
 from tests.clikit import curator
 from tests.storekit import small_store

@@ -13,11 +13,11 @@ import pytest
 import streamlit as st
 from playwright.sync_api import expect
 
-from finetune.report_build import build_report
-from finetune.report_html import render_html
-from finetune.report_markdown import render_markdown
-from finetune.report_text import gap_sentence, headline, sentence
-from finetune.report_values import Report
+from finetune.report.build import build_report
+from finetune.report.html import render_html
+from finetune.report.markdown import render_markdown
+from finetune.report.text import gap_sentence, headline, sentence
+from finetune.report.values import Report
 from tests import storekit, studykit
 from tests.browserkit import (
     PATIENCE_MS,
@@ -29,7 +29,7 @@ from tests.browserkit import (
 )
 from tests.pagekit import Open, opener, shown
 from tests.storekit import Kit
-from ui.study_runs import find_studies, runs
+from ui.pages.studies.runs import find_studies, runs
 
 
 @pytest.fixture(scope="module")

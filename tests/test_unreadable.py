@@ -5,10 +5,10 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from curator.prompts import PRESETS, render
+from curator.captioners.prompts import PRESETS, render
+from curator.core.text import BLANK, clean_str, is_blank
 from curator.scorers.text import check_text
 from curator.scorers.unreadable import is_unreadable
-from curator.text import BLANK, clean_str, is_blank
 
 WORDS = [
     "été à Paris", "naïve café", "München bei Nacht", "日本の写真", "привет мир как дела",

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from curator import versions
-from curator.errors import DamageError, FormatError, NotFoundError, UsageError
-from curator.store import Store
-from curator.versions import ShardEntry, Version
+from curator.core.errors import DamageError, FormatError, NotFoundError, UsageError
+from curator.store import versions
+from curator.store.store import Store
+from curator.store.versions import ShardEntry, Version
 
 SHARD = ShardEntry(
     name="00000",
@@ -134,7 +134,7 @@ def test_a_failed_link_that_happened_is_read_back(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A commit can succeed and still report an error (reliability finding 4): read it back.
-    from curator import fsops
+    from curator.store import fsops
 
     real = fsops.put_if_absent
 

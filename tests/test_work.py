@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from curator import work
-from curator.prompts import get_prompt
-from curator.sample import Score
-from curator.work import CaptionItem, CaptionWork, ImageRef, ScoreItem, ScoreWork
+from curator.captioners.prompts import get_prompt
+from curator.engine import worker
+from curator.engine.worker import CaptionItem, CaptionWork, ImageRef, ScoreItem, ScoreWork
+from curator.shards.samples import Score
 from tests import pictures
 
 NUM_IMAGES = 5
@@ -41,18 +41,18 @@ def images(tmp_path: Path) -> list[ImageRef]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     """How often each file is read."""
     counts: Counter[Path] = Counter()
-    read_bytes = work.read_bytes
+    read_bytes = worker.read_bytes
 
     def counting(path: Path, offset: int, length: int) -> bytes:
         counts[path] += 1
         return read_bytes(path, offset, length)
 
-    monkeypatch.setattr(work, "read_bytes", counting)
+    monkeypatch.setattr(worker, "read_bytes", counting)
     return counts
 
 
 def drive(job: CaptionWork | ScoreWork, items: Sequence[object]) -> list[object]:
-    """As `curator.executors.local` does, in batches of two."""
+    """As `curator.engine.executors.local` does, in batches of two."""
     batches = [list(items[start : start + 2]) for start in range(0, len(items), 2)]
     found: list[object] = []
     for batch, upcoming in zip(batches, [*batches[1:], []], strict=True):
@@ -74,7 +74,7 @@ def test_an_image_to_caption_is_read_once(images: list[ImageRef], reads: Counter
 def test_an_image_to_score_is_read_once(
     images: list[ImageRef], reads: Counter[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work.SCORERS, "get", lambda _: Lengths)
+    monkeypatch.setattr(worker.SCORERS, "get", lambda _: Lengths)
     items = [ScoreItem("0", image, ("one", "other")) for image in images]
     scores = drive(ScoreWork("lengths", {}), items)
     assert scores == [[Score(float(image.length))] * 2 for image in images]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pretrain.data import Batch
+from pretrain.data.loader import Batch
 from pretrain.objectives import OBJECTIVES
 from pretrain.recipe import Recipe
 

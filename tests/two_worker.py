@@ -16,11 +16,11 @@ from pathlib import Path
 
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
-from curator.makers import CaptionerChoice, captioner_maker, checker_maker
-from curator.policy import load_policy
+from curator.core.stopping import StopRequest
+from curator.engine.makers import CaptionerChoice, captioner_maker, checker_maker
+from curator.policy.model import load_policy
 from curator.steps.recaption import Recaption, recaption
 from curator.steps.workspace import open_workspace
-from curator.stopping import StopRequest
 from tests import tars
 from tests.crash_worker import ENGINE, damage, in_child, tree
 

@@ -11,20 +11,20 @@ import typer.main
 
 from curator.cli.app import app
 from curator.cli.output import run_app
-from curator.query import schema_of_views
-from curator.reasons import REASONS
+from curator.core.reasons import REASONS
+from curator.query.run import schema_of_views
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 TREE_START, TREE_END = "## Files\n\n```\n", "\n```\n"
 TREE_TAIL = (
-    "curator/policies/*.toml                the presets of `curator policy`",
-    "curator/templates/diff.html            the page of `curator diff --html`",
-    "curator/templates/style.html           the look of every page",
+    "curator/policy/presets/*.toml          the presets of `curator policy`",
+    "curator/compare/templates/diff.html    the page of `curator diff --html`",
+    "curator/compare/templates/style.html   the look of every page",
     "pretrain/recipes/*.toml                the presets of `curator pretrain`",
     "pretrain/model_configs/*.json          the small models of the presets",
     "finetune/studies/*.toml                the ready studies of `curator study`",
-    "finetune/templates/report.html         the page of `curator report`",
+    "finetune/report/templates/report.html  the page of `curator report`",
     "tests/                                 mirrors the packages; contracts/ goes over each table",
     "docs/                                  guide, commands, codes, models, design, results",
 )

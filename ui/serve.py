@@ -16,9 +16,9 @@ from typing import Any
 
 from streamlit.web import bootstrap
 
-from curator.errors import UsageError
-from curator.registry import load
-from ui.environment import DATASET, STORE, STUDIES
+from curator.core.errors import UsageError
+from curator.core.registry import load
+from ui.shared.environment import DATASET, STORE, STUDIES
 
 _FOLDER = Path(__file__).resolve().parent
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -26,7 +26,11 @@ _ANY = ("0.0.0.0", "::")
 _MAX_UPLOAD_MB = 1
 _MAX_MESSAGE_MB = 64
 # Between them they import all that the first two pages need.
-WARMED = ("ui.overview_health:show", "ui.overview_runs:show", "ui.inspect_sample:show")
+WARMED = (
+    "ui.pages.overview.health:show",
+    "ui.pages.overview.runs:show",
+    "ui.pages.inspect.sample:show",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,15 +18,15 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from curator import index, tables
 from curator.browse.columns import SHARDS_AT_ONCE, Array, Columns
 from curator.browse.filters import Filter, Sort, check_sort
 from curator.browse.sample import SampleReader, SampleView
 from curator.browse.shelf import FactShelf
-from curator.decide import DECISION_SCHEMA
+from curator.policy.decider import DECISION_SCHEMA
 from curator.scorers.text import FLAGS
-from curator.store import Store
-from curator.versions import Version
+from curator.store import index, parquet
+from curator.store.store import Store
+from curator.store.versions import Version
 
 Support = Literal["low", "middle", "high"]
 
@@ -293,7 +293,7 @@ def _counts(names: pl.Series) -> dict[str, int]:
 
 
 def _no_rows() -> pl.DataFrame:
-    empty = tables.empty(DECISION_SCHEMA).select(_PAGE_COLUMNS)
+    empty = parquet.empty(DECISION_SCHEMA).select(_PAGE_COLUMNS)
     return empty.select(
         pl.lit(None, pl.String).alias("shard"), pl.all(), alt_text=pl.lit(None, pl.String)
     )

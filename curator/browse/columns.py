@@ -4,7 +4,7 @@ Every row of the decision is one row here, in the order of shards and rows. Stri
 a name becomes a small number, a text its length and a hash, so a million rows take 33 MB. Texts
 that are searched are kept up to a limit. A column is read when it is first asked for and kept:
 reading the base takes 0.15 s for a million rows, what needs the facts of models (gain, flags) about
-2 s. Files are read as `curator.tables` reads them, with their checksums. Safe in threads.
+2 s. Files are read as `curator.store.parquet` reads them, with their checksums. Safe in threads.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
-from curator import index, tables
 from curator.browse.shelf import FactShelf
-from curator.decide import DECISION_SCHEMA
-from curator.errors import DamageError
-from curator.facts import SCORES
-from curator.keyindex import hex64
-from curator.policy import ALT_TEXT
-from curator.store import Store
-from curator.versions import ACTIONS, ShardEntry, Version
+from curator.core.errors import DamageError
+from curator.policy.decider import DECISION_SCHEMA
+from curator.policy.model import ALT_TEXT
+from curator.store import index, parquet
+from curator.store.facts import SCORES
+from curator.store.keyindex import hex64
+from curator.store.store import Store
+from curator.store.versions import ACTIONS, ShardEntry, Version
 
 Array = np.ndarray[Any, np.dtype[Any]]
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Columns:
         def make() -> tuple[pl.DataFrame, Array]:
             parts = self.each(lambda _, entry: _compact(self.decision(entry, _BASE)))
             starts = np.cumsum([0, *map(len, parts)])
-            frame = pl.concat([*parts, _compact(tables.empty(DECISION_SCHEMA).select(_BASE))])
+            frame = pl.concat([*parts, _compact(parquet.empty(DECISION_SCHEMA).select(_BASE))])
             return frame.rechunk(), starts
 
         return self._once("base", make)
@@ -93,7 +93,7 @@ class Columns:
             DamageError: the file is missing or not what was written.
         """
         path = self.store.root / entry.file
-        return tables.read(path, DECISION_SCHEMA, columns, use_threads=False)
+        return parquet.read(path, DECISION_SCHEMA, columns, use_threads=False)
 
     def each(self, work: Callable[[int, ShardEntry], T]) -> list[T]:
         """`work` (number, shard) for every shard, a few at once; results in order."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Self, get_args
 
-from curator.errors import UsageError, nearest
-from curator.versions import ACTIONS
+from curator.core.errors import UsageError, nearest
+from curator.store.versions import ACTIONS
 
 Sort = Literal["score", "gain", "length", "shard", "random"]
 SORTS: tuple[str, ...] = get_args(Sort)

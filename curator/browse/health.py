@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from curator import index
 from curator.browse.columns import Columns
 from curator.browse.shelf import FactShelf
-from curator.facts import CAPTIONS, SCORES, Facts
 from curator.steps.workspace import Workspace
-from curator.store import Store
+from curator.store import index
+from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.store import Store
 
 MAX_WORDS = 60
 """Texts of this many words or more share the last bin of a length histogram."""

@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 from lingua import IsoCode639_1, Language, LanguageDetector, LanguageDetectorBuilder
 
-from curator import index
 from curator.browse.columns import Columns
 from curator.scorers.language import is_wrong_language
 from curator.steps.workspace import Workspace
+from curator.store import index
 
 MAX_READ = 1_000
 """Texts that are read of each kind."""

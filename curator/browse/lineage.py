@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from curator.policy import ALT_TEXT
-from curator.store import Store
-from curator.versions import Version
+from curator.policy.model import ALT_TEXT
+from curator.store.store import Store
+from curator.store.versions import Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

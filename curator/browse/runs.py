@@ -1,7 +1,7 @@
 """Commands that wrote to a store: what they were asked, how far they came, how they ended.
 
-Read from runs/*/run.json (`curator.runs`), which a running command rewrites every two seconds. A
-command that was killed leaves "running" behind: where its process is gone, it counts as
+Read from runs/*/run.json (`curator.store.runs`), which a running command rewrites every two
+seconds. A command that was killed leaves "running" behind: where its process is gone, it counts as
 died. Process numbers mean something on their own machine only; elsewhere silence decides.
 """
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curator import sealed
-from curator.errors import DamageError
-from curator.store import Store
+from curator.core.errors import DamageError
+from curator.store import sealed
+from curator.store.store import Store
 
 SILENT_SEC = 60.0
 """A running command that wrote nothing for so long, and whose process is not here, has died."""

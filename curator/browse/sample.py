@@ -12,17 +12,18 @@ from typing import Any
 
 import polars as pl
 
-from curator import edits, index, tables
 from curator.browse.shelf import FactShelf
-from curator.decide import DECISION_SCHEMA
-from curator.edited import HUMAN
-from curator.edithistory import Edit
-from curator.errors import UsageError
-from curator.facts import CAPTIONS, SCORES
-from curator.index import text_sha256
-from curator.policy import ALT_TEXT
-from curator.store import Store
-from curator.versions import Version
+from curator.core.errors import UsageError
+from curator.edits import log as edit_log
+from curator.edits.apply import HUMAN
+from curator.edits.history import Edit
+from curator.policy.decider import DECISION_SCHEMA
+from curator.policy.model import ALT_TEXT
+from curator.store import index, parquet
+from curator.store.facts import CAPTIONS, SCORES
+from curator.store.index import text_sha256
+from curator.store.store import Store
+from curator.store.versions import Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +109,14 @@ class SampleReader:
             texts=texts,
             recipes={name: self._recipe(name) for name in sorted(makers - {ALT_TEXT, HUMAN, ""})},
             edits=tuple(
-                edit for edit in edits.history(self._store, shard).edits if edit.row == row
+                edit for edit in edit_log.history(self._store, shard).edits if edit.row == row
             ),
         )
 
     def _decision(self, shard: str, row: int) -> pl.DataFrame:
         for entry in self._version.shards:
             if entry.name == shard:
-                rows = tables.read(self._store.root / entry.file, DECISION_SCHEMA)
+                rows = parquet.read(self._store.root / entry.file, DECISION_SCHEMA)
                 found = rows.filter(pl.col("row") == row)
                 if len(found):
                     return found

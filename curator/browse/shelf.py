@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from threading import Lock
 
-from curator.facts import Facts
-from curator.store import Store
+from curator.store.facts import Facts
+from curator.store.store import Store
 
 
 class FactShelf:

@@ -1,9 +1,9 @@
 """Small pictures of samples, straight from the bytes of the tar, the last ones kept in memory.
 
-Decoded by `curator.images` under its limits; a large JPEG is decoded at a part of its size. One
-costs about 5 ms, most of it decoding, which several threads share. A picture that cannot be shown
-comes as a grey one with the reason, never as an error; so does one whose bytes are not those that
-were indexed, for nobody should judge a text by another picture.
+Decoded by `curator.core.images` under its limits; a large JPEG is decoded at a part of its size.
+One costs about 5 ms, most of it decoding, which several threads share. A picture that cannot be
+shown comes as a grey one with the reason, never as an error; so does one whose bytes are not those
+that were indexed, for nobody should judge a text by another picture.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from threading import Lock
 import polars as pl
 from PIL import Image, ImageDraw
 
-from curator import images, index
-from curator.errors import CuratorError, Unusable, UsageError
-from curator.shards import read_bytes
+from curator.core import images
+from curator.core.errors import CuratorError, Unusable, UsageError
+from curator.shards.scan import read_bytes
 from curator.steps.workspace import Workspace
+from curator.store import index
 
 _QUALITY = 85
 _GREY, _INK = (222, 224, 228), (96, 100, 108)

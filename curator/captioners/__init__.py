@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from curator.registry import Registry
-from curator.sample import Caption, CaptionFailure, CaptionRequest
+from curator.core.registry import Registry
+from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 
 
 class Captioner(Protocol):

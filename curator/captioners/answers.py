@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from curator.captioners.excerpt import excerpt
+from curator.core.text import clean_str, split_sentences, strip_special_tokens
 from curator.scorers import talk
-from curator.text import clean_str, split_sentences, strip_special_tokens
 
 _MAX_LAYERS = 12
 _TOLD_CHARS = 120

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from curator.text import split_sentences
+from curator.core.text import split_sentences
 
 _MIN_WORDS = 3
 _WORD = re.compile(

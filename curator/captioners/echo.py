@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from curator.captioners.options import RETRY_CANDIDATE, Sampling, require
-from curator.captioners.pictures import DecodePool
-from curator.errors import UsageError, nearest
-from curator.sample import Caption, CaptionFailure, CaptionRequest
+from curator.captioners.pixels import DecodePool
+from curator.core.errors import UsageError, nearest
+from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 
 _DEFAULT_SAMPLING = Sampling()
 

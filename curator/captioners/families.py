@@ -21,8 +21,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from PIL import Image
 
-from curator.errors import UsageError
-from curator.prompts import preset_of
+from curator.captioners.prompts import preset_of
+from curator.core.errors import UsageError
 
 
 class Family(Protocol):

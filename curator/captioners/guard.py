@@ -37,12 +37,12 @@ from curator.captioners.answers import Answer, open_answer
 from curator.captioners.cut import cut_back
 from curator.captioners.excerpt import excerpt
 from curator.captioners.options import RETRY_CANDIDATE
-from curator.captioners.pictures import probe_request
-from curator.errors import EngineError
-from curator.prompts import Prompt, reword
-from curator.sample import LENGTH, TRIMMED, Caption, CaptionFailure, CaptionRequest
+from curator.captioners.pixels import probe_request
+from curator.captioners.prompts import Prompt, reword
+from curator.core.errors import EngineError
 from curator.scorers import talk
 from curator.scorers.text import check_text
+from curator.shards.samples import LENGTH, TRIMMED, Caption, CaptionFailure, CaptionRequest
 
 log = logging.getLogger(__name__)
 

@@ -25,16 +25,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from curator import models
 from curator.captioners.answers import split_reasoning
-from curator.captioners.draw import BROKEN_LOGITS, Drawer, DrawProcessor, has_zero_run
 from curator.captioners.families import Family, answer_ids, eos_token_ids, family_of
 from curator.captioners.options import Sampling
-from curator.captioners.pictures import DecodePool
-from curator.devices import choose_device, choose_dtype
-from curator.errors import EngineError
-from curator.sample import Caption, CaptionFailure, CaptionRequest
-from curator.text import strip_special_tokens
+from curator.captioners.pixels import DecodePool
+from curator.captioners.sampling import BROKEN_LOGITS, Drawer, DrawProcessor, has_zero_run
+from curator.core import models
+from curator.core.devices import choose_device, choose_dtype
+from curator.core.errors import EngineError
+from curator.core.text import strip_special_tokens
+from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 
 _DEFAULT_SAMPLING = Sampling()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 
 MAX_SEED = 2**31 - 1  # what every server accepts as a seed
 MIN_TEMPERATURE = 0.01  # below, dividing logits overflows, and it is greedy in all but name

@@ -10,8 +10,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from curator.captioners.options import Sampling
-from curator.images import decode
-from curator.sample import LENGTH, STOP, Caption, CaptionFailure, CaptionRequest
+from curator.core.images import decode
+from curator.shards.samples import LENGTH, STOP, Caption, CaptionFailure, CaptionRequest
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 

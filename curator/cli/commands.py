@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from curator.cli import demo, dense, edits, engine, inspect, shards, train, ui, upkeep, verdict
+from curator.cli import demo, edits, engine, finetune, inspect, pretrain, shards, study, ui, upkeep
 from curator.cli.settings import SettingsGroup
 
 app = typer.Typer(
@@ -16,5 +16,5 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would cost 140 ms at every start
     pretty_exceptions_enable=False,
 )
-for group in (engine, shards, inspect, edits, upkeep, train, dense, verdict, ui, demo):
+for group in (engine, shards, inspect, edits, upkeep, pretrain, finetune, study, ui, demo):
     group.register(app)

@@ -13,7 +13,7 @@ from curator.cli import options as o
 from curator.cli.output import show, show_json, table
 
 if TYPE_CHECKING:
-    from curator.demo.judge import Judgement
+    from curator.demo.evaluate import Judgement
 
 _Out = Annotated[Path, typer.Argument(help="Folder for the demo; new or of an earlier run.")]
 _MOST_JOBS = 4  # each holds a gigabyte
@@ -55,9 +55,9 @@ def data(
 
         curator demo data world/ --labelled 4000 --noise good=0.5,spam=0.5
     """
+    from curator.core.stopping import stop_on_signals
     from curator.demo.alttext import DEFAULT_RATES, parse_rates
     from curator.demo.data import DemoData, make_data
-    from curator.stopping import stop_on_signals
 
     asked = DemoData(
         images=images,
@@ -96,7 +96,7 @@ def run(
 
         curator demo run demo-out --quick
     """
-    from curator.progress import say
+    from curator.core.progress import say
 
     shards = out / "shards"
     _run_all(
@@ -120,7 +120,7 @@ def run(
 def _run_all(*commands: list[str]) -> None:
     from curator.cli.commands import app
     from curator.cli.output import run_app
-    from curator.progress import say
+    from curator.core.progress import say
 
     for argv in commands:
         say(f"\n$ curator {' '.join(argv)}")
@@ -141,11 +141,11 @@ def _study_command(out: Path, *, quick: bool) -> list[str]:
 
 def _compare(shards: Path, page: Path) -> None:
     """What `diff` does, without the tables: a tour that prints them hides the rest."""
-    from curator import fsops
     from curator.compare import diff as compare
     from curator.compare.html import render_html, thumbnails
     from curator.compare.text import WIDTH, verdict
     from curator.steps.workspace import open_workspace
+    from curator.store import fsops
 
     ws = open_workspace(str(shards), None, create=False)
     found = compare.diff(ws.store, ws.store.version(2), ws.store.version(1))
@@ -154,7 +154,7 @@ def _compare(shards: Path, page: Path) -> None:
 
 
 def _show_truth(out: Path, shards: Path) -> None:
-    from curator.demo.judge import judge, read_truth, separation
+    from curator.demo.evaluate import judge, read_truth, separation
     from curator.steps.workspace import open_workspace
 
     ws = open_workspace(str(shards), None, create=False)

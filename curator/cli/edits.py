@@ -9,10 +9,10 @@ import typer
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
 from curator.cli.trust import HARMLESS
-from curator.errors import ConflictError, UsageError
+from curator.core.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
-    from curator.edithistory import Edit
+    from curator.edits.history import Edit
     from curator.steps.replace import Preview
 
 _edits = typer.Typer(help="Captions changed by hand.", no_args_is_help=True, rich_markup_mode=None)
@@ -48,9 +48,9 @@ def edits_list(
     """
     from dataclasses import asdict
 
-    from curator.edits import everything, history
+    from curator.edits.log import everything, history
     from curator.steps.workspace import open_workspace, refuse_version
-    from curator.versions import iso
+    from curator.store.versions import iso
 
     refuse_version(dataset, "edits list")
     opened = open_workspace(dataset, store).store
@@ -71,7 +71,7 @@ def edits_list(
     header = ["id", "when", "who", "action", "key", "before", "after"]
     show(table(rows, header) if rows else "nobody has edited a text yet")
     if len(found) > len(shown):
-        from curator.progress import say
+        from curator.core.progress import say
 
         say(f"{len(found) - len(shown):,} older ones are not shown: --limit says how many")
 
@@ -95,9 +95,9 @@ def edits_apply(
     from dataclasses import asdict
 
     from curator.cli.engine import version_text
+    from curator.core.stopping import stop_on_signals
     from curator.steps.apply_edits import apply, how_to_score
     from curator.steps.workspace import open_workspace
-    from curator.stopping import stop_on_signals
 
     ws = open_workspace(dataset, store)
     base = ws.version()
@@ -148,7 +148,7 @@ def edits_undo(
 
         curator edits undo shards/ 00000#12
     """
-    from curator.edits import undo, undo_batch
+    from curator.edits.log import undo, undo_batch
     from curator.steps.workspace import open_workspace, refuse_version
 
     refuse_version(dataset, "edits undo")
@@ -195,10 +195,10 @@ def edits_replace(
 
         curator edits replace shards/@v2 "a photo of " "" --yes
     """
+    from curator.core.stopping import stop_on_signals
+    from curator.core.text import as_typed
     from curator.steps.replace import Replacement, preview, replace_all, whole_shards
     from curator.steps.workspace import open_workspace
-    from curator.stopping import stop_on_signals
-    from curator.text import as_typed
 
     find, put = as_typed(find, "FIND"), as_typed(put, "PUT")
     ws = open_workspace(dataset, store)
@@ -261,7 +261,7 @@ def _preview_text(found: Preview) -> str:
 def _name(who: str | None) -> str:
     from getpass import getuser
 
-    from curator.text import as_typed
+    from curator.core.text import as_typed
 
     if who is not None:
         return as_typed(who, "--who")

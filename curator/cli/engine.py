@@ -10,14 +10,14 @@ import typer
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
 from curator.cli.trust import BUNDLED_MODEL, HARMLESS, PRESET_POLICY, PRESET_PROMPT
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from curator.makers import Maker
-    from curator.steps.making import Tally
+    from curator.engine.facts_loop import Tally
+    from curator.engine.makers import Maker
     from curator.steps.recaption import RecaptionReport
     from curator.steps.workspace import Workspace
-    from curator.versions import Version
+    from curator.store.versions import Version
 
 _PolicyOption = Annotated[
     str,
@@ -90,13 +90,13 @@ def recaption(
         curator recaption shards/ --captioner server --url http://gpu:8000/v1 \\
             --model Qwen/Qwen3-VL-8B-Instruct --policy best
     """
-    from curator.makers import CaptionerChoice, all_of, captioner_maker, checker_maker
-    from curator.policy import load_policy
-    from curator.shards import ScanOptions, discover
+    from curator.core.stopping import stop_on_signals
+    from curator.engine.makers import CaptionerChoice, all_of, captioner_maker, checker_maker
+    from curator.policy.model import load_policy
+    from curator.shards.scan import ScanOptions, discover
     from curator.steps.recaption import Engine, Recaption, reach_server
     from curator.steps.recaption import recaption as run
     from curator.steps.workspace import open_workspace, refuse_version
-    from curator.stopping import stop_on_signals
 
     refuse_version(dataset, "recaption")
     choice = CaptionerChoice(
@@ -152,7 +152,7 @@ def recaption(
 
 
 def _scorer(scorer: str, device: str | None, dtype: str | None) -> Maker:
-    from curator.makers import scorer_maker
+    from curator.engine.makers import scorer_maker
 
     return scorer_maker(scorer, device=device, dtype=dtype)
 
@@ -289,15 +289,15 @@ def score(
     """
     from dataclasses import asdict
 
-    from curator.facts import CAPTIONS
-    from curator.makers import checker_maker
-    from curator.runs import open_run
-    from curator.shards import ScanOptions
+    from curator.core.stopping import stop_on_signals
+    from curator.engine.makers import checker_maker
+    from curator.shards.scan import ScanOptions
     from curator.steps.index import make_index, say_index
     from curator.steps.recaption import Engine, score_all
     from curator.steps.score import summarize
     from curator.steps.workspace import open_workspace, refuse_version
-    from curator.stopping import stop_on_signals
+    from curator.store.facts import CAPTIONS
+    from curator.store.runs import open_run
 
     refuse_version(dataset, "score")
     checker = checker_maker(language)
@@ -355,13 +355,13 @@ def decide(
 
         curator decide shards/ --policy raw-if-good
     """
-    from curator.policy import load_policy
-    from curator.registry import load
-    from curator.runs import open_run
+    from curator.core.registry import load
+    from curator.core.stopping import stop_on_signals
+    from curator.policy.model import load_policy
     from curator.steps.decide import Choice
     from curator.steps.decide import decide as run
     from curator.steps.workspace import open_workspace, refuse_version
-    from curator.stopping import stop_on_signals
+    from curator.store.runs import open_run
 
     refuse_version(dataset, "decide")
     chosen = load_policy(policy)
@@ -369,7 +369,7 @@ def decide(
     choice = Choice(
         generators=tuple(generator or ()),
         scorer=use_scorer,
-        checker=load("curator.makers:checker_maker")(language).name if language else None,
+        checker=load("curator.engine.makers:checker_maker")(language).name if language else None,
         max_quarantine=max_quarantine,
     )
     options = {"dataset": dataset, "policy": chosen.name}
@@ -390,7 +390,7 @@ def policy(
 
         curator policy raw-if-good > mine.toml
     """
-    from curator.policy import load_policy, preset_text, presets
+    from curator.policy.model import load_policy, preset_text, presets
 
     if name is None:
         show(table([(p, load_policy(p).description) for p in presets()], ["policy", ""]))

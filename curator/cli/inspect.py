@@ -11,7 +11,7 @@ import typer
 from curator.cli import options as o
 from curator.cli.output import check_writable, show, show_json, table
 from curator.cli.trust import HARMLESS
-from curator.errors import GateError, UsageError
+from curator.core.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from curator.steps.workspace import Workspace
@@ -34,7 +34,7 @@ def log(dataset: o.WholeDataset, *, store: o.StoreOption = None, json: o.Json = 
         curator log shards/
     """
     from curator.steps.workspace import open_workspace, refuse_version
-    from curator.versions import iso
+    from curator.store.versions import iso
 
     refuse_version(dataset, "log")
     ws = open_workspace(dataset, store)
@@ -75,7 +75,7 @@ def show_version(dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Jso
     from dataclasses import asdict
 
     from curator.steps.workspace import open_workspace
-    from curator.versions import iso
+    from curator.store.versions import iso
 
     ws = open_workspace(dataset, store)
     version = ws.version()
@@ -137,11 +137,12 @@ def diff(
     """
     from dataclasses import asdict
 
-    from curator import fsops, progress
     from curator.compare import diff as compare
     from curator.compare.text import render_text
+    from curator.core import progress
     from curator.steps.workspace import open_workspace
-    from curator.versions import canonical_json
+    from curator.store import fsops
+    from curator.store.versions import canonical_json
 
     for out in (html, changes):  # before the comparison, which can take an hour
         if out is not None:
@@ -211,8 +212,8 @@ def query(
 
         curator query shards/ "select source, count(*) from captions group by source"
     """
-    from curator import progress
-    from curator.query import run_query
+    from curator.core import progress
+    from curator.query.run import run_query
     from curator.steps.workspace import open_workspace
 
     ws = open_workspace(dataset, store)

@@ -21,9 +21,9 @@ from typing import IO, Any
 import typer
 from typer.exceptions import TyperException
 
-from curator.errors import CuratorError, UsageError, mask_secrets
-from curator.fsops import storage_errors
-from curator.strictjson import finite
+from curator.core.errors import CuratorError, UsageError, mask_secrets
+from curator.core.strictjson import finite
+from curator.store.fsops import storage_errors
 
 
 def escape_what_cannot_be_shown() -> None:

@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from curator.cli.trust import Harmless, mark_of
-from curator.errors import UsageError, nearest
+from curator.core.errors import UsageError, nearest
 
 FILE_NAME = "curator.toml"
 VARIABLE = "CURATOR_CONFIG"
@@ -70,7 +70,7 @@ class SettingsGroup(TyperGroup):
             return {}
         given: dict[str, Any] = dict(_given(path, dataset, words, dict(_commands(self)), typed))
         if given:
-            from curator.progress import say  # with rich
+            from curator.core.progress import say  # with rich
 
             names = ", ".join(name.replace("_", "-") for name in given)
             say(f"options from {_short(path)}: {names}")

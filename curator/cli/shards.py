@@ -12,7 +12,7 @@ import typer
 from curator.cli import options as o
 from curator.cli.output import show, show_json
 from curator.cli.trust import HARMLESS, INSIDE
-from curator.errors import DamageError
+from curator.core.errors import DamageError
 
 
 def register(app: typer.Typer) -> None:
@@ -63,11 +63,11 @@ def pack(
 
         curator pack photos/ shards/
     """
-    from curator import progress
+    from curator.core import progress
+    from curator.core.stopping import stop_on_signals
     from curator.pack.shards import PackOptions
     from curator.pack.shards import pack as run
     from curator.pack.sources import SourceOptions
-    from curator.stopping import stop_on_signals
 
     columns = SourceOptions(images=images, image_column=image_column, caption_column=caption_column)
     options = PackOptions(format=format, source=columns, samples_per_shard=samples_per_shard)
@@ -113,11 +113,11 @@ def index(
 
         curator index shards/
     """
-    from curator.runs import open_run
-    from curator.shards import ScanOptions
+    from curator.core.stopping import stop_on_signals
+    from curator.shards.scan import ScanOptions
     from curator.steps.index import make_index, say_index
     from curator.steps.workspace import open_workspace, refuse_version
-    from curator.stopping import stop_on_signals
+    from curator.store.runs import open_run
 
     refuse_version(dataset, "index")
     scan = ScanOptions(
@@ -164,11 +164,11 @@ def export(
 
         curator export shards/@v2 out/
     """
-    from curator import progress
+    from curator.core import progress
+    from curator.core.stopping import stop_on_signals
     from curator.export.version import ExportOptions
     from curator.export.version import export as run
     from curator.steps.workspace import open_workspace
-    from curator.stopping import stop_on_signals
 
     options = ExportOptions(other_members=other_members, license=license, preset=preset)
     ws = open_workspace(dataset, store)

@@ -39,13 +39,13 @@ def _is_inside(value: Any, folder: Path) -> bool:
 
 
 def _is_policy(value: Any, _folder: Path) -> bool:
-    from curator.policy import presets  # with pydantic
+    from curator.policy.model import presets  # with pydantic
 
     return value in presets()
 
 
 def _is_prompt(value: Any, _folder: Path) -> bool:
-    from curator.prompts import PRESETS
+    from curator.captioners.prompts import PRESETS
 
     return value in PRESETS
 

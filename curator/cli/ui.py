@@ -39,8 +39,8 @@ def ui(
 
         curator ui shards/
     """
-    from curator import progress
-    from curator.registry import load
+    from curator.core import progress
+    from curator.core.registry import load
     from curator.steps.workspace import open_workspace, refuse_version
 
     refuse_version(dataset, "ui")

@@ -9,7 +9,7 @@ import typer
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
 from curator.cli.trust import HARMLESS
-from curator.errors import DamageError, StorageError
+from curator.core.errors import DamageError, StorageError
 
 _quarantine = typer.Typer(
     help="What could not be used, and why.", no_args_is_help=True, rich_markup_mode=None
@@ -177,7 +177,7 @@ def quarantine_list(
 
         curator quarantine list shards/
     """
-    from curator.reasons import REASONS
+    from curator.core.reasons import REASONS
     from curator.steps.quarantine import counts
     from curator.steps.workspace import open_workspace, refuse_version
 

@@ -22,10 +22,10 @@ import polars as pl
 
 from curator.compare.pairs import ShardPair
 from curator.compare.values import REWORDED, Change
-from curator.keyindex import Keys, hex64
-from curator.ratings import Matchup, Shown
-from curator.store import Store
-from curator.versions import Version, digest
+from curator.ratings.log import Matchup, Shown
+from curator.store.keyindex import Keys, hex64
+from curator.store.store import Store
+from curator.store.versions import Version, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,6 @@ from typing import Generic, TypeVar
 import numpy as np
 import polars as pl
 
-from curator import versions
 from curator.compare.names import MAYBE, Items, items_of, lost_items
 from curator.compare.pairs import Judge, ShardPair, texts_of
 from curator.compare.stats import LengthCounter, PairCounter, ScoreCounter
@@ -40,8 +39,9 @@ from curator.compare.values import (
     Text,
 )
 from curator.compare.words import WordCounter
-from curator.store import Store
-from curator.versions import ACTIONS, ShardEntry, Version
+from curator.store import versions
+from curator.store.store import Store
+from curator.store.versions import ACTIONS, ShardEntry, Version
 
 E = TypeVar("E", Change, LostItems)
 

@@ -17,16 +17,17 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from curator import images, index
 from curator.compare.marks import text_parts
 from curator.compare.plots import length_plot, score_plot
 from curator.compare.text import CHOOSER_NOTE, policy_name, verdict
 from curator.compare.values import Diff, Side
-from curator.errors import DamageError, Unusable
-from curator.policy import ALT_TEXT
-from curator.shards import Dataset, read_bytes
-from curator.store import Store
-from curator.versions import ACTIONS
+from curator.core import images
+from curator.core.errors import DamageError, Unusable
+from curator.policy.model import ALT_TEXT
+from curator.shards.scan import Dataset, read_bytes
+from curator.store import index
+from curator.store.store import Store
+from curator.store.versions import ACTIONS
 
 THUMBNAIL_SIDE_PX = 320
 _JPEG_QUALITY = 82
@@ -86,7 +87,7 @@ def _data_uri(image: Image.Image) -> str:
 def render_html(diff: Diff, thumbnails: Thumbnails) -> str:
     """The whole page."""
     environment = Environment(
-        loader=PackageLoader("curator"),
+        loader=PackageLoader("curator.compare"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

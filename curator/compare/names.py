@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from curator.text import split_sentences
+from curator.core.text import split_sentences
 
 _TOKEN = re.compile(r"\S+")
 _NO_PROSE = re.compile(r"[_/\\@]|\.(?:jpe?g|png|gif|webp|bmp|tiff?|html?|php|com|org|net)\b", re.I)

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from curator import index
 from curator.compare.values import GAINED, LOST, REWORDED, Change, Text
-from curator.decide import DECISION_SCHEMA, read_decision
-from curator.errors import UsageError, nearest
-from curator.facts import SCORES, Facts
-from curator.store import Store
-from curator.versions import ShardEntry, Version
+from curator.core.errors import UsageError, nearest
+from curator.policy.decider import DECISION_SCHEMA, read_decision
+from curator.store import index
+from curator.store.facts import SCORES, Facts
+from curator.store.store import Store
+from curator.store.versions import ShardEntry, Version
 
 
 class Judge:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from curator.compare.stats import SCORE_BIN, Distribution
 from curator.compare.values import GAINED, LOST, REWORDED, Change, Diff, ScoreShift, Side
 from curator.compare.words import WordCount
-from curator.tarfiles import printable
-from curator.versions import ACTIONS
+from curator.shards.tar import printable
+from curator.store.versions import ACTIONS
 
 WIDTH = 88
 CHOOSER_NOTE = "The newer policy chose by this same scorer: that it likes the result proves little."

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from curator.core.errors import UsageError, nearest
 from curator.demo import language
 from curator.demo.language import Group, Length, Name, Plan
 from curator.demo.scene import COLORS, GROUNDS, MATERIALS, RADII, SHAPES, Ground, Relation, Scene
-from curator.errors import UsageError, nearest
 
 T = TypeVar("T")
 

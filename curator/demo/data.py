@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curator import fsops, progress, tables
+from curator.core import progress
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
 from curator.demo.alttext import DEFAULT_RATES, alt_text
 from curator.demo.bundled import bundled_model
 from curator.demo.dense import make_dense
@@ -30,10 +32,9 @@ from curator.demo.render import ATTEMPTS, make_picture
 from curator.demo.scene import Scene, sample_scene
 from curator.demo.seeds import labelled_seeds, shard_seeds
 from curator.demo.workers import Chunk, chunks_of, make_chunks
-from curator.errors import UsageError
 from curator.pack.report import PackReport
 from curator.pack.shards import PackOptions, pack
-from curator.stopping import StopRequest
+from curator.store import fsops, parquet
 
 TRUTH_SCHEMA = pa.schema(
     [
@@ -159,8 +160,8 @@ def _make_chunk(out: Path, asked: DemoData, chunk: Chunk) -> None:
         ("pictures", pictures, _PICTURES_SCHEMA),
         ("truth", truth, TRUTH_SCHEMA),
     ):
-        table = tables.to_table(tables.from_rows(rows, schema), schema)
-        tables.write(_path(out, what, chunk), table)
+        table = parquet.to_table(parquet.from_rows(rows, schema), schema)
+        parquet.write(_path(out, what, chunk), table)
 
 
 def other_scene(scene: Scene, seed: int) -> Scene:

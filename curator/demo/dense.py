@@ -22,11 +22,12 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from curator import fsops, progress
+from curator.core import progress
+from curator.core.stopping import StopRequest
 from curator.demo.render import CLASSES, Picture, make_picture
 from curator.demo.scene import SHAPES
 from curator.demo.workers import Chunk, chunks_of, make_chunks
-from curator.stopping import StopRequest
+from curator.store import fsops
 
 SPLITS = {"train": 0.6, "val": 0.1, "test": 0.3}
 """Shares of the labelled pictures."""

@@ -10,7 +10,7 @@ is disjoint here is so in scenes as well. The seed of the last world still fits 
 
 from __future__ import annotations
 
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 
 HELD_OUT = 10_000_000
 """No picture from this seed on is used for training."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from curator.errors import EngineError
-from curator.executors import Failed
-from curator.executors.local import InlineExecutor, ProcessExecutor
-from curator.stopping import StopRequest
+from curator.core.errors import EngineError
+from curator.core.stopping import StopRequest
+from curator.engine.executors import Failed
+from curator.engine.executors.local import InlineExecutor, ProcessExecutor
 
 R = TypeVar("R")
 Chunk = range

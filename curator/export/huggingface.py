@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from curator.errors import UsageError
+from curator.core.errors import UsageError
 from curator.export.samples import others_of
 from curator.export.shards import exported_samples
-from curator.store import Store
-from curator.versions import Version
+from curator.store.store import Store
+from curator.store.versions import Version
 
 
 @dataclass(frozen=True, slots=True)

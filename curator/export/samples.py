@@ -15,9 +15,9 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from curator.errors import DamageError, Unusable
-from curator.sample import Member
-from curator.strictjson import MAX_JSON_BYTES, parse_object
+from curator.core.errors import DamageError, Unusable
+from curator.core.strictjson import MAX_JSON_BYTES, parse_object
+from curator.shards.samples import Member
 
 FIELD = "curator"
 """The field of KEY.json that holds the captions."""

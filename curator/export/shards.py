@@ -10,9 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from curator import fsops, index, outputs, tables
-from curator.decide import read_decision
-from curator.errors import DamageError
+from curator.core.errors import DamageError
 from curator.export import tables as export_tables
 from curator.export.samples import (
     FIELD,
@@ -22,10 +20,12 @@ from curator.export.samples import (
     json_bytes,
     samples_of,
 )
-from curator.sample import Member
-from curator.shards import ShardRef
-from curator.store import Store
-from curator.versions import ShardEntry, Version
+from curator.policy.decider import read_decision
+from curator.shards.samples import Member
+from curator.shards.scan import ShardRef
+from curator.store import fsops, index, outputs, parquet
+from curator.store.store import Store
+from curator.store.versions import ShardEntry, Version
 
 EXPORTED = ("captioned", "kept")
 _INDEX_COLUMNS = (
@@ -188,6 +188,6 @@ def write_table(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
         table = export_tables.plain_table(rows, shard=job.entry.name)
     else:
         table = export_tables.recap_table(job.store, job.version, rows, path=job.ref.path)
-    sha256 = tables.write(job.path, table)
+    sha256 = parquet.write(job.path, table)
     job.on_progress(rows["row"].n_unique())
     return {"sha256": sha256}

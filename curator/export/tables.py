@@ -14,13 +14,13 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from curator import tables
-from curator.errors import UsageError, nearest
+from curator.core.errors import UsageError, nearest
 from curator.export.samples import ShardReader, samples_of
-from curator.facts import SCORES, Facts
-from curator.policy import ALT_TEXT
-from curator.store import Store
-from curator.versions import Version
+from curator.policy.model import ALT_TEXT
+from curator.store import parquet
+from curator.store.facts import SCORES, Facts
+from curator.store.store import Store
+from curator.store.versions import Version
 
 TABLE_SCHEMA = pa.schema(
     [
@@ -70,7 +70,7 @@ def check_preset(name: str) -> None:
 
 def plain_table(rows: pl.DataFrame, *, shard: str) -> pa.Table:
     """One row a caption, in the columns of TABLE_SCHEMA."""
-    return tables.to_table(rows.with_columns(shard=pl.lit(shard)), TABLE_SCHEMA)
+    return parquet.to_table(rows.with_columns(shard=pl.lit(shard)), TABLE_SCHEMA)
 
 
 def recap_table(store: Store, version: Version, rows: pl.DataFrame, *, path: Path) -> pa.Table:
@@ -98,7 +98,7 @@ def recap_table(store: Store, version: Version, rows: pl.DataFrame, *, path: Pat
             org_length=pl.col("alt_text").str.count_matches(r"\S+"),
         )
     )
-    return tables.to_table(frame, RECAP_SCHEMA)
+    return parquet.to_table(frame, RECAP_SCHEMA)
 
 
 def _urls(samples: pl.DataFrame, path: Path) -> list[str | None]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from curator.alttexts import TEXT_EXT
-from curator.errors import Unusable
+from curator.core.errors import Unusable
+from curator.core.strictjson import MAX_JSON_BYTES, parse_object
 from curator.pack.sidecars import Sidecars, merged
 from curator.pack.sources import (
     CAPTION_COLUMNS,
@@ -17,9 +17,9 @@ from curator.pack.sources import (
     SourceOptions,
     make_item,
 )
-from curator.shards import IMAGE_EXT
-from curator.strictjson import MAX_JSON_BYTES, parse_object
-from curator.tarfiles import printable
+from curator.shards.alttext import TEXT_EXT
+from curator.shards.scan import IMAGE_EXT
+from curator.shards.tar import printable
 
 
 def read_folder(source: Path, options: SourceOptions) -> Iterator[Item]:

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curator.alttally import is_text
-from curator.alttexts import TEXT_EXT
-from curator.errors import UsageError
+from curator.core.errors import UsageError
+from curator.core.text import is_blank
 from curator.pack.sources import CAPTION_COLUMNS, Item
-from curator.tarfiles import printable
-from curator.text import is_blank
+from curator.shards.alttext import TEXT_EXT
+from curator.shards.alttext_counts import is_text
+from curator.shards.tar import printable
 
 SUCCESS = "success"
 _TABLES = frozenset((".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".json"))

@@ -28,8 +28,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator import fsops, images, outputs, tables
-from curator.errors import DamageError, Unusable, UsageError
+from curator.core import images
+from curator.core.errors import DamageError, Unusable, UsageError
 from curator.pack import sources
 from curator.pack.report import (
     SUCCESS,
@@ -41,7 +41,8 @@ from curator.pack.report import (
     warnings,
 )
 from curator.pack.sources import FORMATS, Item, SourceOptions, plain
-from curator.tarfiles import BLOCK, DEFAULT_MAX_MEMBER_BYTES, END_OF_ARCHIVE
+from curator.shards.tar import BLOCK, DEFAULT_MAX_MEMBER_BYTES, END_OF_ARCHIVE
+from curator.store import fsops, outputs, parquet
 
 MANIFEST = outputs.PACK_MANIFEST
 NOT_FOUND = "failed_to_download"
@@ -258,7 +259,7 @@ class _Packer:
             sink = outputs.TarSink(file)
             self._fill(shard, sink)
             sink.finish()
-        tables.write(base.with_suffix(".parquet"), pa.Table.from_pylist(shard.rows, ROW_SCHEMA))
+        parquet.write(base.with_suffix(".parquet"), pa.Table.from_pylist(shard.rows, ROW_SCHEMA))
         stats = {
             "count": len(shard.rows),
             "successes": shard.statuses[SUCCESS],

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curator.errors import Unusable, UsageError
+from curator.core.errors import Unusable, UsageError
 from curator.pack.sources import ImageRoot, Item, SourceOptions, make_item, to_captions
 from curator.pack.tables import (
     Columns,
@@ -26,7 +26,7 @@ from curator.pack.tables import (
     parquet_columns,
     parquet_rows,
 )
-from curator.tarfiles import printable
+from curator.shards.tar import printable
 
 _NAMES = frozenset(("metadata", "captions"))
 _SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")

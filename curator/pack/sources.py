@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curator.errors import Unusable, UsageError, nearest
-from curator.registry import Registry
-from curator.shards import IMAGE_EXT
-from curator.tarfiles import printable
-from curator.versions import canonical_json
+from curator.core.errors import Unusable, UsageError, nearest
+from curator.core.registry import Registry
+from curator.shards.scan import IMAGE_EXT
+from curator.shards.tar import printable
+from curator.store.versions import canonical_json
 
 IMAGE_COLUMNS = ("image", "path", "file_name", "filepath", "image_path", "filename")
 CAPTION_COLUMNS = ("caption", "text", "alt_text", "title")

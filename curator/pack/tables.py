@@ -22,8 +22,9 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curator import outputs, progress
-from curator.errors import DamageError, Unusable, UsageError
+from curator.core import progress
+from curator.core.errors import DamageError, Unusable, UsageError
+from curator.core.strictjson import MAX_JSON_BYTES, check_depth, parse_object
 from curator.pack.sources import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
@@ -34,8 +35,8 @@ from curator.pack.sources import (
     pick_columns,
     to_captions,
 )
-from curator.strictjson import MAX_JSON_BYTES, check_depth, parse_object
-from curator.tarfiles import printable
+from curator.shards.tar import printable
+from curator.store import outputs
 
 _BATCH_ROWS = 64  # a batch of image bytes is in memory at once
 _BUFFER_BYTES = 1 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from curator.registry import Registry
-from curator.sample import Score
+from curator.core.registry import Registry
+from curator.shards.samples import Score
 
 
 class Scorer(Protocol):

@@ -17,14 +17,14 @@ from typing import TypeVar
 
 import torch
 
-from curator import images
-from curator.devices import choose_device, choose_dtype
-from curator.errors import EngineError, Unusable
-from curator.models import DEFAULT_SCORER
-from curator.sample import Score, SentenceScore
+from curator.core import images
+from curator.core.devices import choose_device, choose_dtype
+from curator.core.errors import EngineError, Unusable
+from curator.core.models import DEFAULT_SCORER
+from curator.core.text import strip_special_tokens
 from curator.scorers.clip_model import ClipModel, load_clip
-from curator.scorers.windows import Budget, TextPlan, plan_text
-from curator.text import strip_special_tokens
+from curator.scorers.text_windows import Budget, TextPlan, plan_text
+from curator.shards.samples import Score, SentenceScore
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class ClipScorer:
     derives from `sentences`. Special tokens inside a text are taken out before encoding and
     flagged `special_token`.
 
-    `model` is anything `curator.models` knows; `pretrained` is an open_clip tag, for
+    `model` is anything `curator.core.models` knows; `pretrained` is an open_clip tag, for
     `ViT-B-32` + `laion2b_s34b_b79k` in two parts. `dtype` is fp32, bf16 or fp16, by default bf16
     (fp16 where bf16 is emulated) on CUDA and fp32 elsewhere: scores of different dtypes differ in
     the third decimal. `batch_size` counts images or texts in one forward; it is halved when CUDA

@@ -26,9 +26,9 @@ from torchvision.transforms import (
     ToTensor,
 )
 
-from curator import models
-from curator.errors import EngineError, NotFoundError, UsageError, nearest
-from curator.text import strip_special_tokens
+from curator.core import models
+from curator.core.errors import EngineError, NotFoundError, UsageError, nearest
+from curator.core.text import strip_special_tokens
 
 _PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _MAX_CACHED_WORDS = 500_000
@@ -154,7 +154,7 @@ _PRECISION = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp1
 def load_clip(
     model: str, *, device: torch.device, dtype: torch.dtype, revision: str | None = None
 ) -> ClipModel:
-    """Load `model` (any form that `curator.models` knows) for inference.
+    """Load `model` (any form that `curator.core.models` knows) for inference.
 
     Raises:
         UsageError, NotFoundError: the name, the folder or its weights are not usable.

@@ -16,7 +16,8 @@ from itertools import pairwise
 
 from lingua import IsoCode639_1, Language, LanguageDetector, LanguageDetectorBuilder
 
-from curator.errors import UsageError, nearest
+from curator.core.errors import UsageError, nearest
+from curator.core.text import split_sentences
 from curator.scorers.scripts import (
     LATIN,
     SCRIPTS,
@@ -28,7 +29,6 @@ from curator.scorers.scripts import (
     scripts_of,
     unquoted,
 )
-from curator.text import split_sentences
 
 # The detector's models load with its first question (20 MB, 0.2 s in low accuracy mode for these).
 _LATIN = (

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from curator.sample import Score
+from curator.core.text import is_blank, split_sentences, strip_special_tokens
 from curator.scorers import patterns, talk
 from curator.scorers.language import is_wrong_language
 from curator.scorers.refusals import WORLD_REFUSAL
 from curator.scorers.unreadable import is_unreadable
-from curator.text import is_blank, split_sentences, strip_special_tokens
+from curator.shards.samples import Score
 
 FLAGS: dict[str, str] = {
     "empty": "nothing to read, or what stands for a missing text, such as nan or null",

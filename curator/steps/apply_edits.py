@@ -16,18 +16,19 @@ from pathlib import Path
 
 import polars as pl
 
-from curator import fsops, index, progress, tables, versions
-from curator.decide import DECISION_SCHEMA, read_decision
-from curator.edited import HUMAN, Edited, apply_edits
-from curator.edithistory import Edit, History, clean_who
-from curator.edits import edited_shards, history
-from curator.errors import UsageError
-from curator.facts import SCORES, Facts
+from curator.core import progress
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
+from curator.edits.apply import HUMAN, Edited, apply_edits
+from curator.edits.history import Edit, History, clean_who
+from curator.edits.log import edited_shards, history
+from curator.policy.decider import DECISION_SCHEMA, read_decision
 from curator.steps.decide import count_actions, sum_texts
 from curator.steps.workspace import command
-from curator.stopping import StopRequest
-from curator.store import Store
-from curator.versions import ShardEntry, Version
+from curator.store import fsops, index, parquet, versions
+from curator.store.facts import SCORES, Facts
+from curator.store.store import Store
+from curator.store.versions import ShardEntry, Version
 
 SUFFIX = "+edits"
 """Behind the name of the base's policy."""
@@ -114,7 +115,7 @@ class _Work:
         self.totals = Counter(base.totals)
         self.logs: dict[str, int] = {}
         self.changed: set[str] = set()
-        self.found = Edited(tables.empty(DECISION_SCHEMA))
+        self.found = Edited(parquet.empty(DECISION_SCHEMA))
         self.num_unscored = 0
         scorer = base.policy.get("scores_by")
         is_of_pairs = scorer and base.makers[scorer]["scorer"] != "text"
@@ -156,11 +157,11 @@ class _Work:
         return joined.with_columns(score=pl.coalesce("score", "new")).drop("new")
 
     def _write(self, entry: ShardEntry, decision: pl.DataFrame) -> ShardEntry:
-        table = tables.to_table(decision, DECISION_SCHEMA)
-        rows_digest = tables.content_digest(table)
+        table = parquet.to_table(decision, DECISION_SCHEMA)
+        rows_digest = parquet.content_digest(table)
         path = self.store.decision_path(entry.name, rows_digest)
         if not path.exists():
-            fsops.write_atomic(path, tables.to_bytes(table))
+            fsops.write_atomic(path, parquet.to_bytes(table))
         counts = count_actions(decision)
         assert sum(counts.values()) == entry.num_samples, "conservation: one action a sample"
         return replace(

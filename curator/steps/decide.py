@@ -12,16 +12,17 @@ from typing import Any
 
 import polars as pl
 
-from curator import fsops, index, progress, tables, versions
-from curator.decide import CUT, DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
-from curator.errors import ConflictError, QuarantineLimitError, UsageError
-from curator.facts import CAPTIONS, SCORES, listing_of
-from curator.index import ShardFacts
-from curator.policy import Policy, under_its_own_name
-from curator.shards import ShardRef
+from curator.core import progress
+from curator.core.errors import ConflictError, QuarantineLimitError, UsageError
+from curator.core.stopping import StopRequest
+from curator.policy.decider import CUT, DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
+from curator.policy.model import Policy, under_its_own_name
+from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
-from curator.stopping import StopRequest
-from curator.versions import ACTIONS, ShardEntry, Version
+from curator.store import fsops, index, parquet, versions
+from curator.store.facts import CAPTIONS, SCORES, listing_of
+from curator.store.index import ShardFacts
+from curator.store.versions import ACTIONS, ShardEntry, Version
 
 FACT_FILES = "fact_files"
 """Field of a manifest: kind/maker -> fact files that were listed when the version was made."""
@@ -43,7 +44,7 @@ def decide(
     """Decide for every sample of every shard, and commit.
 
     A policy under the name of a preset that differs from it is committed under a name that says so
-    (`curator.policy.under_its_own_name`).
+    (`curator.policy.model.under_its_own_name`).
 
     Returns:
         the version, and whether it is new (the same decision is not committed twice).
@@ -132,14 +133,14 @@ def _decided(ws: Workspace, decider: Decider) -> Iterator[_Decided]:
 
 def _decide_shard(ws: Workspace, decider: Decider, ref: ShardRef) -> _Decided:
     frame = decider.decide(ref.name)
-    table = tables.to_table(frame, DECISION_SCHEMA)
-    rows_digest = tables.content_digest(table)
+    table = parquet.to_table(frame, DECISION_SCHEMA)
+    rows_digest = parquet.content_digest(table)
     path = ws.store.decision_path(ref.name, rows_digest)
     return _Decided(
         ref=ref,
         rows_digest=rows_digest,
         path=path,
-        data=None if path.exists() else tables.to_bytes(table),
+        data=None if path.exists() else parquet.to_bytes(table),
         counts=count_actions(frame),
         totals=sum_texts(frame),
     )

@@ -16,10 +16,10 @@ import httpx
 import huggingface_hub
 import torch
 
-from curator import fsops
-from curator.errors import CuratorError, NotFoundError, mask_secrets
-from curator.models import DEFAULT_CAPTIONER, DEFAULT_SCORER, identify
-from curator.registry import load
+from curator.core.errors import CuratorError, NotFoundError, mask_secrets
+from curator.core.models import DEFAULT_CAPTIONER, DEFAULT_SCORER, identify
+from curator.core.registry import load
+from curator.store import fsops
 
 # Below these, known holes: image bombs (Pillow), code from Parquet (pyarrow), weights_only (torch).
 _FLOORS = {"pillow": (12, 3), "pyarrow": (14, 0, 1), "torch": (2, 10), "streamlit": (1, 54)}

@@ -15,21 +15,23 @@ from pathlib import Path
 
 import polars as pl
 
-from curator import index, progress, ratings, tables
-from curator.decide import DECISION_SCHEMA, read_decision
-from curator.edits import history, log_path, logs_there, torn_bytes
-from curator.errors import CuratorError, DamageError
-from curator.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES, check_file
-from curator.fsops import TEMP_PREFIX
-from curator.journal import replay
-from curator.listing import MISSING
+from curator.core import progress
+from curator.core.errors import CuratorError, DamageError
+from curator.edits.log import history, log_path, logs_there, torn_bytes
+from curator.policy.decider import DECISION_SCHEMA, read_decision
+from curator.ratings import log as rating_log
 from curator.steps import fsck_files
 from curator.steps.apply_edits import LOGS
 from curator.steps.fsck_files import SET_ASIDE, Finding
 from curator.steps.repair import repair as repair_files
 from curator.steps.workspace import STORE_FOLDER, Workspace, open_workspace
-from curator.store import Store
-from curator.versions import ACTIONS, ShardEntry, Version
+from curator.store import index, parquet
+from curator.store.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES, check_file
+from curator.store.fsops import TEMP_PREFIX
+from curator.store.journal import replay
+from curator.store.listing import MISSING
+from curator.store.store import Store
+from curator.store.versions import ACTIONS, ShardEntry, Version
 
 
 @dataclass(slots=True)
@@ -149,7 +151,7 @@ def _decision(store: Store, entry: ShardEntry, deep: bool) -> Iterator[Finding]:
         yield Finding(str(path), str(error))
         return
     if deep:
-        digest = tables.content_digest(tables.to_table(frame, DECISION_SCHEMA))
+        digest = parquet.content_digest(parquet.to_table(frame, DECISION_SCHEMA))
         if digest != entry.rows_digest:
             yield Finding(str(path), f"content is {digest[:12]}, expected {entry.rows_digest[:12]}")
     yield from _conservation(store, entry, frame, path)
@@ -199,7 +201,7 @@ def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterato
         if len(rows) != facts.num_samples:
             yield Finding(str(path), f"{len(rows)} rows, expected {facts.num_samples}")
         elif deep:
-            digest = tables.content_digest(tables.to_table(rows, index.INDEX_SCHEMA))
+            digest = parquet.content_digest(parquet.to_table(rows, index.INDEX_SCHEMA))
             if digest != facts.rows_digest:
                 yield Finding(
                     str(path), f"content is {digest[:12]}, expected {facts.rows_digest[:12]}"
@@ -227,7 +229,7 @@ def _facts(store: Store, deep: bool) -> Iterator[Finding]:
             try:
                 if deep:
                     check_file(path, schema)
-                tables.read(path, schema)
+                parquet.read(path, schema)
             except CuratorError as error:
                 yield Finding(str(path), str(error))
 
@@ -267,7 +269,7 @@ def _unindexed(store: Store, found: list[Version]) -> Iterator[Finding]:
 
 
 def _ratings(store: Store) -> Iterator[Finding]:
-    for error in ratings.unreadable(store):
+    for error in rating_log.unreadable(store):
         yield Finding(str(error.where), error.what)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curator import fsops, listing, sealed, versions
-from curator.errors import CuratorError, DamageError
-from curator.facts import CAPTIONS, SCORES
-from curator.index import file_sha256
+from curator.core.errors import CuratorError, DamageError
 from curator.steps.decide import FACT_FILES
-from curator.store import Store
-from curator.versions import Version
+from curator.store import fsops, listing, sealed, versions
+from curator.store.facts import CAPTIONS, SCORES
+from curator.store.index import file_sha256
+from curator.store.store import Store
+from curator.store.versions import Version
 
 _UNKNOWN = 1 << 62
 SET_ASIDE = ".damaged"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from curator import fsops
-from curator.store import Store
+from curator.store import fsops
+from curator.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)

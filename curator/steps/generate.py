@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from curator import index, progress, versions
-from curator.captioners.stuck import MAX_IMAGES, StuckDetector
-from curator.errors import UsageError
-from curator.executors import Done, Executor, Failed
-from curator.facts import CAPTIONS, SCORES, Facts
-from curator.index import text_sha256
-from curator.makers import Maker
-from curator.prompts import get_prompt, render
-from curator.sample import Caption, CaptionFailure
-from curator.shards import ShardRef
-from curator.steps.making import Making, Record, Tally, crash_reason, make
+from curator.captioners.prompts import get_prompt, render
+from curator.captioners.stuck_detector import MAX_IMAGES, StuckDetector
+from curator.core import progress
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
+from curator.engine.executors import Done, Executor, Failed
+from curator.engine.facts_loop import Making, Record, Tally, crash_reason, make
+from curator.engine.makers import Maker
+from curator.engine.worker import CaptionItem, CaptionWork, ImageRef
+from curator.shards.samples import Caption, CaptionFailure
+from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
-from curator.stopping import StopRequest
-from curator.work import CaptionItem, CaptionWork, ImageRef
+from curator.store import index, versions
+from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.index import text_sha256
 
 _Detectors = defaultdict[str, StuckDetector[tuple[str, int]]]
 """One a shard: it remembers every caption, and goes when the shard is finished."""
@@ -54,7 +55,7 @@ def generate(ws: Workspace, task: CaptionTask, *, stop: StopRequest) -> Tally:
     """Caption every image that has no caption from this maker yet.
 
     Raises:
-        as `curator.steps.making.make`.
+        as `curator.engine.facts_loop.make`.
     """
     maker = task.maker
     facts = Facts(ws.store, CAPTIONS, maker.name)

@@ -15,10 +15,11 @@ from __future__ import annotations
 import hashlib
 import shlex
 
-from curator import index, progress, sealed
-from curator.errors import CuratorError, DamageError, UsageError
-from curator.shards import Dataset, ShardRef, read_bytes
-from curator.store import Store
+from curator.core import progress
+from curator.core.errors import CuratorError, DamageError, UsageError
+from curator.shards.scan import Dataset, ShardRef, read_bytes
+from curator.store import index, sealed
+from curator.store.store import Store
 
 FILE = "dataset.json"
 

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from curator import index, outputs, progress
-from curator.alttally import AltTexts
-from curator.errors import UsageError
-from curator.keyindex import hex64
-from curator.runs import Run
-from curator.shards import ScanOptions, ShardRef, ShardScan, scan_shard
+from curator.core import progress
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest, without_ctrl_c
+from curator.shards.alttext_counts import AltTexts
+from curator.shards.scan import ScanOptions, ShardRef, ShardScan, scan_shard
 from curator.steps.workspace import Workspace
-from curator.stopping import StopRequest, without_ctrl_c
+from curator.store import index, outputs
+from curator.store.keyindex import hex64
+from curator.store.runs import Run
 
 PLACEHOLDER_COPIES = 10
 """An image in this many rows is taken for a placeholder ("image not available") and reported."""

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 
 import polars as pl
 
-from curator import index
-from curator.errors import UsageError, nearest
-from curator.facts import CAPTIONS, SCORES, Facts
-from curator.reasons import REASONS
+from curator.core.errors import UsageError, nearest
+from curator.core.reasons import REASONS
 from curator.steps.workspace import Workspace
+from curator.store import index
+from curator.store.facts import CAPTIONS, SCORES, Facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

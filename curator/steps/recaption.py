@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curator import progress
-from curator.errors import EngineError, NotFoundError, StrictError, UsageError
-from curator.executors import Executor
-from curator.executors.local import InlineExecutor, ProcessExecutor
-from curator.facts import CAPTIONS
-from curator.makers import Maker
-from curator.policy import Policy
-from curator.registry import load
-from curator.runs import open_run
-from curator.shards import ScanOptions
+from curator.core import progress
+from curator.core.errors import EngineError, NotFoundError, StrictError, UsageError
+from curator.core.registry import load
+from curator.core.stopping import StopRequest
+from curator.engine.executors import Executor
+from curator.engine.executors.local import InlineExecutor, ProcessExecutor
+from curator.engine.facts_loop import Tally
+from curator.engine.makers import Maker
+from curator.policy.model import Policy
+from curator.shards.scan import ScanOptions
 from curator.steps.decide import Choice, decide
 from curator.steps.generate import CaptionTask, Only, generate
 from curator.steps.index import IndexReport, make_index, say_index
-from curator.steps.making import Tally
 from curator.steps.quarantine import rows as quarantine_rows
 from curator.steps.score import ScoreSummary, ScoreTask, score, summarize
 from curator.steps.workspace import Workspace, open_workspace
-from curator.stopping import StopRequest
-from curator.versions import Version
+from curator.store.facts import CAPTIONS
+from curator.store.runs import open_run
+from curator.store.versions import Version
 
 _INLINE = frozenset({"echo", "text"})
 """Makers that load no model: a process around them would only cost."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from curator import edits, fsops, journal
-from curator.listing import LISTINGS, Listing, Mark, all_listings
+from curator.edits import log as edit_log
 from curator.steps.fsck_files import SET_ASIDE, Finding
-from curator.store import Store
+from curator.store import fsops, journal
+from curator.store.listing import LISTINGS, Listing, Mark, all_listings
+from curator.store.store import Store
 
 _LISTED = (".parquet", ".jnl", ".log", ".json")
 _AGAIN = {
@@ -103,11 +104,11 @@ def _edits(store: Store, path: Path) -> str:
     shard = path.relative_to(folder).as_posix().removesuffix(".log")
     held = fsops.Appender(path)
     try:
-        kept, num_lost = edits.intact(path, shard)
+        kept, num_lost = edit_log.intact(path, shard)
         aside = _set_aside(path)
     finally:
         held.close()
-    fsops.write_atomic(path, edits.log_bytes(kept))
+    fsops.write_atomic(path, edit_log.log_bytes(kept))
     Listing(store.root, "edits").add([("there", path)])
     lost = f"{num_lost} or more are lost" if num_lost else "none is known to be lost"
     return f"set aside as {aside.name}; {len(kept)} edits of it are kept, {lost}"

@@ -17,14 +17,15 @@ from fnmatch import fnmatchcase
 
 import polars as pl
 
-from curator import edits, progress
-from curator.decide import read_decision
-from curator.edithistory import EDIT, REJECT, Draft, Edit, History, Sample, clean_who, follow
-from curator.errors import ConflictError, UsageError
-from curator.stopping import StopRequest
-from curator.store import Store
-from curator.text import clean_str
-from curator.versions import ShardEntry, Version, iso, now
+from curator.core import progress
+from curator.core.errors import ConflictError, UsageError
+from curator.core.stopping import StopRequest
+from curator.core.text import clean_str
+from curator.edits import log as edit_log
+from curator.edits.history import EDIT, REJECT, Draft, Edit, History, Sample, clean_who, follow
+from curator.policy.decider import read_decision
+from curator.store.store import Store
+from curator.store.versions import ShardEntry, Version, iso, now
 
 MAX_PATTERN_CHARS = 1000
 TIMEOUT_SEC = 60.0
@@ -194,7 +195,9 @@ def replace_all(
                 drafts += found
                 done.num_refused += num_refused
             if drafts:
-                made, refused = edits.add_many(store, entry.name, drafts, who=who, batch=done.batch)
+                made, refused = edit_log.add_many(
+                    store, entry.name, drafts, who=who, batch=done.batch
+                )
                 done.num_edited += len(made)
                 done.refused += refused
             stop.check(
@@ -215,7 +218,7 @@ def _texts(
         chosen = None if where is None else where[entry.name]
         if chosen is not None:
             decision = decision.join(chosen, on=["row", "slot"], how="semi", maintain_order="left")
-        past = edits.history(store, entry.name)
+        past = edit_log.history(store, entry.name)
         yield entry, _as_edited(decision.select(_COLUMNS), entry.name, past)
 
 

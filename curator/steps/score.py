@@ -12,21 +12,22 @@ from typing import Any
 
 import polars as pl
 
-from curator import index, progress, versions
-from curator.contenders import has_alt_text
-from curator.edited import HUMAN
-from curator.edits import history
-from curator.executors import Done, Executor, Failed
-from curator.facts import CAPTIONS, SCORES, Facts
-from curator.index import text_sha256
-from curator.makers import Maker
-from curator.policy import ALT_TEXT
-from curator.sample import Score
-from curator.shards import ShardRef
-from curator.steps.making import Making, Record, Tally, crash_reason, make
+from curator.core import progress
+from curator.core.stopping import StopRequest
+from curator.edits.apply import HUMAN
+from curator.edits.log import history
+from curator.engine.executors import Done, Executor, Failed
+from curator.engine.facts_loop import Making, Record, Tally, crash_reason, make
+from curator.engine.makers import Maker
+from curator.engine.worker import ImageRef, ScoreItem, ScoreWork
+from curator.policy.candidates import has_alt_text
+from curator.policy.model import ALT_TEXT
+from curator.shards.samples import Score
+from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
-from curator.stopping import StopRequest
-from curator.work import ImageRef, ScoreItem, ScoreWork
+from curator.store import index, versions
+from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.index import text_sha256
 
 _TEXTS_A_BATCH = 512
 _PAIR = {"image_sha256": pl.String, "text_sha256": pl.String, "text": pl.String}
@@ -48,7 +49,7 @@ def score(ws: Workspace, task: ScoreTask, *, stop: StopRequest) -> Tally:
     """Score every pair that has no score from this maker yet.
 
     Raises:
-        as `curator.steps.making.make`.
+        as `curator.engine.facts_loop.make`.
     """
     maker = task.maker
     facts = Facts(ws.store, SCORES, maker.name)

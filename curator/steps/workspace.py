@@ -8,12 +8,13 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curator import outputs, progress
-from curator.errors import UsageError
-from curator.shards import Dataset, ShardRef, discover, missing_shards
+from curator.core import progress
+from curator.core.errors import UsageError
+from curator.shards.scan import Dataset, ShardRef, discover, missing_shards
 from curator.steps import identity
-from curator.store import Store
-from curator.versions import Version
+from curator.store import outputs
+from curator.store.store import Store
+from curator.store.versions import Version
 
 STORE_FOLDER = ".curator"
 _MAGIC = frozenset("*?[{")

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from curator.errors import NotFoundError, UsageError, nearest
-from curator.registry import load
+from curator.core.errors import NotFoundError, UsageError, nearest
+from curator.core.registry import load
 
 Array = np.ndarray[Any, Any]
 
@@ -170,7 +170,7 @@ class Layout(NamedTuple):
     """How a layout is recognised and read.
 
     `needs` are glob patterns, each of which must match something below the folder; `target` is a
-    function folder -> DenseSet as `curator.registry.load` takes it.
+    function folder -> DenseSet as `curator.core.registry.load` takes it.
     """
 
     target: str

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
-from curator.errors import DamageError, Unusable
-from curator.images import Limits, decode
+from curator.core.errors import DamageError, Unusable
+from curator.core.images import Limits, decode
 from finetune.layouts import Array, Boxes, Item, Split
 
 _IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import torch
 
-from curator.registry import Registry
-from curator.stopping import StopRequest
+from curator.core.registry import Registry
+from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
 from finetune.layouts import Item, Split
-from pretrain.loop import Group
+from pretrain.loop.loop import Group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Evaluation:
 
 
 class DenseTask(Protocol):
-    """A `torch.nn.Module` made of a backbone and heads: also an objective of `pretrain.loop`."""
+    """A module made of a backbone and heads: also an objective of `pretrain.loop.loop`."""
 
     def features(self, images_B3hw: torch.Tensor) -> Sequence[torch.Tensor]:
         """uint8 pictures of `image_px` -> the backbone's maps; without gradients when frozen."""

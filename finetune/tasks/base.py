@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from curator.stopping import StopRequest
+from curator.core.stopping import StopRequest
 from finetune.augment import picture
 from finetune.feeding import DenseBatch, Kept, stacked
 from finetune.heads import HEADS, UPERNET_WIDTH, head_width
@@ -18,9 +18,9 @@ from finetune.layouts import Item, Split
 from finetune.necks import SimpleFeaturePyramid
 from finetune.options import DenseOptions, layer_decay_of
 from finetune.scaling import scaled
-from finetune.windows import slide
-from pretrain.backbone import Backbone
-from pretrain.loop import Group
+from finetune.sliding_window import slide
+from pretrain.loop.loop import Group
+from pretrain.towers.backbone import Backbone
 
 
 class BackboneTask(nn.Module):

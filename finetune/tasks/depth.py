@@ -22,16 +22,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from curator.errors import UsageError
-from curator.stopping import StopRequest
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
+from finetune.images import coloured_depth, to_tensor
 from finetune.labels import depth_range, log_depth_moments
 from finetune.layouts import Array, Boxes, DenseSet, Item, Split
 from finetune.options import DenseOptions
-from finetune.pictures import coloured_depth, to_tensor
 from finetune.tasks import Evaluation
 from finetune.tasks.base import PixelTask
-from pretrain.backbone import Backbone
+from pretrain.towers.backbone import Backbone
 
 _DELTA = 1.25
 _VARIANCE_SHARE = 0.5

@@ -30,17 +30,17 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from curator.errors import UsageError
-from curator.stopping import StopRequest
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
 from finetune.heads import FPN_WIDTH, head_width
+from finetune.images import palette, to_tensor
 from finetune.layouts import Boxes, DenseSet, Item, Split
 from finetune.necks import SimpleFeaturePyramid
 from finetune.options import DenseOptions
-from finetune.pictures import palette, to_tensor
 from finetune.tasks import Evaluation
 from finetune.tasks.base import BackboneTask
-from pretrain.backbone import Backbone
+from pretrain.towers.backbone import Backbone
 
 _RECIPE_SIDE_PX = 800
 _ANCHOR_STRIDES = 8

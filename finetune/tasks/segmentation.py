@@ -19,15 +19,15 @@ import torch
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from curator.errors import UsageError
-from curator.stopping import StopRequest
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
+from finetune.images import coloured_classes, to_tensor
 from finetune.layouts import IGNORE, Boxes, DenseSet, Item, Split
 from finetune.options import DenseOptions
-from finetune.pictures import coloured_classes, to_tensor
 from finetune.tasks import Evaluation
 from finetune.tasks.base import PixelTask
-from pretrain.backbone import Backbone
+from pretrain.towers.backbone import Backbone
 
 
 class Segmentation(PixelTask):

@@ -18,8 +18,8 @@ import torch
 import typer
 
 from curator.cli.output import run_app
-from curator.devices import choose_device
-from curator.stopping import stop_on_signals
+from curator.core.devices import choose_device
+from curator.core.stopping import stop_on_signals
 from pretrain.demo_models import captioner, scorer
 from pretrain.demo_models.pictures import load_pictures
 

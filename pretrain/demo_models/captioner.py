@@ -21,14 +21,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from curator.captioners.prompts import PRESETS
+from curator.core.stopping import StopRequest
 from curator.demo.language import LENGTHS, Length, caption
 from curator.demo.scene import Scene
-from curator.prompts import PRESETS
-from curator.stopping import StopRequest
 from pretrain.demo_models.cells import CellReader, cell_targets
 from pretrain.demo_models.pictures import GRID, SIDE_PX, Pictures, as_pixels, batches
-from pretrain.loop import LoopOptions
-from pretrain.loop import train as run_loop
+from pretrain.loop.loop import LoopOptions
+from pretrain.loop.loop import train as run_loop
 from pretrain.objectives.clip import short_attention
 
 _SPECIAL = ["<pad>", "<|end|>", "<image>", "<|user|>", "<|assistant|>"]
@@ -160,7 +160,7 @@ class _Asker:
 
 
 class CaptionerObjective(torch.nn.Module):
-    """Minimised by `pretrain.loop`. A batch is (pixels, ids, labels, targets of the cells)."""
+    """Minimised by `pretrain.loop.loop`. A batch is (pixels, ids, labels, targets of the cells)."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ def train(
     """Train from nothing and save; the same machine and threads give the same weights.
 
     Raises:
-        as `pretrain.loop.train`.
+        as `pretrain.loop.loop.train`.
     """
     torch.manual_seed(0)
     model, processor = build(pictures)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from curator import fsops
+from curator.core.progress import bar
+from curator.core.stopping import StopRequest
 from curator.demo.render import Picture, make_picture
 from curator.demo.scene import Scene, sample_scene
 from curator.demo.seeds import training_seeds
 from curator.demo.workers import Chunk, chunks_of, make_chunks
-from curator.progress import bar
-from curator.stopping import StopRequest
+from curator.store import fsops
 
 SIDE_PX = 128
 GRID = 8

@@ -22,15 +22,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from curator import fsops
+from curator.core.stopping import StopRequest
 from curator.demo.alttext import DEFAULT_RATES, alt_text, dress, wrong
 from curator.demo.language import LENGTHS, VOCABULARY, Length, caption
 from curator.demo.scene import Scene
-from curator.stopping import StopRequest
+from curator.store import fsops
 from pretrain.demo_models.cells import CellReader, cell_targets
 from pretrain.demo_models.pictures import SIDE_PX, Pictures, as_pixels, batches
-from pretrain.loop import LoopOptions
-from pretrain.loop import train as run_loop
+from pretrain.loop.loop import LoopOptions
+from pretrain.loop.loop import train as run_loop
 from pretrain.objectives.clip import short_attention
 
 _CONTEXT = 64
@@ -84,7 +84,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 class ScorerObjective(torch.nn.Module):
-    """Minimised by `pretrain.loop`. A batch is (pixels, tokens, targets of the cells)."""
+    """Minimised by `pretrain.loop.loop`. A batch is (pixels, tokens, targets of the cells)."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def train(
     """Train from nothing and save; the same machine and threads give the same weights.
 
     Raises:
-        as `pretrain.loop.train`.
+        as `pretrain.loop.loop.train`.
     """
     torch.manual_seed(0)
     fsops.make_dir(out)

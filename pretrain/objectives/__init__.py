@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from curator.registry import Registry
+from curator.core.registry import Registry
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 

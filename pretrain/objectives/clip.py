@@ -27,13 +27,13 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pretrain import world
-from pretrain.data import Batch
-from pretrain.models import Clip, build_clip, save_clip
+from pretrain import distributed
+from pretrain.data.loader import Batch
 from pretrain.objectives import Autocast
 from pretrain.objectives.images import Normalise
 from pretrain.recipe import Recipe
-from pretrain.warm import warm_start
+from pretrain.towers.init_weights import warm_start
+from pretrain.towers.models import Clip, build_clip, save_clip
 
 _MAX_LOGIT_SCALE = math.log(100)
 _ACCURACY_ROWS = 256
@@ -212,8 +212,8 @@ class ClipObjective(Contrastive):
         loss: Any = open_clip.ClipLoss(
             local_loss=True,
             gather_with_grad=True,
-            rank=world.rank(),
-            world_size=world.size(),
+            rank=distributed.rank(),
+            world_size=distributed.size(),
         )
         value: torch.Tensor = loss(images_BD, texts_ND, scale)
         return value
@@ -226,9 +226,9 @@ def multi_positive(
 
     Its mean over the processes is the loss of the global batch, as long as all have as many images.
     """
-    all_images_AD, first_image = world.gather_rows(images_BD)
-    all_texts_MD, _ = world.gather_rows(texts_ND)
-    all_owners_M, _ = world.gather_rows(owners_N + first_image)
+    all_images_AD, first_image = distributed.gather_rows(images_BD)
+    all_texts_MD, _ = distributed.gather_rows(texts_ND)
+    all_owners_M, _ = distributed.gather_rows(owners_N + first_image)
     num_images = len(images_BD)
 
     mine_B = torch.arange(num_images, device=images_BD.device) + first_image

@@ -15,13 +15,13 @@ import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from curator import fsops
-from curator.errors import UsageError
-from pretrain.models import is_plain_vit, model_config, tensors
+from curator.core.errors import UsageError
+from curator.store import fsops
 from pretrain.objectives.masked import Masked
 from pretrain.recipe import Recipe
-from pretrain.towers import MAE_CONFIG_FILE, MAE_WEIGHTS_FILE
-from pretrain.warm import warm_start
+from pretrain.towers.init_weights import warm_start
+from pretrain.towers.models import is_plain_vit, model_config, tensors
+from pretrain.towers.towers import MAE_CONFIG_FILE, MAE_WEIGHTS_FILE
 
 _DECODER_WIDTH, _DECODER_LAYERS, _DECODER_HEAD = 512, 8, 32
 

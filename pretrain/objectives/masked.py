@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pretrain import world
-from pretrain.data import Batch
+from pretrain import distributed
+from pretrain.data.loader import Batch
 from pretrain.objectives import Autocast
 from pretrain.objectives.images import Normalise
 
@@ -53,5 +53,5 @@ class Masked(torch.nn.Module, ABC):
 
     def _noise(self, num_images: int) -> torch.Tensor:
         device = self.normalise.factor.device
-        noise = torch.rand(world.size() * num_images, self.num_units, device=device)
-        return noise[world.rank() * num_images :][:num_images]
+        noise = torch.rand(distributed.size() * num_images, self.num_units, device=device)
+        return noise[distributed.rank() * num_images :][:num_images]

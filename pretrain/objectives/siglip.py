@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from open_clip.loss import SigLipLoss
 
-from pretrain import world
-from pretrain.models import build_clip
+from pretrain import distributed
 from pretrain.objectives.clip import Contrastive
 from pretrain.recipe import Recipe
-from pretrain.warm import warm_start
+from pretrain.towers.init_weights import warm_start
+from pretrain.towers.models import build_clip
 
 
 def build(recipe: Recipe) -> Contrastive:
@@ -28,7 +28,9 @@ class SigLipObjective(Contrastive):
         self, images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor
     ) -> torch.Tensor:
         """See the class."""
-        loss: Any = SigLipLoss(rank=world.rank(), world_size=world.size(), dist_impl="gather")
+        loss: Any = SigLipLoss(
+            rank=distributed.rank(), world_size=distributed.size(), dist_impl="gather"
+        )
         scale = self.model.logit_scale.exp()
         value: torch.Tensor = loss(images_BD, texts_ND, scale, self.model.logit_bias)
         return value

@@ -17,12 +17,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from curator import fsops
-from pretrain.models import Clip, build_clip, is_plain_vit, save_config, tensors
+from curator.store import fsops
 from pretrain.objectives.masked import Masked
 from pretrain.recipe import Recipe
-from pretrain.towers import TOWER_FILE
-from pretrain.warm import warm_start
+from pretrain.towers.init_weights import warm_start
+from pretrain.towers.models import Clip, build_clip, is_plain_vit, save_config, tensors
+from pretrain.towers.towers import TOWER_FILE
 
 _SQUARES = 8  # along a side, about
 

@@ -24,11 +24,11 @@ from curator.captioners.echo import EchoCaptioner
 from curator.captioners.guard import Guarded
 from curator.captioners.local import LocalCaptioner
 from curator.captioners.options import Sampling
+from curator.captioners.prompts import PRESETS
 from curator.captioners.server import ServerCaptioner
-from curator.errors import UsageError
-from curator.prompts import PRESETS
-from curator.reasons import REASONS
-from curator.sample import Caption, CaptionFailure, CaptionRequest
+from curator.core.errors import UsageError
+from curator.core.reasons import REASONS
+from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 from tests import tinymodels
 from tests.captionkit import BROKEN, DETAILED, GREEDY, SAMPLED, SHORT, picture, tiny_folder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from curator.reasons import REASONS
+from curator.core.reasons import REASONS
 from curator.scorers import SCORERS, Scorer
 from tests.tinyclip import photo, save_tiny_clip
 

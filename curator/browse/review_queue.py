@@ -1,0 +1,145 @@
+"""The review queue: the texts of a version in some order, as the edits in effect leave them.
+
+A place in the queue is a place in the order of `curator.browse`, so that a link to it shows the
+same text. What was reviewed is skipped on the way forward, and stays where it is for going back.
+Costs a page of the catalog and the logs of its shards for each look ahead.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from curator.browse.catalog import Catalog
+from curator.browse.filters import Filter, Sort
+from curator.edits import log as edit_log
+from curator.edits.history import Action, Draft, Edit, History, Sample, follow
+from curator.steps.replace import Where
+from curator.store.store import Store
+
+_AHEAD = 50
+"""Rows read at once when looking for the next text to review."""
+_AT_ONCE = 20_000
+"""Rows read at once when all that pass a filter are wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Which texts, and in which order."""
+
+    filter: Filter = field(default_factory=Filter)
+    sort: Sort = "score"
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One text of the queue.
+
+    `given` is the text in the version, `text` what the edits in effect make of it (None: the
+    sample has none), `last` the newest of them.
+    """
+
+    place: int
+    sample: Sample
+    given: str | None
+    text: str | None
+    last: Edit | None
+    action: str
+    source: str | None
+    score: float | None
+    because: str
+    alt_text: str | None
+
+    @property
+    def is_reviewed(self) -> bool:
+        """Whether somebody looked at it: a find-and-replace looks at nothing."""
+        return self.last is not None and self.last.batch is None
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the newest edit took the text out."""
+        return self.last is not None and self.last.action == "reject"
+
+    def draft(self, action: Action, new_text: str | None = None) -> Draft:
+        """An edit of the text as this item shows it; stale as soon as somebody changes it."""
+        return Draft(
+            sample=self.sample,
+            action=action,
+            base_text=self.text,
+            new_text=new_text,
+            seen=self.last.number if self.last else None,
+        )
+
+
+def item_at(catalog: Catalog, order: Order, place: int) -> Item | None:
+    """The text at a place, reviewed or not; None behind the end."""
+    return next(iter(_items(catalog, order, place, 1)), None)
+
+
+def next_item(catalog: Catalog, order: Order, place: int) -> Item | None:
+    """The first text from a place on that nobody has reviewed; None if there is none."""
+    while found := _items(catalog, order, place, _AHEAD):
+        for item in found:
+            if not item.is_reviewed:
+                return item
+        place += _AHEAD
+    return None
+
+
+def where(catalog: Catalog, filter_: Filter) -> Where | None:
+    """The texts that pass a filter, for a find-and-replace among them; None if all do."""
+    if filter_.is_open:
+        return None
+    found: dict[str, list[pl.DataFrame]] = {}
+    start = 0
+    while len(rows := catalog.page(filter_, start=start, count=_AT_ONCE).rows):
+        for part in rows.partition_by("shard", maintain_order=True):
+            found.setdefault(part["shard"][0], []).append(part.select("row", "slot"))
+        start += _AT_ONCE
+    return {shard: pl.concat(parts) for shard, parts in found.items()}
+
+
+def _items(catalog: Catalog, order: Order, start: int, count: int) -> list[Item]:
+    page = catalog.page(
+        order.filter, order.sort, descending=order.descending, start=start, count=count
+    )
+    logs: dict[str, History] = {}
+    found = []
+    for place, row in enumerate(page.rows.iter_rows(named=True), start):
+        shard = row["shard"]
+        if shard not in logs:
+            logs[shard] = edit_log.history(catalog.store, shard)
+        found.append(_item(place, row, logs[shard]))
+    return found
+
+
+def _item(place: int, row: Mapping[str, Any], past: History) -> Item:
+    sample = Sample(
+        shard=row["shard"], row=row["row"], key=row["key"], image_sha256=row["image_sha256"]
+    )
+    applied = follow(past.in_effect(sample), row["text"])
+    return Item(
+        place=place,
+        sample=sample,
+        given=row["text"],
+        text=applied[-1].result if applied else row["text"],
+        last=applied[-1] if applied else None,
+        action=row["action"],
+        source=row["source"],
+        score=row["score"],
+        because=row["because"],
+        alt_text=row["alt_text"],
+    )
+
+
+def tally(store: Store) -> dict[str, Counter[str]]:
+    """Reviewer -> texts by action, of the edits in effect."""
+    found: dict[str, Counter[str]] = {}
+    for who, action in edit_log.newest(store).select("who", "action").iter_rows():
+        found.setdefault(who, Counter())[action] += 1
+    return dict(sorted(found.items()))

@@ -1,0 +1,1 @@
+"""What everything else uses: errors, reasons, progress, stopping, text, images, models."""

@@ -1,0 +1,182 @@
+"""Every error a user can meet, each with its exit code.
+
+The tree (exit code behind the name; a code not listed means failure):
+
+    CuratorError               1   internal: one line and the path of the log
+    ├── UsageError             2   the command line, a config file or an input pattern is wrong
+    ├── StrictError            3   done, but --strict was asked for and rows are in quarantine
+    ├── QuarantineLimitError   4   stopped: more rows unusable than --max-quarantine allows
+    ├── GateError              5   `diff` found more than its gates allow
+    ├── NotFoundError         10   dataset, version or tag does not exist
+    ├── ConflictError         11   another writer was faster, or holds the lock
+    ├── DamageError           12   a file is not what was written, or a source shard changed
+    ├── FormatError           13   written by a newer version of this tool
+    ├── StorageError          20   full disk, no permission, read-only
+    ├── CommitUnknownError    22   the commit may or may not have happened
+    ├── EngineError           30   the model is dead, stalled or out of memory
+    └── StoppedError     130/143   Ctrl-C or SIGTERM, clean and resumable
+
+`Unusable` stands beside the tree: it never leaves a step. It says why one sample could not be
+used, and becomes a quarantine row with that reason (see `curator.core.reasons`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+
+class CuratorError(Exception):
+    """Base of all errors shown to the user as one line, without a traceback.
+
+    The line reads `error[<reason>]: <what> in <where>; <did>; <hint>`.
+    """
+
+    code = 1
+    reason = "internal"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        did: str | None = None,
+        hint: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.did = did
+        self.hint = hint
+        if reason is not None:
+            self.reason = reason
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        head = self.what if self.where is None else f"{self.what} in {self.where}"
+        return "; ".join(part for part in (head, self.did, self.hint) if part)
+
+
+class UsageError(CuratorError):
+    """The command line, a config file or an input pattern is wrong; nothing was written."""
+
+    code = 2
+    reason = "usage"
+
+
+class StrictError(CuratorError):
+    """The work is done, but `--strict` was given and rows are in quarantine."""
+
+    code = 3
+    reason = "quarantine.strict"
+
+
+class QuarantineLimitError(CuratorError):
+    """More rows are unusable than `--max-quarantine` allows; what was made is kept."""
+
+    code = 4
+    reason = "quarantine.limit"
+
+
+class GateError(CuratorError):
+    """Two versions differ by more than the gates of `curator diff` allow."""
+
+    code = 5
+    reason = "diff.gate"
+
+
+class NotFoundError(CuratorError):
+    """A dataset, version, tag or model does not exist."""
+
+    code = 10
+    reason = "not_found"
+
+
+class ConflictError(CuratorError):
+    """Another writer was faster, or holds the lock; nothing is lost, try again."""
+
+    code = 11
+    reason = "commit.conflict"
+
+
+class DamageError(CuratorError):
+    """A file is not what was written (names file, expected and found), or a source changed."""
+
+    code = 12
+    reason = "store.damaged"
+
+
+class FormatError(CuratorError):
+    """The store or a manifest was written by a newer version of this tool."""
+
+    code = 13
+    reason = "store.too_new"
+
+
+class StorageError(CuratorError):
+    """Permanent storage fault: no space, no permission, read-only file system."""
+
+    code = 20
+    reason = "storage"
+
+
+class CommitUnknownError(CuratorError):
+    """The commit may or may not have happened; all files are kept."""
+
+    code = 22
+    reason = "commit.unknown"
+
+
+class EngineError(CuratorError):
+    """A model could not be loaded, died, stalled or ran out of memory at batch size 1."""
+
+    code = 30
+    reason = "engine"
+
+
+class StoppedError(CuratorError):
+    """Stopped by a signal; everything acknowledged is kept and the run can go on."""
+
+    code = 130
+    reason = "stopped"
+
+    def __init__(self, what: str, *, signum: int, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.code = 128 + signum
+
+
+class Unusable(Exception):
+    """A verdict on one sample: a code of `curator.core.reasons`, and a `detail` for people."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)  # both, so that it survives pickling between processes
+        self.reason = reason
+        self.detail = detail
+
+
+_USER_INFO = re.compile(r"(?<=://)[^/\s\"']*@")
+_QUERY = re.compile(r"(://[^\s\"'?]*\?)[^\s\"']+")
+
+
+def mask_secrets(text: str) -> str:
+    """Hide user:password and the query (presigned URLs) of every URL in a text.
+
+    Keys never get this far: they come from the environment, and nobody prints it.
+    """
+    return _QUERY.sub(r"\1***", _USER_INFO.sub("***@", text))
+
+
+MAX_NAMED = 100
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """A sentence for an unknown name: the nearest allowed one, then all, or of very many a few."""
+    known = sorted(allowed)
+    close = difflib.get_close_matches(name, known, n=5)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    if len(known) > MAX_NAMED:
+        return (
+            f"{guess}allowed: {', '.join([*(close or known[:5]), f'... ({len(known):,} names)'])}"
+        )
+    return f"{guess}allowed: {', '.join(known)}"

@@ -1,0 +1,279 @@
+"""Where a model lies and which one it is: names, local folders, the hub cache. No torch.
+
+A model is named in one of three ways, by scorers and captioners alike:
+
+    a folder                     models/my-clip, local-dir:models/my-clip
+    a hub repository             org/name, hf-hub:org/name
+    an open_clip name and tag    ViT-B-32:laion2b_s34b_b79k (open_clip knows the repository)
+
+`locate` gives the folder with its files, from the hub's cache or the hub; `identify` says which
+weights these are, without any network, because facts are keyed by it. Weights are safetensors;
+pickled ones are refused by name, they run code when they are loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from curator.core.errors import EngineError, NotFoundError, UsageError
+from curator.core.registry import load
+
+# The reasons for these four, with licences, are in docs/models.md.
+DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"
+DEFAULT_SCORER_GPU = "hf-hub:timm/ViT-B-16-SigLIP2-256"
+DEFAULT_CAPTIONER = "HuggingFaceTB/SmolVLM-500M-Instruct"
+DEFAULT_CAPTIONER_GPU = "Qwen/Qwen3-VL-2B-Instruct"
+
+# What is fetched from a hub repository: never code, never a pickle. A cached copy without one of
+# those named in full is a stopped download, or another library's part of the repository.
+CAPTIONER_FILES = ("config.json", "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+SCORER_FILES = (
+    "open_clip_config.json",
+    "open_clip_model.safetensors",
+    "*.json",
+    "*.txt",
+    "*.model",
+)
+
+_PICKLES = frozenset((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"))
+_MODEL_FILES = frozenset((".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken"))
+# They lie beside a model and say something about it, without changing what it answers.
+_ABOUT = re.compile(
+    r"(readme|license|licence|notice|usage|use_policy|requirements|metrics|trainer_state"
+    r"|(all|eval|train)_results)\b.*",
+    re.IGNORECASE,
+)
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OPEN_CLIP = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*):(?P<tag>[A-Za-z0-9][\w.-]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which weights: `name` is for people, `revision` pins them.
+
+    `revision` is the commit of a hub repository, or `sha256:` and 64 hex digits over the files
+    of a local folder.
+    """
+
+    name: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision}"
+
+
+def identify(model: str, *, revision: str | None = None) -> ModelIdentity:
+    """Say which model `model` is; looks at local files only.
+
+    A folder is named by its last part and pinned by what is in it, so a copy elsewhere is the
+    same model; its files are read whole once a process. A hub repository is pinned by
+    `revision`, else by the commit in the local cache.
+
+    Raises:
+        UsageError: no such form of name, or the folder has no safetensors weights.
+        NotFoundError: no such folder; or a hub model that is neither cached nor pinned.
+    """
+    folder = _folder(model)
+    if folder is not None:
+        return ModelIdentity(folder.name, f"sha256:{_fingerprint(folder, revision)}")
+    name, repository = _hub_name(model), _repository(model)
+    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return ModelIdentity(name, revision)
+    cached = _cached(repository, revision)
+    if cached is None:
+        raise NotFoundError(
+            f"{repository!r} is not in the hub cache, so its revision is not known",
+            hint="run once with the hub in reach, give a full commit as the revision, or "
+            + _by_hand(repository),
+            reason="model.unknown_revision",
+        )
+    return ModelIdentity(name, cached.name)
+
+
+def locate(
+    model: str,
+    *,
+    revision: str | None = None,
+    files: tuple[str, ...] = CAPTIONER_FILES,
+    option: str = "--model",
+) -> Path:
+    """Give the folder with the files of `model`; fetches them from the hub when not cached.
+
+    What is cached is used as it is, without asking the hub for something newer: the same command
+    gives the same model tomorrow. `files` are the patterns to fetch, `option` is what the user
+    types to name a folder instead.
+
+    Raises:
+        UsageError: no such form of name, or no safetensors weights.
+        NotFoundError: no such folder, repository or revision.
+        EngineError: the hub cannot be reached or says no.
+    """
+    folder = _folder(model)
+    if folder is None:
+        repository = _repository(model)
+        folder = _cached(repository, revision)
+        if folder is None or _missing(folder, files):
+            folder = _fetch(repository, revision, files, option)
+    elif revision is not None:
+        raise _no_revision(folder)
+    weights(folder)
+    return folder
+
+
+def weights(folder: Path) -> list[Path]:
+    """List the safetensors files of a model folder, sorted by name.
+
+    Raises:
+        UsageError: there is none; names the pickles there are instead.
+    """
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+        raise UsageError(
+            f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights",
+            where=folder,
+            did="nothing was loaded",
+            hint="a folder needs *.safetensors; pickles run code and are never read",
+            reason="model.pickle" if pickles else "model.no_weights",
+        )
+    return found
+
+
+def _folder(model: str) -> Path | None:
+    """The local folder that `model` names, or None when it names something on the hub."""
+    name = model.removeprefix("local-dir:")
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return path.resolve()
+    path_like = model.startswith(("local-dir:", ".", "/", "~")) or model.count("/") > 1
+    if path_like:
+        raise NotFoundError(f"no model folder {str(path)!r}", reason="model.not_found")
+    return None
+
+
+def _hub_name(model: str) -> str:
+    return model.removeprefix("hf-hub:")
+
+
+def _repository(model: str) -> str:
+    """The hub repository `org/name` behind a name that is no folder."""
+    name = _hub_name(model)
+    if _REPOSITORY.fullmatch(name):
+        return name
+    tagged = _OPEN_CLIP.fullmatch(name)
+    if tagged is not None:
+        return str(load("curator.scorers.clip_model:repository")(tagged["name"], tagged["tag"]))
+    raise UsageError(
+        f"{model!r} does not name a model",
+        hint="give a folder, a hub repository (org/name) or an open_clip model with its tag "
+        "(ViT-B-32:laion2b_s34b_b79k)",
+        reason="model.name",
+    )
+
+
+def _cached(repository: str, revision: str | None) -> Path | None:
+    """The snapshot of `repository` in the hub cache; its name is the commit."""
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise UsageError(str(error), reason="model.name") from error
+
+
+def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
+    """Names of the files that a snapshot in the cache lacks; a stopped download leaves some out."""
+    index = folder / "model.safetensors.index.json"
+    wanted = {name for name in files if "*" not in name}
+    if index.exists():
+        wanted |= set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    missing = sorted(name for name in wanted if not (folder / name).exists())
+    return missing if missing or any(folder.glob("*.safetensors")) else ["*.safetensors"]
+
+
+def _fetch(repository: str, revision: str | None, files: tuple[str, ...], option: str) -> Path:
+    try:
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        # The hub answers 401 for what is not there as for what is private or gated.
+        wanted = repository if revision is None else f"{repository} at {revision}"
+        gated = isinstance(error, GatedRepoError)
+        raise NotFoundError(
+            f"the hub has no model {wanted} for you",
+            hint="accept its terms and log in with: hf auth login" if gated else None,
+            reason="model.not_found",
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise EngineError(
+            f"cannot get model {repository!r} from the hub ({type(error).__name__})",
+            hint=_by_hand(repository, option),
+            reason="model.unreachable",
+        ) from error
+    # Without the hub, huggingface_hub is content with whatever part of the model is cached.
+    missing = _missing(folder, files)
+    if missing:
+        raise EngineError(
+            f"model {repository!r} lacks {', '.join(missing)}",
+            where=folder,
+            hint="the hub is out of reach, or has only pickles of it (docs/models.md says how to "
+            "convert those); " + _by_hand(repository, option),
+            reason="model.incomplete",
+        )
+    return folder
+
+
+def _by_hand(repository: str, option: str = "--model") -> str:
+    folder = repository.rsplit("/", 1)[-1]
+    return (
+        "on a machine that reaches it run: "
+        f"hf download {repository} --exclude '*.bin' '*.pt' --local-dir {folder} "
+        f"and give the folder: {option} {folder}"
+    )
+
+
+def _no_revision(folder: Path) -> UsageError:
+    return UsageError(
+        "a local folder has no revision; its content is its revision",
+        where=folder,
+        reason="model.revision",
+    )
+
+
+def _fingerprint(folder: Path, revision: str | None) -> str:
+    """SHA-256 over the sorted (relative name, SHA-256) of what makes the model."""
+    if revision is not None:
+        raise _no_revision(folder)
+    weights(folder)
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_FILES):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if hidden or _ABOUT.fullmatch(path.name) or not path.is_file():
+            continue
+        stat = path.stat()
+        digest = _file_sha256(path, stat.st_size, stat.st_mtime_ns)
+        total.update(f"{name.as_posix()}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash a file; `size` and `mtime_ns` only make a changed file a new cache entry."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,75 @@
+"""How good the captions of a version are, held against the truth of the rendered world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from curator.core.auroc import auroc
+from curator.demo.alttext import KINDS
+from curator.demo.checker import Summary, check, total
+from curator.demo.data import TRUTH_SCHEMA
+from curator.demo.scene import sample_scene
+from curator.policy.decider import read_decision
+from curator.store import parquet
+from curator.store.store import Store
+from curator.store.versions import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A version against the truth; `mean_score` is the scorer's, nan without scores."""
+
+    version: str
+    policy: str
+    num_texts: int
+    num_samples: int
+    mean_score: float
+    summary: Summary
+
+
+def read_truth(out: Path) -> pl.DataFrame:
+    """The truth of all pictures of a demo folder, in the columns of TRUTH_SCHEMA."""
+    paths = sorted((out / "truth").glob("*.parquet"))
+    return pl.concat([parquet.read(path, TRUTH_SCHEMA) for path in paths])
+
+
+def judge(store: Store, version: Version, truth: pl.DataFrame) -> Judgement:
+    """Check the first text of every sample that has one."""
+    rows = _first_texts(store, version).join(truth, on="image_sha256")
+    checks = [
+        check(text, sample_scene(seed)) for text, seed in rows.select("text", "scene_seed").rows()
+    ]
+    mean = rows["score"].fill_nan(None).mean()
+    return Judgement(
+        version=version.name,
+        policy=str(version.policy["name"]),
+        num_texts=len(rows),
+        num_samples=version.num_samples,
+        mean_score=mean if isinstance(mean, float) else float("nan"),
+        summary=total(checks),
+    )
+
+
+def separation(store: Store, as_is: Version, truth: pl.DataFrame) -> Mapping[str, float]:
+    """Kind of noise -> AUROC of the scores of good alt texts against those of that kind."""
+    rows = _first_texts(store, as_is).join(truth, on="image_sha256")
+    scores = {
+        str(kind): part["score"].drop_nulls().to_numpy() for (kind,), part in rows.group_by("kind")
+    }
+    good = scores.get("good", np.empty(0))
+    return {
+        kind: auroc(good, scores[kind])
+        for kind in KINDS
+        if kind != "good" and len(scores.get(kind, [])) and len(good)
+    }
+
+
+def _first_texts(store: Store, version: Version) -> pl.DataFrame:
+    frames = [read_decision(store, entry) for entry in version.shards]
+    rows = pl.concat(frames).filter(pl.col("slot") == 0, pl.col("text").is_not_null())
+    return rows.select("image_sha256", "text", "score")

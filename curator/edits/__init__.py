@@ -1,0 +1,1 @@
+"""What people changed: the log of edits, their history, and their effect on a decision."""

@@ -1,0 +1,284 @@
+"""What an edit is, which edits of a sample are in effect, and when a new one comes too late.
+
+An edit is about one text of one sample. Edits build upon each other: of "x -> y" and "y -> z" both
+are in effect, and a version that holds any of the three texts gets z. Nothing here reads or writes
+a file; `curator.edits.log` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from curator.core.errors import ConflictError, UsageError
+from curator.core.text import clean_str
+from curator.store.versions import iso
+
+EDIT: Final = "edit"
+ACCEPT: Final = "accept"
+REJECT: Final = "reject"
+UNDO: Final = "undo"
+Action = Literal["edit", "accept", "reject"]
+MAX_CHARS = 10_000
+MAX_WHO_CHARS = 60
+_SHOWN_CHARS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Which picture of which shard. Row and key find it, the hash makes sure of it."""
+
+    shard: str
+    row: int
+    key: str
+    image_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """An edit that somebody wants to make.
+
+    `base_text` is the text that it is about (None: the sample has none), as the writer saw it;
+    `new_text` belongs to `edit` alone. `seen` is the number of the newest edit of this text that
+    the writer knew of.
+
+    Raises:
+        UsageError: on making it, when action and texts do not go together.
+    """
+
+    sample: Sample
+    action: Action
+    base_text: str | None
+    new_text: str | None = None
+    seen: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.action not in (EDIT, ACCEPT, REJECT):
+            raise UsageError(
+                f"action is {self.action!r}", hint=f"allowed: {EDIT}, {ACCEPT}, {REJECT}"
+            )
+        if self.action == EDIT:
+            object.__setattr__(self, "new_text", clean_new_text(self.new_text, self.base_text))
+        elif self.new_text is not None:
+            raise UsageError(f"new_text goes with {EDIT!r}, not with {self.action!r}")
+        elif self.base_text is None:
+            raise UsageError(
+                f"{self.sample.key!r} has no text to {self.action}",
+                hint="write one, or leave it as it is",
+                reason="edits.no_text",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """One acknowledged fact, a line of the log. `undoes` is the number that an undo takes back.
+
+    `batch` names the find-and-replace that it was part of.
+    """
+
+    number: int
+    shard: str
+    row: int
+    key: str
+    image_sha256: str | None
+    action: str
+    base_text: str | None
+    new_text: str | None
+    who: str
+    created: float
+    undoes: int | None = None
+    batch: str | None = None
+
+    @property
+    def id(self) -> str:
+        """How people name it: `00000#12`."""
+        return f"{self.shard}#{self.number}"
+
+    @property
+    def sample(self) -> Sample:
+        """The sample that it is about."""
+        return Sample(shard=self.shard, row=self.row, key=self.key, image_sha256=self.image_sha256)
+
+    @property
+    def result(self) -> str | None:
+        """The text that it leaves: for a rejected one, the text that is out."""
+        return self.new_text if self.action == EDIT else self.base_text
+
+    @property
+    def by(self) -> str:
+        """Who and when, for messages."""
+        return f"{self.who!r} at {iso(self.created)}"
+
+
+class History:
+    """All edits of one shard in the order they were made, and which of them are in effect."""
+
+    def __init__(self, shard: str, edits: Sequence[Edit] = ()) -> None:
+        self.shard = shard
+        self.edits: list[Edit] = []
+        self._undone: dict[int, Edit] = {}
+        self._by_sample: dict[Sample, list[Edit]] = {}
+        for edit in edits:
+            self.add(edit)
+
+    def add(self, edit: Edit) -> None:
+        """One more edit, made just now."""
+        self.edits.append(edit)
+        if edit.undoes is not None:
+            self._undone[edit.undoes] = edit
+        else:
+            self._by_sample.setdefault(edit.sample, []).append(edit)
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Samples with an edit in effect, by row."""
+        found = [sample for sample in self._by_sample if self.in_effect(sample)]
+        return sorted(found, key=lambda sample: sample.row)
+
+    def undone_by(self, number: int) -> Edit | None:
+        """The undo of an edit, if there is one."""
+        return self._undone.get(number)
+
+    def in_effect(self, sample: Sample) -> list[Edit]:
+        """The edits of a sample that nobody took back, oldest first."""
+        return [e for e in self._by_sample.get(sample, []) if e.number not in self._undone]
+
+    def heads(self) -> Iterator[Edit]:
+        """The edits in effect that no later one builds upon: what reviewers want now."""
+        for sample in self.samples:
+            yield from heads(self.in_effect(sample))
+
+    def written(self) -> Iterator[tuple[Sample, str]]:
+        """The texts that people wrote and that the edits in effect leave, each once a sample."""
+        for sample in self.samples:
+            edits = self.in_effect(sample)
+            ends = [follow(edits, edit.base_text)[-1] for edit in edits if edit.action == EDIT]
+            for text in dict.fromkeys(end.result for end in ends if end.action != REJECT):
+                assert text is not None, "an edit leaves a text"
+                yield sample, text
+
+    def builds_on(self, edit: Edit) -> Edit | None:
+        """A later edit in effect of the text that this one made."""
+        if edit.result == edit.base_text:
+            return None
+        later = [e for e in self.in_effect(edit.sample) if e.number > edit.number]
+        return next((e for e in later if e.base_text == edit.result), None)
+
+
+def heads(edits: Sequence[Edit]) -> list[Edit]:
+    """The edits of one sample that count: no later one builds upon them or wants the same."""
+    return [
+        edit
+        for place, edit in enumerate(edits)
+        if all(later.base_text not in (edit.result, edit.base_text) for later in edits[place + 1 :])
+    ]
+
+
+def follow(edits: Sequence[Edit], text: str | None) -> list[Edit]:
+    """The edits that apply to a text, one upon the other; the last one says what is wanted."""
+    applied: list[Edit] = []
+    for edit in edits:
+        if edit.base_text == (applied[-1].result if applied else text):
+            applied.append(edit)
+    return applied
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def clean_who(who: str) -> str:
+    """The name of a reviewer on one clean line.
+
+    Raises:
+        UsageError: it is empty or too long.
+    """
+    name = clean_str(who).text
+    if not 0 < len(name) <= MAX_WHO_CHARS:
+        raise UsageError(
+            f"the reviewer's name is {name[:_SHOWN_CHARS]!r}",
+            hint=f"give a name of 1 to {MAX_WHO_CHARS} characters",
+            reason="edits.who",
+        )
+    return name
+
+
+def clean_new_text(new_text: str | None, base_text: str | None) -> str:
+    """The text of an edit on one clean line.
+
+    Raises:
+        UsageError: it is empty, too long or what it was.
+    """
+    clean = clean_str(new_text or "").text
+    what = None
+    if not clean:
+        what, hint = "the new text is empty", f"{REJECT} it instead"
+    elif len(clean) > MAX_CHARS:
+        what, hint = f"the new text has {len(clean):,} characters", f"allowed: {MAX_CHARS:,}"
+    elif clean == base_text:
+        what, hint = "the new text is the old one", f"{ACCEPT} it instead"
+    if what:
+        raise UsageError(what, hint=hint, reason="edits.text")
+    return clean
+
+
+def unseen(past: History, draft: Draft) -> list[Edit]:
+    """The edits of the draft's text that its writer had not seen."""
+    seen = -1 if draft.seen is None else draft.seen
+    here = past.in_effect(draft.sample)
+    return [edit for edit in here if edit.number > seen and edit.base_text == draft.base_text]
+
+
+def agrees(edit: Edit, draft: Draft) -> bool:
+    """Whether two want the same of one text."""
+    return (edit.action, edit.new_text) == (draft.action, draft.new_text)
+
+
+def why_stale(past: History, draft: Draft) -> ConflictError | None:
+    """Why a draft is refused: the text is not what its writer saw; agreeing is no conflict."""
+    if draft.seen is not None:
+        known = past.edits[draft.seen] if draft.seen < len(past.edits) else None
+        if known is None or (known.sample, known.result) != (draft.sample, draft.base_text):
+            return _conflict(draft, f"is not what edit {draft.seen} left")
+        if before := past.undone_by(draft.seen):
+            return _conflict(draft, f"was put back by {before.by}")
+    since = unseen(past, draft)
+    if not since or agrees(since[-1], draft):
+        return None
+    last = since[-1]
+    became = f" to {_short(last.new_text)}" if last.new_text is not None else ""
+    return _conflict(draft, f"was {_DONE[last.action]} by {last.by}{became}")
+
+
+_DONE = {EDIT: "changed", ACCEPT: "accepted", REJECT: "rejected"}
+
+
+def _conflict(draft: Draft, what: str) -> ConflictError:
+    sample = draft.sample
+    return ConflictError(
+        f"the text {_short(draft.base_text)} of {sample.key!r} (shard {sample.shard}) {what}",
+        did="your edit was not recorded",
+        hint="look at it as it is now, and edit that",
+        reason="edits.stale",
+    )
+
+
+def why_kept(past: History, edit: Edit) -> ConflictError | None:
+    """Why an edit cannot be taken back."""
+    if before := past.undone_by(edit.number):
+        what = f"{edit.id} was taken back by {before.by} already"
+        return ConflictError(what, did="nothing was recorded", reason="edits.undone")
+    if later := past.builds_on(edit):
+        return ConflictError(
+            f"{later.by} has built on {edit.id} since",
+            did="nothing was recorded",
+            hint=f"take {later.id} back first",
+            reason="edits.stale",
+        )
+    return None
+
+
+def _short(text: str | None) -> str:
+    if text is None:
+        return "(none)"
+    return repr(text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…")

@@ -1,0 +1,263 @@
+"""Executors for one machine: in this process, or one supervised process for each model.
+
+A batch that kills or stalls its worker is tried again item by item in a fresh worker; an item
+that does it alone is `Failed`, everything else goes on. Supervision is pebble's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from curator.core.errors import EngineError
+from curator.core.stopping import without_ctrl_c
+from curator.engine.executors import Done, Failed, Work
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_POLL_SEC = 0.2
+_STOP_GRACE_SEC = 10.0
+_MAX_RESTARTS_IN_A_ROW = 3
+_PROBE_TIMEOUT_SEC = 10.0
+_IN_FLIGHT = 2
+
+
+class InlineExecutor:
+    """Everything in this process: for fakes, text checks and debugging. Supervises nothing."""
+
+    def run(
+        self,
+        build: Callable[[], Work[T, R]],
+        batches: Iterable[Sequence[T]],
+        *,
+        probe: Callable[[Any], object],
+        stop: Callable[[], bool],
+    ) -> Generator[list[Done[T, R] | Failed[T]]]:
+        """See `curator.engine.executors.Executor`; the probe is not needed."""
+        work: Work[T, R] | None = None
+        for batch in batches:
+            if stop():
+                return
+            work = work or build()
+            yield [Done(item, result) for item, result in zip(batch, work(batch), strict=True)]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One worker process, the batches it was given, oldest first, and the one it gets next."""
+
+    pool: ProcessPool
+    queue: deque[tuple[Sequence[Any], Future[Any]]] = field(default_factory=deque)
+    upcoming: Sequence[Any] | None = None
+
+
+class ProcessExecutor:
+    """One process a model, each on its own GPU when there are several workers."""
+
+    def __init__(self, num_workers: int = 1, stall_timeout_sec: float = 600.0) -> None:
+        self.num_workers = num_workers
+        self.stall_timeout_sec = stall_timeout_sec
+        self._restarts = 0
+
+    def run(
+        self,
+        build: Callable[[], Work[T, R]],
+        batches: Iterable[Sequence[T]],
+        *,
+        probe: Callable[[Any], object],
+        stop: Callable[[], bool],
+    ) -> Generator[list[Done[T, R] | Failed[T]]]:
+        """See `curator.engine.executors.Executor`."""
+        source = iter(batches)
+        first = list(islice(source, 1))
+        if not first:
+            return
+        source = _chain(first, source)
+        lanes = [self._open_lane(build, number) for number in range(self.num_workers)]
+        clean = False
+        try:
+            yield from self._drive(lanes, source, probe, stop)
+            clean = True
+        finally:
+            for lane in lanes:
+                end: Any = lane.pool.close if clean and not lane.queue else lane.pool.stop
+                end()
+            for lane in lanes:
+                lane.pool.join()
+
+    def _open_lane(self, build: Callable[[], Work[T, R]], number: int) -> _Lane:
+        gpu, threads = None, None
+        if self.num_workers > 1:
+            gpu, threads = _visible_gpu(number), max(1, num_cores() // self.num_workers)
+        # spawn: a forked child would inherit threads and an initialised CUDA context
+        pool = ProcessPool(
+            max_workers=1,
+            initializer=_start_worker,
+            initargs=(build, gpu, threads),
+            context=get_context("spawn"),
+        )
+        return _Lane(pool)
+
+    def _drive(
+        self,
+        lanes: list[_Lane],
+        source: Iterator[Sequence[T]],
+        probe: Callable[[Any], object],
+        stop: Callable[[], bool],
+    ) -> Iterator[list[Done[T, Any] | Failed[T]]]:
+        deadline: float | None = None
+        while True:
+            if stop() and deadline is None:
+                deadline = time.monotonic() + _STOP_GRACE_SEC
+            if deadline is None:
+                while any([self._feed(lane, source) for lane in lanes]):  # each gets one in turn
+                    pass
+            flying = [lane.queue[0][1] for lane in lanes if lane.queue]
+            if not flying or (deadline is not None and time.monotonic() > deadline):
+                return
+            ready, _ = wait(flying, timeout=_POLL_SEC, return_when=FIRST_COMPLETED)
+            for lane in lanes:
+                while lane.queue and lane.queue[0][1] in ready:
+                    batch, future = lane.queue.popleft()
+                    yield self._outcomes(lane, batch, future, probe)
+
+    def _feed(self, lane: _Lane, source: Iterator[Sequence[T]]) -> bool:
+        """Give a worker its next batch, if it can take one and there is one.
+
+        What comes after it is laid by for the same worker: it reads and decodes ahead what it will
+        be asked for, and would keep for ever what another one gets.
+        """
+        if len(lane.queue) >= _IN_FLIGHT:
+            return False
+        batch = next(source, None) if lane.upcoming is None else lane.upcoming
+        if batch is None:
+            return False
+        lane.upcoming = next(source, None)
+        # Two batches are in flight: the one at the worker and the one waiting in its pipe. pebble
+        # starts a task's clock when the worker takes it.
+        with without_ctrl_c():  # the first one starts the pool's threads, which start processes
+            future = lane.pool.schedule(
+                _work_on, args=(batch, lane.upcoming or ()), timeout=self.stall_timeout_sec
+            )
+        lane.queue.append((batch, future))
+        return True
+
+    def _outcomes(
+        self, lane: _Lane, batch: Sequence[T], future: Future[Any], probe: Callable[[Any], object]
+    ) -> list[Done[T, Any] | Failed[T]]:
+        try:
+            results = future.result()
+        except (TimeoutError, ProcessExpired) as error:
+            if len(batch) > 1:
+                singles = [self._alone(lane, [item], probe) for item in batch]
+                return [outcome for single in singles for outcome in single]
+            return [self._verdict(lane, batch[0], error, probe)]
+        self._restarts = 0
+        return [Done(item, result) for item, result in zip(batch, results, strict=True)]
+
+    def _alone(
+        self, lane: _Lane, batch: Sequence[T], probe: Callable[[Any], object]
+    ) -> list[Done[T, Any] | Failed[T]]:
+        future = lane.pool.schedule(_work_on, args=(batch, ()), timeout=self.stall_timeout_sec)
+        return self._outcomes(lane, batch, future, probe)
+
+    def _verdict(
+        self, lane: _Lane, item: T, error: Exception, probe: Callable[[Any], object]
+    ) -> Failed[T]:
+        """Is it the item (its probe fails as well), or the engine?"""
+        detail = f"the worker process {_describe(error, self.stall_timeout_sec)}"
+        try:
+            lane.pool.schedule(probe, args=(item,), timeout=_PROBE_TIMEOUT_SEC).result()
+        except (TimeoutError, ProcessExpired) as again:
+            crashed = isinstance(again, ProcessExpired)
+            return Failed(item, crashed, True, _describe(again, _PROBE_TIMEOUT_SEC))
+        self._restarts += 1
+        if self._restarts > _MAX_RESTARTS_IN_A_ROW:
+            raise EngineError(
+                f"{detail}, {self._restarts} times in a row",
+                did="everything acknowledged is kept",
+                hint="try --batch-size 1, another --device or a smaller model",
+                reason="engine.crashed",
+            ) from error
+        return Failed(item, isinstance(error, ProcessExpired), False, detail)
+
+
+def _describe(error: Exception, timeout_sec: float) -> str:
+    if isinstance(error, ProcessExpired):
+        return f"died (exit code {error.exitcode})"
+    return f"did not answer for {timeout_sec:.0f} s"
+
+
+def _chain(first: list[T], rest: Iterator[T]) -> Iterator[T]:
+    yield from first
+    yield from rest
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _visible_gpu(number: int) -> str:
+    visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    return visible[number % len(visible)] if visible else str(number)
+
+
+# -- inside the worker process --------------------------------------------------------------------
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_MOST_BYTES = 2**31 - 1
+
+_build: Callable[[], Work[Any, Any]] | None = None
+_work: Work[Any, Any] | None = None
+
+
+def _start_worker(
+    build: Callable[[], Work[Any, Any]], gpu: str | None, threads: int | None
+) -> None:
+    global _build  # noqa: PLW0603 - one worker process has one piece of work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything imports torch
+    if threads is not None:
+        # Processes that each use all cores spin for each other: ten times slower on two cores.
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    keep_freed_memory()
+    _build = build
+
+
+def keep_freed_memory() -> None:
+    """Let glibc use freed memory again instead of giving it back to the kernel.
+
+    By default blocks above 32 MB are unmapped when freed, so a CPU model gets every activation of
+    every forward as new pages, each faulted in and zeroed: 16,000 faults an image and more time
+    in the kernel than in the model for a MobileNet at batch 32 (benchmarks/score.py).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_TRIM_THRESHOLD, _MOST_BYTES)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MOST_BYTES)
+
+
+def _work_on(batch: Sequence[Any], upcoming: Sequence[Any]) -> list[Any]:
+    global _work  # noqa: PLW0603 - built at the first batch, so that its errors reach the parent
+    if _work is None:
+        assert _build is not None
+        _work = _build()
+    prefetch = getattr(_work, "prefetch", None)
+    if prefetch is not None and upcoming:
+        prefetch(upcoming)
+    return _work(batch)

@@ -1,0 +1,149 @@
+"""What a worker process does with a batch: read the bytes, ask the model, answer item by item.
+
+Items are small and picklable (they carry places, not pixels); the model is built in the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from curator.captioners import CAPTIONERS
+from curator.captioners.guard import Guarded
+from curator.captioners.prompts import get_prompt
+from curator.core import images
+from curator.core.errors import DamageError, Unusable
+from curator.scorers import SCORERS, Scorer
+from curator.shards.samples import Caption, CaptionFailure, CaptionRequest, Score
+from curator.shards.scan import read_bytes
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where the encoded bytes of an image lie, and what they must hash to."""
+
+    path: Path
+    offset: int
+    length: int
+    sha256: str
+
+    def read(self) -> bytes:
+        """The bytes.
+
+        Raises:
+            DamageError: they are not the ones that were indexed (reason `source.changed`).
+        """
+        data = read_bytes(self.path, self.offset, self.length)
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise DamageError(
+                f"the image at byte {self.offset} is not the one that was indexed",
+                where=self.path,
+                did="what was finished before is kept",
+                hint="run the same command again once nobody writes to the shards",
+                reason="source.changed",
+            )
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionItem:
+    """Candidate number `candidate` for one image; `attempt` counts retries by the user."""
+
+    shard: str
+    image: ImageRef
+    prompt: str
+    candidate: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreItem:
+    """One image (None where only texts are judged) with all texts to be scored against it."""
+
+    shard: str
+    image: ImageRef | None
+    texts: tuple[str, ...]
+    attempt: int = 0
+
+
+def probe(item: CaptionItem | ScoreItem) -> None:
+    """Decode the image of an item: what can go wrong before any model is asked."""
+    if item.image is not None:
+        with contextlib.suppress(Unusable):  # an answer; hanging or dying would be none
+            images.decode(item.image.read())
+
+
+class CaptionWork:
+    """Captions batches. `captioner` is a name of `CAPTIONERS`."""
+
+    def __init__(
+        self, captioner: str, options: Mapping[str, Any], *, prompt: str, language: str
+    ) -> None:
+        self._captioner = Guarded(
+            CAPTIONERS.get(captioner)(**options), prompt=get_prompt(prompt), language=language
+        )
+        self._read = _Read[CaptionItem, CaptionRequest]()
+
+    def prefetch(self, items: Sequence[CaptionItem]) -> None:
+        """Read the next batch and start decoding it."""
+        ahead = {item: _request(item) for item in items}
+        self._read.add(ahead)
+        self._captioner.prefetch(list(ahead.values()))
+
+    def __call__(self, items: Sequence[CaptionItem]) -> list[Caption | CaptionFailure]:
+        """One outcome an item."""
+        return self._captioner.caption([self._read.of(item) or _request(item) for item in items])
+
+
+class ScoreWork:
+    """Scores batches. `scorer` is a name of `SCORERS`."""
+
+    def __init__(self, scorer: str, options: Mapping[str, Any]) -> None:
+        self._scorer: Scorer = SCORERS.get(scorer)(**options)
+        self._read = _Read[ImageRef, bytes]()
+
+    def prefetch(self, items: Sequence[ScoreItem]) -> None:
+        """Read the next batch and start decoding it."""
+        self._read.add({item.image: item.image.read() for item in items if item.image})
+        prefetch = getattr(self._scorer, "prefetch", None)
+        if prefetch is not None:
+            prefetch(self._pairs(items))
+
+    def __call__(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
+        """One list of scores an item, one score a text."""
+        scores = iter(self._scorer.score(self._pairs(items)))
+        return [[next(scores) for _ in item.texts] for item in items]
+
+    def _pairs(self, items: Sequence[ScoreItem]) -> list[tuple[bytes, str]]:
+        pairs: list[tuple[bytes, str]] = []
+        for item in items:
+            data = b"" if item.image is None else self._read.of(item.image) or item.image.read()
+            pairs.extend((data, text) for text in item.texts)
+        return pairs
+
+
+class _Read(Generic[K, V]):
+    """What was read ahead: the batch at work, and the one after it."""
+
+    def __init__(self) -> None:
+        self._batches: deque[Mapping[K, V]] = deque(maxlen=2)
+
+    def add(self, batch: Mapping[K, V]) -> None:
+        """The batch after the one at work was read."""
+        self._batches.append(batch)
+
+    def of(self, key: K) -> V | None:
+        """What was read of it, if it was."""
+        return next((batch[key] for batch in self._batches if key in batch), None)
+
+
+def _request(item: CaptionItem) -> CaptionRequest:
+    return CaptionRequest(item.image.sha256, item.image.read(), item.prompt, item.candidate)

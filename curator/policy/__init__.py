@@ -1,0 +1,1 @@
+"""Facts and a policy make a decision: which captions a sample keeps, and why."""

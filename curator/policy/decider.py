@@ -1,0 +1,399 @@
+"""Facts x policy -> decision: which text(s) each sample gets, and why. Loads no model.
+
+Works shard by shard on whole columns, so memory is that of one shard; percentile thresholds take
+one pass before that (12 bytes a text), duplicate rules another (12 bytes a sample).
+
+Every sample of a shard gets exactly one action. `because` is the reason code for a quarantined
+sample, the names of the failed rules for a dropped one, and how the choice was made otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from curator.policy.candidates import (
+    alt_texts,
+    count_copies,
+    find_failures,
+    generated,
+    has_alt_text,
+    number_in_rows,
+    scores_by_source,
+    set_quantile,
+    whole_first,
+)
+from curator.policy.model import ALT_TEXT, GENERATED, NUMERIC_FIELDS, Policy, Rule
+from curator.store import index, parquet
+from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.index import text_sha256
+from curator.store.store import Store
+from curator.store.versions import ShardEntry
+
+DECISION_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("key", pa.large_string()),
+        ("image_sha256", pa.large_string()),
+        ("action", pa.large_string()),  # one of versions.ACTIONS
+        ("slot", pa.int16()),  # 0 for the first text of a sample, 1 for the second, ...
+        ("text", pa.large_string()),  # null for dropped and quarantined samples
+        ("text_sha256", pa.large_string()),
+        ("source", pa.large_string()),  # alt_text, or the name of the generator
+        ("weight", pa.float32()),  # sampling weight, adds up to 1 a sample
+        ("score", pa.float32()),  # the policy's scorer on this text; null if never scored
+        ("because", pa.large_string()),
+    ]
+)
+
+_SAMPLE_COLUMNS = (
+    *("row", "key", "image_sha256", "width", "height"),
+    *("alt_text", "alt_sha256", "reason"),
+)
+_IMAGE_COLUMNS = ("row", "image_sha256", "width", "height")
+SHARDS_AT_ONCE = 2
+"""Threads that work on a shard each: reading and joining release the GIL."""
+
+NOT_GENERATED = "not_generated"
+NO_TEXT = "no_text"
+CUT = "cut at the token limit"
+"""Ends `because` of a text that stops in the middle of a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a policy is applied to: makers by name, generators in order of preference."""
+
+    shards: tuple[str, ...]
+    generators: tuple[str, ...] = ()
+    scorer: str | None = None
+    checker: str | None = None
+
+
+class Decider:
+    """Applies one policy to the facts of one store."""
+
+    def __init__(self, store: Store, policy: Policy, inputs: Inputs) -> None:
+        self.store = store
+        self.policy = policy
+        self.inputs = inputs
+        self._captions = [
+            (name, Facts(store, CAPTIONS, name))
+            for name in inputs.generators
+            if policy.needs_generated
+        ]
+        self.num_unscored = 0
+        self._counting = Lock()
+        self._scored: dict[str, pl.DataFrame] = {}  # shard -> score and failure, text by text
+        self._scores = Facts(store, SCORES, inputs.scorer) if inputs.scorer else None
+        self._checks = (
+            Facts(store, SCORES, inputs.checker) if inputs.checker and policy.needs_flags else None
+        )
+
+    def prepare(self) -> None:
+        """Read what all shards share; afterwards `decide` may run in several threads."""
+        self._find_facts()
+        _ = self.thresholds
+        if self.policy.needs_copies:
+            _ = self._copies
+
+    def _find_facts(self) -> None:
+        """Learn which facts there are; not to be done by two threads at once."""
+        for facts in (*(facts for _, facts in self._captions), self._scores, self._checks):
+            if facts is not None:
+                facts.files()
+
+    # -- thresholds -----------------------------------------------------------------------------
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """Values of the percentile limits: `<rule>@<source>` -> score.
+
+        The score at percentile p is the smallest one of which at least p % lie below, so that
+        `min_percentile = 70` keeps the best 30 %.
+        """
+        wanted = [rule for rule in self.policy.rule if rule.min_percentile is not None]
+        surgery = self.policy.surgery
+        by_sentence = surgery is not None and surgery.min_percentile is not None
+        if not wanted and not by_sentence:
+            return {}
+        scores: dict[str, list[np.ndarray]] = {}
+        sentences: dict[str, list[np.ndarray]] = {}
+        self._find_facts()
+        with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+            for found in pool.map(
+                self._score_first,
+                self.inputs.shards,
+            ):
+                for source, (of_texts, of_sentences) in found.items():
+                    scores.setdefault(source, []).append(of_texts)
+                    sentences.setdefault(source, []).append(of_sentences)
+        limits: dict[str, float] = {}
+        for rule in wanted:
+            for source, arrays in scores.items():
+                if rule.source in ("any", source if source == ALT_TEXT else GENERATED):
+                    set_quantile(limits, f"{rule.name}@{source}", arrays, rule.min_percentile)
+        if surgery is not None and by_sentence:
+            for source, arrays in sentences.items():
+                set_quantile(limits, f"surgery@{source}", arrays, surgery.min_percentile)
+        return limits
+
+    def _score_first(self, shard: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The scores of a shard by source; remembered for `decide` where they are small."""
+        texts = self._texts(shard, *self._inputs(shard))
+        if self.policy.surgery is None:
+            kept = texts.select("score", pl.col("failure").cast(pl.Categorical))
+            self._scored[shard] = kept
+        return scores_by_source(texts)
+
+    @cached_property
+    def _copies(self) -> dict[str, pl.DataFrame]:
+        """Shard -> row, copies, copy_number; from 64-bit keys of all images of the dataset."""
+        frames = [
+            index.read(self.store, shard, ["row", "image_sha256"]) for shard in self.inputs.shards
+        ]
+        return dict(zip(self.inputs.shards, count_copies(frames), strict=True))
+
+    # -- texts ----------------------------------------------------------------------------------
+
+    def _inputs(self, shard: str) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+        """The samples of a shard, and what each generator has for the usable ones."""
+        samples = index.read(self.store, shard, _SAMPLE_COLUMNS)
+        usable = samples.filter(pl.col("reason").is_null()).select(_IMAGE_COLUMNS)
+        made = {
+            name: facts.candidates(usable, ["text", "text_sha256", "finish_reason", "failure"])
+            for name, facts in self._captions
+        }
+        return samples, made
+
+    def _texts(
+        self, shard: str, samples: pl.DataFrame, made: Mapping[str, pl.DataFrame]
+    ) -> pl.DataFrame:
+        """All competing texts of a shard with their scores, in order of preference."""
+        usable = samples.filter(pl.col("reason").is_null())
+        parts = []
+        for source in self.policy.sources:
+            if source == ALT_TEXT:
+                parts.append(alt_texts(usable))
+            else:
+                parts.extend(generated(name, frame) for name, frame in made.items())
+        texts = (pl.concat(parts) if parts else alt_texts(usable).clear()).with_row_index("rank")
+        if (scored := self._scored.pop(shard, None)) is not None:
+            scored = scored.cast({"failure": pl.String})
+            return pl.concat([texts, scored], how="horizontal")
+        return self._with_scores(texts)
+
+    def _with_scores(self, texts: pl.DataFrame) -> pl.DataFrame:
+        names = ["score", "failure", *(["sentences"] if self.policy.surgery else [])]
+        if self._scores is None:
+            empty = Facts(self.store, SCORES, "none").empty(names)
+            return texts.with_columns(pl.lit(None, t).alias(n) for n, t in empty.schema.items())
+        return pl.concat([texts, self._scores.match(texts, names)], how="horizontal")
+
+    def _with_flags(self, texts: pl.DataFrame) -> pl.DataFrame:
+        if self._checks is None:
+            return texts.with_columns(flags=pl.lit(None, pl.List(pl.String)))
+        wanted = texts.select(pl.lit("").alias("image_sha256"), "text_sha256")
+        return texts.with_columns(self._checks.match(wanted, ["flags"]))
+
+    def _operate(self, texts: pl.DataFrame) -> pl.DataFrame:
+        """Sentence surgery: texts of several sentences lose those below the limit."""
+        surgery = self.policy.surgery
+        kept_all = pl.lit(True).alias("whole")
+        if surgery is None:
+            return texts.with_columns(kept_all)
+        long = texts.filter(pl.col("sentences").list.len() > 1)
+        limit: pl.Expr = pl.lit(surgery.min_score, pl.Float32)
+        if surgery.min_percentile is not None:
+            limit = self._limit_of("surgery")
+        pieces = (
+            long.select("rank", "source", "text", "sentences")
+            .explode("sentences")
+            .unnest("sentences")
+            .with_columns(good=pl.col("score") >= limit)
+            .with_columns(piece=pl.col("text").str.slice("start", pl.col("end") - pl.col("start")))
+        )
+        operated = pieces.group_by("rank", maintain_order=True).agg(
+            whole=pl.col("good").all(),
+            new_text=pl.col("piece").filter("good").str.strip_chars().str.join(" "),
+            new_score=pl.col("score").filter("good").mean(),
+        )
+        joined = texts.join(operated, on="rank", how="left", maintain_order="left")
+        cut = pl.col("whole").is_not_null() & ~pl.col("whole")
+        joined = joined.with_columns(
+            text=pl.when(cut).then("new_text").otherwise("text"),
+            score=pl.when(cut).then("new_score").otherwise("score"),
+            whole=~cut,
+        )
+        changed = joined.filter(~pl.col("whole"))["text"].to_list()
+        digests = pl.Series([text_sha256(text) for text in changed], dtype=pl.String)
+        fixed = joined.filter(~pl.col("whole")).with_columns(text_sha256=digests)
+        return pl.concat([joined.filter("whole"), fixed]).sort("rank").drop("new_text", "new_score")
+
+    def _limit_of(self, name: str) -> pl.Expr:
+        limits = {
+            key.partition("@")[2]: value
+            for key, value in self.thresholds.items()
+            if key.partition("@")[0] == name
+        }
+        return pl.col("source").replace_strict(limits, default=None, return_dtype=pl.Float32)
+
+    # -- rules ----------------------------------------------------------------------------------
+
+    def _judge(self, shard: str, texts: pl.DataFrame) -> pl.DataFrame:
+        """Add `failed`: the name of the first rule that a text fails, or null."""
+        texts = self._operate(self._with_flags(texts))
+        if self.policy.needs_copies:
+            texts = texts.join(self._copies[shard], on="row", how="left", maintain_order="left")
+        lengths = {
+            "num_chars": pl.col("text").str.len_chars(),
+            "num_words": pl.col("text").str.count_matches(r"\S+"),
+        }
+        asked = {rule.field for rule in self.policy.rule}
+        texts = texts.with_columns(**{name: lengths[name] for name in asked & set(lengths)})
+        verdicts = [
+            pl.when(self._applies(rule) & ~self._passes(rule)).then(pl.lit(rule.name))
+            for rule in self.policy.rule
+        ]
+        nothing_left = pl.when(pl.col("text") == "").then(pl.lit("surgery"))
+        return texts.with_columns(failed=pl.coalesce(nothing_left, *verdicts))
+
+    @staticmethod
+    def _applies(rule: Rule) -> pl.Expr:
+        is_alt = pl.col("source") == ALT_TEXT
+        return {"any": pl.lit(True), ALT_TEXT: is_alt, GENERATED: ~is_alt}[rule.source]
+
+    def _passes(self, rule: Rule) -> pl.Expr:
+        if rule.field == "flags":
+            bad = pl.col("flags").list.set_intersection(list(rule.none_of)).list.len() > 0
+            return (~bad).fill_null(False)
+        assert rule.field in NUMERIC_FIELDS
+        value = pl.col(rule.field)
+        passed = value.is_not_null() & (value.is_not_nan() if rule.field == "score" else True)
+        if rule.min is not None:
+            passed &= value >= rule.min
+        if rule.max is not None:
+            passed &= value <= rule.max
+        if rule.min_percentile is not None:
+            passed &= value >= self._limit_of(rule.name)
+        return passed.fill_null(False)
+
+    # -- choice ---------------------------------------------------------------------------------
+
+    def decide(self, shard: str) -> pl.DataFrame:
+        """The decision for one shard, in the columns of DECISION_SCHEMA and its row order."""
+        samples, made = self._inputs(shard)
+        texts = self._judge(shard, self._texts(shard, samples, made))
+        if self.policy.needs_score:
+            with self._counting:
+                self.num_unscored += texts["score"].null_count()
+        failures = find_failures(samples, texts, made)
+        bad_images = failures.filter(pl.col("failure").str.starts_with("image."))["row"]
+        is_bad = pl.col("row").is_in(bad_images.implode())
+        chosen = self._choose(texts.filter(pl.col("failed").is_null() & ~is_bad))
+        rest = samples.join(chosen.select("row"), on="row", how="anti")
+        unchosen = self._explain(rest, texts, failures)
+        columns = [name for name in DECISION_SCHEMA.names if name not in ("key", "image_sha256")]
+        rows = pl.concat([chosen.select(columns), unchosen.select(columns)])
+        return (
+            rows.join(samples.select("row", "key", "image_sha256"), on="row", how="left")
+            .select(DECISION_SCHEMA.names)
+            .sort("row", maintain_order=True)  # the texts of a row are in the order of their slots
+        )
+
+    def _choose(self, alive: pl.DataFrame) -> pl.DataFrame:
+        """The texts taken, with slot, weight, action and because."""
+        pick = self.policy.pick
+        if not self.policy.judges_truncated:
+            alive = whole_first(alive, pick=pick)
+        worst_last = [-pl.col("score").fill_null(-np.inf)] if pick == "best" else []
+        ordered = alive.sort(pl.col("row"), *worst_last, maintain_order=True)
+        if pick == "all":
+            ordered = ordered.unique(["row", "text_sha256"], keep="first", maintain_order=True)
+        is_alt = pl.col("source") == ALT_TEXT
+        ordered = number_in_rows(ordered)
+        taken = ordered if pick == "all" else ordered.filter(pl.col("slot") == 0)
+        how = {
+            "best": pl.format("best of {}", "num_texts"),
+            "first": pl.lit("first that passes"),
+            "all": pl.lit("passes"),
+        }[pick]
+        cut = pl.when("whole").then(pl.lit("")).otherwise(pl.lit(", unsupported sentences cut"))
+        half = pl.when(pl.col("truncated") == 1).then(pl.lit(f", {CUT}")).otherwise(pl.lit(""))
+        is_captioned = pl.col("num_texts") > pl.col("num_alt") if pick == "all" else ~is_alt
+        return taken.with_columns(
+            weight=self._weight() if pick == "all" else pl.lit(1.0, pl.Float32),
+            action=pl.when(is_captioned).then(pl.lit("captioned")).otherwise(pl.lit("kept")),
+            because=pl.concat_str(how, cut, half),
+            slot=pl.col("slot").cast(pl.Int16),
+        )
+
+    def _weight(self) -> pl.Expr:
+        """The weight of a source, shared among its texts, over those of the sources at hand."""
+        weights = self.policy.weights
+        num_generated = pl.col("num_texts") - pl.col("num_alt")
+        share = (
+            pl.when(pl.col("source") == ALT_TEXT)
+            .then(weights.alt_text / pl.col("num_alt"))
+            .otherwise(weights.generated / num_generated)
+        )
+        at_hand = weights.alt_text * (pl.col("num_alt") > 0) + weights.generated * (
+            num_generated > 0
+        )
+        return (share / at_hand).fill_nan(0.0).cast(pl.Float32)
+
+    def _with_kept_score(self, rest: pl.DataFrame) -> pl.DataFrame:
+        """Add the score of the alt text where the policy may keep it after all."""
+        if self.policy.otherwise == "drop":
+            return rest.with_columns(score=pl.lit(None, pl.Float32))
+        return self._with_scores(rest.with_columns(text_sha256="alt_sha256")).drop("failure")
+
+    def _explain(
+        self, rest: pl.DataFrame, texts: pl.DataFrame, failures: pl.DataFrame
+    ) -> pl.DataFrame:
+        """Samples that no text passed for: kept by `otherwise`, quarantined, or dropped."""
+        side = pl.when(pl.col("source") == ALT_TEXT).then(pl.lit(ALT_TEXT))
+        reasons = (
+            texts.filter(pl.col("failed").is_not_null())
+            .with_columns(why=pl.format("{}: {}", side.otherwise(pl.lit(GENERATED)), "failed"))
+            .group_by("row")
+            .agg(pl.col("why").unique(maintain_order=True).str.join("; "))
+        )
+        nothing = NOT_GENERATED if self.policy.needs_generated else NO_TEXT
+        joined = (
+            self._with_kept_score(rest)
+            .join(failures, on="row", how="left")
+            .join(reasons, on="row", how="left")
+            .with_columns(why=pl.coalesce("failure", "why", pl.lit(nothing)))
+        )
+        unusable = pl.col("reason").is_not_null() | pl.col("failure").str.starts_with("image.")
+        keep = ~unusable.fill_null(False) & has_alt_text()
+        if self.policy.otherwise == "drop":
+            keep = pl.lit(False)
+        failed = pl.when(pl.col("failure").is_not_null()).then(pl.lit("quarantined"))
+        return joined.with_columns(
+            action=pl.when(keep)
+            .then(pl.lit("kept"))
+            .otherwise(failed.otherwise(pl.lit("dropped"))),
+            because=pl.when(keep).then(pl.format("no other: {}", "why")).otherwise("why"),
+            slot=pl.lit(0, pl.Int16),
+            text=pl.when(keep).then("alt_text"),
+            text_sha256=pl.when(keep).then("alt_sha256"),
+            source=pl.when(keep).then(pl.lit(ALT_TEXT)),
+            weight=pl.when(keep).then(pl.lit(1.0, pl.Float32)),
+            score=pl.when(keep).then("score"),
+        )
+
+
+def read_decision(store: Store, entry: ShardEntry) -> pl.DataFrame:
+    """The decision of one version for one shard; DamageError if it is not what it names."""
+    path = store.root / entry.file
+    parquet.check_sha256(path, entry.file_sha256)
+    return parquet.read(path, DECISION_SCHEMA)

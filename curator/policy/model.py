@@ -1,0 +1,243 @@
+"""Policies: how to decide, as a small TOML file. A policy is data and runs no code.
+
+    name = "best"
+    sources = ["generated", "alt_text"]   # which texts compete; for `first`, in this order
+    pick = "best"                         # best (by score) | first (that passes) | all
+    otherwise = "drop"                    # drop | keep_alt: when no text passes
+    scorer = "clip"                       # whose score is meant
+
+    [[rule]]                              # a text that fails any rule is out
+    name = "healthy"                      # becomes the reason
+    source = "any"                        # alt_text | generated | any
+    field = "flags"
+    none_of = ["refusal", "spam"]
+
+    [[rule]]
+    name = "aligned"
+    field = "score"
+    min_percentile = 30                   # within its own generator, over this dataset
+
+    [surgery]                             # drop unsupported sentences, keep the rest
+    min_percentile = 10
+
+    [weights]                             # for pick = "all"
+    alt_text = 0.4
+    generated = 0.6
+
+One global score threshold would delete the longer captions that help dense tasks: a scorer gives
+them lower scores than short ones (GBC, arXiv 2407.06723: 0.33 short, 0.26 detailed). Therefore
+percentiles are taken within each generator.
+
+A caption that the token limit cut in the middle of a sentence is taken only where no whole text
+passes, unless a rule on `truncated` says otherwise (`max = 0`: never; `max = 1`: like any other).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from curator.core.errors import UsageError, nearest
+from curator.core.validation import explain
+
+MAX_NAME_CHARS = 60
+CHANGED = "+"
+"""Behind a preset's name stands what was changed in it."""
+ALT_TEXT = "alt_text"
+GENERATED = "generated"
+
+Source = Literal["alt_text", "generated"]
+NumericField = Literal[
+    "score", "num_words", "num_chars", "copies", "copy_number", "width", "height", "truncated"
+]
+NUMERIC_FIELDS: tuple[str, ...] = get_args(NumericField)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rule(_Strict):
+    """One condition. A text without a value for `field` (never scored, say) fails the rule.
+
+    `copies` counts the rows of the dataset that hold the same image, `copy_number` is 0 for the
+    first of them, 1 for the next, and so on. `truncated` is 1 for a caption that the token limit
+    cut in the middle of a sentence, 0 for any other text.
+    """
+
+    name: str = Field(min_length=1, max_length=60)
+    source: Source | Literal["any"] = "any"
+    field: NumericField | Literal["flags"]
+    min: float | None = None
+    max: float | None = None
+    min_percentile: float | None = Field(default=None, ge=0, le=100)
+    none_of: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_kind_of_limit(self) -> Self:
+        limits = [self.min, self.max, self.min_percentile]
+        if self.field == "flags":
+            if not self.none_of or any(limit is not None for limit in limits):
+                raise ValueError("a rule on flags has `none_of` and nothing else")
+        elif self.none_of or all(limit is None for limit in limits):
+            raise ValueError(f"a rule on {self.field} has `min`, `max` or `min_percentile`")
+        if self.min_percentile is not None and self.field != "score":
+            raise ValueError("`min_percentile` is for field = 'score'")
+        return self
+
+
+class Surgery(_Strict):
+    """Drop the sentences of a text that score below the limit; texts of one sentence stay."""
+
+    min_score: float | None = None
+    min_percentile: float | None = Field(default=None, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.min_score is None) == (self.min_percentile is None):
+            raise ValueError("surgery has either `min_score` or `min_percentile`")
+        return self
+
+
+class Weights(_Strict):
+    """Sampling weights for `pick = "all"`, shared among the texts of a source."""
+
+    alt_text: float = Field(default=1.0, ge=0)
+    generated: float = Field(default=1.0, ge=0)
+
+
+class Policy(_Strict):
+    """A whole policy. See the module for an example with every key."""
+
+    name: str = Field(min_length=1, max_length=MAX_NAME_CHARS)
+    description: str = ""
+    sources: tuple[Source, ...] = Field(min_length=1)
+    pick: Literal["best", "first", "all"]
+    otherwise: Literal["drop", "keep_alt"] = "drop"
+    scorer: str = "clip"
+    rule: tuple[Rule, ...] = ()
+    surgery: Surgery | None = None
+    weights: Weights = Weights()
+
+    @property
+    def needs_score(self) -> bool:
+        """Whether alignment scores decide anything."""
+        return (
+            self.pick == "best"
+            or self.surgery is not None
+            or any(rule.field == "score" for rule in self.rule)
+        )
+
+    @property
+    def needs_flags(self) -> bool:
+        """Whether the health of the texts decides anything."""
+        return any(rule.field == "flags" for rule in self.rule)
+
+    @property
+    def judges_truncated(self) -> bool:
+        """Whether its rules say what becomes of captions cut at the token limit.
+
+        Without such a rule they are taken only where there is no whole text.
+        """
+        return any(rule.field == "truncated" for rule in self.rule)
+
+    @property
+    def needs_generated(self) -> bool:
+        """Whether generated captions can be chosen."""
+        return GENERATED in self.sources
+
+    @property
+    def needs_copies(self) -> bool:
+        """Whether duplicate images decide anything."""
+        return any(rule.field in ("copies", "copy_number") for rule in self.rule)
+
+
+def presets() -> list[str]:
+    """Names of the policies that come with the tool."""
+    folder = files("curator.policy") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
+
+
+def preset_text(name: str) -> str:
+    """The TOML of a preset, to be copied and changed."""
+    if name not in presets():
+        raise UsageError(
+            f"unknown policy {name!r}",
+            hint=f"{nearest(name, presets())}; or give the path of a .toml file",
+            reason="policy.unknown",
+        )
+    return (files("curator.policy") / "presets" / f"{name}.toml").read_text()
+
+
+def load_policy(name_or_path: str) -> Policy:
+    """Read a preset by name, or a TOML file by path.
+
+    Raises:
+        UsageError: no such policy, not TOML, or a key or value that is not allowed.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise UsageError("no such policy file", where=path, reason="policy.unknown")
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"not valid TOML ({error})", where=path, reason="policy.invalid"
+            ) from error
+    else:
+        text = preset_text(name_or_path)
+    return parse_policy(text, where=name_or_path)
+
+
+def under_its_own_name(policy: Policy) -> Policy:
+    """The policy as it is committed: what differs from a preset does not carry the preset's name.
+
+    `best` with another rule `healthy` and another `otherwise` becomes `best+healthy,otherwise`:
+    the names of the rules and keys that differ, or `best+changed` where that is too long. So a
+    policy `best` is the preset of this tool, whatever file, option or page it came from. The
+    description alone makes no difference.
+    """
+    base = policy.name.partition(CHANGED)[0]
+    if base not in presets():
+        return policy
+    preset = load_policy(base)
+    differing = _differing(policy, preset)
+    if not differing:
+        return policy.model_copy(update={"name": base})
+    name = f"{base}{CHANGED}{','.join(differing)}"
+    if len(name) > MAX_NAME_CHARS:
+        name = f"{base}{CHANGED}changed"
+    description = policy.description
+    if description == preset.description:
+        description = f"The preset {base} with other {', '.join(differing)}. {description}"
+    return policy.model_copy(update={"name": name, "description": description})
+
+
+def _differing(policy: Policy, preset: Policy) -> list[str]:
+    """The names of keys and rules in which two policies decide differently, sorted."""
+    keys = [name for name in Policy.model_fields if name not in ("name", "description", "rule")]
+    found = {key for key in keys if getattr(policy, key) != getattr(preset, key)}
+    if policy.rule != preset.rule:
+        ours, theirs = set(policy.rule), set(preset.rule)
+        names = {rule.name for rule in ours ^ theirs}
+        found |= names or {"rule"}  # the same rules in another order
+    return sorted(found)
+
+
+def parse_policy(text: str, *, where: str) -> Policy:
+    """Validate the TOML text of a policy."""
+    try:
+        return Policy.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"not valid TOML ({error})", where=where, reason="policy.invalid"
+        ) from error
+    except ValidationError as error:
+        raise UsageError(
+            explain(error, Policy), where=f"policy {where}", reason="policy.invalid"
+        ) from error

@@ -1,0 +1,200 @@
+"""Policies as text again: the TOML of a policy or of a version's policy, and saving one as a file.
+
+`parse_policy(to_toml(policy), ...) == policy` for every policy. Comments are not part of a policy,
+so a text that was read and written again has lost them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from curator.core.errors import ConflictError, NotFoundError, UsageError
+from curator.core.validation import explain
+from curator.policy.model import (
+    Policy,
+    Rule,
+    Weights,
+    load_policy,
+    parse_policy,
+    preset_text,
+    presets,
+)
+from curator.store import fsops
+from curator.store.versions import Version
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+HEALTHY_PRESET = "best"
+"""Its first rule says which flags a text must not have."""
+_MAX_WHOLE = 1e15
+"""Floats up to here that are whole are written without a point."""
+
+
+def to_toml(policy: Policy) -> str:
+    """The TOML of a policy, with the keys that differ from their defaults."""
+    head: dict[str, object] = {"name": policy.name}
+    if policy.description:
+        head["description"] = policy.description
+    head |= {"sources": policy.sources, "pick": policy.pick}
+    if policy.otherwise != "drop":
+        head["otherwise"] = policy.otherwise
+    if policy.scorer != "clip":
+        head["scorer"] = policy.scorer
+    lines = _lines(head)
+    for rule in policy.rule:
+        lines += ["", "[[rule]]", *_lines(rule.model_dump(exclude_defaults=True))]
+    if policy.surgery is not None:
+        lines += ["", "[surgery]", *_lines(policy.surgery.model_dump(exclude_none=True))]
+    if policy.weights != Weights():
+        lines += ["", "[weights]", *_lines(policy.weights.model_dump())]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(table: Mapping[str, object]) -> list[str]:
+    return [f"{key} = {_value(value)}" for key, value in table.items()]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, float):
+        whole = value.is_integer() and abs(value) < _MAX_WHOLE
+        return str(int(value)) if whole else repr(value)
+    # A JSON string is a TOML one, but for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def policy_of(version: Version) -> Policy:
+    """The policy that a version was decided by.
+
+    Raises:
+        UsageError: it was made in another way, such as from edits.
+    """
+    known = {key: value for key, value in version.policy.items() if key in Policy.model_fields}
+    try:
+        return Policy.model_validate(known)
+    except ValidationError as error:
+        raise UsageError(
+            f"{version.name} was not decided by a policy ({explain(error, Policy)})",
+            hint=f"start from a preset: {', '.join(presets())}",
+            reason="policy.none",
+        ) from error
+
+
+def base_text(name: str, version: Version | None) -> str:
+    """Where somebody starts who changes a policy: the text of a preset, or of the version's."""
+    return preset_text(name) if version is None else to_toml(policy_of(version))
+
+
+def save_policy(text: str, folder: Path, *, replace: bool = False) -> Path:
+    """Write the text of a policy into a folder, as `<its name>.toml`.
+
+    Raises:
+        UsageError: no policy, or its name cannot be a file's. NotFoundError: no such folder.
+        ConflictError: the file exists, and `replace` is false or it holds no policy.
+    """
+    name = parse_policy(text, where="as typed").name
+    if not _FILE_NAME.fullmatch(name):
+        raise UsageError(
+            f"name {name!r} cannot be the name of a file",
+            hint="letters, digits, . _ - only",
+            reason="policy.name",
+        )
+    if not folder.is_dir():
+        raise NotFoundError(
+            "no such folder",
+            where=folder,
+            hint="make it first, or name another one",
+            reason="policy.folder",
+        )
+    path, data = folder / f"{name}.toml", text.encode()
+    if not replace:
+        if not fsops.put_if_absent(path, data):
+            raise ConflictError(
+                "the file exists",
+                where=path,
+                did="it is as it was",
+                hint="give the policy another name, or ask for it to be replaced",
+                reason="policy.exists",
+            )
+        return path
+    if path.exists():
+        _check_replaceable(path)
+    fsops.write_atomic(path, data)
+    return path
+
+
+def _check_replaceable(path: Path) -> None:
+    """A policy takes the place of a policy, never of another TOML file."""
+    try:
+        parse_policy(path.read_text("utf-8"), where=path.name)
+    except (UsageError, UnicodeDecodeError) as error:
+        raise ConflictError(
+            "the file exists and is no policy",
+            where=path,
+            did="it is as it was",
+            hint="give the policy another name",
+            reason="policy.exists",
+        ) from error
+
+
+# -- changing one -----------------------------------------------------------------------------
+
+
+NEW_RULES: Mapping[str, Mapping[str, object]] = {
+    "best scores of each source": {"name": "aligned", "field": "score", "min_percentile": 30},
+    "score at least": {"name": "fits", "field": "score", "min": 0.2},
+    "words at least": {"name": "long_enough", "field": "num_words", "min": 3},
+    "words at most": {"name": "short_enough", "field": "num_words", "max": 60},
+    "health of the text": {"name": "healthy", "field": "flags"},
+    "whole sentences only": {"name": "whole", "field": "truncated", "max": 0},
+    "width at least": {"name": "wide_enough", "field": "width", "min": 200},
+    "height at least": {"name": "high_enough", "field": "height", "min": 200},
+    "first of equal images": {"name": "unique", "field": "copy_number", "max": 0},
+}
+"""What can be added with one click, and what it starts as."""
+
+
+def change(policy: Policy, **values: object) -> Policy:
+    """The policy with other values of its keys.
+
+    Raises:
+        UsageError: a value is not allowed; named as in a file.
+    """
+    return _checked({**policy.model_dump(), **values})
+
+
+def change_rule(policy: Policy, place: int, **values: object) -> Policy:
+    """The policy with other values in its rule number `place`. Raises as `change` does."""
+    rules = [rule.model_dump() for rule in policy.rule]
+    rules[place] |= values
+    return change(policy, rule=rules)
+
+
+def drop_rule(policy: Policy, place: int) -> Policy:
+    """The policy without its rule number `place`."""
+    return change(policy, rule=[*policy.rule[:place], *policy.rule[place + 1 :]])
+
+
+def add_rule(policy: Policy, kind: str) -> Policy:
+    """The policy with one more rule, of a kind of `NEW_RULES`; its name is made unique."""
+    values = NEW_RULES[kind]
+    if values["field"] == "flags":
+        values = load_policy(HEALTHY_PRESET).rule[0].model_dump() | {"name": values["name"]}
+    taken = {rule.name for rule in policy.rule}
+    names = [str(values["name"]), *(f"{values['name']}_{n}" for n in range(2, len(taken) + 3))]
+    name = next(name for name in names if name not in taken)
+    return change(policy, rule=[*policy.rule, Rule.model_validate({**values, "name": name})])
+
+
+def _checked(values: Mapping[str, object]) -> Policy:
+    try:
+        return Policy.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(
+            explain(error, Policy), where="the policy", reason="policy.invalid"
+        ) from error

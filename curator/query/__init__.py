@@ -1,0 +1,1 @@
+"""Read-only SQL over a version, in a process of its own."""

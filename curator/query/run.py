@@ -1,0 +1,339 @@
+"""SQL over the tables of a store: read-only, one SELECT, in a process of its own.
+
+The tables are Arrow datasets over the store's Parquet files, read lazily and with their page
+checksums; nothing is copied, and memory does not grow with the store. Only logs are read as a
+whole: journals of runs under way, and edits (about their size on disk). What keeps foreign SQL
+harmless, from the inside out (the tests hold the attacks):
+
+* DuckDB reads registered tables and datasets only: external access off, no allowed directory, no
+  extensions, no Python variables, no spilling to disk, configuration locked.
+* Exactly one statement, and every node of its parse tree is a query. The statement type is not
+  enough: in DuckDB 2.0 `with x as (copy (select 1) to 'f') select 1` is a SELECT.
+* The process may write no file (RLIMIT_FSIZE 0), has its memory capped by the kernel and is killed
+  at the timeout. DuckDB's own limits are not enough: `range(2000000000)` asks for 17 GB
+  beside its memory limit, `repeat('x', 2000000000)` ignores an interrupt for 16 seconds.
+
+Starting the process costs about a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from curator.core.errors import CuratorError, DamageError, UsageError
+from curator.core.text import as_typed
+from curator.store.store import Store
+
+MIN_MEMORY_MIB = 512
+MAX_TIMEOUT_SEC = 86_400
+
+# Not `-m`: that would load the module a second time, as __main__.
+_START = "import os; to = os.dup(1); os.dup2(2, 1); from curator.query.worker import main; main(to)"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A table that SQL can name. `columns` maps each name to its SQL type and what it holds."""
+
+    name: str
+    about: str
+    columns: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """`truncated` says that there were more rows than the limit.
+
+    No two columns of `table` have one name: `renamed` says in a sentence each which were changed.
+    """
+
+    table: pa.Table
+    truncated: bool
+    renamed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the query process is told. `shards` None means all that are indexed."""
+
+    root: str
+    sql: str
+    version: int | None
+    shards: Sequence[str] | None
+    limit: int
+    timeout_sec: float
+    memory_mib: int
+
+
+_SAMPLE = {
+    "shard": ("VARCHAR", "name of the shard"),
+    "row": ("INTEGER", "place of the sample in its shard, from 0"),
+    "key": ("VARCHAR", "the sample's key"),
+}
+_DECISION = {
+    "version": ("INTEGER", "number of the version"),
+    **_SAMPLE,
+    "image_sha256": ("VARCHAR", "identity of the image"),
+    "action": ("VARCHAR", "captioned, kept, dropped or quarantined"),
+    "slot": ("SMALLINT", "0 for the first text of a sample, 1 for the second, ..."),
+    "text": ("VARCHAR", "the chosen text; null if dropped or quarantined"),
+    "text_sha256": ("VARCHAR", "identity of the text"),
+    "source": ("VARCHAR", "alt_text, the name of the generator, or human"),
+    "weight": ("FLOAT", "sampling weight, adds up to 1 a sample"),
+    "score": ("FLOAT", "the policy's scorer on this text; null if never scored"),
+    "because": ("VARCHAR", "how it was chosen, or why not"),
+}
+_FACT = {
+    "failure": ("VARCHAR", "reason code when it failed"),
+    "detail": ("VARCHAR", "what went wrong, for people"),
+    "attempt": ("SMALLINT", "0 for the first attempt; the latest success counts"),
+    "created": ("TIMESTAMP", "when it was made, UTC"),
+}
+
+VIEWS: tuple[View, ...] = (
+    View(
+        "samples",
+        "every sample of the shards, usable or not",
+        {
+            **_SAMPLE,
+            "ext": ("VARCHAR", "extension of the image"),
+            "byte_offset": ("BIGINT", "where the image's bytes begin in the tar"),
+            "num_bytes": ("BIGINT", "size of the encoded image"),
+            "image_sha256": ("VARCHAR", "identity of the image"),
+            "width": ("INTEGER", "pixels, upright"),
+            "height": ("INTEGER", "pixels, upright"),
+            "image_format": ("VARCHAR", "JPEG, PNG, ..."),
+            "alt_text": ("VARCHAR", "the text that came with the image, cleaned"),
+            "alt_sha256": ("VARCHAR", "identity of the alt text"),
+            "flags": ("VARCHAR[]", "what was odd about image or text"),
+            "reason": ("VARCHAR", "why it is unusable; null if it is not"),
+            "detail": ("VARCHAR", "the same for people"),
+        },
+    ),
+    View("captions", "the decision of one version: the newest, or DATASET@VERSION", _DECISION),
+    View("all_captions", "the decisions of all versions", _DECISION),
+    View(
+        "generated",
+        "every caption a model wrote, one row an attempt",
+        {
+            "generator": ("VARCHAR", "who wrote it"),
+            "image_sha256": ("VARCHAR", "identity of the image"),
+            "candidate": ("SMALLINT", "0 for the first caption of an image, ..."),
+            "text": ("VARCHAR", "the caption; null if it failed"),
+            "text_sha256": ("VARCHAR", "identity of the text"),
+            "finish_reason": (
+                "VARCHAR",
+                "stop; length: cut by the token limit; trimmed: then to whole sentences",
+            ),
+            "num_tokens": ("INTEGER", "tokens written"),
+            "seed": ("BIGINT", "seed of the sampling"),
+            **_FACT,
+            "detail": ("VARCHAR", "what went wrong, or what was taken off the model's answer"),
+        },
+    ),
+    View(
+        "scores",
+        "every score of an image and a text, one row an attempt",
+        {
+            "scorer": ("VARCHAR", "who scored"),
+            "image_sha256": ("VARCHAR", "identity of the image; '' where only the text was judged"),
+            "text_sha256": ("VARCHAR", "identity of the text"),
+            "score": ("FLOAT", "raw, a cosine for CLIP"),
+            "num_tokens": ("INTEGER", "tokens of the text"),
+            "truncated": ("BOOLEAN", "longer than the scorer's context, scored in parts"),
+            "sentences": (
+                'STRUCT("start" INTEGER, "end" INTEGER, score FLOAT)[]',
+                "scores of the parts",
+            ),
+            "flags": ("VARCHAR[]", "what is wrong with the text"),
+            "measures": ('STRUCT("name" VARCHAR, "value" FLOAT)[]', "numbers about the text"),
+            **_FACT,
+        },
+    ),
+    View(
+        "edits",
+        "what people changed by hand, one row an edit",
+        {
+            "id": ("VARCHAR", "its name for `curator edits undo`"),
+            **_SAMPLE,
+            "image_sha256": ("VARCHAR", "identity of the image"),
+            "action": ("VARCHAR", "edit, accept or reject"),
+            "text_before": ("VARCHAR", "the text that it is about; null if there was none"),
+            "text_after": ("VARCHAR", "the text that it leaves; null if rejected"),
+            "text_sha256": ("VARCHAR", "identity of text_after, as in scores"),
+            "reviewer": ("VARCHAR", "who made it"),
+            "created": ("TIMESTAMP", "when it was made, UTC"),
+            "batch": ("VARCHAR", "the find-and-replace it was part of; null if it was none"),
+            "undone": ("BOOLEAN", "whether somebody took it back"),
+        },
+    ),
+    View(
+        "versions",
+        "every version",
+        {
+            "version": ("INTEGER", "its number"),
+            "name": ("VARCHAR", "v1, v2, ..."),
+            "id": ("VARCHAR", "digest of the decision"),
+            "parent": ("VARCHAR", "id of the version before it"),
+            "created": ("TIMESTAMP", "when it was committed, UTC"),
+            "policy": ("VARCHAR", "name of the policy"),
+            "tags": ("VARCHAR[]", "tags that point at it"),
+            "num_samples": ("BIGINT", "all samples"),
+            "captioned": ("BIGINT", "samples with a generated caption"),
+            "kept": ("BIGINT", "samples that keep their alt text"),
+            "dropped": ("BIGINT", "samples left out by the policy"),
+            "quarantined": ("BIGINT", "samples that could not be used"),
+            "tool_version": ("VARCHAR", "of this tool"),
+        },
+    ),
+    View(
+        "quarantine",
+        "everything that could not be used: of the tars, the samples, and by the models",
+        {
+            "stage": ("VARCHAR", "read, decode, score or caption"),
+            "reason": ("VARCHAR", "reason code"),
+            "retryable": ("BOOLEAN", "whether another try can end differently"),
+            "shard": ("VARCHAR", "name of the shard; null if no shard here holds the image"),
+            "key": ("VARCHAR", "the sample's key; null for damage of the tar itself"),
+            "byte_offset": ("BIGINT", "where in the tar"),
+            "num_bytes": ("BIGINT", "size of the image there"),
+            "image_sha256": ("VARCHAR", "identity of the image"),
+            "maker": ("VARCHAR", "the generator or scorer that failed"),
+            "detail": ("VARCHAR", "what went wrong, for people"),
+            "attempt": ("SMALLINT", "0 for the first attempt"),
+        },
+    ),
+)
+
+
+def schema_of_views() -> str:
+    """All views with their columns, for `--help`: one line a view, one a column."""
+    lines = []
+    for view in VIEWS:
+        lines.append(f"{view.name}: {view.about}")
+        for name, (kind, about) in view.columns.items():
+            short = re.sub(r"\(.*\)", "", kind)
+            lines.append(f"  {name:<15} {short:<10} {about}")
+    return "\n".join(lines)
+
+
+def run_query(
+    store: Store,
+    sql: str,
+    *,
+    version: int | None = None,
+    shards: Sequence[str] | None = None,
+    limit: int = 10_000,
+    timeout_sec: float = 30.0,
+    memory_mib: int = 1024,
+) -> QueryResult:
+    """Run one SELECT over `VIEWS` and return at most `limit` rows.
+
+    `version` is the number of the version behind the view `captions`, the newest by default;
+    `shards` restricts samples, captions, all_captions and edits to these. `memory_mib` bounds the
+    whole query process.
+
+    Raises:
+        UsageError: query.refused (anything else than one SELECT over the views), query.invalid
+            (DuckDB does not understand it), query.timeout, query.too_large (memory).
+        DamageError: a file of the store is not what was written.
+    """
+    if memory_mib < MIN_MEMORY_MIB:
+        raise ValueError(f"memory_mib must be at least {MIN_MEMORY_MIB}, not {memory_mib}")
+    if not 0 < timeout_sec <= MAX_TIMEOUT_SEC:  # nan as well
+        raise UsageError(
+            f"--timeout is {timeout_sec:g}",
+            hint=f"allowed: above 0, up to {MAX_TIMEOUT_SEC:,} seconds",
+            reason="option.value",
+        )
+    root = store.root.resolve()
+    # Arrow takes UTF-8 paths only: any other folder is the current one of the process.
+    is_text = not any("\ud800" <= char <= "\udfff" for char in str(root))
+    request = Request(
+        root=str(root) if is_text else ".",
+        sql=as_typed(sql, "the query", reason="query.invalid"),
+        version=version,
+        shards=None if shards is None else list(shards),
+        limit=limit,
+        timeout_sec=timeout_sec,
+        memory_mib=memory_mib,
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-B", "-c", _START],
+            input=json.dumps(asdict(request)).encode(),
+            capture_output=True,
+            timeout=timeout_sec,
+            env=_environment(),
+            cwd="/" if is_text else root,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(
+            f"the query took longer than {timeout_sec:g} s",
+            did="it was stopped",
+            hint="ask for one version, one shard or fewer columns",
+            reason="query.timeout",
+        ) from None
+    head, _, body = done.stdout.partition(b"\n")
+    if done.returncode or not head:
+        raise _died(done.returncode, done.stderr, memory_mib)
+    answer = json.loads(head)
+    if "error" in answer:
+        raise _refusal(answer["error"], answer["message"], sql)
+    with pa.ipc.open_stream(body) as reader:
+        return QueryResult(reader.read_all(), bool(answer["truncated"]), tuple(answer["renamed"]))
+
+
+def _environment() -> dict[str, str]:
+    """No credentials reach the process; Arrow's own allocator would reserve 1 GiB at start."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    here = str(Path(__file__).resolve().parents[2])
+    return kept | {"PYTHONPATH": here, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+
+
+def _died(returncode: int, stderr: bytes, memory_mib: int) -> CuratorError:
+    last_line = (stderr.decode(errors="replace").strip().splitlines() or [""])[-1][:300]
+    if returncode == -signal.SIGXCPU:
+        return UsageError(
+            "the query took more than its share of the processors", reason="query.timeout"
+        )
+    if returncode < 0:
+        # Out of memory where nobody can report it any more: in an allocation of a thread.
+        return UsageError(
+            f"the query ended its process (signal {-returncode}), most likely for want of memory",
+            hint=f"ask for less, or for more than {memory_mib} MiB of memory",
+            reason="query.too_large",
+        )
+    return CuratorError(f"the query process failed ({last_line or returncode})")
+
+
+def _refusal(reason: str, message: str, sql: str) -> CuratorError:
+    hints = {
+        "query.refused": f"allowed is one SELECT over the views: {_columns(sql)}",
+        "query.invalid": f"the views: {_columns(sql)}",
+        "query.too_large": "ask for fewer columns, one version, or an aggregate",
+    }
+    if reason not in hints:
+        hint = "`curator fsck` lists everything damaged"
+        return DamageError(message, hint=hint, reason=reason)
+    return UsageError(message, hint=hints[reason], reason=reason)
+
+
+def _columns(sql: str) -> str:
+    """The views with the columns of those that the SQL names, or of all."""
+    named = [view for view in VIEWS if re.search(rf"\b{view.name}\b", sql, re.IGNORECASE)]
+    return ", ".join(
+        f"{view.name}({', '.join(view.columns)})" if view in (named or VIEWS) else view.name
+        for view in VIEWS
+    )

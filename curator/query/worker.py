@@ -1,0 +1,290 @@
+"""The process that runs one query; see `curator.query.run` for what it guards against and how.
+
+Reads a `Request` as JSON on stdin. Answers with one line of JSON, then the rows as an Arrow IPC
+stream, on a copy of stdout that only this module knows: libraries print to stdout as they like
+(DuckDB a progress bar after two seconds), so its number 1 leads to stderr before any is imported.
+Started by `curator.query.run.run_query` only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curator.core.errors import DamageError, Unusable
+from curator.query.run import VIEWS, Request
+from curator.query.tables import sources
+
+_MAX_THREADS = 4
+# What the parse tree of a query may consist of; COPY, INSERT, ... are nodes too (as CTEs).
+_QUERY_NODES = frozenset(("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"))
+
+# Types whose values arrive whole in Arrow, Python, polars, CSV and Parquet; a column of any other
+# becomes the text that DuckDB has for it. Of its own accord DuckDB gives Arrow -1 for the largest
+# UHUGEINT, takes the zone off a TIMETZ, and an INTERVAL fits into no Parquet file.
+_WHOLE = frozenset(
+    (
+        *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint"),
+        *("utinyint", "usmallint", "uinteger", "ubigint", "float", "double", "decimal"),
+        *("date", "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp with time zone"),
+        *("varchar", "uuid", "enum", "null", '"null"'),
+    )
+)
+_NESTED = frozenset(("list", "array", "struct"))
+
+# Columns whose value in the view is not the column of the same name.
+_RENAMED = {
+    "byte_offset": '"offset" AS byte_offset',
+    "num_bytes": "length AS num_bytes",
+    "created": "make_timestamp(CAST(created * 1000000 AS BIGINT)) AS created",
+}
+# A failure counts while no later attempt succeeded; a success can only follow a failure as an
+# attempt above 0, so that the right side of the anti join stays small.
+_QUARANTINE = """
+WITH failed AS (
+    SELECT generator AS maker, image_sha256, candidate::VARCHAR AS what, failure, detail, attempt
+    FROM generated WHERE failure IS NOT NULL
+    UNION ALL
+    SELECT scorer, image_sha256, text_sha256, failure, detail, attempt
+    FROM scores WHERE failure IS NOT NULL
+), mended AS (
+    SELECT generator AS maker, image_sha256, candidate::VARCHAR AS what
+    FROM generated WHERE failure IS NULL AND attempt > 0
+    UNION ALL
+    SELECT scorer, image_sha256, text_sha256 FROM scores WHERE failure IS NULL AND attempt > 0
+), open AS (
+    SELECT * FROM failed ANTI JOIN mended USING (maker, image_sha256, what)
+    QUALIFY row_number() OVER (PARTITION BY maker, image_sha256, what ORDER BY attempt DESC) = 1
+), found AS (
+    SELECT reason, shard, NULL AS key, byte_offset, NULL AS num_bytes, NULL AS image_sha256,
+           NULL AS maker, detail, 0 AS attempt
+    FROM _problems
+    UNION ALL
+    SELECT reason, shard, key, byte_offset, num_bytes, image_sha256, NULL, detail, 0
+    FROM samples WHERE reason IS NOT NULL
+    UNION ALL
+    SELECT open.failure, s.shard, s.key, s.byte_offset, s.num_bytes, open.image_sha256,
+           open.maker, open.detail, open.attempt
+    FROM open LEFT JOIN samples s ON s.image_sha256 = open.image_sha256
+)
+SELECT r.stage, found.reason, r.retryable, found.shard, found.key, found.byte_offset,
+       found.num_bytes, found.image_sha256, found.maker, found.detail,
+       found.attempt::SMALLINT AS attempt
+FROM found LEFT JOIN _reasons r ON r.reason = found.reason
+"""
+
+
+def main(answer_to: int) -> None:
+    """Answer the request on stdin to this file descriptor, within the limits of the process."""
+    request = Request(**json.loads(sys.stdin.buffer.read()))
+    _limit_process(request)
+    pa.set_cpu_count(_threads())
+    head, table = answer(request)
+    with os.fdopen(answer_to, "wb") as out:
+        out.write(json.dumps(head).encode() + b"\n")
+        if table is not None:
+            with pa.ipc.new_stream(out, table.schema) as stream:
+                stream.write_table(table)
+
+
+def answer(request: Request) -> tuple[dict[str, object], pa.Table | None]:
+    """Run the query: `truncated`, `renamed` and the rows, or `error` (a reason) with `message`."""
+    try:
+        con = _connect(request)
+        _check(con, request.sql)
+        table, truncated = _fetch(con, request)
+    except Unusable as refused:
+        return {"error": refused.reason, "message": refused.detail}, None
+    except DamageError as error:
+        return {"error": error.reason, "message": str(error)}, None
+    except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
+        return {"error": _reason(error), "message": _first_line(error)}, None
+    names, renamed = distinct(table.column_names)
+    return {"truncated": truncated, "renamed": renamed}, table.rename_columns(names)
+
+
+def distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names that no two columns share, not even in another case, and a sentence for each change.
+
+    The first of a name keeps it; `key`, `key` become `key`, `key_1`. A join has equal names as a
+    rule, and a row of JSON, a polars frame and DuckDB (which takes `Key` for `key`) hold one each.
+    """
+    taken = {name.lower() for name in names}
+    found: list[str] = []
+    said = []
+    for place, name in enumerate(names, 1):
+        new, number = name, 0
+        while (number and new.lower() in taken) or new.lower() in {one.lower() for one in found}:
+            number += 1
+            new = f"{name}_{number}"
+        found.append(new)
+        if new != name:
+            said.append(f"column {place}, {name!r}, is called {new!r}: another has its name")
+    return found, said
+
+
+def _reason(error: Exception) -> str:
+    """Errors while rows are read cross DuckDB and Arrow, and only their text arrives whole."""
+    text = str(error)
+    out_of_memory = isinstance(error, duckdb.OutOfMemoryException | MemoryError)
+    if out_of_memory or re.search("out of memory|malloc", text, re.IGNORECASE):
+        return "query.too_large"
+    if isinstance(error, duckdb.PermissionException):
+        return "query.refused"
+    if "reading the stream registered as" in text or re.search(r"\b(IO|OS)Error\b", text):
+        return DamageError.reason
+    return "query.invalid"
+
+
+def _threads() -> int:
+    return min(_MAX_THREADS, os.cpu_count() or 1)
+
+
+def _limit_process(request: Request) -> None:
+    """What the kernel enforces: no file is written, no core dumped, memory and time are bounded."""
+    cpu_sec = math.ceil(request.timeout_sec * _threads()) + 5  # if the parent dies, nobody kills us
+    data_bytes = request.memory_mib << 20
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_sec, cpu_sec))
+    resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
+
+
+def _connect(request: Request) -> duckdb.DuckDBPyConnection:
+    """A connection in which the views exist and nothing else can be reached."""
+    con = duckdb.connect(
+        ":memory:",
+        config={
+            "enable_external_access": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "allow_persistent_secrets": False,
+            "python_enable_replacements": False,
+            "temp_directory": "",
+            "max_temp_directory_size": "0KB",
+            # Half: Arrow's read-ahead and the result lie beside DuckDB's buffers.
+            "memory_limit": f"{request.memory_mib // 2}MiB",
+            "threads": _threads(),
+        },
+    )
+    for name, source in sources(request):
+        con.register(name, source)
+    for view in VIEWS:
+        con.execute(f"CREATE VIEW {view.name} AS {_view_sql(view.name, view.columns)}")
+    con.execute("SET enable_progress_bar = false")
+    con.execute("SET lock_configuration = true")
+    return con
+
+
+def _view_sql(view: str, columns: Mapping[str, object]) -> str:
+    if view == "quarantine":
+        return _QUARANTINE
+    listed = ", ".join(_RENAMED.get(name, f'"{name}"') for name in columns)
+    return f"SELECT {listed} FROM _{view}"
+
+
+def _check(con: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Refuse everything but one query.
+
+    Raises:
+        Unusable: query.refused or query.invalid.
+    """
+    try:
+        statements = con.extract_statements(sql)
+    except duckdb.ParserException as error:
+        raise Unusable("query.invalid", _first_line(error)) from error
+    if len(statements) != 1:
+        raise Unusable("query.refused", f"{len(statements)} statements instead of one")
+    kind = statements[0].type
+    if kind != duckdb.StatementType.SELECT:
+        raise Unusable("query.refused", f"a {kind.name} statement")
+    found = con.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
+    tree = json.loads(found[0][0])
+    if tree["error"]:
+        raise Unusable("query.refused", str(tree.get("error_message")))
+    foreign = {node for node in _nodes(tree) if node not in _QUERY_NODES}
+    if foreign:
+        raise Unusable("query.refused", f"a {min(foreign).removesuffix('_QUERY_NODE')} inside")
+
+
+def _nodes(tree: object) -> Iterator[str]:
+    """The types of all query nodes in a serialized parse tree."""
+    todo = [tree]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            kind = value.get("type")
+            if isinstance(kind, str) and kind.endswith("_NODE"):
+                yield kind
+            todo.extend(value.values())
+        elif isinstance(value, list):
+            todo.extend(value)
+
+
+def _fetch(con: duckdb.DuckDBPyConnection, request: Request) -> tuple[pa.Table, bool]:
+    """The first rows of the answer. The engine stops when enough of them came."""
+    asked = con.sql(request.sql)
+    as_text = {place for place, kind in enumerate(asked.types) if not _arrives_whole(kind)}
+    table, truncated = _rows(asked, as_text, request.limit)
+    beyond = {place for place, column in enumerate(table.columns) if _is_beyond_python(column)}
+    if beyond:  # known only now, so the query runs again; it is rare
+        table, truncated = _rows(con.sql(request.sql), as_text | beyond, request.limit)
+    return table, truncated
+
+
+def _arrives_whole(kind: Any) -> bool:
+    if kind.id in _NESTED:
+        # The children of an array are its element and its length.
+        children = kind.children[:1] if kind.id == "array" else kind.children
+        return all(_arrives_whole(child) for _, child in children)
+    return kind.id in _WHOLE
+
+
+def _is_beyond_python(column: pa.ChunkedArray) -> bool:
+    """Whether it holds a date that Python has not: infinity, or a year above 9999 or below 1."""
+    if not _holds_time(column.type):
+        return False
+    try:
+        column.to_pylist()
+    except (OverflowError, ValueError):
+        return True
+    return False
+
+
+def _holds_time(kind: pa.DataType) -> bool:
+    inner = (kind.field(place).type for place in range(kind.num_fields))
+    return pa.types.is_temporal(kind) or any(map(_holds_time, inner))
+
+
+def _rows(asked: duckdb.DuckDBPyRelation, as_text: Set[int], limit: int) -> tuple[pa.Table, bool]:
+    names = asked.columns
+    if as_text:
+        places = range(len(names))
+        asked = asked.project(
+            ", ".join(f"#{place + 1}{'::VARCHAR' * (place in as_text)}" for place in places)
+        )
+    reader = asked.to_arrow_reader(max(1, min(limit + 1, 10_000)))
+    batches, num_rows = [], 0
+    for batch in reader:
+        batches.append(batch)
+        num_rows += batch.num_rows
+        if num_rows > limit:
+            break
+    table = pa.Table.from_batches(batches, reader.schema)
+    table = table.rename_columns(names)  # a projection has names of its own
+    return table.slice(0, min(limit, num_rows)), num_rows > limit
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""What people said when two captions were shown to them blind."""

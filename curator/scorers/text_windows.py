@@ -1,0 +1,103 @@
+"""Which pieces of a text a scorer with a short context sees. No model, no torch.
+
+CLIP reads 77 tokens (64 in SigLIP) and open_clip cuts the rest off without a word. Here nothing
+is cut off: a text that does not fit is seen sentence by sentence, a sentence that does not fit in
+windows of whole words, a word that does not fit (or a language without spaces) in windows of
+characters.
+
+BPE costs the square of the length of a word, so that one "word" of 64 KiB takes minutes: words
+much longer than the context are never counted whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from curator.core.text import split_sentences
+
+_WORD = re.compile(r"\S+")
+# A text longer than this many characters a token does not fit and need not be counted to know it;
+# English has 4 to 5.
+_MAX_CHARS_PER_TOKEN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TextPlan:
+    """How to score one text.
+
+    `whole` says whether the text fits the context and is scored in one piece; `pieces` are the
+    `(start, end)` character spans to score apart: all sentences if there are several, or all
+    windows if it does not fit. `num_tokens` counts the text once with its special tokens.
+    """
+
+    whole: bool
+    pieces: tuple[tuple[int, int], ...]
+    num_tokens: int
+
+
+class Budget(NamedTuple):
+    """What a model can read.
+
+    `count(piece)` is the true number of tokens of a piece, of them `num_special` that every piece
+    carries (start, end); `limit` is the context. `count` is asked twice for most pieces.
+    """
+
+    count: Callable[[str], int]
+    limit: int
+    num_special: int
+
+    def fits(self, piece: str) -> bool:
+        """Whether the model sees all of `piece`."""
+        short = len(piece) <= self.limit * _MAX_CHARS_PER_TOKEN
+        longest = max(map(len, piece.split()), default=0)
+        return short and longest <= 4 * self.limit and self.count(piece) <= self.limit
+
+
+def plan_text(text: str, budget: Budget) -> TextPlan:
+    """Plan how to score `text`, which is not empty."""
+    sentences = split_sentences(text)
+    if budget.fits(text):
+        pieces = tuple(sentences) if len(sentences) > 1 else ()
+        return TextPlan(True, pieces, budget.count(text))
+    pieces = tuple(
+        window for start, end in sentences for window in _windows(text, start, end, budget)
+    )
+    num_words = sum(budget.count(text[start:end]) - budget.num_special for start, end in pieces)
+    return TextPlan(False, pieces, num_words + budget.num_special)
+
+
+def _windows(text: str, start: int, end: int, budget: Budget) -> list[tuple[int, int]]:
+    """Cut the sentence `text[start:end]` into spans that fit."""
+    if budget.fits(text[start:end]):
+        return [(start, end)]
+    windows: list[tuple[int, int]] = []
+    room = 0
+    for begin, stop in (match.span() for match in _WORD.finditer(text, start, end)):
+        short = stop - begin <= budget.limit
+        need = budget.count(text[begin:stop]) - budget.num_special if short else budget.limit
+        # The second test is for tokenizers whose counts do not add up over words.
+        if windows and need <= room and budget.fits(text[windows[-1][0] : stop]):
+            windows[-1] = (windows[-1][0], stop)
+            room -= need
+        elif need <= budget.limit - budget.num_special:
+            windows.append((begin, stop))
+            room = budget.limit - budget.num_special - need
+        else:
+            windows += _character_windows(text, begin, stop, budget)
+            room = 0
+    return windows
+
+
+def _character_windows(text: str, start: int, end: int, budget: Budget) -> list[tuple[int, int]]:
+    """Cut the word `text[start:end]`: at most `limit` characters each, fewer if need be."""
+    windows = []
+    size = budget.limit
+    while start < end:
+        while size > 1 and budget.count(text[start : min(start + size, end)]) > budget.limit:
+            size //= 2
+        windows.append((start, min(start + size, end)))
+        start += size
+    return windows

@@ -1,0 +1,1 @@
+"""Tar shards: their bytes, members and keys, and the samples and alt texts found in them."""

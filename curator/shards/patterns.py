@@ -1,0 +1,128 @@
+"""What a user types for a set of files -> the files: a folder, a file, a glob, a brace pattern.
+
+Local files only. WebDataset would run `pipe:` through a shell and hand `http:` to curl; here a
+scheme is an error before anything is opened.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from braceexpand import braceexpand
+
+from curator.core.errors import StorageError, UsageError
+
+MAX_FILES = 1_000_000
+
+_SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+://)|(?:pipe|https?|ftp|file|s3|gs|hdfs):")
+_MAGIC = re.compile(r"[*?\[{]")
+_GLOB = re.compile(r"[*?\[]")
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
+
+
+def find(spec: str, *, suffix: str) -> tuple[Path, list[Path]]:
+    """Return (root, sorted paths below it), both absolute.
+
+    Folders and globs give files that end in `suffix`; files named in full, also by a brace pattern,
+    are taken as they are and need not exist as long as any of them does. Linked folders are
+    followed.
+
+    Raises:
+        UsageError: input.none_found, input.scheme_refused or input.bad_pattern.
+        StorageError: a folder cannot be read.
+    """
+    scheme = _SCHEME.match(spec)
+    if scheme is not None:
+        raise UsageError(
+            f"{scheme[0]} is not read: {spec!r}",
+            hint="shards must be local files for now: copy them, or mount the bucket as a folder",
+            reason="input.scheme_refused",
+        )
+    try:
+        return _find(Path(spec).expanduser(), suffix)
+    except OSError as exc:
+        raise StorageError(
+            f"cannot look for shards: {exc.strerror or exc}", where=exc.filename or spec
+        ) from exc
+
+
+def _find(path: Path, suffix: str) -> tuple[Path, list[Path]]:
+    whole = _absolute(path)
+    if whole.is_dir():
+        root, found, looked_for = whole, list(_below(whole, suffix)), f"**/*{suffix} below it"
+    elif whole.exists() or not _MAGIC.search(str(path)):
+        root, found, looked_for = whole.parent, [whole], f"the file {whole.name}"
+    else:
+        fixed = list(itertools.takewhile(lambda part: not _MAGIC.search(part), path.parts))
+        root, pattern = _absolute(Path(*fixed)), str(Path(*path.parts[len(fixed) :]))
+        found, looked_for = list(_expand(root, pattern, suffix)), f"files that match {pattern}"
+    if not any(one.exists() for one in found):
+        first = f", first {found[0]}" if found else ""
+        raise UsageError(
+            f"no {suffix} file found",
+            where=root,
+            did=f"looked for {looked_for}{first}",
+            hint="name a folder, a file, or a quoted pattern such as 'shards/{00000..00099}.tar'",
+            reason="input.none_found",
+        )
+    return root, sorted(set(found))
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # not resolve(): a linked folder keeps the name it was given
+
+
+def _expand(root: Path, pattern: str, suffix: str) -> Iterator[Path]:
+    for name in _expand_braces(pattern):
+        path = _absolute(root / name)
+        if not path.is_relative_to(root):
+            raise UsageError(
+                f"{name!r} leads out of its folder", where=root, reason="input.bad_pattern"
+            )
+        if path.is_dir():
+            yield from _below(path, suffix)
+        elif path.exists() or not _GLOB.search(name):
+            yield path
+        else:
+            matches = (root / match for match in glob.iglob(name, root_dir=root, recursive=True))
+            yield from (path for path in matches if path.name.endswith(suffix) and path.is_file())
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    too_many = UsageError(
+        f"{pattern!r} names more than {MAX_FILES} files", reason="input.bad_pattern"
+    )
+    # braceexpand writes out a whole range before it yields the first name of it.
+    if any(abs(int(end) - int(start)) >= MAX_FILES for start, end in _RANGE.findall(pattern)):
+        raise too_many
+    try:
+        names = list(itertools.islice(braceexpand(pattern), MAX_FILES + 1))
+    except ValueError as exc:
+        raise UsageError(str(exc), reason="input.bad_pattern") from exc
+    if len(names) > MAX_FILES:
+        raise too_many
+    return names
+
+
+def _below(folder: Path, suffix: str) -> Iterator[Path]:
+    """Files below `folder`, hidden ones and hidden folders (such as a store) left aside."""
+
+    def fail(error: OSError) -> None:  # os.walk would skip what it cannot read
+        raise error
+
+    seen = set()  # a link may lead back up
+    for where, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        folder_id = os.path.realpath(where)
+        if folder_id in seen:
+            folders.clear()
+            continue
+        seen.add(folder_id)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if name.endswith(suffix) and not name.startswith("."):
+                yield Path(where, name)

@@ -1,0 +1,1 @@
+"""Where facts and versions lie, and the only code that writes."""

@@ -1,0 +1,394 @@
+"""Facts: what a model said, keyed by what it is about. Append-only, and never made twice.
+
+A caption fact is keyed by (image sha256, candidate number) under its generator, a score fact by
+(image sha256, text sha256) under its scorer. A failure is a fact as well (`failure` names the
+reason), so that a second run does not ask again; a retry adds a row with a higher `attempt`.
+
+New facts go to a journal of their shard, acknowledged batch by batch; when the shard is done the
+journal becomes one Parquet file named after its content. Readers see both, as they were when they
+were first asked: a Parquet file never changes, and of a journal the rows are kept in memory, since
+another process may turn it into a file, and begin a new one under its name, at any moment.
+
+What is known is remembered by 64-bit keys (`keyindex`), 16 bytes a fact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from curator.core.errors import DamageError
+from curator.store import fsops, parquet
+from curator.store.journal import Journal, replay
+from curator.store.keyindex import CLAIMED, NOWHERE, KeyIndex, Keys, Places, hex64, split_places
+from curator.store.listing import Listing, Mark
+from curator.store.store import Store
+
+REOPENED = "retry.pending"
+CAPTIONS = "captions"
+SCORES = "scores"
+_FILES_AT_ONCE = min(8, os.cpu_count() or 1)
+"""Threads that scan files: more than cores would only hold more memory."""
+
+CAPTION_SCHEMA = pa.schema(
+    [
+        ("image_sha256", pa.large_string()),
+        ("candidate", pa.int16()),
+        ("text", pa.large_string()),
+        ("text_sha256", pa.large_string()),
+        ("finish_reason", pa.large_string()),
+        ("num_tokens", pa.int32()),
+        ("seed", pa.int64()),
+        ("failure", pa.large_string()),
+        ("detail", pa.large_string()),
+        ("attempt", pa.int16()),
+        ("created", pa.float64()),
+    ]
+)
+SENTENCE = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("score", pa.float32())])
+MEASURE = pa.struct([("name", pa.large_string()), ("value", pa.float32())])
+SCORE_SCHEMA = pa.schema(
+    [
+        ("image_sha256", pa.large_string()),  # "" where only the text was judged
+        ("text_sha256", pa.large_string()),
+        ("score", pa.float32()),
+        ("num_tokens", pa.int32()),
+        ("truncated", pa.bool_()),
+        ("sentences", pa.large_list(SENTENCE)),
+        ("flags", pa.large_list(pa.large_string())),
+        ("measures", pa.large_list(MEASURE)),
+        ("failure", pa.large_string()),
+        ("detail", pa.large_string()),
+        ("attempt", pa.int16()),
+        ("created", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    schema: pa.Schema
+    key: tuple[str, str]
+
+
+_KINDS = {
+    CAPTIONS: _Kind(CAPTION_SCHEMA, ("image_sha256", "candidate")),
+    SCORES: _Kind(SCORE_SCHEMA, ("image_sha256", "text_sha256")),
+}
+
+
+def key64(frame: pl.DataFrame, kind: str) -> Keys:
+    """The 64-bit key of each row of a frame that has the key columns of `kind`."""
+    first = hex64(frame["image_sha256"])
+    if kind == CAPTIONS:
+        first = first + frame["candidate"].to_numpy().astype(np.uint64)
+    else:
+        first = first ^ hex64(frame["text_sha256"])
+    return first
+
+
+class _Scanned(NamedTuple):
+    """What is remembered of a file."""
+
+    keys: Keys
+    num_candidates: int
+    reopened: pl.DataFrame
+
+
+def _num_candidates(rows: pl.DataFrame) -> int:
+    """One more than the highest candidate number; 0 for scores."""
+    highest = rows["candidate"].max() if "candidate" in rows.columns else None
+    assert highest is None or isinstance(highest, int)
+    return 0 if highest is None else highest + 1
+
+
+class Facts:
+    """All facts of one maker (a generator or a scorer) in a store."""
+
+    def __init__(self, store: Store, kind: str, maker: str) -> None:
+        self.store = store
+        self.kind = kind
+        self.maker = maker
+        self.schema = _KINDS[kind].schema
+        self.key = list(_KINDS[kind].key)
+        self._empty = parquet.empty(self.schema)
+        self._folder = store.facts_dir(kind, maker)
+        self._journals = store.journal_path(kind, maker, "x").parent
+        self._listing = listing_of(store, kind, maker)
+        self._files: list[Path] | None = None
+        self._journaled: dict[Path, pl.DataFrame] = {}
+        self._index = KeyIndex()
+        self._num_candidates = 1
+        self._reopened = np.empty(0, np.uint64)
+
+    def files(self) -> list[Path]:
+        """All Parquet files and journals that were there when first asked."""
+        if self._files is None:
+            self._listing.check()
+            # Journals first, and whole. Their process writes the Parquet file before it removes the
+            # journal: one that is gone when it is read has its file in the listing that follows.
+            for path in sorted(self._journals.rglob("*.jnl")):
+                self._journaled[path] = self.from_records(replay(path).records)
+            self._files = [*self.parquet_files(), *self._journaled]
+            # In threads: reading and hashing let go of the GIL, and only 8 bytes a fact are kept.
+            with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+                found = list(pool.map(self._scan, self._files))
+            self._index.add_files([(file.keys, number) for number, file in enumerate(found)])
+            self._num_candidates = max([1, *(file.num_candidates for file in found)])
+            reopened = [file.reopened for file in found]
+            if reopened and len(asked := pl.concat(reopened)):
+                still = self.read(asked, ["failure"]).filter(pl.col("failure") == REOPENED)
+                self._reopened = key64(still, self.kind)
+        return self._files
+
+    def parquet_files(self) -> list[Path]:
+        """The fact files on disk."""
+        return sorted(self._folder.rglob("*.parquet"))
+
+    def _scan(self, path: Path) -> _Scanned:
+        if path.suffix != ".jnl":
+            check_file(path, self.schema)
+        rows = self.rows_of(path, [*self.key, "failure"])
+        reopened = rows.filter(pl.col("failure") == REOPENED).select(self.key)
+        return _Scanned(key64(rows, self.kind), _num_candidates(rows), reopened)
+
+    def pending(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `wanted` (with the key columns) that are to be made now, and claim them.
+
+        Those are the ones nobody made yet, and failures that were reopened. A claimed row is not
+        handed out again by this object, so an image that lies in several shards is worked on
+        once. Column `attempt` is added: 0, or one more than the last.
+        """
+        self.files()
+        keys = key64(wanted, self.kind)
+        _, first = np.unique(keys, return_index=True)
+        fresh = np.zeros(len(keys), bool)
+        fresh[first] = True
+        again = fresh & np.isin(keys, self._reopened)
+        todo = again | (fresh & ~self._index.contains(keys))
+        if todo.any():
+            self._index.add(keys[todo], CLAIMED)
+            self._reopened = np.setdiff1d(self._reopened, keys[again])
+        chosen = wanted.filter(pl.Series(todo))
+        if not again.any():
+            return chosen.with_columns(attempt=pl.lit(0, pl.Int16))
+        last = self.read(chosen, ["attempt"]).select(*self.key, last="attempt")
+        joined = chosen.join(last, on=self.key, how="left", maintain_order="left")
+        return joined.with_columns(attempt=(pl.col("last") + 1).fill_null(0)).drop("last")
+
+    def reopen(self, reasons: Collection[str]) -> int:
+        """Ask for failures with these reasons to be tried again by the next run; count them."""
+        reopened = 0
+        for path in list(self.files()):
+            rows = self.rows_of(path, [*self.key, "failure"])
+            failed = rows.filter(pl.col("failure").is_in(sorted(reasons)))
+            best = self.read(failed).filter(pl.col("failure").is_in(sorted(reasons)))
+            if path.suffix == ".jnl" or best.is_empty():
+                continue  # a journal belongs to a run that has not ended: its turn comes later
+            writer = self.writer(shard_of(path, self._folder))
+            changed = best.with_columns(failure=pl.lit(REOPENED), attempt=pl.col("attempt") + 1)
+            writer.add(changed.to_dicts())
+            writer.finish()
+            reopened += len(best)
+        return reopened
+
+    def read(self, wanted: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The best fact of each different row of `wanted` that has one, with the key columns."""
+        wanted = wanted.select(self.key).unique(maintain_order=True)
+        names = dict.fromkeys(["failure", "attempt", *(columns or self.schema.names)])
+        found = self.match(wanted, [name for name in names if name not in self.key])
+        return pl.concat([wanted, found], how="horizontal").drop_nulls("attempt")
+
+    def match(self, wanted: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+        """The best fact for each row of `wanted`, row by row; all null where there is none.
+
+        Of several facts with one key the latest attempt counts, and of several equally late ones
+        (two processes made the same fact) a success.
+        """
+        self.files()
+        columns = list(columns)
+        position, place = self._index.find(key64(wanted, self.kind))
+        taken = np.full(len(wanted), NOWHERE, np.int64)
+        taken[position] = place
+        if np.count_nonzero(taken != NOWHERE) < len(place):
+            taken = self._best(position, place, wanted)
+        rows = self._rows_at(taken, [*dict.fromkeys([*self.key, *columns])])
+        if not (same := self._same_keys(rows, wanted)).all():
+            rows = rows.with_columns(pl.when(same).then(pl.all()))
+        return rows.select(columns)
+
+    def _rows_at(self, places: Places, columns: Sequence[str]) -> pl.DataFrame:
+        """The rows at `places`, one by one; all null for NOWHERE."""
+        files = self.files()
+        number, row = split_places(places)
+        parts, positions = [self.empty(columns)], []
+        for file in np.unique(number).tolist():
+            here = np.flatnonzero(number == file)
+            positions.append(here)
+            if file < 0:
+                parts.append(parts[0].clear(len(here)))
+            else:
+                parts.append(self.rows_of(files[file], columns)[row[here]])
+        if len(positions) <= 1:
+            return parts[-1]
+        at = np.empty(len(places), np.int64)
+        at[np.concatenate(positions)] = np.arange(len(places))
+        return pl.concat(parts)[at]
+
+    def _same_keys(self, rows: pl.DataFrame, wanted: pl.DataFrame) -> pl.Series:
+        """Whether each row is the one that was looked for, not one with the same 64 bits."""
+        same = pl.repeat(True, len(rows), eager=True)
+        for name in self.key:
+            same &= rows[name].is_null() | rows[name].eq_missing(wanted[name])
+        return same
+
+    def _best(self, position: Places, place: Places, wanted: pl.DataFrame) -> Places:
+        """For each row of `wanted` the place of the best one of its facts, or NOWHERE."""
+        rows = self._rows_at(place, [*self.key, "attempt", "failure"])
+        same = self._same_keys(rows, wanted[position])
+        known = rows.select(
+            "attempt", "failure", position=pl.Series(position), place=pl.Series(place)
+        )
+        best_last = [pl.col("attempt"), pl.col("failure").is_null(), -pl.col("place")]
+        best = known.filter(same).sort(best_last).group_by("position").agg(pl.col("place").last())
+        taken = np.full(len(wanted), NOWHERE, np.int64)
+        taken[best["position"].to_numpy()] = best["place"].to_numpy()
+        return taken
+
+    def candidates(self, wanted: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+        """The facts of every candidate of the images of `wanted` that has one; for captions.
+
+        Args:
+            wanted: rows with a column image_sha256; their other columns are kept.
+            columns: of the captions.
+
+        Returns:
+            one row a row of `wanted` and candidate, in this order, with column `candidate`.
+        """
+        self.files()
+        numbers = pl.DataFrame({"candidate": range(self._num_candidates)}, {"candidate": pl.Int16})
+        asked = wanted.join(numbers, how="cross", maintain_order="left_right")
+        found = self.match(asked, list(dict.fromkeys([*columns, "attempt"])))
+        there = found["attempt"].is_not_null()
+        return pl.concat([asked, found.select(columns)], how="horizontal").filter(there)
+
+    def writer(self, shard: str, stage: str = "") -> FactWriter:
+        """Open the journal of one shard; see `FactWriter`.
+
+        `stage` keeps the journals of two stages apart that use the same maker one after the
+        other: what a crash left of the second must not be finished by the first.
+        """
+        return FactWriter(self, shard, self.journal(shard, stage), self._listing)
+
+    def journal(self, shard: str, stage: str) -> Path:
+        """Where the journal of a shard lies while a stage works on it."""
+        return self.store.journal_path(self.kind, self.maker, f"{shard}{stage}")
+
+    def written(self, path: Path, frame: pl.DataFrame) -> None:
+        """Take note of a file this process just wrote."""
+        files = self.files()
+        files.append(path)
+        self._index.add(key64(frame, self.kind), len(files) - 1)
+        self._num_candidates = max(self._num_candidates, _num_candidates(frame))
+
+    def empty(self, columns: Sequence[str]) -> pl.DataFrame:
+        """No facts, in these columns."""
+        return self._empty.select(columns)
+
+    def rows_of(self, path: Path, columns: Sequence[str]) -> pl.DataFrame:
+        """All rows of one of `files`, those of a journal as they were when first asked."""
+        if (journaled := self._journaled.get(path)) is not None:
+            return journaled.select(columns)
+        return parquet.read(path, self.schema, columns)
+
+    def from_records(self, records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+        """Journal records as a frame of this kind's schema."""
+        return parquet.from_rows(records, self.schema)
+
+
+class FactWriter:
+    """New facts of one maker over one shard. One process at a time (ConflictError)."""
+
+    def __init__(self, facts: Facts, shard: str, journal: Path, listing: Listing) -> None:
+        self._facts = facts
+        self._shard = shard
+        self._listing = listing
+        if not journal.exists():
+            listing.check()
+        self._journal = Journal(journal)
+        try:
+            listing.add([("there", journal)], found=facts.parquet_files())
+        except BaseException:
+            self._journal.close()
+            raise
+        self._records = list(self._journal.records)
+        self.torn_bytes = self._journal.torn_bytes
+
+    def add(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Acknowledge facts: they are on disk when this returns."""
+        self._journal.append(dict(record) for record in records)
+        self._records.extend(dict(record) for record in records)
+
+    def finish(self) -> None:
+        """Turn the journal into a Parquet file. Does nothing but clean up if it is empty."""
+        try:
+            self._finish()
+        finally:
+            self._journal.close()  # also on a full disk, or its lock would stay
+
+    def _finish(self) -> None:
+        done: list[tuple[Mark, Path]] = [("done", self._journal.path)]
+        if self._records:
+            frame = self._facts.from_records(self._records).sort(
+                [*self._facts.key, "attempt", "created"]
+            )
+            table = parquet.to_table(frame, self._facts.schema)
+            data = parquet.to_bytes(table)
+            name = f"{self._shard}.{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+            path = self._facts.store.facts_dir(self._facts.kind, self._facts.maker) / name
+            fsops.write_atomic(path, data)
+            self._facts.written(path, frame)
+            done.insert(0, ("there", path))
+        self._listing.add(done)
+        self._journal.discard()
+
+    def close(self) -> None:
+        """Leave the journal for the next run."""
+        self._journal.close()
+
+
+def listing_of(store: Store, kind: str, maker: str) -> Listing:
+    """The fact files and open journals of a maker that should be there."""
+    return Listing(store.root, f"{kind}/{maker}")
+
+
+def check_file(path: Path, schema: pa.Schema) -> None:
+    """Make sure that a fact file is the one that its name digests.
+
+    Raises:
+        DamageError: it is gone, or another one.
+    """
+    name = path.stem.rpartition(".")[2]
+    try:
+        parquet.check_sha256(path, name)
+    except DamageError:
+        # The first version named them by their content.
+        if not path.exists() or not parquet.content_digest(
+            parquet.to_table(parquet.read(path, schema), schema)
+        ).startswith(name):
+            raise
+
+
+def shard_of(path: Path, folder: Path) -> str:
+    """The shard that a fact file was made for, from its name."""
+    return re.sub(r"\.[0-9a-f]{12}\.parquet$", "", path.relative_to(folder).as_posix())

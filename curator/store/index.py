@@ -1,0 +1,217 @@
+"""The index of a shard: one row a sample, usable or not, and what is wrong with the tar.
+
+An index is derived from the shard's bytes alone. It is current while the shard has the size and
+time it was made at; when only the time moved, the hash decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from curator.core.errors import DamageError, NotFoundError
+from curator.shards.scan import ScanOptions, ShardRef, ShardScan
+from curator.store import parquet
+from curator.store.store import Store
+from curator.store.versions import canonical_json
+
+MEMBER = pa.struct([("ext", pa.large_string()), ("offset", pa.int64()), ("length", pa.int64())])
+INDEX_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("key", pa.large_string()),
+        ("ext", pa.large_string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("image_sha256", pa.large_string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("image_format", pa.large_string()),
+        ("alt_text", pa.large_string()),
+        ("alt_sha256", pa.large_string()),
+        ("alt_raw", pa.large_binary()),
+        ("flags", pa.large_list(pa.large_string())),
+        ("members", pa.large_list(MEMBER)),
+        ("reason", pa.large_string()),
+        ("detail", pa.large_string()),
+    ]
+)
+_HASH_CHUNK_BYTES = 8 << 20
+
+RULES = 2
+"""Counts up when the same bytes come to mean something else: an index of older rules is made again.
+
+2: every key that can be exported is usable, and `KEY.url.txt` is no alt text.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFacts:
+    """What is known of a shard as a whole. `problems` are its damages (reason, detail, ...).
+
+    `rows_digest` is over the content of the index itself. `alt_texts` are the fields of
+    `alttally.AltTexts`, empty in an index of rules 1.
+    """
+
+    shard: str
+    sha256: str
+    size_bytes: int
+    mtime_ns: int
+    num_samples: int
+    num_unusable: int
+    ignored_members: int
+    options: Mapping[str, Any]
+    problems: Sequence[Mapping[str, Any]]
+    rows_digest: str
+    rules: int = RULES
+    alt_texts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) -> ShardFacts:
+    """Write the index of one shard."""
+    rows = [
+        {
+            "row": sample.row,
+            "key": sample.key,
+            "ext": sample.image.ext if sample.image else None,
+            "offset": sample.image.offset if sample.image else None,
+            "length": sample.image.length if sample.image else None,
+            "image_sha256": sample.image_sha256,
+            "width": sample.width,
+            "height": sample.height,
+            "image_format": sample.image_format,
+            "alt_text": sample.alt_text,
+            "alt_sha256": text_sha256(sample.alt_text) if sample.alt_text else None,
+            "alt_raw": sample.alt_raw,
+            "flags": list(sample.flags),
+            "members": [asdict(member) for member in sample.members],
+            "reason": sample.reason,
+            "detail": sample.detail,
+        }
+        for sample in scan.samples
+    ]
+    table = parquet.to_table(parquet.from_rows(rows, INDEX_SCHEMA), INDEX_SCHEMA)
+    facts = ShardFacts(
+        shard=ref.name,
+        sha256=scan.sha256,
+        size_bytes=scan.size_bytes,
+        mtime_ns=_stat(ref.path)[1],
+        num_samples=len(scan.samples),
+        num_unusable=sum(sample.reason is not None for sample in scan.samples),
+        ignored_members=scan.num_unsafe,
+        options=asdict(options),
+        problems=[asdict(problem) for problem in scan.problems],
+        rows_digest=parquet.content_digest(table),
+        alt_texts=asdict(scan.alt_texts),
+    )
+    parquet.write(store.index_path(ref.name), table, canonical_json(asdict(facts)))
+    return facts
+
+
+def read(store: Store, shard: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """The rows of a shard's index, in tar order."""
+    return parquet.read(_existing(store, shard), INDEX_SCHEMA, columns)
+
+
+def shard_facts(store: Store, shard: str) -> ShardFacts:
+    """What the index says of the shard as a whole."""
+    path = _existing(store, shard)
+    try:
+        first = parquet.read_sealed(path) if is_first_form(path) else None
+        known = json.loads(first or parquet.read_metadata(path))
+        return ShardFacts(**{"rules": 1, "rows_digest": "", **known})
+    except (ValueError, TypeError) as error:
+        raise DamageError("the index header is not readable", where=path) from error
+
+
+def is_first_form(path: Path) -> bool:
+    """Whether an index is from before its header had a checksum. It is derived: it is made anew."""
+    try:
+        return bool(parquet.read_sealed(path).startswith(b"{"))
+    except DamageError:
+        return False
+
+
+def current(store: Store, ref: ShardRef, options: ScanOptions) -> ShardFacts | None:
+    """The index as it stands, if it was made as it would be now, from these very bytes."""
+    path = store.index_path(ref.name)
+    if not path.exists() or is_first_form(path):
+        return None
+    facts = shard_facts(store, ref.name)
+    same = json.loads(canonical_json(asdict(options))) == facts.options
+    if not same or facts.rules != RULES:
+        return None
+    size_bytes, mtime_ns = _stat(ref.path)
+    if size_bytes != facts.size_bytes:
+        return None
+    if mtime_ns == facts.mtime_ns:
+        return facts
+    if file_sha256(ref.path) != facts.sha256:
+        return None
+    moved = replace(facts, mtime_ns=mtime_ns)
+    table = parquet.to_table(read(store, ref.name), INDEX_SCHEMA)
+    parquet.write(path, table, canonical_json(asdict(moved)))
+    return moved
+
+
+def check_unchanged(store: Store, ref: ShardRef) -> ShardFacts:
+    """Make sure a shard is still what was indexed.
+
+    Raises:
+        DamageError: reason `source.changed`.
+    """
+    facts = shard_facts(store, ref.name)
+    size_bytes, mtime_ns = _stat(ref.path)
+    same = size_bytes == facts.size_bytes and (
+        mtime_ns == facts.mtime_ns or file_sha256(ref.path) == facts.sha256
+    )
+    if not same:
+        raise DamageError(
+            f"the shard changed since it was indexed (sha256 was {facts.sha256[:12]})",
+            where=ref.path,
+            did="stopped; nothing half-made is visible, and facts stay valid",
+            hint="run the same command again once nobody writes to it",
+            reason="source.changed",
+        )
+    return facts
+
+
+def text_sha256(text: str) -> str:
+    """SHA-256 (hex) of a text in UTF-8: its identity in every fact."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file, in constant memory."""
+    sha = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(_HASH_CHUNK_BYTES):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    """Size in bytes and time in nanoseconds; zeros for a shard that is not there."""
+    if not path.exists():
+        return 0, 0
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _existing(store: Store, shard: str) -> Path:
+    path = store.index_path(shard)
+    if not path.exists():
+        raise NotFoundError(
+            f"shard {shard!r} is not indexed",
+            where=store.root,
+            hint="run `curator index` on the shards first",
+            reason="index.none",
+        )
+    return path

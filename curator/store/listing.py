@@ -1,0 +1,127 @@
+"""What files there should be, so that one that is gone is missed.
+
+    listings/captions/<maker>.log    fact files, and journals that are open; the same for scores
+    listings/edits.log               logs of edits
+    listings/ratings.log             ratings
+    listings/versions.log            versions, above all the newest, which no other one names
+
+A listing is a file of batches (`curator.store.batchlog`) of JSON: [mark, path below the store], ...
+A file is listed after it is there, and taken off before it is removed, so no crash leaves a listed
+file missing. Whoever begins a listing lists what an older version left. Any number of processes
+may add to one: each waits for its lock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from curator.core.errors import DamageError
+from curator.store import batchlog, fsops
+
+Mark = Literal["there", "done", "lost"]
+"""`done`: taken off as planned; `lost`: somebody was told that it is gone, and wants to go on."""
+
+LISTINGS = "listings"
+MISSING = "file.missing"
+_LOCK_WAIT_SEC = 20.0
+_DAMAGED = "listing.damaged"
+
+
+class Listing:
+    """One listing of a store. Remembers what it read: only what was added since is read again."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root = root
+        self.path = root / LISTINGS / f"{name}.log"
+        self._marks: dict[str, Mark] = {}
+        self._end = self._num_batches = 0
+
+    def add(self, changes: Iterable[tuple[Mark, Path]], *, found: Iterable[Path] = ()) -> None:
+        """Note changes; on disk when this returns. `found` is listed first in a new listing.
+
+        Raises:
+            DamageError: the listing is not what was written. ConflictError: it stays locked.
+        """
+        file = fsops.appender_when_free(self.path, _LOCK_WAIT_SEC)
+        try:
+            torn = self._read()
+            if torn:
+                fsops.truncate(self.path, self._end)
+            wanted = [(mark, self._name(path)) for mark, path in changes]
+            if not self._num_batches:
+                wanted = [("there", self._name(path)) for path in found] + wanted
+            new = [(mark, name) for mark, name in wanted if self._marks.get(name) != mark]
+            if new:
+                body = json.dumps(new, separators=(",", ":")).encode()
+                file.append(batchlog.batch(self._num_batches, body))
+                file.sync()
+                self._read()
+        finally:
+            file.close()
+
+    def num_listed(self, suffix: str) -> int:
+        """How many files with this suffix were ever listed and are not done."""
+        self._read()
+        return sum(mark != "done" and name.endswith(suffix) for name, mark in self._marks.items())
+
+    def missing(self) -> list[Path]:
+        """Files that should be there and are not.
+
+        Raises:
+            DamageError: the listing is not what was written.
+        """
+        self._read()
+        gone = [name for name, mark in self._marks.items() if not self._is_there(name, mark)]
+        if gone:
+            self._read()  # another process may have taken one off before it went
+        return [self.root / name for name in gone if self._marks[name] == "there"]
+
+    def check(self) -> None:
+        """Make sure that nothing is missing.
+
+        Raises:
+            DamageError: reason `file.missing`; names the first one.
+        """
+        if missing := self.missing():
+            raise DamageError(
+                f"the file is missing, and {len(missing) - 1} more" if len(missing) > 1
+                else "the file is missing",
+                where=missing[0],
+                did="nothing was changed",
+                hint="restore it from a copy; or `curator fsck DATASET --repair` takes it off the "
+                "list, and the next run makes again what can be made",
+                reason=MISSING,
+            )  # fmt: skip
+
+    def _is_there(self, name: str, mark: Mark) -> bool:
+        return mark != "there" or (self.root / name).exists()
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _read(self) -> int:
+        """Take in what was added since; the bytes of a batch behind that is not finished."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._end)
+                data = file.read()
+        except FileNotFoundError:
+            return 0
+        found = batchlog.read(data, 0, self.path, reason=_DAMAGED, number=self._num_batches)
+        for body in found.bodies:
+            self._marks |= {name: mark for mark, name in json.loads(body)}
+        self._end += found.valid
+        self._num_batches += len(found.bodies)
+        return found.torn
+
+
+def all_listings(root: Path) -> list[Listing]:
+    """Every listing of a store."""
+    folder = root / LISTINGS
+    return [
+        Listing(root, path.relative_to(folder).as_posix().removesuffix(".log"))
+        for path in sorted(folder.rglob("*.log"))
+    ]

@@ -1,0 +1,225 @@
+"""A folder that one command fills file by file and can take up again after a crash.
+
+Used by what leaves the store: `pack` and `export`. While it is being filled the folder holds the
+recipe of the command in a hidden file; when all is done the manifest, which repeats the recipe,
+is written last. Whoever finds another recipe, or files and no recipe, keeps out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from curator.core.errors import UsageError
+from curator.shards.tar import BLOCK, END_OF_ARCHIVE, member_header
+from curator.store import fsops, sealed
+from curator.store.versions import canonical_json
+
+CLAIM = ".curator-recipe.json"
+LOCK = ".curator-lock"
+EXPORT_MANIFEST = "curator_version.json"
+PACK_MANIFEST = "curator_pack.json"
+STORE_MARKER = "store.json"
+STORE_TOOL = "caption-curator"
+
+_FLUSH_BYTES = 8 << 20
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+Recipe = Mapping[str, Any]
+
+
+def inside(root: Path, name: str) -> Path:
+    """`root / name`, for a name that comes from data.
+
+    Raises:
+        UsageError: the name points outside, or cannot be a file name; nothing was written.
+    """
+    parts = name.split("/")
+    if (
+        not name.isprintable()
+        or "\\" in name
+        or _DRIVE.match(name)
+        or any(part in ("", ".", "..") for part in parts)
+    ):
+        raise UsageError(
+            f"the name {name!r} points outside of the output folder or is no file name",
+            where=root,
+            did="nothing was written under it",
+            hint="rename the shard and index it again",
+            reason="path.traversal",
+        )
+    return root.joinpath(*parts)
+
+
+def is_export(folder: Path) -> bool:
+    """Whether `curator export` has filled this folder, or is filling it."""
+    return (folder / EXPORT_MANIFEST).is_file() or _claimed_by(folder) == "export"
+
+
+def is_output(folder: Path) -> bool:
+    """Whether `curator export` or `curator pack` has filled this folder, or is filling it."""
+    return is_export(folder) or (folder / PACK_MANIFEST).is_file() or _claimed_by(folder) == "pack"
+
+
+def _claimed_by(folder: Path) -> object:
+    return _read_object(folder / CLAIM).get("verb")
+
+
+def check_outside(out: Path, taken: Path, what: str, *, hint: str = "a folder beside it") -> None:
+    """Refuse an output folder that is `taken` or lies in it; links are followed.
+
+    Raises:
+        UsageError: output.inside_source; nothing was written.
+    """
+    if out.resolve().is_relative_to(taken.resolve()):
+        raise UsageError(
+            f"the output folder lies inside {what}",
+            where=out,
+            did="nothing was written",
+            hint=f"give {hint}",
+            reason="output.inside_source",
+        )
+
+
+def _check_no_store(root: Path) -> None:
+    whole = root.resolve()
+    for folder in (whole, *whole.parents):
+        if _read_object(folder / STORE_MARKER).get("tool") == STORE_TOOL:
+            check_outside(root, folder, f"the store {folder}")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextlib.contextmanager
+def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
+    """Hold a new, empty or own folder for the block, alone.
+
+    `manifest` is the name of the file that the block writes last, by `write_manifest`.
+
+    Raises:
+        UsageError: the folder holds something else (reason `output.foreign`), was begun with
+            another recipe (`output.other`), or lies in a store (`output.inside_source`); nothing
+            was written.
+        ConflictError: another process is filling it.
+    """
+    _check_no_store(root)
+    _check_owner(root, manifest, recipe)
+    with fsops.locked(root / LOCK):
+        _check_owner(root, manifest, recipe)  # again: now nobody else can claim it
+        for leftover in sorted(root.rglob(f"{fsops.TEMP_PREFIX}*")):
+            fsops.remove(leftover)
+        if not (root / manifest).exists():
+            sealed.write(root / CLAIM, recipe)
+        yield
+        fsops.remove(root / CLAIM)
+
+
+def write_manifest(path: Path, recipe: Recipe, body: Mapping[str, Any]) -> None:
+    """Say that all is there: the last file of a `filling` block."""
+    write_json(path, {"recipe": recipe, **body})
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a small JSON file for people and tools, with a stable spelling."""
+    sealed.write(path, value, indent=1)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        DamageError: it is something else.
+    """
+    return sealed.read(path, hint="restore it from a copy, or make the output anew elsewhere")
+
+
+def _check_owner(root: Path, manifest: str, recipe: Recipe) -> None:
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise UsageError("is a file, not a folder", where=root, reason="output.foreign")
+    names = sorted(
+        path.name
+        for path in root.iterdir()
+        if path.name != LOCK and not path.name.startswith(fsops.TEMP_PREFIX)
+    )
+    if not names:
+        return
+    owner = next((root / name for name in (CLAIM, manifest) if name in names), None)
+    found = read_json(owner) if owner else None
+    if found is not None and owner is not None and owner.name == manifest:
+        found = found.get("recipe")
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"the output folder holds other files ({', '.join(names[:3])}, {len(names)} in all)",
+            where=root,
+            did="nothing was written",
+            hint="give a new or an empty folder",
+            reason="output.foreign",
+        )
+    wanted = json.loads(canonical_json(recipe))
+    differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+    if differing:
+        changes = ", ".join(f"{k} {found.get(k)!r}, not {wanted.get(k)!r}" for k in differing)
+        raise UsageError(
+            f"the output folder was made with {changes}",
+            where=root,
+            did="nothing was written",
+            hint="give a new or an empty folder, or the same options to go on",
+            reason="output.other",
+        )
+
+
+class _Sink(Protocol):
+    def write(self, data: bytes, /) -> int: ...
+
+
+class TarSink:
+    """A tar that grows member by member, written in pieces of 8 MiB and hashed on the way.
+
+    Call `finish` once at the end. `size_bytes` is that of the archive so far, without its end.
+    """
+
+    def __init__(self, file: _Sink) -> None:
+        self._file = file
+        self._parts: list[bytes] = []
+        self._pending_bytes = 0
+        self._sha = hashlib.sha256()
+        self.size_bytes = 0
+
+    def add(self, name: str, data: bytes) -> None:
+        """Append one member."""
+        for part in (member_header(name, len(data)), data, bytes(-len(data) % BLOCK)):
+            self._put(part)
+        if self._pending_bytes >= _FLUSH_BYTES:
+            self._flush()
+
+    def finish(self) -> str:
+        """Write the end of the archive; return the SHA-256 (hex) of the whole."""
+        self._put(END_OF_ARCHIVE)
+        self._flush()
+        return self._sha.hexdigest()
+
+    def _put(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._pending_bytes += len(part)
+        self.size_bytes += len(part)
+
+    def _flush(self) -> None:
+        piece = b"".join(self._parts)
+        self._sha.update(piece)
+        self._file.write(piece)
+        self._parts.clear()
+        self._pending_bytes = 0

@@ -1,0 +1,91 @@
+"""A run: one command that wrote, with what it was asked, how far it came and how it ended.
+
+runs/<run>/run.json is rewritten as the run goes on, log.jsonl grows by a line an event. Neither
+decides anything: facts and versions do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curator.core import progress
+from curator.core.errors import CuratorError, StoppedError, mask_secrets
+from curator.store import fsops, sealed, versions
+from curator.store.store import Store
+
+_WRITE_EVERY_SEC = 2.0
+
+
+@dataclass(slots=True)
+class Run:
+    """An open run; see `open_run`."""
+
+    folder: Path
+    state: dict[str, Any] = field(default_factory=dict)
+    _written: float = 0.0
+
+    def event(self, name: str, **values: object) -> None:
+        """Add a line to log.jsonl. Not fsynced: a lost line is no lost work."""
+        line = json.dumps({"time": versions.now(), "event": name, **values}, default=str)
+        fsops.append_line(self.folder / "log.jsonl", sealed.seal_line(mask_secrets(line)))
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Say how far a stage has come; written every two seconds."""
+        self.state.setdefault("stages", {})[stage] = {"done": done, "total": total}
+        now = time.monotonic()
+        if now - self._written >= _WRITE_EVERY_SEC:
+            self._written = now
+            self.write()
+
+    def quarantined(self, reasons: Mapping[str, int]) -> None:
+        """Count what goes into quarantine, by reason; written with the progress."""
+        counted = self.state["quarantined"]
+        for reason, count in reasons.items():
+            counted[reason] = counted.get(reason, 0) + count
+
+    def write(self) -> None:
+        """Write run.json."""
+        text = json.dumps(self.state, indent=1, sort_keys=True, default=str)
+        fsops.write_atomic(self.folder / "run.json", sealed.seal(mask_secrets(text)))
+
+
+@contextmanager
+def open_run(store: Store, verb: str, options: Mapping[str, object]) -> Iterator[Run]:
+    """Record one command: running, then done, stopped or failed."""
+    started = versions.now()
+    stamp = versions.iso(started).replace(":", "").replace("-", "")
+    run = Run(store.root / "runs" / f"{stamp}-{verb}-{secrets.token_hex(3)}")
+    run.state = {
+        "verb": verb,
+        "options": dict(options),
+        "status": "running",
+        "started": started,
+        "quarantined": {},
+        "pid": os.getpid(),
+        "tool_version": versions.tool_version(),
+    }
+    run.write()
+    try:
+        with progress.reporting_to(run.progress, run.quarantined):
+            yield run
+    except BaseException as error:
+        stopped = isinstance(error, StoppedError | KeyboardInterrupt)
+        run.state["status"] = "stopped" if stopped else "failed"
+        run.state["error"] = str(error)
+        if not isinstance(error, CuratorError):
+            run.event("error", traceback=traceback.format_exc())
+        raise
+    else:
+        run.state["status"] = "done"
+    finally:
+        run.state["ended"] = versions.now()
+        run.write()

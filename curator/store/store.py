@@ -1,0 +1,382 @@
+"""The store: where things lie, and the one commit that makes a version visible.
+
+    store.json                             format version
+    index/<shard>.parquet                  one row a sample of the shard, usable or not
+    facts/captions/<generator>/            what models wrote      (see curator.store.facts)
+    facts/scores/<scorer>/                 what scorers said
+    facts/ratings/                         what people said in blind rating (curator.ratings.log)
+    edits/<shard>.log                      what people changed            (curator.edits.log)
+    journal/<kind>/<maker>/<shard>.jnl     facts not yet in a Parquet file
+    captions/<shard>.<digest>.parquet      a decision about a shard, named by its content
+    versions/000001.json                   THE COMMIT, written last, put-if-absent
+    runs/<run>/                            run.json and log.jsonl of every command that wrote
+    tags/<tag>.json
+    decisions.lock                         held by whoever decides or collects garbage
+
+Presence of versions/N.json means the version is complete. Nothing a user owns is ever modified.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from curator.core.errors import (
+    CommitUnknownError,
+    ConflictError,
+    DamageError,
+    FormatError,
+    NotFoundError,
+    UsageError,
+    nearest,
+)
+from curator.store import fsops, outputs, sealed, versions
+from curator.store.listing import Listing
+from curator.store.versions import FORMAT, Version
+
+_MAX_REBASES = 1000
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_VERSION_NAME = re.compile(r"v?(\d{1,9})")
+_MIN_ID_PREFIX = 6
+MAKER_DIGEST_CHARS = 8
+"""How much of the digest of its recipe a maker's name ends in."""
+_RETAG = "restore it from a copy, or set it again: `curator tag DATASET@VERSION NAME`"
+
+
+class Store:
+    """A store on disk. `Store.open` checks the format, `Store.create` makes one if needed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def create(cls, root: Path) -> Store:
+        """Open the store, making it when it does not exist."""
+        marker = canonical_marker()
+        if not (root / "store.json").exists():
+            fsops.put_if_absent(root / "store.json", marker)
+        return cls.open(root)
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """Open an existing store.
+
+        Raises:
+            NotFoundError: there is none. FormatError: it is newer. DamageError: unreadable.
+        """
+        path = root / "store.json"
+        if not path.exists():
+            raise NotFoundError(
+                "there is no store",
+                where=root,
+                hint="`curator index SHARDS` makes one; --store FOLDER names another place",
+                reason="store.none",
+            )
+        hint = f"restore it from a copy; or remove it: it says no more than format {FORMAT}"
+        try:
+            found = int(sealed.read(path, hint=hint)["format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamageError("store.json is not readable", where=path, hint=hint) from error
+        if found > FORMAT:
+            raise FormatError(
+                f"store format {found} is newer than this tool knows ({FORMAT})",
+                where=path,
+                hint="upgrade caption-curator",
+            )
+        return cls(root)
+
+    # -- places ---------------------------------------------------------------------------------
+
+    def index_path(self, shard: str) -> Path:
+        """Where the index of a shard lies."""
+        return self.root / "index" / f"{shard}.parquet"
+
+    def facts_dir(self, kind: str, maker: str) -> Path:
+        """Fact files of one maker; `kind` is captions or scores."""
+        return self.root / "facts" / kind / maker
+
+    def journal_path(self, kind: str, maker: str, shard: str) -> Path:
+        """The journal of one maker over one shard."""
+        return self.root / "journal" / kind / maker / f"{shard}.jnl"
+
+    def decision_path(self, shard: str, rows_digest: str) -> Path:
+        """Where a decision about a shard lies: named by its content, shared among versions."""
+        return self.root / "captions" / f"{shard}.{rows_digest[:12]}.parquet"
+
+    # -- versions -------------------------------------------------------------------------------
+
+    def numbers(self) -> list[int]:
+        """All version numbers, ascending."""
+        folder = self.root / "versions"
+        return sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit())
+
+    def manifest_path(self, number: int) -> Path:
+        """The commit file of a version."""
+        return self.root / "versions" / f"{number:06d}.json"
+
+    def version(self, number: int) -> Version:
+        """Read one version.
+
+        Raises:
+            DamageError: the manifest is missing, or it, its number or its id is wrong.
+        """
+        path = self.manifest_path(number)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise DamageError(
+                f"version {number} is missing", where=path, reason="manifest.damaged"
+            ) from error
+        found = versions.from_json(data, path)
+        if found.number != number:
+            raise DamageError(
+                f"holds version {found.number}, expected {number}",
+                where=path,
+                reason="manifest.damaged",
+            )
+        if versions.version_id(found.policy, found.shards) != found.id:
+            raise DamageError(
+                "the id does not fit the content", where=path, reason="manifest.damaged"
+            )
+        return found
+
+    def versions(self) -> Iterator[Version]:
+        """All versions, oldest first."""
+        return map(self.version, self.numbers())
+
+    def newest(self) -> Version | None:
+        """The version with the highest number, or None in a store without versions.
+
+        Raises:
+            DamageError: a version is gone, which may have been the newest.
+        """
+        self.committed().check()
+        numbers = self.numbers()
+        return self.version(numbers[-1]) if numbers else None
+
+    def resolve(self, name: str | None) -> Version:
+        """Find a version by `v3`, `3`, a tag, an id prefix of 6 or more characters, or a policy.
+
+        The name of a policy stands for the newest version that it decided.
+
+        Raises:
+            NotFoundError: nothing has that name; lists what there is.
+            DamageError: what is named is damaged; or the newest is asked for, and one is gone.
+        """
+        if name is None:
+            self.committed().check()
+        numbers = self.numbers()
+        if not numbers:
+            raise NotFoundError(
+                "there is no version yet",
+                where=self.root,
+                hint="`curator recaption SHARDS` or `curator decide SHARDS` makes one",
+                reason="version.none",
+            )
+        if name is None:
+            return self.version(numbers[-1])
+        match = _VERSION_NAME.fullmatch(name)
+        if match and int(match[1]) in numbers:
+            return self.version(int(match[1]))
+        tags = self.tags()
+        if name in tags:
+            return self.tagged(name)
+        if len(name) >= _MIN_ID_PREFIX:
+            hits = [version for version in self.versions() if version.id.startswith(name)]
+            if len(hits) == 1:
+                return hits[0]
+        policies = {str(found.policy.get("name")): found for found in self.versions()}
+        if name in policies:  # the newest: they come oldest first
+            return policies[name]
+        known = [f"v{number}" for number in numbers[-20:]] + sorted({*tags, *policies})
+        raise NotFoundError(
+            f"there is no version {name!r}", hint=nearest(name, known), reason="version.unknown"
+        )
+
+    def commit(self, draft: Version) -> tuple[Version, bool]:
+        """Make a decision visible under the next free number.
+
+        A decision does not depend on its parent, so a lost race is answered by taking the next
+        number. The same decision is not committed twice in a row of numbers: if a version with
+        this id exists, it is returned.
+
+        Returns:
+            the version as it stands in the store, and whether it is new.
+
+        Raises:
+            DamageError: a version is gone: its number is not given to another one.
+            ConflictError: other writers won a thousand times in a row.
+            CommitUnknownError: the write failed in a way that leaves its result unknown.
+        """
+        self.committed().check()
+        parent: Version | None = None
+        for _ in range(_MAX_REBASES):
+            for number in self.numbers():
+                if parent is None or number > parent.number:
+                    parent = self.version(number)
+                    if parent.id == draft.id:
+                        self._list_versions()  # whoever committed it may have died just then
+                        return parent, False
+            version = dataclasses.replace(
+                draft,
+                number=parent.number + 1 if parent else 1,
+                parent=parent.id if parent else None,
+                created=max(versions.now(), parent.created + 1 if parent else 0.0),
+            )
+            if self._put_manifest(version):
+                self._list_versions()
+                return version, True
+        raise ConflictError(
+            f"{_MAX_REBASES} other commits came first",
+            where=self.root,
+            did="all facts and decision files are kept",
+            hint="run the same command again",
+        )
+
+    def _list_versions(self) -> None:
+        self.committed().add([("there", self.manifest_path(number)) for number in self.numbers()])
+
+    def committed(self) -> Listing:
+        """The versions that should be there."""
+        return Listing(self.root, "versions")
+
+    def deciding(self) -> AbstractContextManager[None]:
+        """Hold this from the first file of a decision to its commit, so that gc leaves them.
+
+        A decision may use files that lie there, old and named by no version, and the grace
+        period of gc does not protect those.
+
+        Raises:
+            ConflictError: on entering, when files are being collected.
+        """
+        return fsops.locked(self.root / "decisions.lock", shared=True)
+
+    def collecting(self) -> AbstractContextManager[None]:
+        """Hold this while unnamed files are looked for and removed.
+
+        Raises:
+            ConflictError: on entering, when somebody decides or collects.
+        """
+        return fsops.locked(self.root / "decisions.lock")
+
+    def _put_manifest(self, version: Version) -> bool:
+        path = self.manifest_path(version.number)
+        try:
+            return fsops.put_if_absent(path, versions.to_json(version))
+        except OSError as error:
+            # The link may have happened before the error: read it back before saying anything.
+            # Another writer's commit of the same decision would be as good as ours.
+            if path.exists() and self.version(version.number).id == version.id:
+                return True
+            raise CommitUnknownError(
+                f"the commit of {version.name} failed ({error})",
+                where=path,
+                did="all files are kept",
+                hint="run the same command again; it makes nothing twice",
+            ) from error
+
+    # -- tags -----------------------------------------------------------------------------------
+
+    def tags(self) -> dict[str, int]:
+        """Tag -> version number.
+
+        Raises:
+            DamageError: a tag is not what was written.
+        """
+        found = {}
+        for path in sorted((self.root / "tags").glob("*.json")):
+            tag = sealed.load(path, hint=_RETAG)
+            try:
+                found[path.stem] = int(tag.value["version"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise DamageError("the tag is not readable", where=path, hint=_RETAG) from error
+            if not tag.is_sealed:  # of an older version: its id is all that vouches for it
+                self.tagged(path.stem)
+        return found
+
+    def tagged(self, name: str) -> Version:
+        """The version of a tag, whose number and id must agree.
+
+        Raises:
+            DamageError: they do not, or the tag or the version is not what was written.
+        """
+        path = self.root / "tags" / f"{name}.json"
+        tag = sealed.read(path, hint=_RETAG)
+        try:
+            version = self.version(int(tag["version"]))
+            expected = str(tag["id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamageError("the tag is not readable", where=path, hint=_RETAG) from error
+        if version.id != expected:
+            what = f"the tag says {version.name} and {expected[:12]}, {version.name} is"
+            raise DamageError(f"{what} {version.id[:12]}", where=path, hint=_RETAG)
+        return version
+
+    def tag(self, name: str, version: Version) -> None:
+        """Point a tag at a version, moving it if it exists.
+
+        Raises:
+            UsageError: the name could be taken for a version or is no plain word.
+        """
+        if not _TAG.fullmatch(name) or _VERSION_NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot be a tag",
+                hint="a tag is a word of letters, digits, . _ - that is not a version like v3",
+                reason="tag.invalid",
+            )
+        body = {"version": version.number, "id": version.id}
+        sealed.write(self.root / "tags" / f"{name}.json", body)
+
+    # -- runs -----------------------------------------------------------------------------------
+
+    def write_recipe(self, kind: str, maker: str, recipe: Mapping[str, object]) -> None:
+        """Keep the recipe of a maker beside its facts (once; it is what its name digests)."""
+        path = self.facts_dir(kind, maker) / "maker.json"
+        if path.exists():
+            self.recipe(kind, maker)
+        else:
+            fsops.write_atomic(path, versions.canonical_json(recipe))
+
+    def recipe(self, kind: str, maker: str) -> dict[str, object]:
+        """The recipe of a maker, as written by `write_recipe`.
+
+        Raises:
+            DamageError: it is gone, or not the one that the maker's name digests.
+        """
+        path = self.facts_dir(kind, maker) / "maker.json"
+        hint = "restore it from a copy; the next run of this maker writes it if it is not there"
+        try:
+            data = path.read_bytes()
+            recipe: dict[str, object] = dict(json.loads(data))
+        except FileNotFoundError as error:
+            raise DamageError("the recipe is missing", where=path, hint=hint) from error
+        except (ValueError, TypeError) as error:
+            raise DamageError("the recipe is not readable", where=path, hint=hint) from error
+        digest = versions.digest(recipe)
+        if not maker.endswith(digest[:MAKER_DIGEST_CHARS]) or versions.canonical_json(
+            recipe
+        ) != data.rstrip(b"\n"):
+            raise DamageError(
+                f"the recipe digests to {digest[:MAKER_DIGEST_CHARS]}, {maker} is another one",
+                where=path,
+                hint=hint,
+            )
+        return recipe
+
+    def makers(self, kind: str) -> list[str]:
+        """All generators (`captions`) or scorers (`scores`) with facts here."""
+        # One without a recipe is there too: whoever wants its recipe hears what is missing.
+        return sorted(
+            folder.name
+            for folder in (self.root / "facts" / kind).glob("*/")
+            if (folder / "maker.json").exists() or any(folder.rglob("*.parquet"))
+        )
+
+
+def canonical_marker() -> bytes:
+    """The content of store.json."""
+    return sealed.to_bytes({"format": FORMAT, "tool": outputs.STORE_TOOL})

@@ -1,0 +1,174 @@
+"""A version: one decision over a list of shards, as a value and as canonical JSON.
+
+The id is a digest of what was decided, over which shards, by which policy: not of when, where or
+by whom. The same shards, facts and policy give the same id on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+from typing import Any
+
+from curator.core.errors import DamageError, FormatError
+
+FORMAT = 1
+"""Format of store.json and of the manifests; a higher one was written by a newer tool."""
+
+ACTIONS = ("captioned", "kept", "dropped", "quarantined")
+"""What can become of a sample; every sample of a shard has exactly one (conservation)."""
+
+
+def tool_version() -> str:
+    """The installed version of this tool."""
+    return package_version("caption-curator")
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON with one spelling: sorted keys, no spaces, UTF-8, no NaN.
+
+    A byte of a file name that is no UTF-8 (Python has a lone surrogate for it) becomes an escape.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode(errors="backslashreplace")
+
+
+def digest(value: object) -> str:
+    """SHA-256 (hex) of the canonical JSON of a value."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def now() -> float:
+    """Seconds since the epoch; `SOURCE_DATE_EPOCH` fixes it for reproducible stores."""
+    return float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+
+
+def iso(seconds: float) -> str:
+    """A UTC timestamp for people, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEntry:
+    """One shard in a version: the source bytes and the decision file made for them.
+
+    `rows_digest` covers the decision's content, `file_sha256` the Parquet bytes that hold it.
+    `counts` has one entry for each of `ACTIONS`, in samples; they add up to `num_samples`.
+    """
+
+    name: str
+    sha256: str
+    num_samples: int
+    counts: Mapping[str, int]
+    rows_digest: str
+    file: str
+    file_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """The manifest of one version. `parent` is the id of version `number - 1`.
+
+    `thresholds` are the values that percentile rules of the policy came out at; `makers` maps
+    each generator and scorer that was used to its recipe; `totals` are sums over all shards.
+    `extra` holds fields of the file that this tool does not know, so that they survive.
+    """
+
+    number: int
+    id: str
+    parent: str | None
+    created: float
+    tool_version: str
+    policy: Mapping[str, Any]
+    thresholds: Mapping[str, float]
+    makers: Mapping[str, Mapping[str, Any]]
+    totals: Mapping[str, float]
+    shards: tuple[ShardEntry, ...]
+    format: int = FORMAT
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """How people write it: v1, v2, ..."""
+        return f"v{self.number}"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Samples by action, over all shards."""
+        return {
+            action: sum(shard.counts.get(action, 0) for shard in self.shards) for action in ACTIONS
+        }
+
+    @property
+    def num_samples(self) -> int:
+        """All samples seen in the shards, used or not."""
+        return sum(shard.num_samples for shard in self.shards)
+
+
+def version_id(policy: Mapping[str, Any], shards: Sequence[ShardEntry]) -> str:
+    """The content identity of a decision (hex SHA-256)."""
+    return digest(
+        {
+            "format": FORMAT,
+            "policy": policy,
+            "shards": [[shard.name, shard.sha256, shard.rows_digest] for shard in shards],
+        }
+    )
+
+
+def to_json(version: Version) -> bytes:
+    """The manifest file: canonical JSON that carries its own checksum."""
+    body = asdict(version)
+    body.update(body.pop("extra"))
+    return canonical_json({"sha256": digest(body), "manifest": body}) + b"\n"
+
+
+def from_json(data: bytes, where: object) -> Version:
+    """Read a manifest.
+
+    Raises:
+        FormatError: it was written by a newer tool.
+        DamageError: it is not whole JSON, or its checksum does not fit.
+    """
+    try:
+        outer = json.loads(data)
+        body, expected = dict(outer["manifest"]), outer["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamageError(
+            f"the manifest is not readable ({error})",
+            where=where,
+            hint="restore the file from a copy; `curator fsck` lists everything damaged",
+            reason="manifest.damaged",
+        ) from error
+    if body.get("format", 0) > FORMAT:
+        raise FormatError(
+            f"format {body['format']} is newer than this tool knows ({FORMAT})",
+            where=where,
+            hint="upgrade caption-curator",
+        )
+    found = digest(body)
+    if found != expected:
+        raise DamageError(
+            f"checksum is {found[:12]}, expected {expected[:12]}",
+            where=where,
+            hint="restore the file from a copy; `curator fsck` lists everything damaged",
+            reason="manifest.damaged",
+        )
+    known = {f.name for f in fields(Version)}
+    extra = {key: body.pop(key) for key in list(body) if key not in known}
+    try:
+        shards = tuple(ShardEntry(**entry) for entry in body.pop("shards"))
+        return Version(**body, shards=shards, extra=extra)
+    except (TypeError, KeyError) as error:
+        raise DamageError(
+            f"the manifest has other fields than format {FORMAT} ({error})",
+            where=where,
+            reason="manifest.damaged",
+        ) from error

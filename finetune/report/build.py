@@ -1,0 +1,354 @@
+"""From the folder of a study to the values of its report. Torch-free; a second for 300 cells.
+
+Which comparisons are corrected together: those of the arms named by `verdict` on the deciding
+metric of every task are one family, those of all other arms a second one, so that controls do not
+cost the question its power. Without `verdict` all arms are one family. Claims of fewer labels or
+samples are two families of their own in the same way, with limits that hold together. All else
+(other metrics, relative changes) is told with intervals of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from finetune.metrics import RETRIEVAL, Metric
+from finetune.report.efficiency import Curve, efficiency
+from finetune.report.stats import (
+    ALPHA,
+    Mean,
+    Relative,
+    difference,
+    holm,
+    mean_of,
+    pair,
+    relative_change,
+)
+from finetune.report.values import Arm, Comparison, Cost, Failure, Gap, Picture, Report, TaskResult
+from finetune.report.warnings import cuts_of, warnings_of
+from finetune.study.files import Json, read_cells, read_plan, rows_of
+from finetune.study.results import metric_of, primary_metric
+
+_MIN_AMOUNTS = 2
+_MAX_PICTURES = 4
+
+
+def build_report(folder: Path) -> Report:
+    """Everything that the report of a study folder shows; a study that is not finished as well.
+
+    Raises:
+        UsageError: no study, or no finished dense cell in it. DamageError: a damaged file.
+    """
+    plan, records = read_plan(folder), read_cells(folder)
+    study, rows = plan["study"], rows_of(plan, records)
+    arms = arms_of(plan)
+    tasks = [
+        _task(study, task, [row for row in rows if row["task"] == _title(task)], plan, records)
+        for task in study["task"]
+        if any(row["task"] == _title(task) for row in rows)
+    ]
+    tasks = correct_gaps(correct(tasks, study["verdict"]), study["verdict"])
+    digests = list(dict.fromkeys(cell["digest"] for cell in plan["cells"]))
+    labels = {cell["digest"]: cell["label"] for cell in plan["cells"]}
+    failures = [
+        Failure(label=labels[digest], message=records[digest]["error"]["message"])
+        for digest in digests
+        if records.get(digest, {}).get("status") == "failed"
+    ]
+    report = Report(
+        name=study["name"],
+        description=study["description"],
+        arms=arms,
+        seeds=tuple(study["seeds"]),
+        baseline=study["baseline"],
+        mae=study["mae"],
+        tasks=tasks,
+        verdict=[
+            (task.name, comparison)
+            for task in tasks
+            for comparison in task.comparisons
+            if not study["verdict"] or comparison.arm in study["verdict"]
+        ],
+        retrieval=_retrieval(rows),
+        warnings=[],
+        notes=tuple(study["notes"]),
+        costs=_costs(arms, plan, records),
+        cuts=cuts_of(plan, records),
+        learning=_learning(plan, records),
+        failures=failures,
+        num_cells=len(digests),
+        num_done=sum(records.get(digest, {}).get("status") == "done" for digest in digests),
+        total_seconds=sum(records[digest]["seconds"] for digest in digests if digest in records),
+        match=study["match"],
+        plan=plan,
+        tool_version=plan["tool_version"],
+    )
+    return replace(report, warnings=warnings_of(report, records))
+
+
+def arms_of(plan: Json) -> list[Arm]:
+    """All arms with their colours: the baseline's, the question's, then by their order."""
+    study, kinds = plan["study"], plan["kinds"]
+    first = [study["baseline"], *study["verdict"]]
+    order = first + [name for name in _names(study) if name not in first]
+    return [
+        Arm(
+            name=name,
+            kind=kinds[name],
+            slot=order.index(name),
+            is_baseline=name == study["baseline"],
+        )
+        for name in _names(study)
+    ]
+
+
+def _title(task: Json) -> str:
+    return str(task["name"] or task["task"])
+
+
+def _task(
+    study: Json, task: Json, rows: Sequence[Json], plan: Json, records: Mapping[str, Json]
+) -> TaskResult:
+    deciding = primary_metric(list(dict.fromkeys(row["metric"] for row in rows)))
+    metric = metric_of(deciding)
+    budget = max((row["budget_samples"] or 0 for row in rows), default=0)
+    fraction = max(row["fraction"] for row in rows)
+
+    def is_top(row: Json) -> bool:
+        return row["budget_samples"] in (None, budget)
+
+    top = [row for row in rows if is_top(row) and row["fraction"] == fraction]
+    values = _by_arm(row for row in top if row["metric"] == deciding)
+    decide = [row for row in rows if row["metric"] == deciding]
+    curves = _curves((row for row in decide if is_top(row)), "fraction")
+    ladders = _curves((row for row in decide if row["fraction"] == fraction), "budget_samples")
+    # Where FLOPs are matched, arms of one rung have seen different numbers of samples.
+    effort = "compute" if study["match"] == "flops" else "samples"
+    # A share of few labels is rounded: what was used is what is compared.
+    used = {row["fraction"]: row["num_train"] for row in decide if is_top(row)}
+    by_count = {
+        arm: {float(used[share]): by_seed for share, by_seed in sorted(curve.items())}
+        for arm, curve in curves.items()
+    }
+    found: dict[str, dict[str, dict[int, float]]] = {
+        name: _by_arm(row for row in top if row["metric"] == name)
+        for name in dict.fromkeys(row["metric"] for row in top)
+        if name != deciding
+    }
+    return TaskResult(
+        name=_title(task),
+        kind=task["task"],
+        mode=task["mode"],
+        metric=metric,
+        fraction=fraction,
+        num_train=max((row["num_train"] for row in top), default=0),
+        num_test=max((row["num_test"] for row in top), default=0),
+        values=values,
+        means=_means(values),
+        others=[(metric_of(name), _means(by_arm)) for name, by_arm in found.items()],
+        comparisons=_comparisons(values, study["baseline"], metric, _names(study)),
+        relative=_relative(values, study["mae"]),
+        curves=curves,
+        ladders=ladders,
+        gaps=_gaps(by_count, "labels", metric, study) + _gaps(ladders, effort, metric, study),
+        pictures=_pictures(_title(task), plan, records),
+    )
+
+
+def _names(study: Json) -> list[str]:
+    return [arm["name"] for arm in study["arm"]]
+
+
+def _by_arm(rows: Iterable[Json]) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in rows:
+        found[row["arm"]][row["seed"]] = row["value"]
+    return dict(found)
+
+
+def _means(values: Mapping[str, Mapping[int, float]]) -> dict[str, Mean]:
+    return {arm: mean_of(list(by_seed.values())) for arm, by_seed in values.items()}
+
+
+def _comparisons(
+    values: Mapping[str, Mapping[int, float]], baseline: str, metric: Metric, names: Sequence[str]
+) -> list[Comparison]:
+    found = []
+    for name in names:
+        if name == baseline:
+            continue
+        pairs = pair(values.get(name, {}), values.get(baseline, {}))
+        gain = difference(pairs, higher_is_better=metric.higher_is_better) if pairs.seeds else None
+        found.append(
+            Comparison(
+                arm=name,
+                reference=baseline,
+                metric=metric,
+                pairs=pairs,
+                difference=gain,
+                alpha=ALPHA,
+            )
+        )
+    return found
+
+
+def correct(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskResult]:
+    """Holm's correction over the families; see the module."""
+    every = [comparison for task in tasks for comparison in task.comparisons]
+    corrected: dict[int, Comparison] = {}
+    for asked in (True, False):
+        family = [
+            one
+            for one in every
+            if one.difference is not None and (not verdict or one.arm in verdict) is asked
+        ]
+        adjusted = holm([one.difference for one in family if one.difference is not None])
+        for one, gain in zip(family, adjusted, strict=True):
+            alpha = ALPHA / max(gain.num_compared, 1)
+            corrected[id(one)] = replace(one, difference=gain, alpha=alpha)
+    return [
+        replace(task, comparisons=[corrected.get(id(one), one) for one in task.comparisons])
+        for task in tasks
+    ]
+
+
+def correct_gaps(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskResult]:
+    """Limits that hold for all gaps of a family together; see the module."""
+    num_of = {
+        asked: sum(
+            gap.efficiency.is_testable and (not verdict or gap.arm in verdict) is asked
+            for task in tasks
+            for gap in task.gaps
+        )
+        for asked in (True, False)
+    }
+
+    def corrected(gap: Gap) -> Gap:
+        number = num_of[not verdict or gap.arm in verdict]
+        told = replace(gap.efficiency, num_compared=max(number, 1))
+        return replace(gap, efficiency=told)
+
+    return [replace(task, gaps=[corrected(gap) for gap in task.gaps]) for task in tasks]
+
+
+def _relative(
+    values: Mapping[str, Mapping[int, float]], reference: str | None
+) -> dict[str, Relative]:
+    if reference is None:
+        return {}
+    found = {}
+    for name, by_seed in values.items():
+        change = relative_change(pair(by_seed, values.get(reference, {})))
+        if name != reference and change is not None:
+            found[name] = change
+    return found
+
+
+def _curves(rows: Iterable[Json], amount: str) -> dict[str, Curve]:
+    """Arm -> amount -> seed -> value, of the arms that have two amounts or more."""
+    found: dict[str, dict[float, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        if row[amount] is not None:
+            found[row["arm"]][row[amount]][row["seed"]] = row["value"]
+    return {arm: curve for arm, curve in found.items() if len(curve) >= _MIN_AMOUNTS}
+
+
+def _gaps(curves: Mapping[str, Curve], what: str, metric: Metric, study: Json) -> list[Gap]:
+    reference, found = study["baseline"], []
+    for name in _names(study):
+        if name == reference or name not in curves or reference not in curves:
+            continue
+        better = metric.higher_is_better
+        told = efficiency(curves[name], curves[reference], higher_is_better=better)
+        if told is not None:
+            gap = Gap(arm=name, reference=reference, what=what, metric=metric, efficiency=told)
+            found.append(gap)
+    return found
+
+
+def _pictures(task: str, plan: Json, records: Mapping[str, Json]) -> list[Picture]:
+    """The same test pictures with the prediction of every arm that has them."""
+    by_arm: dict[str, list[dict[str, str]]] = {}
+    for cell in plan["cells"]:
+        if cell.get("task") == task and cell["kind"] == "dense":
+            kept = records.get(cell["digest"], {}).get("outcome", {}).get("pictures")
+            if kept:
+                by_arm.setdefault(cell["arm"], kept)
+    if not by_arm:
+        return []
+    first = next(iter(by_arm.values()))
+    return [
+        Picture(
+            image=shown["image"],
+            truth=shown["truth"],
+            predictions={
+                arm: kept[place]["prediction"] for arm, kept in by_arm.items() if place < len(kept)
+            },
+        )
+        for place, shown in enumerate(first[:_MAX_PICTURES])
+    ]
+
+
+def _retrieval(rows: Sequence[Json]) -> list[tuple[Metric, dict[str, Mean]]]:
+    budget = max((row["budget_samples"] or 0 for row in rows), default=0)
+    own = [row for row in rows if row["task"] == RETRIEVAL and row["budget_samples"] == budget]
+    names = dict.fromkeys(row["metric"] for row in own)
+    return [
+        (metric_of(name), _means(_by_arm(row for row in own if row["metric"] == name)))
+        for name in names
+    ]
+
+
+def _costs(arms: Sequence[Arm], plan: Json, records: Mapping[str, Json]) -> list[Cost]:
+    """Of the largest pretraining; dense seconds are of one dense run."""
+    top = max((cell["budget"] or 0 for cell in plan["cells"] if "budget" in cell), default=0)
+    found = []
+    for arm in arms:
+        spent: dict[str, dict[str, list[float]]] = {"pretrain": defaultdict(list)}
+        spent["dense"] = defaultdict(list)
+        for cell in plan["cells"]:
+            outcome = records.get(cell["digest"], {}).get("outcome")
+            wanted = cell["arm"] == arm.name and cell.get("budget") in (None, top)
+            if outcome is None or cell["kind"] not in spent or not wanted:
+                continue
+            for key in ("samples", "flops", "seconds"):
+                if key in outcome:
+                    spent[cell["kind"]][key].append(outcome[key])
+        before = {key: mean_of(values) for key, values in spent["pretrain"].items()}
+        dense = spent["dense"].get("seconds")
+        found.append(
+            Cost(
+                arm=arm.name,
+                samples=before.get("samples"),
+                flops=before.get("flops"),
+                seconds=before.get("seconds"),
+                dense_seconds=mean_of(dense) if dense else None,
+            )
+        )
+    return found
+
+
+def _learning(
+    plan: Json, records: Mapping[str, Json]
+) -> dict[str, dict[str, list[list[tuple[float, float]]]]]:
+    """Loss over steps of the runs behind the table: largest pretraining, most labels."""
+    top = max((cell["budget"] or 0 for cell in plan["cells"] if "budget" in cell), default=0)
+    most = {_title(task): max(task["fractions"]) for task in plan["study"]["task"]}
+    found: dict[str, dict[str, list[list[tuple[float, float]]]]] = {}
+    for cell in plan["cells"]:
+        outcome = records.get(cell["digest"], {}).get("outcome")
+        if outcome is None or cell["kind"] == "sweep" or cell["budget"] not in (None, top):
+            continue
+        if cell["kind"] == "dense" and cell["fraction"] != most[cell["task"]]:
+            continue
+        points = [
+            (point["step"], point["loss"])
+            for point in outcome["history"]
+            if point.get("loss") is not None
+        ]
+        stage = "pretraining" if cell["kind"] == "pretrain" else cell["task"]
+        if points:
+            found.setdefault(stage, {}).setdefault(cell["arm"], []).append(points)
+    return found

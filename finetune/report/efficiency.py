@@ -1,0 +1,137 @@
+"""How many times fewer labels (or pretraining images): told at what was measured, or not at all.
+
+The reference reaches its score with all it has. A factor is claimed where three things are told
+apart from luck, each by a paired t test over the seeds:
+
+    enough      the arm with a share of the amount is better than the reference with all of it;
+    lacking     the reference itself, with that share, is worse than with all of it (where it is
+                not, more is of no use to either, and "fewer" would be about nothing);
+    too little  the arm with a smaller share is worse than the reference with all of it.
+
+    at least    amount that the reference needs / smallest amount that is enough for the arm
+    less than   all of the amount / largest amount that is too little for the arm
+
+Nothing is read off between two points and nothing extrapolated: a curve through means of few seeds
+crosses another one anywhere, and resampling three seeds does not show how much (two arms that do
+not differ were told apart by a factor of two in a third of all studies). Two amounts that were
+measured are compared by what also tells winners. So a factor of two needs a point at a half.
+
+Errors. Amounts are tested in order, from all downwards for what is enough, from the fewest upwards
+for the other two, up to the first that is not told: a wrong claim needs the first true hypothesis
+of its order to be rejected, so the amounts cost no correction (fixed-sequence test; Maurer et al.
+1995; Wiens 2003). Each order is one-sided at half of the level. "At least" is wrong only if the
+first order or the second one is, and of the second and the third at most one can be: both limits
+hold together in 95 % of studies. The only assumption beside that of a t test is that scores do not
+fall with the amount. Over `num_compared` comparisons the level is divided (Bonferroni).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+
+import numpy as np
+
+from finetune.report.stats import ALPHA, Gain, paired_gain
+
+_MIN_AMOUNTS = 2
+
+Curve = Mapping[float, Mapping[int, float]]
+"""Amount -> seed -> score."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Efficiency:
+    """A curve against the last score of a reference. `n` seeds are complete on both of them.
+
+    `amounts` are ascending. `ours` is the gain of the curve at each amount
+    over the reference at the last one, `theirs` the same of the reference itself at all but the
+    last. Positive gains are better. Limits hold for all `num_compared` comparisons together.
+    """
+
+    n: int
+    amounts: tuple[float, ...]
+    ours: tuple[Gain, ...]
+    theirs: tuple[Gain, ...]
+    num_compared: int = 1
+
+    @property
+    def alpha(self) -> float:
+        """The two-sided level of each test."""
+        return ALPHA / self.num_compared
+
+    @property
+    def num_enough(self) -> int:
+        """How many amounts, counted from the last, are enough for the curve."""
+        return _run(reversed([gain.is_told(self.alpha, better=True) for gain in self.ours]))
+
+    @property
+    def num_too_little(self) -> int:
+        """How many amounts, counted from the first, are too little for the curve."""
+        return _run(gain.is_told(self.alpha, better=False) for gain in self.ours)
+
+    @property
+    def num_lacking(self) -> int:
+        """How many amounts, counted from the first, are too little for the reference."""
+        return _run(gain.is_told(self.alpha, better=False) for gain in self.theirs)
+
+    @property
+    def at_least(self) -> float | None:
+        """The curve needs at least so many times less; None where not even 1 is told."""
+        if not self.num_enough:
+            return None
+        factor = self.amounts[self.num_lacking] / self.amounts[-self.num_enough]
+        return factor if factor >= 1 else None
+
+    @property
+    def less_than(self) -> float | None:
+        """The curve needs less than so many times less; None where nothing is told.
+
+        1 if it does not reach the score with all of the amount.
+        """
+        if not self.num_too_little:
+            return None
+        return self.amounts[-1] / self.amounts[self.num_too_little - 1]
+
+    @property
+    def claimed(self) -> float | None:
+        """The factor that may be claimed: `at_least` where it is more than 1."""
+        return self.at_least if self.at_least is not None and self.at_least > 1 else None
+
+    @property
+    def is_testable(self) -> bool:
+        """Whether there is a comparison that could tell anything."""
+        return any(gain.p is not None for gain in self.ours)
+
+
+def _run(flags: Iterable[bool]) -> int:
+    """How many are true before the first that is not."""
+    return sum(1 for _ in takewhile(bool, flags))
+
+
+def efficiency(curve: Curve, reference: Curve, *, higher_is_better: bool) -> Efficiency | None:
+    """`curve` at every amount against `reference` at the last.
+
+    None if they share fewer than two amounts, or no seed that has all of them.
+    """
+    amounts = sorted(curve.keys() & reference.keys())
+    if len(amounts) < _MIN_AMOUNTS or amounts[0] <= 0:
+        return None
+    every = [points[amount].keys() for points in (curve, reference) for amount in amounts]
+    seeds = sorted(set.intersection(*map(set, every)))
+    if not seeds:
+        return None
+    sign = 1.0 if higher_is_better else -1.0
+    ours_KS, theirs_KS = (
+        np.array([[points[amount][seed] for seed in seeds] for amount in amounts])
+        for points in (curve, reference)
+    )
+    last_S = theirs_KS[-1]
+    scale = float(np.abs([ours_KS, theirs_KS]).max())
+    return Efficiency(
+        n=len(seeds),
+        amounts=tuple(amounts),
+        ours=tuple(paired_gain(sign * (row_S - last_S), scale=scale) for row_S in ours_KS),
+        theirs=tuple(paired_gain(sign * (row_S - last_S), scale=scale) for row_S in theirs_KS[:-1]),
+    )

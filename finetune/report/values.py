@@ -1,0 +1,161 @@
+"""What a report consists of: plain values, ready to be shown. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.metrics import Metric
+from finetune.report.efficiency import Curve, Efficiency
+from finetune.report.stats import Difference, Mean, Pairs, Relative
+from pretrain.data.cuts import Cuts
+
+Values = Mapping[int, float]
+"""Seed -> value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One arm; `slot` is its colour, 0 the baseline's, 1 that of the arm the question is about."""
+
+    name: str
+    kind: str
+    slot: int
+    is_baseline: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One arm against the baseline. `difference` is None without a seed that both have.
+
+    `alpha` is the level at which seeds are planned: 5 % over the comparisons of the family, what
+    Holm's method asks of the smallest p-value, so more seeds than planned are never needed.
+    """
+
+    arm: str
+    reference: str
+    metric: Metric
+    pairs: Pairs
+    difference: Difference | None
+    alpha: float
+
+    @property
+    def outcome(self) -> str:
+        """better, worse or unclear."""
+        return "unclear" if self.difference is None else self.difference.outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """How much less one arm needs than the baseline.
+
+    `what` is "labels", or of pretraining "samples" or "compute" (where the study matches FLOPs).
+    """
+
+    arm: str
+    reference: str
+    what: str
+    metric: Metric
+    efficiency: Efficiency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One test picture: file names below the study folder, of the prediction by arm."""
+
+    image: str
+    truth: str
+    predictions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """One task at its largest share of labels and largest pretraining.
+
+    `values` and `means` are by arm, of the metric that decides; `others` by metric. `curves` are
+    over shares of the labels, `ladders` over samples seen in pretraining, both by arm and only
+    where there are two amounts or more. `kind` is segmentation, depth or detection.
+    """
+
+    name: str
+    kind: str
+    mode: str
+    metric: Metric
+    fraction: float
+    num_train: int
+    num_test: int
+    values: dict[str, dict[int, float]]
+    means: dict[str, Mean]
+    others: list[tuple[Metric, dict[str, Mean]]]
+    comparisons: list[Comparison]
+    relative: dict[str, Relative]
+    curves: dict[str, Curve]
+    ladders: dict[str, Curve]
+    gaps: list[Gap]
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one arm cost, means over its seeds; None where it was not pretrained here."""
+
+    arm: str
+    samples: Mean | None
+    flops: Mean | None
+    seconds: Mean | None
+    dense_seconds: Mean | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmCuts:
+    """What was cut of the captions of an arm, in all of its pretrainings that counted.
+
+    `num_unknown` did not: they were run by an earlier version of this tool.
+    """
+
+    total: Cuts | None
+    num_unknown: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A cell that failed, and why."""
+
+    label: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A whole report. `verdict` holds the comparisons that answer the question, by task.
+
+    `cuts` is by arm, of those that read text. `learning` is by stage ("pretraining" or a task),
+    then arm: the loss of each seed by step.
+    """
+
+    name: str
+    description: str
+    arms: list[Arm]
+    seeds: tuple[int, ...]
+    baseline: str
+    mae: str | None
+    tasks: list[TaskResult]
+    verdict: list[tuple[str, Comparison]]
+    retrieval: list[tuple[Metric, dict[str, Mean]]]
+    warnings: list[str]
+    notes: tuple[str, ...]
+    costs: list[Cost]
+    cuts: dict[str, ArmCuts]
+    learning: dict[str, dict[str, list[list[tuple[float, float]]]]]
+    failures: list[Failure]
+    num_cells: int
+    num_done: int
+    total_seconds: float
+    match: str
+    plan: Mapping[str, Any]
+    tool_version: str
+
+    def arm(self, name: str) -> Arm:
+        """The arm of this name."""
+        return next(arm for arm in self.arms if arm.name == name)

@@ -1,0 +1,178 @@
+"""What a reader must know before believing a report: said at its top, in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+from finetune.report.text import SAME_COMPUTE
+from finetune.report.values import ArmCuts, Report
+from finetune.study.files import Json
+from finetune.study.results import metric_of
+from pretrain.data.cuts import Cuts
+
+FEW_SEEDS = 5
+
+
+def warnings_of(report: Report, records: Mapping[str, Json]) -> list[str]:
+    """All warnings, the gravest first."""
+    return [
+        *_unfinished(report),
+        *_labels(report),
+        *_impossible(report, records),
+        *_seeds(report),
+        *_compute(report),
+        *_cut_texts(report),
+        *_learning_rates(report, records),
+        *_circles(report),
+    ]
+
+
+def _unfinished(report: Report) -> Iterator[str]:
+    if report.failures:
+        which = "1 run" if len(report.failures) == 1 else f"{len(report.failures)} runs"
+        yield f"{which} failed; the reasons are at the end. Means are over the seeds there are."
+    waiting = report.num_cells - report.num_done - len(report.failures)
+    if waiting:
+        yield (
+            f"{waiting:,} of {report.num_cells:,} runs are not done: the same study command goes "
+            "on where it was."
+        )
+
+
+def _labels(report: Report) -> Iterator[str]:
+    """What `finetune.labels` found in the labelled folders."""
+    for task, labels in report.plan["labels"].items():
+        for warning in labels.get("warnings", ()):
+            yield f"Labels of {task}: {warning}"
+
+
+def _impossible(report: Report, records: Mapping[str, Json]) -> Iterator[str]:
+    """Values that earlier versions kept for "nothing to find": no row of the results has them."""
+    found = {
+        (str(cell["task"]), name)
+        for cell in report.plan["cells"]
+        if cell["kind"] == "dense"
+        for name, value in (records.get(cell["digest"], {}).get("outcome") or {})
+        .get("metrics", {})
+        .items()
+        if not metric_of(name).is_possible(value)
+    }
+    for task, name in sorted(found):
+        yield f"{name} of {task} is left out: its test pictures have nothing to find."
+
+
+def _seeds(report: Report) -> Iterator[str]:
+    n = len(report.seeds)
+    if n == 1:
+        yield "One seed: there is no interval, and no difference can be told from luck."
+    elif n < FEW_SEEDS:
+        yield f"{n} seeds: intervals are wide, and only large differences can be told."
+
+
+def _compute(report: Report) -> Iterator[str]:
+    base = next((cost for cost in report.costs if cost.arm == report.baseline), None)
+    if base is None or base.flops is None or base.samples is None or not base.flops.mean:
+        return
+    for cost in report.costs:
+        if cost.flops is None or cost.samples is None:
+            continue
+        flops, samples = (
+            cost.flops.mean / base.flops.mean,
+            cost.samples.mean / base.samples.mean,
+        )
+        on = "equally many" if f"{samples:.2f}" == "1.00" else f"{samples:.2f} times the"
+        if abs(flops - 1) > SAME_COMPUTE:
+            instead = " (the study can match FLOPs instead)" if report.match == "samples" else ""
+            yield (
+                f"Compute is not matched: {cost.arm} was pretrained with {flops:.2f} times the "
+                f"FLOPs of {base.arm}, on {on} samples{instead}."
+            )
+        elif report.match == "samples" and on != "equally many":
+            yield f"Samples are not matched: {cost.arm} saw {samples:.2f} times as many."
+
+
+def cuts_of(plan: Json, records: Mapping[str, Json]) -> dict[str, ArmCuts]:
+    """By arm, of its finished pretrainings; arms that read no text are not there."""
+    found: dict[str, ArmCuts] = {}
+    for arm, kind in plan["kinds"].items():
+        cells = [c for c in plan["cells"] if c["kind"] == "pretrain" and c["arm"] == arm]
+        done = [records.get(digest, {}) for digest in {cell["digest"]: None for cell in cells}]
+        texts = [one["outcome"].get("texts") for one in done if one.get("status") == "done"]
+        counted = [Cuts(**one) for one in texts if one]
+        if kind in ("captions", "control"):
+            total = sum(counted[1:], counted[0]) if counted else None
+            found[arm] = ArmCuts(total=total, num_unknown=len(texts) - len(counted))
+    return found
+
+
+def _cut_texts(report: Report) -> Iterator[str]:
+    """Captions that were longer than what the text tower reads: those arms do not compare them."""
+    for arm, found in report.cuts.items():
+        if found.total is not None and found.total.num_cut:
+            yield (
+                f"Captions of {arm} were cut: {found.total.told()}, so nothing was learned from "
+                "them. What is told of this arm is not told of whole captions."
+            )
+    unknown = [arm for arm, found in report.cuts.items() if found.num_unknown]
+    if unknown:
+        yield (
+            "How many captions were cut at the context of the text tower is not known for all runs "
+            f"of {', '.join(unknown)}: an earlier version of this tool did not count them."
+        )
+
+
+def _learning_rates(report: Report, records: Mapping[str, Json]) -> Iterator[str]:
+    for task in report.plan["study"]["task"]:
+        name = task["name"] or task["task"]
+        if len(task["lrs"]) <= 1:
+            yield f"The learning rate of {name} is the same for all arms; none was swept."
+            continue
+        ends = []
+        for cell in report.plan["cells"]:
+            outcome = records.get(cell["digest"], {}).get("outcome")
+            if cell["kind"] == "sweep" and cell["task"] == name and outcome is not None:
+                rates = [rate for rate, _ in outcome["tried"]]
+                if outcome["lr"] in (min(rates), max(rates)) and len(rates) > 2:  # noqa: PLR2004 - two rates have no middle
+                    ends.append(cell["arm"])
+        if ends:
+            yield (
+                f"The best learning rate of {name} is at the end of the range for "
+                f"{', '.join(ends)}: a wider sweep may change the picture."
+            )
+
+
+def _circles(report: Report) -> Iterator[str]:
+    """Who judged whom: a model that chose the texts must not be what is measured with."""
+    recipes, study = report.plan["recipes"], report.plan["study"]
+    starts = {str(recipe["init"]) for recipe in recipes.values() if recipe.get("init")}
+    starts |= {arm["backbone"] for arm in study["arm"] if arm["backbone"]}
+    pairs = set()
+    for source in report.plan["sources"].values():
+        scorers = source.get("scorers", ())
+        pairs |= {(*two, "wrote some") for two in product(scorers, source.get("captioners", ()))}
+        pairs |= {(*two, "is where weights start from") for two in product(scorers, starts)}
+    for scorer, other, part in sorted(pairs):
+        if shared := _words(scorer) & _words(other):
+            yield (
+                f"Captions were chosen by {scorer}, and {other} {part}: both names have "
+                f"{', '.join(sorted(shared))} in them. If the two are related, the judge is not "
+                "independent."
+            )
+
+
+_COMMON = frozenset(
+    (
+        "clip", "openclip", "open", "hf", "hub", "timm", "local", "dir", "vit", "rn50", "base",
+        "large", "small", "tiny", "patch16", "patch32", "short", "long", "detailed", "vlm",
+        "random", "model", "pretrain", "coca", "siglip",
+    )
+)  # fmt: skip
+
+
+def _words(name: str) -> set[str]:
+    """The words of a model's name that are not about its size or role."""
+    for mark in "/:_.":
+        name = name.replace(mark, "-")
+    words = {word for word in name.casefold().split("-") if len(word) > 3}  # noqa: PLR2004 - b, 16, l14
+    return {word for word in words - _COMMON if not word.isdigit()}

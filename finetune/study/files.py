@@ -1,0 +1,131 @@
+"""What lies in the folder of a study, read back: the plan, the cells, and the table they make.
+
+    OUT/study.json                  the study, the versions and labels it found, its cells
+    OUT/cells/<digest>.json         ONE FINISHED CELL: outcome, or the reason of its failure
+    OUT/pictures/<digest>/          sample predictions of a dense cell
+    OUT/runs/<digest>/              what is in progress, and every pretraining: log, model
+    OUT/results.parquet             the table, assembled from the cells, written last
+
+Reading needs no table: a study that was killed is reported from its cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from curator.core.errors import DamageError, FormatError, UsageError
+from curator.store import sealed
+from finetune.metrics import RETRIEVAL
+from finetune.study.cells import digest_of
+from finetune.study.results import metric_of
+from pretrain.data.cuts import Cuts
+
+FORMAT = 1
+STUDY_FILE, CELLS = "study.json", "cells"
+_AGAIN = "restore a copy; or the same `curator study` runs this cell again"
+_ANEW = "restore a copy; or remove it: the same `curator study` writes it anew"
+
+Json = dict[str, Any]
+
+
+def read_plan(out: Path) -> Json:
+    """study.json of a study folder.
+
+    Raises:
+        UsageError: there is none. DamageError: not what was written. FormatError: newer.
+    """
+    path = out / STUDY_FILE
+    if not path.is_file():
+        raise UsageError(
+            "no study here",
+            where=out,
+            hint="`curator study STUDY.toml` makes one",
+            reason="study.missing",
+        )
+    return _read_json(path, _ANEW)
+
+
+def read_cells(out: Path, damaged: list[DamageError] | None = None) -> dict[str, Json]:
+    """Digest -> record of every cell file, those of earlier recipes included.
+
+    With a list `damaged`, cells that are not what was written go there, and are left out.
+
+    Raises:
+        DamageError: a cell, or a picture that it names, is not what was written.
+    """
+    found = {}
+    for path in sorted((out / CELLS).glob("*.json")):
+        try:
+            found[path.stem] = _read_cell(out, path)
+        except DamageError as error:
+            if damaged is None:
+                raise
+            damaged.append(error)
+    return found
+
+
+def _read_cell(out: Path, path: Path) -> Json:
+    record = _read_json(path, _AGAIN)
+    if digest_of(record.get("config", {})) != path.stem:
+        raise DamageError("the record is that of another run", where=path, hint=_AGAIN)
+    for name, sha256 in record.get(sealed.FILES, {}).items():
+        sealed.check_file(out / name, sha256, path.name, hint=_AGAIN)
+    return record
+
+
+def _read_json(path: Path, hint: str) -> Json:
+    found = sealed.read(path, hint=hint)
+    number = found.get("format")
+    if not isinstance(number, int):
+        raise DamageError("the file is not what was written", where=path, hint=hint)
+    if number > FORMAT:
+        raise FormatError("written by a newer version of this tool", where=path)
+    return found
+
+
+def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
+    """The results table: see `finetune.study.results.RESULTS_SCHEMA`. Order of the plan."""
+    rows = []
+    for cell in plan["cells"]:
+        record = records.get(cell["digest"], {})
+        if record.get("status") != "done" or cell["kind"] == "sweep":
+            continue
+        outcome = record["outcome"]
+        digest = cell["digest"] if cell["kind"] == "pretrain" else cell["pretrain"]
+        before = records.get(digest or "", {}).get("outcome", {})
+        dense = cell["kind"] == "dense"
+        shared = {
+            "study": plan["study"]["name"],
+            "arm": cell["arm"],
+            "kind": plan["kinds"][cell["arm"]],
+            "seed": cell["seed"],
+            "task": cell["task"] if dense else RETRIEVAL,
+            "mode": cell["mode"] if dense else "pretrain",
+            "fraction": cell["fraction"] if dense else None,
+            "num_train": outcome["num_train"] if dense else None,
+            "num_test": outcome["num_test"] if dense else None,
+            "lr": outcome["lr"] if dense else None,
+            "budget_samples": cell["budget"],
+            "pretrain_samples": before.get("samples"),
+            "pretrain_flops": before.get("flops"),
+            "pretrain_seconds": before.get("seconds"),
+            "texts_cut": Cuts(**before["texts"]).share if before.get("texts") else None,
+            "dense_seconds": outcome["seconds"] if dense else None,
+            "config_digest": cell["digest"],
+            "source_id": plan["sources"].get(cell["arm"], {}).get("id"),
+            "finished_at": record["finished_at"],
+        }
+        for name, value in outcome["metrics"].items():
+            metric = metric_of(name)
+            if not metric.is_possible(value):
+                continue  # `finetune.report.warnings` says so
+            better = metric.higher_is_better
+            rows.append({**shared, "metric": name, "value": value, "higher_is_better": better})
+    return rows
+
+
+def to_bytes(value: Json) -> bytes:
+    """JSON that a person can read; the same value gives the same bytes. No NaN."""
+    return sealed.to_bytes(value, indent=1)

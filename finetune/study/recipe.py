@@ -1,0 +1,317 @@
+"""A study as a TOML file: which arms, which seeds, which tasks. Data, no code. Torch-free.
+
+    name = "captions"
+    seeds = 5                        # 0..4, or a list
+    baseline = "noisy"               # gains are told against it
+    mae = "masked images"            # relative changes, as the paper prints them; may be absent
+    verdict = ["recaptioned"]        # arms that the question is about; default: all others
+    match = "samples"                # or "flops": equal pretraining FLOPs
+
+    [set]                            # defaults of {names} in this file; --set NAME=VALUE beats them
+    steps = 400
+
+    [pretrain]
+    recipe = "tiny"                  # a recipe of the tool or a file
+    samples_seen = 50_000            # a list makes a ladder of pretraining sizes
+    options = { batch_size = 256 }   # any field of the recipe
+
+    [[arm]]
+    name = "noisy"
+    data = "{demo}/shards@as-is"     # DATASET@VERSION
+
+    [[arm]]
+    name = "shuffled"
+    data = "{demo}/shards@best"
+    control = "shuffled"
+
+    [[arm]]
+    name = "random"
+    backbone = "random"              # or weights: open_clip:ViT-B-16:FILE, timm:NAME, a run
+    seeds = 3                        # only the first three; a control needs fewer than a verdict
+
+    [[task]]
+    task = "segmentation"
+    data = "{demo}/segmentation"
+    mode = "probe"                   # or "finetune"
+    fractions = [0.1, 1.0]
+    lrs = [0.001, 0.003]             # swept on val, before the seeds
+    options = { steps = "{steps}", image_px = [128, 128] }
+
+A value that is a {name} and nothing else takes the type of what stands for it. Relative paths start
+at the folder of the file, those in a {name} at the current folder.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from curator.core.errors import UsageError, nearest
+from curator.core.validation import explain
+from finetune.options import DenseOptions, parse_options
+
+Control = Literal[
+    "shuffled", "length-matched", "count-matched", "captions-only", "filter-only", "alt-only"
+]
+NEED_REFERENCE = ("length-matched", "count-matched")
+RANDOM = "random"
+
+_Name = Annotated[str, Field(min_length=1, max_length=40)]
+_PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_tuple(value: object) -> object:
+    """One number stands for a list of one; TOML's lists become tuples."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_seeds(value: object) -> object:
+    return tuple(range(value)) if isinstance(value, int) else _as_tuple(value)
+
+
+class Arm(_Strict):
+    """One way to pretrain (`data`), or weights that exist (`backbone`).
+
+    `objective` "mae" or "simmim" learns from the images alone; `reference` is the version whose
+    lengths or count a control imitates; `options` are fields of the pretraining recipe. `seeds` is
+    how many of the study's seeds it takes at most, from the first on; None takes all.
+    """
+
+    name: _Name
+    data: str | None = None
+    control: Control | None = None
+    reference: str | None = None
+    objective: str | None = None
+    backbone: str | None = None
+    options: dict[str, Any] = {}
+    seeds: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.data is None) == (self.backbone is None):
+            raise ValueError("an arm has either `data` or `backbone`")
+        if self.backbone is not None and (self.control or self.objective or self.options):
+            raise ValueError("`control`, `objective` and `options` are for arms with `data`")
+        if (self.control in NEED_REFERENCE) != (self.reference is not None):
+            raise ValueError(f"`reference` goes with `control` = {' or '.join(NEED_REFERENCE)}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """captions, control, images, weights or random."""
+        if self.backbone is not None:
+            return RANDOM if self.backbone.startswith(RANDOM) else "weights"
+        if self.objective in ("mae", "simmim"):
+            return "images"
+        return "captions" if self.control is None else "control"
+
+
+class Pretraining(_Strict):
+    """How all arms with data are pretrained. `samples_seen` defaults to the recipe's own."""
+
+    recipe: str
+    samples_seen: Annotated[tuple[int, ...], BeforeValidator(_as_tuple)] = ()
+    held_out: int | None = Field(default=None, ge=0)
+    options: dict[str, Any] = {}
+
+
+class DenseTask(_Strict):
+    """One dense task. `lrs` with more than one rate are swept; `options` are `DenseOptions`."""
+
+    task: Literal["segmentation", "depth", "detection"]
+    data: str
+    name: str = Field(default="", max_length=40)
+    layout: str | None = None
+    mode: Literal["probe", "finetune"] = "finetune"
+    fractions: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = (1.0,)
+    lrs: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = ()
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _values(self) -> Self:
+        if not self.fractions or any(not 0 < fraction <= 1 for fraction in self.fractions):
+            raise ValueError("`fractions` are above 0 and at most 1")
+        taken = sorted(self.options.keys() & {"task", "freeze", "fraction", "seed", "lr"})
+        if taken:
+            raise ValueError(f"options: {taken[0]} is set by the study (lr: by `lrs`)")
+        self.dense_options()
+        return self
+
+    @property
+    def title(self) -> str:
+        """The name it goes by in tables."""
+        return self.name or self.task
+
+    def dense_options(self, **values: Any) -> DenseOptions:
+        """The options of a cell; `values` are its fraction, seed and lr."""
+        freeze = self.mode == "probe"
+        return parse_options({"task": self.task, "freeze": freeze, **self.options, **values})
+
+
+class Study(_Strict):
+    """A whole study. See the module for an example with every key."""
+
+    name: _Name
+    description: str = ""
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_as_seeds)] = (0, 1, 2, 3, 4)
+    baseline: str
+    mae: str | None = None
+    verdict: tuple[str, ...] = ()
+    match: Literal["samples", "flops"] = "samples"
+    notes: tuple[str, ...] = ()
+    pretrain: Pretraining
+    arm: tuple[Arm, ...] = Field(min_length=1)
+    task: tuple[DenseTask, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        names = [arm.name for arm in self.arm]
+        for what, found in (("arm", names), ("task", [task.title for task in self.task])):
+            if len(set(found)) < len(found):
+                double = next(name for name in found if found.count(name) > 1)
+                raise ValueError(f"two {what}s are called {double!r}: give one a `name`")
+        for key, arm in (("baseline", self.baseline), ("mae", self.mae)):
+            if arm is not None and arm not in names:
+                raise ValueError(f"`{key}` {arm!r} is no arm: {nearest(arm, names)}")
+        for arm in self.verdict:
+            if arm not in names or arm == self.baseline:
+                others = [name for name in names if name != self.baseline]
+                raise ValueError(f"`verdict` {arm!r}: {nearest(arm, others)}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError("`seeds` is a number above 0, or a list of different numbers")
+        return self
+
+    def arms_of(self, seed: int) -> tuple[Arm, ...]:
+        """The arms that take a seed of the study."""
+        place = self.seeds.index(seed)
+        return tuple(arm for arm in self.arm if arm.seeds is None or place < arm.seeds)
+
+    def arm_named(self, name: str) -> Arm:
+        """The arm of this name, which exists."""
+        return next(arm for arm in self.arm if arm.name == name)
+
+
+def ready_studies() -> list[str]:
+    """Names of the studies that come with the tool."""
+    folder = files("finetune") / "studies"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
+
+
+def read_study(name_or_path: str, values: Mapping[str, str] | None = None) -> Study:
+    """A study of the tool by name, or a TOML file by path; `values` fill its {names}.
+
+    Raises:
+        UsageError: no such study, not TOML, a key or value that is not allowed, or a {name}
+            without a value.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise UsageError("no such study file", where=path, reason="study.unknown")
+        try:
+            text, folder = path.read_text("utf-8"), path.parent
+        except UnicodeDecodeError as error:
+            raise UsageError(f"not UTF-8 ({error})", where=path, reason="study.invalid") from error
+    elif name_or_path in ready_studies():
+        text = (files("finetune") / "studies" / f"{name_or_path}.toml").read_text("utf-8")
+        folder = Path()
+    else:
+        hint = f"{nearest(name_or_path, ready_studies())}; or give the path of a .toml file"
+        raise UsageError(f"unknown study {name_or_path!r}", hint=hint, reason="study.unknown")
+    return parse_study(text, where=name_or_path, folder=folder, values=values or {})
+
+
+def parse_study(
+    text: str, *, where: str, folder: Path = Path(), values: Mapping[str, str] | None = None
+) -> Study:
+    """Validate the TOML text of a study; paths in it are relative to `folder`."""
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"not valid TOML ({error})", where=where, reason="study.invalid"
+        ) from error
+    known = found.pop("set", {})
+    if not isinstance(known, dict):
+        raise UsageError("`set` is a table", where=where, reason="study.invalid")
+    given = {name: _typed(value) for name, value in (values or {}).items()}
+    used = set(_PLACEHOLDER.findall(text)) | known.keys()
+    if extra := sorted(given.keys() - used):
+        raise UsageError(
+            f"the study has no {{{extra[0]}}}",
+            where=where,
+            hint=nearest(extra[0], used) if used else "it has nothing to set",
+            reason="study.set",
+        )
+    filled = _fill(_anchor(found, folder), {**known, **given}, where)
+    try:
+        return Study.model_validate(filled)
+    except ValidationError as error:
+        raise UsageError(
+            explain(error, Study), where=f"study {where}", reason="study.invalid"
+        ) from error
+
+
+def _typed(value: str) -> Any:
+    """`3` is a number, `[1, 2]` a list, anything that is no TOML value a string."""
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
+def _anchor(found: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Put `folder` before the relative paths of a file; values from --set stay as they are."""
+
+    def anchor(tables: Any, key: str) -> None:
+        for table in tables if isinstance(tables, list) else [tables]:
+            value = table.get(key) if isinstance(table, dict) else None
+            if isinstance(value, str) and is_path(key, value):
+                table[key] = str(folder / value)
+
+    def is_path(key: str, value: str) -> bool:
+        if value.startswith("{") or "://" in value:
+            return False
+        if key == "backbone":  # open_clip:NAME, timm:NAME and random are no paths
+            return ":" not in value and value != RANDOM
+        return key != "recipe" or value.endswith(".toml")
+
+    for key in ("data", "reference", "backbone"):
+        anchor(found.get("arm"), key)
+    anchor(found.get("task"), "data")
+    anchor(found.get("pretrain"), "recipe")
+    return found
+
+
+def _fill(value: Any, known: Mapping[str, Any], where: str) -> Any:
+    """Every {name} replaced, all the way down."""
+    if isinstance(value, dict):
+        return {key: _fill(inner, known, where) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_fill(inner, known, where) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for name in _PLACEHOLDER.findall(value):
+        if name not in known:
+            raise UsageError(
+                f"{{{name}}} has no value",
+                where=where,
+                hint=f"give it with --set {name}=...",
+                reason="study.set",
+            )
+    whole = _PLACEHOLDER.fullmatch(value)
+    if whole:
+        return known[whole[1]]
+    return _PLACEHOLDER.sub(lambda match: str(known[match[1]]), value)

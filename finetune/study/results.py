@@ -1,0 +1,76 @@
+"""The results of a study as a table: one row a cell and metric. Torch-free.
+
+Values are stored as the tasks compute them; `finetune.metrics` says how they are shown, and which
+way is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from curator.core.errors import UsageError, nearest
+from curator.store import parquet
+from finetune.metrics import METRICS_OF, Metric
+
+FILE_NAME = "results.parquet"
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        ("study", pa.large_string()),
+        ("arm", pa.large_string()),
+        ("kind", pa.large_string()),  # captions, control, images, weights or random
+        ("seed", pa.int64()),
+        ("task", pa.large_string()),  # its name in the study; RETRIEVAL for pretraining itself
+        ("mode", pa.large_string()),  # probe, finetune or pretrain
+        ("fraction", pa.float64()),  # of the labels
+        ("metric", pa.large_string()),
+        ("value", pa.float64()),
+        ("higher_is_better", pa.bool_()),
+        ("num_train", pa.int64()),
+        ("num_test", pa.int64()),
+        ("lr", pa.float64()),
+        ("budget_samples", pa.int64()),  # the rung: what the study asked for; null: no pretraining
+        ("pretrain_samples", pa.int64()),  # what was seen; differs from the rung when FLOPs match
+        ("pretrain_flops", pa.float64()),
+        ("pretrain_seconds", pa.float64()),
+        ("texts_cut", pa.float64()),  # share of captions longer than the text tower reads, or null
+        ("dense_seconds", pa.float64()),
+        ("config_digest", pa.large_string()),
+        ("source_id", pa.large_string()),
+        ("finished_at", pa.large_string()),  # UTC
+    ]
+)
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric for metrics in METRICS_OF.values() for metric in metrics
+}
+"""All metrics by name; no two tasks share one."""
+
+
+def metric_of(name: str) -> Metric:
+    """How a metric is told.
+
+    Raises:
+        UsageError: nobody said which way is better.
+    """
+    if name not in METRICS:
+        raise UsageError(
+            f"unknown metric {name!r}",
+            hint=f"{nearest(name, METRICS)}; a new one is a line in finetune/metrics.py",
+            reason="metric.unknown",
+        )
+    return METRICS[name]
+
+
+def primary_metric(names: Sequence[str]) -> str:
+    """The metric among `names` that decides a task: the first one if none is known to do."""
+    return next((name for name in names if metric_of(name).primary), names[0])
+
+
+def write_results(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write results.parquet of a study, all or nothing."""
+    frame = parquet.from_rows(rows, RESULTS_SCHEMA)
+    parquet.write(folder / FILE_NAME, parquet.to_table(frame, RESULTS_SCHEMA))

@@ -1,0 +1,256 @@
+"""Runs a study: the cells that are missing, one after the other, whatever happened before.
+
+A cell file appears when its cell is finished, all or nothing, so a study survives being killed at
+any moment and a second call runs what is missing; `finetune.study.files` says what lies where.
+Cells of an earlier recipe stay where they are and out of the table. A failed cell keeps its reason,
+the others go on, and the next call tries it again. Torch-free: models are behind the `Runner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from curator.core import progress
+from curator.core.errors import DamageError, UsageError
+from curator.core.stopping import StopRequest
+from curator.store import fsops, versions
+from finetune.study.cells import Cell, DenseCell, Json, PretrainCell, Runner
+from finetune.study.files import CELLS, FORMAT, STUDY_FILE, read_cells, read_plan, rows_of, to_bytes
+from finetune.study.jobs import STOPPED, Inline, Jobs, died
+from finetune.study.one_cell import Job
+from finetune.study.plan import Plan, make_plan
+from finetune.study.recipe import Study
+from finetune.study.results import metric_of, primary_metric, write_results
+from pretrain.data.cuts import Cuts
+
+LOCK = ".lock"
+_POLL_SEC = 0.2
+_KEPT = "finished runs are kept"
+_MINUTE, _HOUR = 60.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a call ended, in cells. `blocked` ones wait for a pretraining or sweep that failed."""
+
+    num_cells: int
+    num_done: int
+    num_reused: int
+    num_failed: int
+    num_blocked: int
+    reasons: tuple[str, ...]
+
+
+def run_study(
+    study: Study,
+    out: Path,
+    *,
+    runner: Runner,
+    stop: StopRequest,
+    jobs: Jobs | None = None,
+    pretrain_only: bool = False,
+) -> Summary:
+    """Run what is missing of a study in the folder `out`.
+
+    Cells run in this process, by `runner`, or where `jobs` runs them. With `pretrain_only`, dense
+    runs and sweeps are left for another call.
+
+    Raises:
+        UsageError: `out` holds another study, or something that is none.
+        ConflictError: another process runs a study there.
+        StoppedError: `stop` was asked for; the cell in progress goes on at the next call.
+        CuratorError: a version, folder or recipe does not fit; nothing was run.
+    """
+    _check_folder(study, out)
+    fsops.make_dir(out)
+    with fsops.locked(out / LOCK):
+        plan = make_plan(study, runner)
+        head = {"format": FORMAT, "tool_version": versions.tool_version(), **plan.to_json()}
+        fsops.write_atomic(out / STUDY_FILE, to_bytes(head))
+        try:
+            walk = _Walk(plan, out, jobs or Inline(runner, stop), stop)
+            return walk.run(pretrain_only=pretrain_only)
+        finally:
+            write_results(out, rows_of(read_plan(out), read_cells(out)))
+
+
+def _check_folder(study: Study, out: Path) -> None:
+    if (out / STUDY_FILE).exists():
+        name = read_plan(out)["study"]["name"]
+        if name != study.name:
+            raise UsageError(
+                f"the folder holds the study {name!r}, not {study.name!r}",
+                where=out,
+                hint="give another folder with --out",
+                reason="study.folder",
+            )
+    elif (out / CELLS).is_dir():  # they say themselves what they are of
+        progress.say(f"{out / STUDY_FILE} is missing; it is written anew")
+    elif out.exists() and (not out.is_dir() or any(_foreign(path) for path in out.iterdir())):
+        raise UsageError(
+            "the folder holds something that is no study",
+            where=out,
+            hint="give a new or empty folder with --out",
+            reason="study.folder",
+        )
+
+
+def _foreign(path: Path) -> bool:
+    """Not what a call leaves that was killed before it wrote study.json."""
+    return path.name != LOCK and not path.name.startswith(fsops.TEMP_PREFIX)
+
+
+class _Walk:
+    """One pass over the cells of a plan."""
+
+    def __init__(self, plan: Plan, out: Path, jobs: Jobs, stop: StopRequest) -> None:
+        self.plan, self.out, self.jobs, self.stop = plan, out, jobs, stop
+        damaged: list[DamageError] = []
+        self.records = read_cells(out, damaged)
+        for error in damaged:
+            progress.say(f"{error.what} in {error.where}; this cell is run again")
+        self.pictured = _pictured(plan)
+
+    def run(self, *, pretrain_only: bool) -> Summary:
+        """Every cell once; see the module."""
+        cells = list({cell.digest: cell for cell in self.plan.cells}.values())
+        asked = [cell for cell in cells if isinstance(cell, PretrainCell) or not pretrain_only]
+        missing = [cell for cell in asked if not self._is_done(cell.digest)]
+        reused = len(asked) - len(missing)
+        if reused:
+            progress.say(f"{reused} of {len(asked)} runs are there already")
+        blocked = self._run_all(missing, asked)
+        done = [cell for cell in cells if self._is_done(cell.digest)]
+        failed = [cell for cell in missing if self.records.get(cell.digest, {}).get("error")]
+        return Summary(
+            num_cells=len(cells),
+            num_done=len(done),
+            num_reused=reused,
+            num_failed=len(failed),
+            num_blocked=blocked,
+            reasons=tuple(f"{cell.label}: {_told(self.records[cell.digest])}" for cell in failed),
+        )
+
+    def _run_all(self, missing: Sequence[Cell], cells: Sequence[Cell]) -> int:
+        """Run cells in order, as many at a time as there are jobs; the number of blocked ones."""
+        waiting, running = list(missing), dict[Future[Json], Cell]()
+        lost: set[str] = set()  # failed in this pass, or waiting for one that is lost
+        blocked = 0
+        while waiting or running:
+            ready = [cell for cell in waiting if all(map(self._is_done, _needs(cell)))]
+            for cell in ready[: self.jobs.number - len(running)]:
+                self.stop.check(_KEPT)
+                waiting.remove(cell)
+                running[self.jobs.submit(self._job(cell))] = cell
+            for cell in [cell for cell in waiting if not lost.isdisjoint(_needs(cell))]:
+                waiting.remove(cell)
+                lost.add(cell.digest)
+                blocked += 1
+            for future in wait(running, _POLL_SEC, FIRST_COMPLETED).done:
+                cell = running.pop(future)
+                record = self._finished(future)
+                self.records[cell.digest] = record
+                if record["status"] != "done":
+                    lost.add(cell.digest)
+                rest = [*running.values(), *waiting]
+                left = time_left(self.records, cells, rest, self.jobs.number)
+                number = len(cells) - len(rest)
+                progress.say(f"[{number}/{len(cells)}] {cell.label}: {_told(record)}{left}")
+            if self.stop() and self.stop.signum is not None:
+                self.jobs.stop(self.stop.signum)
+                wait(running)
+                self.stop.check(_KEPT)
+        return blocked
+
+    def _finished(self, future: Future[Json]) -> Json:
+        try:
+            record = future.result()
+        except BrokenProcessPool as error:
+            raise died() from error
+        if record == STOPPED:
+            self.stop.check(_KEPT)
+        return record
+
+    def _job(self, cell: Cell) -> Job:
+        sweep = cell.sweep if isinstance(cell, DenseCell) else None
+        return Job(
+            cell=cell,
+            out=self.out,
+            lr=None if sweep is None else self.records[sweep.digest]["outcome"]["lr"],
+            is_pictured=cell.digest in self.pictured,
+        )
+
+    def _is_done(self, digest: str) -> bool:
+        return self.records.get(digest, {}).get("status") == "done"
+
+
+def _needs(cell: Cell) -> list[str]:
+    """Digests of the cells that must be done before."""
+    if isinstance(cell, PretrainCell):
+        return []
+    needs = [] if cell.backbone.cell is None else [cell.backbone.cell.digest]
+    sweep = cell.sweep if isinstance(cell, DenseCell) else None
+    return needs + ([] if sweep is None else [sweep.digest])
+
+
+def _pictured(plan: Plan) -> set[str]:
+    """Of every arm and task the first dense cell: first seed, most samples, most labels."""
+    first: dict[tuple[str, str], str] = {}
+    for cell in plan.cells:
+        if isinstance(cell, DenseCell):
+            first.setdefault((cell.arm, cell.task.title), cell.digest)
+    return set(first.values())
+
+
+# -- what is said meanwhile ----------------------------------------------------------------------
+
+
+def _told(record: Json) -> str:
+    if record["status"] == "failed":
+        return f"failed ({record['error']['message']})"
+    outcome = record["outcome"]
+    took = f"in {_duration(record['seconds'])}"
+    if "tried" in outcome:
+        return f"{outcome['lr']:g} is best {took}"
+    metrics, texts = outcome["metrics"], outcome.get("texts") or {}
+    cut = f"; {Cuts(**texts).told()}" if texts.get("num_cut") else ""
+    if not metrics:
+        return f"done {took}{cut}"
+    name = primary_metric(list(metrics))
+    return f"{metric_of(name).amount(metrics[name])} {took}{cut}"
+
+
+def time_left(
+    records: Mapping[str, Json], cells: Iterable[Cell], missing: Iterable[Cell], jobs: int = 1
+) -> str:
+    """ "; about 8 min left", from the mean time of finished cells of the same kind and task."""
+    spent: dict[tuple[str, str | None], list[float]] = {}
+    for cell in cells:
+        record = records.get(cell.digest, {})
+        if record.get("status") == "done":
+            for key in {(cell.kind, _task_of(cell)), (cell.kind, None)}:
+                spent.setdefault(key, []).append(record["seconds"])
+    left, unknown = 0.0, 0
+    for waiting in missing:
+        of_its_kind = spent.get((waiting.kind, _task_of(waiting)))
+        times = of_its_kind or spent.get((waiting.kind, None))
+        left += sum(times) / len(times) if times else 0.0
+        unknown += not times
+    if unknown:
+        return ""
+    left /= jobs
+    return f"; about {_duration(left)} left" if left else ""
+
+
+def _task_of(cell: Cell) -> str | None:
+    return None if isinstance(cell, PretrainCell) else cell.task.title
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s"
+    return f"{seconds / _MINUTE:.0f} min" if seconds < 2 * _HOUR else f"{seconds / _HOUR:.1f} h"

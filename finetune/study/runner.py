@@ -1,0 +1,212 @@
+"""The cells of a study with real models: what `finetune.study.run` calls, by way of `pretrain` and
+`finetune.run`. Loads torch; everything else about studies and reports does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curator.core.errors import UsageError
+from curator.core.stopping import StopRequest
+from curator.steps.workspace import open_workspace
+from curator.store import fsops
+from finetune.feeding import Features
+from finetune.labels import examined
+from finetune.layouts import DenseSet, open_dense
+from finetune.options import parse_options
+from finetune.run import finetune, require_cells, sweep
+from finetune.study.cells import (
+    DenseCell,
+    DenseOutcome,
+    Json,
+    PretrainCell,
+    PretrainOutcome,
+    SweepCell,
+    SweepOutcome,
+)
+from finetune.study.recipe import DenseTask
+from finetune.study.results import METRICS
+from pretrain.data.loader import DataOptions, Pipeline, open_source
+from pretrain.loop.flops import counted
+from pretrain.loop.onednn_workaround import stride_first
+from pretrain.loop.runlog import read_log
+from pretrain.objectives import OBJECTIVES
+from pretrain.recipe import Recipe, read_recipe
+from pretrain.run import pretrain
+from pretrain.towers.tokens import tokenizer
+
+_PROBED_BATCH = 64
+
+
+class ModelRunner:
+    """See `finetune.study.cells.Runner`. `store` is where the stores of the versions are."""
+
+    def __init__(self, store: Path | None = None, device: str | None = None) -> None:
+        self._store, self._device = store, device
+        self._sets: dict[tuple[str, str, str | None], DenseSet] = {}
+        self._features = Features()
+
+    def recipe(self, name: str, options: Mapping[str, Any]) -> Json:
+        """A recipe of the tool or a file, with `options` on top.
+
+        Raises:
+            UsageError: no such recipe, or a field or value that is not allowed.
+        """
+        settings = [f"{key}={json.dumps(value)}" for key, value in options.items()]
+        return read_recipe(name).changed(settings).model_dump(mode="json")
+
+    def source(self, data: str, *, text: bool) -> Json:
+        """What a version holds, and who captioned and scored it."""
+        about = open_source(data, self._store, need_text=text).describe()
+        shown = ("id", "name", "num_samples", "num_shards", "policy")
+        return {key: about[key] for key in shown if key in about} | self._makers(data, about)
+
+    def _makers(self, data: str, about: Mapping[str, Any]) -> Json:
+        if about.get("kind") != "version":
+            return {}
+        makers = open_workspace(data, self._store).version().makers
+        found: Json = {"scorers": [], "captioners": []}
+        for name, recipe in makers.items():
+            # A captioner was prompted, a scorer was not; rules on texts are no model.
+            who = str(recipe.get("model", name))
+            if recipe.get("scorer") != "text":
+                found["captioners" if "prompt" in recipe else "scorers"].append(who)
+        return found
+
+    def labels(self, task: DenseTask, seeds: Sequence[int]) -> Json:
+        """What is in a labelled folder; reads its labels, and refuses what no number could be told
+        for, in the shares of every seed as well: before anything is pretrained.
+        """
+        found = self._dense_set(task)
+        cells = [
+            task.dense_options(seed=seed, fraction=f) for seed in seeds for f in task.fractions
+        ]
+        require_cells(found, cells, choose_rate=len(task.lrs) > 1)
+        return {k: v for k, v in found.describe().items() if k != "folder"}
+
+    def _dense_set(self, task: DenseTask) -> DenseSet:
+        key = (task.task, task.data, task.layout)
+        if key not in self._sets:
+            found = open_dense(task.task, Path(task.data), task.layout)
+            self._sets[key] = examined(found)
+        return self._sets[key]
+
+    def flops_per_sample(self, data: str, recipe: Json) -> float:
+        """Counted on a batch drawn as in training: it costs by its longest text."""
+        asked = Recipe(**recipe)
+        objective = OBJECTIVES.get(asked.objective)(asked)
+        stride_first(objective)
+        text = asked.needs_text
+        source = open_source(data, self._store, need_text=text)
+        options = DataOptions(
+            image_px=asked.image_px,
+            batch_size=min(_PROBED_BATCH, source.num_samples),
+            captions=asked.captions,
+            max_captions=asked.max_captions,
+        )
+        tokenize = tokenizer(int(objective.clip.net.context_length)) if text else None
+        batch = next(iter(Pipeline(source, options, tokenize=tokenize).batches(0)))
+        with torch.random.fork_rng(devices=[]), counted() as count:
+            objective.losses(batch)["loss"].backward()
+        return count.total / options.batch_size
+
+    def pretrain(self, cell: PretrainCell, folder: Path, stop: StopRequest) -> PretrainOutcome:
+        """Pretrain into `folder`, or go on there."""
+        summary = pretrain(
+            cell.data,
+            Recipe(**cell.recipe),
+            folder,
+            store=self._store,
+            reference=cell.reference,
+            held_out=cell.held_out,
+            device=self._device,
+            stop=stop,
+        )
+        # A study has many of them, and what is read from now on is the model.
+        if (folder / "checkpoints").is_dir():
+            fsops.remove_tree(folder / "checkpoints")
+        return PretrainOutcome(
+            samples=summary.samples_seen,
+            flops=summary.flops,
+            seconds=summary.seconds,
+            metrics={
+                name: value
+                for name, value in (summary.retrieval | summary.zero_shot).items()
+                if name in METRICS
+            },
+            history=_history(folder / "log.jsonl"),
+        )
+
+    def sweep(
+        self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest
+    ) -> SweepOutcome:
+        """Try the rates on val, or on a part of train: never on test."""
+        found = sweep(
+            backbone,
+            self._dense_set(cell.task),
+            parse_options(cell.options),
+            lrs=cell.task.lrs,
+            out=folder,
+            stop=stop,
+            device=self._device,
+            features=self._features,
+        )
+        return SweepOutcome(lr=found.best_lr, tried=list(found.tried.items()))
+
+    def finetune(
+        self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
+    ) -> DenseOutcome:
+        """Train on a share of the labels, judge on test."""
+        found = finetune(
+            backbone,
+            self._dense_set(cell.task),
+            parse_options(options),
+            out=folder,
+            stop=stop,
+            device=self._device,
+            features=self._features,
+        )
+        return DenseOutcome(
+            metrics=found.metrics,
+            num_train=found.num_train,
+            num_test=found.num_test,
+            lr=found.lr,
+            seconds=found.seconds,
+            flops=found.flops,
+            history=[dict(point) for point in found.history],
+            pictures=[
+                {"image": one.picture, "truth": one.truth, "prediction": one.prediction}
+                for one in found.predictions
+            ],
+        )
+
+
+def runner_of_job(
+    job: int, jobs: int, *, store: Path | None = None, device: str | None = None
+) -> ModelRunner:
+    """The runner in the process of job number `job` of `jobs`: on a GPU of its own, in turn, and on
+    its share of the cores, as many as any other job's, which the process keeps to from now on.
+    Processes that each use all of them stall each other.
+    """
+    if device is None and torch.cuda.is_available():
+        device = f"cuda:{job % torch.cuda.device_count()}"
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // jobs)
+    first = job * share % len(cores)
+    os.sched_setaffinity(0, cores[first : first + share])
+    torch.set_num_threads(share)
+    return ModelRunner(store, device)
+
+
+def _history(path: Path) -> list[Json]:
+    """The points of a run's log that have a loss."""
+    if not path.is_file():
+        raise UsageError("the run has no log", where=path)
+    points, _ = read_log(path)
+    return [dict(point) for point in points if "loss" in point and "step" in point]

@@ -1,0 +1,1 @@
+"""Quick checks of a trained model: retrieval and zero-shot classification."""

@@ -1,0 +1,1 @@
+"""From a version, or shards alone, to batches of pixels and tokens."""

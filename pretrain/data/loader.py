@@ -1,0 +1,258 @@
+"""A version's captions joined to the image bytes on the fly: open a source, draw batches from it.
+
+    source = open_source("shards/@v2")
+    train, held_out = source.split(500)
+    pipeline = Pipeline(train, DataOptions(image_px=224, batch_size=512), tokenize=tokenizer)
+    for batch in pipeline.batches(start_step=0): ...
+
+Batches are cut from one endless sequence of epochs (`pretrain.data.order`), so nothing is dropped,
+a batch may span the end of an epoch, and batch k is the same whether a run begins with it or gets
+there, and whatever the number of workers or ranks.
+
+The process that trains reads the tables, a window ahead and in a thread, and sends workers only
+where the bytes lie; workers read, decode and tokenize. They are forks of a process that has torch
+imported and no threads. What it costs: each rank reads the tables of all ranks, some 3 us a sample,
+which is the ceiling of a run over many machines. Memory does not grow with the dataset but for the
+names and counts of the shards.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch.utils.data import DataLoader
+
+from curator.core.errors import CuratorError, EngineError, UsageError
+from pretrain.data.batches import Batch, DataOptions, Loader, Plan, Tokenize, start_worker
+from pretrain.data.opening import open_source
+from pretrain.data.order import Order, Window
+from pretrain.data.rng import Ints
+from pretrain.data.source import Source
+from pretrain.data.tables import ShardTable
+
+__all__ = ["Batch", "DataOptions", "Pipeline", "Source", "open_source"]
+
+_BATCHES_AHEAD = 2  # a worker
+
+
+class Pipeline:
+    """Batches of `source` for one of `world_size` ranks.
+
+    `tokenize` makes (N, L) int64 of N texts, and has to be picklable with `num_workers`; None for
+    objectives that read no text.
+
+    Raises:
+        UsageError: the ranks cannot share a batch evenly.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: DataOptions,
+        *,
+        tokenize: Tokenize | None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if options.batch_size % world_size:
+            raise UsageError(
+                f"batch_size is {options.batch_size} for {world_size} processes",
+                hint=f"allowed: a multiple of {world_size}",
+                reason="option.value",
+            )
+        self._source = source
+        self._options = options
+        self._tokenize = tokenize
+        self._rank = rank
+        self._rank_batch = options.batch_size // world_size
+        self._context = _start_server(tokenize) if options.num_workers else None
+        self._order = Order(source.counts, seed=options.seed, window_samples=options.window_samples)
+
+    def batches(self, start_step: int = 0) -> Generator[Batch]:
+        """This rank's part of global batch `start_step` and of all that follow, without end.
+
+        Close the iterator (or let it go) to end its workers.
+
+        Raises:
+            DamageError: a shard or an image is not what it was; names shard and key.
+            EngineError: a worker process died.
+        """
+        return self._load(self.plans(start_step), drawn=True)
+
+    def in_order(self) -> Generator[Batch]:
+        """Every sample once, in order of shards, whatever the rank; the last batch may be smaller.
+
+        Pictures are whole (but for the ends of those longer than 4:3), each with its text of the
+        highest weight.
+        """
+        return self._load(self.plans_in_order(), drawn=False)
+
+    # -- plans ----------------------------------------------------------------------------------
+
+    def plans(self, start_step: int = 0) -> Generator[Plan]:
+        """What `batches` makes: which samples, and where their bytes lie."""
+        kept = pl.DataFrame()
+        for rows in self._ahead(start_step):
+            kept = _joined(kept, rows)
+            whole = len(kept) // self._rank_batch * self._rank_batch
+            for start in range(0, whole, self._rank_batch):
+                yield _plan(kept.slice(start, self._rank_batch))
+            kept = kept.slice(whole)
+
+    def _ahead(self, start_step: int) -> Iterator[pl.DataFrame]:
+        """The rows of this rank in each window; the next window is read meanwhile."""
+        start = start_step * self._options.batch_size
+        before: Future[pl.DataFrame] | None = None
+        pool = ThreadPoolExecutor(1, "tables")
+        try:
+            for window in self._order.from_position(start):
+                reading = pool.submit(self._rows, window, start)
+                if before is not None:
+                    yield before.result()
+                before = reading
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _rows(self, window: Window, start: int) -> pl.DataFrame:
+        """The rows of a window that are this rank's, from position `start` on, in order."""
+        behind = window.epoch * self._order.num_samples + window.start
+        positions = np.arange(max(start, behind), behind + window.num_samples)
+        rank_of = positions % self._options.batch_size // self._rank_batch
+        places = self._order.rows(window)[positions[rank_of == self._rank] - behind]
+        if not len(places):
+            return pl.DataFrame()
+        tables = [self._source.read(shard) for shard in window.shards]
+        rows = _laid_end_to_end(tables, self._order.numbers(window), window.epoch)
+        return rows.select(pl.all().gather(places))
+
+    def plans_in_order(self) -> Generator[Plan]:
+        """What `in_order` makes."""
+        size = self._options.batch_size
+        kept = pl.DataFrame()
+        first = 0
+        for shard, count in enumerate(self._source.counts.tolist()):
+            if count == 0:
+                continue
+            numbers = np.arange(first, first + count)
+            first += count
+            rows = _laid_end_to_end([self._source.read(shard)], numbers, 0)
+            kept = _joined(kept, rows)
+            while len(kept) >= size:
+                yield _plan(kept.head(size))
+                kept = kept.slice(size)
+        if len(kept):
+            yield _plan(kept)
+
+    # -- batches --------------------------------------------------------------------------------
+
+    def _load(self, plans: Generator[Plan], *, drawn: bool) -> Generator[Batch]:
+        loader = Loader(
+            self._options, self._tokenize, drawn=drawn, num_samples=self._source.num_samples
+        )
+        workers = self._options.num_workers
+        made: DataLoader[Batch | CuratorError] = DataLoader(
+            loader,  # type: ignore[arg-type]  # any object with __getitem__ is a dataset
+            batch_size=None,
+            sampler=plans,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=start_worker,
+            multiprocessing_context=self._context,
+            prefetch_factor=_BATCHES_AHEAD if workers else None,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # not the global one, which trains
+        )
+        with _without_ctrl_c():
+            batches = iter(made)
+        try:
+            for batch in batches:
+                if isinstance(batch, CuratorError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise EngineError(
+                f"a process that decodes images died ({str(error).splitlines()[0]})",
+                did="checkpoints are kept",
+                hint="often memory, or /dev/shm: try fewer workers or a smaller batch",
+                reason="pretrain.worker_died",
+            ) from error
+        finally:
+            del batches  # ends the workers
+            loader.close()
+            plans.close()
+
+
+def _start_server(tokenize: Tokenize | None) -> BaseContext:
+    """Start what workers are forked from; it does its imports while the model is built."""
+    context = get_context("forkserver")
+    modules = ["pretrain.data.batches"]
+    if tokenize is not None:
+        modules.append(type(tokenize).__module__)
+    context.set_forkserver_preload(modules)
+    with _without_ctrl_c():
+        forkserver.ensure_running()
+    return context
+
+
+def _joined(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
+    parts = [part for part in (first, second) if len(part)]
+    return pl.concat(parts) if parts else first
+
+
+def _laid_end_to_end(tables: Sequence[ShardTable], numbers: Ints, epoch: int) -> pl.DataFrame:
+    """The rows of several shards as one table, with sample numbers, epoch and path."""
+    parts = [
+        table.rows.drop("written_by").with_columns(
+            path=pl.lit(str(table.path)),
+            image_sha256=pl.col("image_sha256") if table.verify else pl.lit(None, pl.String),
+        )
+        for table in tables
+    ]
+    return pl.concat(parts).with_columns(sample=pl.Series(numbers), epoch=pl.lit(epoch, pl.Int64))
+
+
+def _plan(rows: pl.DataFrame) -> Plan:
+    paths = rows["path"].unique().to_list()
+    number = {path: place for place, path in enumerate(paths)}
+    return Plan(
+        epochs=rows["epoch"].to_numpy().copy(),
+        samples=rows["sample"].to_numpy().copy(),
+        paths=paths,
+        file_of=[number[path] for path in rows["path"]],
+        offsets=rows["offset"].to_list(),
+        lengths=rows["length"].to_list(),
+        sha256=rows["image_sha256"].to_list(),
+        keys=rows["key"].to_list(),
+        texts=rows["texts"].to_list(),
+        weights=rows["weights"].to_list(),
+    )
+
+
+def _as_it_is(made: Any) -> Any:
+    """Instead of torch's collation, which would take a batch apart."""
+    return made
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes started in the block ignore Ctrl-C from their first instruction on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,106 @@
+"""Encoded bytes -> the pixels of a training picture: decode, cut out a part, resize, once each.
+
+The cut is torchvision's RandomResizedCrop as open_clip trains with it (share of the area from
+`scale_min` to 1, aspect from 3:4 to 4:3, bicubic), with one difference: the aspect is drawn among
+those that fit into the picture, where torchvision draws again until one does. A picture too long
+for any gets the largest cut of 4:3 from its middle, as there. No flip: captions say left and right.
+
+Pictures are decoded by `curator.core.images`, under its limits, at the smallest size at which the
+cut has no fewer pixels than asked for: in half the time, and less than 1 of 255 away from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from curator.core import images
+from pretrain.data.rng import Floats
+
+Pixels = npt.NDArray[np.uint8]
+
+NUM_DRAWS = 4
+_ASPECTS = (3 / 4, 4 / 3)
+_REDUCTIONS = (1, 2, 4, 8)  # at which libjpeg decodes; Pillow takes the largest that is enough
+
+
+class Box(NamedTuple):
+    """A rectangle in shares of the picture, from 0 to 1."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def random_box(shape: float, draws: Floats, scale_min: float) -> Box:
+    """The cut for a picture of `shape` (width / height); `draws` are NUM_DRAWS in [0, 1)."""
+    area_draw, aspect_draw, x_draw, y_draw = draws.tolist()
+    area = scale_min + (1 - scale_min) * area_draw
+    # A cut of this area is sqrt(area * aspect / shape) of the width and sqrt(area * shape / aspect)
+    # of the height; both are at most 1 for aspects between these two.
+    lowest, highest = max(_ASPECTS[0], area * shape), min(_ASPECTS[1], shape / area)
+    if lowest <= highest:
+        aspect = lowest * (highest / lowest) ** aspect_draw
+        across, down = (area * aspect / shape) ** 0.5, (area * shape / aspect) ** 0.5
+        left, top = (1 - across) * x_draw, (1 - down) * y_draw
+        return Box(left, top, min(1.0, left + across), min(1.0, top + down))
+    return middle_box(shape)
+
+
+def middle_box(shape: float) -> Box:
+    """The whole picture, or as much of its middle as is no longer than 4:3."""
+    aspect = min(max(shape, _ASPECTS[0]), _ASPECTS[1])
+    across, down = min(1.0, aspect / shape), min(1.0, shape / aspect)
+    left, top = (1 - across) / 2, (1 - down) / 2
+    return Box(left, top, left + across, top + down)
+
+
+def load(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> Pixels:
+    """(side_px, side_px, 3) RGB of the part of a picture that `box_of` cuts from its shape.
+
+    Raises:
+        Unusable: the picture cannot be decoded.
+    """
+    return cut(decode(data, side_px, box_of), side_px, box_of)
+
+
+def decode(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> images.DecodedImage:
+    """The picture at the size that this cut needs.
+
+    Raises:
+        Unusable: the picture cannot be decoded.
+    """
+    return images.decode(data, at_least=lambda info: _needed(info, side_px, box_of))
+
+
+def serves(decoded: images.DecodedImage, side_px: int, box_of: Callable[[float], Box]) -> bool:
+    """Whether `decode` would give the same for this cut."""
+    info, reduction = decoded.info, 1
+    if info.format == "JPEG" and info.orientation == 1:
+        across, down = _needed(info, side_px, box_of)
+        scale = min(info.width // across, info.height // down)
+        reduction = max((part for part in _REDUCTIONS if part <= scale), default=1)
+    return reduction == decoded.reduction
+
+
+def _needed(
+    info: images.ImageInfo, side_px: int, box_of: Callable[[float], Box]
+) -> tuple[int, int]:
+    box = box_of(info.width / info.height)
+    across, down = box.right - box.left, box.bottom - box.top
+    return math.ceil(side_px / across), math.ceil(side_px / down)
+
+
+def cut(decoded: images.DecodedImage, side_px: int, box_of: Callable[[float], Box]) -> Pixels:
+    """As `load`, of a picture that was decoded for this cut."""
+    box = box_of(decoded.info.width / decoded.info.height)
+    width, height = (side / decoded.reduction for side in (decoded.info.width, decoded.info.height))
+    part = (box.left * width, box.top * height, box.right * width, box.bottom * height)
+    resized = decoded.image.resize((side_px, side_px), Image.Resampling.BICUBIC, box=part)
+    return np.asarray(resized)

@@ -1,0 +1,251 @@
+"""Tables of shards without a store: an exported version, or any WebDataset.
+
+Texts and weights come from the `curator` field of KEY.json that `curator export` writes, and from
+KEY.txt where there is none. Every shard is read with curator's own reader, so what is damaged is
+left out as `curator index` would leave it out, and nothing in a shard can run code.
+
+Nothing is kept on disk: a shard is read as a whole when its window comes, some 80 us a sample and
+twice the time of a SHA-256 of the bytes. Tables stay in memory for the next epoch as long as their
+shards keep size and time, the first 256 MB of them: a million samples of two short captions. The
+shards beyond are read again in every epoch; that feeds one GPU, for more index the shards.
+Opening takes the counts from the export's manifest, and a pass over all shards without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from curator.core.errors import DamageError, Unusable
+from curator.core.strictjson import MAX_JSON_BYTES, parse_object
+from curator.export.samples import FIELD, ShardReader, own_field
+from curator.export.version import MANIFEST
+from curator.policy.model import ALT_TEXT
+from curator.shards.samples import Member, ScannedSample
+from curator.shards.scan import Dataset, ScanOptions, scan_shard
+from curator.store import outputs
+from curator.store.versions import digest
+from pretrain.data.rng import Ints
+from pretrain.data.tables import ROWS, ShardTable, over_all
+
+KEPT_BYTES = 1 << 28
+"""Memory for tables that are kept. None is let go for another: an epoch takes each shard once, so
+whichever are kept save the same."""
+
+_TEXTS = ("texts", "weights", "written_by")
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A text of one sample, before the weights are brought to add up to 1."""
+
+    text: str
+    weight: float
+    written_by: str
+
+
+class _Read(NamedTuple):
+    """A shard as it was read: the sha256 of the file, and its samples in the columns of ROWS."""
+
+    sha256: str
+    rows: pl.DataFrame
+
+
+class TarTables:
+    """Usable samples of shards with at least one text; without, too, if `need_text` is false."""
+
+    def __init__(self, dataset: Dataset, *, need_text: bool = True) -> None:
+        self._refs = dataset.shards
+        self._need_text = need_text
+        self.shards = tuple(ref.name for ref in dataset.shards)
+        self.manifest = read_manifest(dataset.root)
+        self._counts = self._from_manifest(dataset.root)
+        self._sha256: list[str] = []
+        self._kept: dict[int, tuple[tuple[int, ...], _Read]] = {}
+        self._kept_bytes = 0.0
+        self._keeping = Lock()
+
+    def _from_manifest(self, root: Path) -> Ints | None:
+        """The counts, if all shards are as they were exported."""
+        if self.manifest is None:
+            return None
+        base = root if (root / MANIFEST).exists() else root.parent
+        files = self.manifest["files"]
+        counts = []
+        for ref in self._refs:
+            found = files.get(ref.path.relative_to(base).as_posix())
+            if found is None or found["size_bytes"] != ref.path.stat().st_size:
+                return None
+            counts.append(found["successes"])
+        return np.array(counts, np.int64)
+
+    @property
+    def is_export(self) -> bool:
+        """Whether all shards are as an export of a version left them."""
+        return self.manifest is not None and self._counts is not None and not self._sha256
+
+    def counts(self) -> Ints:
+        """See `Tables`."""
+        if self._counts is None:
+            found = over_all(self, "read shards", self._read)
+            self._counts = np.array([len(one.rows) for one in found], np.int64)
+            self._sha256 = [one.sha256 for one in found]
+        return self._counts
+
+    def digest(self) -> str:
+        """The identity of the shards: of the exported version, else of their bytes."""
+        self.counts()
+        if self.is_export and self.manifest is not None:
+            return str(self.manifest["version"]["id"])
+        return digest(dict(zip(self.shards, self._sha256, strict=True)))
+
+    def read(self, shard: int) -> ShardTable:
+        """See `Tables`.
+
+        Raises:
+            DamageError: the shard does not hold what it held when it was counted.
+        """
+        rows = self._read(shard).rows
+        expected = int(self.counts()[shard])
+        if len(rows) != expected:
+            raise DamageError(
+                f"the shard has {len(rows)} usable samples, {expected} were counted",
+                where=self._refs[shard].path,
+                hint="export it again, or start again with the shards as they are",
+                reason="source.changed",
+            )
+        return ShardTable(self._refs[shard].path, rows)
+
+    def images(self, shard: int) -> pl.Series:
+        """See `Tables`."""
+        return self.read(shard).rows["image_sha256"]
+
+    def _read(self, shard: int) -> _Read:
+        """What was kept of the shard if its file is still the same, else what it holds now."""
+        path = self._refs[shard].path
+        stamp = _stamp(path)
+        kept_stamp, kept = self._kept.get(shard, ((), None))
+        if kept is not None and kept_stamp == stamp:
+            return kept
+        found = self._scan(shard)
+        size = found.rows.estimated_size()
+        with self._keeping:
+            self._forget(shard)
+            if stamp and self._kept_bytes + size <= KEPT_BYTES:
+                self._kept[shard] = (stamp, found)
+                self._kept_bytes += size
+        return found
+
+    def _forget(self, shard: int) -> None:
+        if shard in self._kept:
+            self._kept_bytes -= self._kept.pop(shard)[1].rows.estimated_size()
+
+    def _scan(self, shard: int) -> _Read:
+        ref = self._refs[shard]
+        scan = scan_shard(ref, options=ScanOptions())
+        if not scan.sha256:
+            raise DamageError("cannot be opened", where=ref.path, reason="source.changed")
+        usable = [one for one in scan.samples if one.reason is None]
+        with ShardReader(ref.path) as reader:
+            captions = [captions_of(one, reader) for one in usable]
+        return _Read(scan.sha256, _table(usable, captions, need_text=self._need_text))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file does; nothing for a file that is gone."""
+    try:
+        found = path.stat()
+    except OSError:  # reading the shard says so
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def read_manifest(root: Path) -> dict[str, Any] | None:
+    """What `curator export` says of the shards in `root`; for --to hf they lie in data/."""
+    for folder in (root, root.parent):
+        if (folder / MANIFEST).exists():
+            return outputs.read_json(folder / MANIFEST)
+    return None
+
+
+def captions_of(sample: ScannedSample, reader: ShardReader) -> list[Caption]:
+    """The texts of a sample by slot: those of the `curator` field, else the alt text."""
+    found = _exported(sample.members, reader)
+    if found is None:
+        return [Caption(sample.alt_text, 1.0, ALT_TEXT)] if sample.alt_text else []
+    total = sum(caption.weight for caption in found)
+    return [
+        Caption(one.text, one.weight / total if total else 1 / len(found), one.written_by)
+        for one in found
+    ]
+
+
+def _exported(members: Sequence[Member], reader: ShardReader) -> list[Caption] | None:
+    """The `curator` field of KEY.json; None without one, or in a form that export never writes."""
+    member = next((one for one in members if one.ext.lower() == "json"), None)
+    if member is None or member.length > MAX_JSON_BYTES:
+        return None
+    try:
+        fields = parse_object(reader.read(member))
+    except Unusable:  # costs the sample nothing, as when it is indexed
+        return None
+    field = fields.get(own_field(fields) or FIELD)
+    captions = field.get("captions") if isinstance(field, Mapping) else None
+    if not isinstance(captions, list):
+        return None
+    return [_caption(one, reader.path) for one in captions]
+
+
+def _caption(value: object, where: Path) -> Caption:
+    if isinstance(value, Mapping):
+        text, weight, source = (value.get(name) for name in ("text", "weight", "source"))
+        if isinstance(text, str) and isinstance(source, str) and isinstance(weight, int | float):
+            return Caption(text, float(weight), source)
+    raise DamageError("a `curator` field is not as `curator export` writes it", where=where)
+
+
+def _table(
+    samples: Sequence[ScannedSample], captions: Sequence[Sequence[Caption]], *, need_text: bool
+) -> pl.DataFrame:
+    """Samples with their captions in the columns of ROWS.
+
+    Lists are made by grouping: polars takes ten times as long to make them of Python's.
+    """
+    images = [one.image for one in samples if one.image is not None]
+    places = pl.DataFrame(
+        {
+            "row": range(len(samples)),
+            "key": [one.key for one in samples],
+            "image_sha256": [one.image_sha256 for one in samples],
+            "offset": [image.offset for image in images],
+            "length": [image.length for image in images],
+        },
+        schema={"row": pl.Int64(), **{name: ROWS[name] for name in ROWS if name not in _TEXTS}},
+    )
+    flat = [(row, one) for row, texts in enumerate(captions) for one in texts]
+    texts = pl.DataFrame(
+        {
+            "row": [row for row, _ in flat],
+            "texts": [one.text for _, one in flat],
+            "weights": [one.weight for _, one in flat],
+            "written_by": [one.written_by for _, one in flat],
+        },
+        schema={
+            "row": pl.Int64(),
+            "texts": pl.String(),
+            "weights": pl.Float32(),
+            "written_by": pl.String(),
+        },
+    )
+    lists = texts.group_by("row", maintain_order=True).agg(_TEXTS)
+    joined = places.join(
+        lists, on="row", how="inner" if need_text else "left", maintain_order="left"
+    )
+    empty = [pl.col(name).fill_null(pl.lit([], ROWS[name])) for name in _TEXTS]
+    return joined.with_columns(empty).select(ROWS.names())

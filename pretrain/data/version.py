@@ -1,0 +1,214 @@
+"""Tables of a version in a store: the decision on a shard joined to the index of its bytes.
+
+Nothing is exported and no image is copied. Opening reads the version's manifest only where that
+says how many samples there are (`chosen`, `generated`); the other choices need a pass over the
+tables. Reading a table takes some 3 us a sample.
+
+The index trusts a shard that has the size and the time it was indexed with. When the time moved,
+as it does when a dataset is copied, every image of that shard is hashed while it is read; hashing
+all of them always would cost a few percent of decoding and find nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from curator.core.errors import DamageError
+from curator.export.shards import EXPORTED
+from curator.policy.decider import read_decision
+from curator.policy.model import ALT_TEXT
+from curator.shards.scan import ShardRef, shards_of
+from curator.store import index, versions
+from curator.store.store import Store
+from curator.store.versions import ShardEntry, Version
+from pretrain.data.rng import Ints
+from pretrain.data.tables import ROWS, ShardTable, count_all
+
+_PLACES = ("row", "key", "offset", "length", "image_sha256", "alt_text", "reason")
+_BAD_IMAGE = "image."
+
+
+class IndexTables:
+    """All usable images of indexed shards, with their alt texts; samples without one have none."""
+
+    def __init__(self, store: Store, refs: Sequence[ShardRef]) -> None:
+        self._store = store
+        self._refs = tuple(refs)
+        self.shards = tuple(ref.name for ref in refs)
+
+    def counts(self) -> Ints:
+        """From the headers of the indexes, which takes a millisecond a shard."""
+        facts = [index.shard_facts(self._store, shard) for shard in self.shards]
+        return np.array([one.num_samples - one.num_unusable for one in facts], np.int64)
+
+    def digest(self) -> str:
+        """The identity of the shards: of their bytes."""
+        facts = {shard: index.shard_facts(self._store, shard).sha256 for shard in self.shards}
+        return versions.digest(facts)
+
+    def read(self, shard: int) -> ShardTable:
+        """See `Tables`."""
+        usable = self.places(shard).filter(pl.col("reason").is_null())
+        return self.table(shard, with_alt_texts(usable))
+
+    def images(self, shard: int) -> pl.Series:
+        """See `Tables`."""
+        columns = ["image_sha256", "reason"]
+        rows = index.read(self._store, self.shards[shard], columns)
+        return rows.filter(pl.col("reason").is_null())["image_sha256"]
+
+    def places(self, shard: int) -> pl.DataFrame:
+        """Every sample of a shard, usable or not, by row."""
+        return index.read(self._store, self.shards[shard], _PLACES)
+
+    def table(self, shard: int, rows: pl.DataFrame, *, sha256: str | None = None) -> ShardTable:
+        """`rows` with the place of their bytes, which must be the bytes that were indexed.
+
+        Raises:
+            DamageError: the shard or its index is another one (source.changed).
+        """
+        facts = index.shard_facts(self._store, self.shards[shard])
+        path = self._refs[shard].path
+        if sha256 is not None and sha256 != facts.sha256:
+            raise _changed(path, f"sha256 was {sha256[:12]}, the index is of {facts.sha256[:12]}")
+        try:
+            found = path.stat()
+        except FileNotFoundError as error:
+            raise _changed(path, "it is gone") from error
+        if found.st_size != facts.size_bytes:
+            raise _changed(path, f"{found.st_size:,} bytes instead of {facts.size_bytes:,}")
+        moved = found.st_mtime_ns != facts.mtime_ns
+        return ShardTable(path, rows.select(ROWS.names()).cast(ROWS), verify=moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is taken of a version. `count` reads a manifest entry; without it a pass is needed."""
+
+    rows: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
+    count: Callable[[ShardEntry], int] | None = None
+
+
+class VersionTables:
+    """One choice (a key of CHOICES) from the samples and texts of a version."""
+
+    def __init__(
+        self, store: Store, version: Version, refs: Sequence[ShardRef], choice: str
+    ) -> None:
+        self._store = store
+        self._entries = version.shards
+        self._index = IndexTables(store, list(shards_of(version, refs).values()))
+        self._choice = CHOICES[choice]
+        self.shards = self._index.shards
+
+    def counts(self) -> Ints:
+        """See `Tables`."""
+        return self._counted
+
+    @cached_property
+    def _counted(self) -> Ints:
+        count = self._choice.count
+        if count is None:
+            return count_all(self)
+        return np.array([count(entry) for entry in self._entries], np.int64)
+
+    def read(self, shard: int) -> ShardTable:
+        """See `Tables`.
+
+        Raises:
+            DamageError: the decision, the index or the shard is not what the version was made of.
+        """
+        entry = self._entries[shard]
+        rows = self._choice.rows(read_decision(self._store, entry), self._index.places(shard))
+        if self._choice.count is not None and len(rows) != self._choice.count(entry):
+            raise DamageError(
+                f"{self._choice.count(entry)} samples are counted, {len(rows)} are there",
+                where=self._store.root / entry.file,
+                hint="`curator fsck` lists everything damaged",
+            )
+        return self._index.table(shard, rows, sha256=entry.sha256)
+
+    def images(self, shard: int) -> pl.Series:
+        """See `Tables`."""
+        return self._index.images(shard)
+
+
+def with_alt_texts(places: pl.DataFrame) -> pl.DataFrame:
+    """Samples with their alt text as their only text, none where there is none."""
+    has = pl.col("alt_text").is_not_null()
+    return places.with_columns(
+        texts=pl.when(has).then(pl.concat_list("alt_text")).otherwise(pl.lit([], ROWS["texts"])),
+        weights=pl.when(has)
+        .then(pl.lit([1.0], ROWS["weights"]))
+        .otherwise(pl.lit([], ROWS["weights"])),
+        written_by=pl.when(has)
+        .then(pl.lit([ALT_TEXT], ROWS["written_by"]))
+        .otherwise(pl.lit([], ROWS["written_by"])),
+    )
+
+
+def _with_texts(decided: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    """The chosen texts of each sample by slot, their weights adding up to 1.
+
+    Weights of all zeros (a policy that weighs a source with 0 and finds no other) say nothing, and
+    count as equal.
+    """
+    grouped = decided.group_by("row", maintain_order=True).agg(
+        texts=pl.col("text"),
+        weights=pl.when(pl.col("weight").sum() > 0)
+        .then(pl.col("weight") / pl.col("weight").sum())
+        .otherwise(1 / pl.len()),
+        written_by=pl.col("source"),
+    )
+    return grouped.join(places, on="row", how="inner", maintain_order="left")
+
+
+def _chosen(decided: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    return _with_texts(decided.filter(pl.col("action").is_in(EXPORTED)), places)
+
+
+def _generated(decided: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    by_models = pl.col("action").is_in(EXPORTED) & (pl.col("source") != ALT_TEXT)
+    return _with_texts(decided.filter(by_models), places)
+
+
+def _filtered(decided: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    kept = decided.filter(pl.col("action").is_in(EXPORTED)).select("row").unique()
+    mine = places.join(kept, on="row", how="semi", maintain_order="left")
+    return with_alt_texts(mine.filter(pl.col("alt_text").is_not_null()))
+
+
+def _images(decided: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    """Usable images, without those that broke a model: only decoding finds some damage."""
+    broken = (pl.col("action") == "quarantined") & pl.col("because").str.starts_with(_BAD_IMAGE)
+    usable = places.filter(pl.col("reason").is_null())
+    return with_alt_texts(usable.join(decided.filter(broken), on="row", how="anti"))
+
+
+def _alt_texts(decided: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    return _images(decided, places).filter(pl.col("alt_text").is_not_null())
+
+
+CHOICES: Mapping[str, Choice] = {
+    "chosen": Choice(_chosen, lambda entry: sum(entry.counts[action] for action in EXPORTED)),
+    "captions-only": Choice(_generated, lambda entry: entry.counts["captioned"]),
+    "filter-only": Choice(_filtered),
+    "alt-only": Choice(_alt_texts),
+    "images": Choice(_images),
+}
+"""Name -> what is taken. `chosen` is the version as it is, `images` all usable images of it."""
+
+
+def _changed(path: Path, how: str) -> DamageError:
+    return DamageError(
+        f"the shard is not the one that was indexed: {how}",
+        where=path,
+        hint="restore the shard, or index it and decide again",
+        reason="source.changed",
+    )

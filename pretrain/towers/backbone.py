@@ -1,0 +1,281 @@
+"""Any pretrained image tower as four feature maps: the only door from pretraining to finetuning.
+
+    runs/clip-v2                     what `curator pretrain` wrote, whatever its objective
+    open_clip:ViT-B-16:TAG           an open_clip model by tag, or by a .safetensors FILE
+    timm:convnext_tiny[:FILE]        a timm model, with its own weights or those of a file
+    random:tiny-conv                 the same towers with random weights, also random:runs/clip-v2
+    models/my-clip                   a local open_clip folder
+
+A convolutional or hierarchical tower (Swin, MaxViT) is a pyramid: its maps have different strides.
+A plain ViT gives the outputs of four layers spread over its depth, all at the stride of its
+patches.
+
+Towers with position embeddings or windows are set to one size when they are loaded, and take images
+of that size only. It need not be a multiple of the patch: for a plain ViT images are resized to the
+nearest one, so that a map still covers the image edge to edge; for a pyramid they are padded to the
+next multiple of the deepest stride, and the maps are cut back to the image
+(`pretrain.towers.sizes`).
+
+For learning rates that fall towards the first layers, a plain ViT is divided by blocks, as MAE and
+BEiT are finetuned, and a pyramid into its stem and stages, as ConvNeXt is: its blocks are too many
+(45 in MobileCLIP's MCi2) to multiply a rate by.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import nn
+from torch.nn import functional as F
+from transformers import ViTMAEModel
+
+from curator.core.errors import UsageError
+from pretrain.towers.layer_groups import by_block, by_block_of_timm, by_stage
+from pretrain.towers.sizes import Fit, Size, fit, rounded_up, whole_patches
+from pretrain.towers.towers import Tower, open_tower
+
+NUM_MAPS = 4
+
+
+class Backbone(nn.Module, ABC):
+    """Four maps of an image, shallow to deep.
+
+    `channels` and `strides` are of the maps; `mean` and `std` are of RGB in [0, 1], for the images
+    that it is given. `is_pyramid` says whether the strides differ. `image_px` is (height, width),
+    or None where any size will do.
+    """
+
+    name: str
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_px: Size | None = None
+
+    @property
+    def is_pyramid(self) -> bool:
+        """Whether the maps have different strides."""
+        return len(set(self.strides)) > 1
+
+    @property
+    def takes_one_size(self) -> bool:
+        """Whether images have to be of the size that it was loaded for."""
+        return not self.is_pyramid
+
+    def check_size(self, images: torch.Tensor) -> Size:
+        """(height, width) of images.
+
+        Raises:
+            UsageError: they are not of the one size that it takes.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        if self.image_px is not None and size != self.image_px:
+            raise UsageError(
+                f"{self.name} was loaded for images of {self.image_px} pixels, got {size}"
+            )
+        return size
+
+    @abstractmethod
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """`[B, 3, H, W]`, normalised -> four maps `[B, channels, ~H / stride, ~W / stride]`."""
+
+    @abstractmethod
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """All parameters, shallow to deep: stem and stages; of a plain ViT embedding and blocks."""
+
+
+def load_backbone(spec: str, *, image_px: Size, seed: int = 0) -> Backbone:
+    """The backbone that `spec` names (see the module), for images of (height, width) pixels.
+
+    `seed` is for `random:`. Comes on the CPU, in training mode.
+
+    Raises:
+        UsageError: no such form of name, model or weights.
+        NotFoundError: no such folder, or the hub has no such weights.
+        EngineError: the weights cannot be fetched, or are not of this model.
+    """
+    return as_backbone(open_tower(spec, image_px=image_px, seed=seed), image_px)
+
+
+def as_backbone(tower: Tower, image_px: Size) -> Backbone:
+    """A tower that is in memory already, as a backbone. It is changed: what maps do not need goes.
+
+    Raises:
+        UsageError: no way is known to get maps out of it.
+    """
+    net = tower.net
+    backbone: Backbone
+    if isinstance(net, VisionTransformer):
+        backbone = _OpenClipVit(net)
+    elif isinstance(net, ModifiedResNet):
+        backbone = _OpenClipResNet(net)
+    elif isinstance(net, ViTMAEModel):
+        backbone = _MaeVit(net, image_px)
+    else:
+        trunk: Any = net.trunk if isinstance(net, TimmModel) else net
+        if not hasattr(trunk, "forward_intermediates"):
+            raise UsageError(f"{tower.name}: {type(trunk).__name__} gives no feature maps")
+        backbone = _Timm(trunk, fit(trunk, image_px, tower.name))
+    backbone.name, backbone.mean, backbone.std = tower.name, tower.mean, tower.std
+    backbone.image_px = image_px if backbone.takes_one_size else None
+    return backbone
+
+
+def spread(num_layers: int) -> list[int]:
+    """Four layers evenly spread over the depth, the last one included; all of fewer than four."""
+    return sorted({max(0, num_layers * (n + 1) // NUM_MAPS - 1) for n in range(NUM_MAPS)})
+
+
+def _filled(maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Four maps, with the first one more than once where a tower has fewer."""
+    return [*[maps[0]] * (NUM_MAPS - len(maps)), *maps]
+
+
+class _Plain(Backbone):
+    """A plain ViT: one stride, one size of images."""
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.channels, self.strides = (width,) * NUM_MAPS, (patch,) * NUM_MAPS
+
+    def _fitted(self, images: torch.Tensor) -> torch.Tensor:
+        size = self.check_size(images)
+        whole = whole_patches(size, self.strides[0])
+        if whole == size:
+            return images
+        return F.interpolate(images, whole, mode="bilinear", antialias=True)
+
+
+class _OpenClipVit(_Plain):
+    def __init__(self, net: Any) -> None:
+        super().__init__(net.transformer.width, int(net.patch_size[0]))
+        self.indices = spread(net.transformer.layers)
+        net.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
+        net.attn_pool = None
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        seen = self.net.forward_intermediates(
+            self._fitted(images), indices=self.indices, intermediates_only=True
+        )
+        return _filled(seen["image_intermediates"])
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        return by_block(self.net, self.net.transformer.resblocks)
+
+
+class _MaeVit(_Plain):
+    """The encoder of a transformers ViTMAE, without its masking."""
+
+    def __init__(self, net: Any, image_px: Size) -> None:
+        patch = int(net.config.patch_size)
+        super().__init__(int(net.config.hidden_size), patch)
+        self.indices = spread(len(net.layers))
+        self.patches = net.embeddings.patch_embeddings.projection
+        self.layers = net.layers
+        self.first = net.embeddings.cls_token
+        # Fixed while it was trained, a parameter like any other afterwards, as in MAE's finetuning.
+        height, width = whole_patches(image_px, patch)
+        tokens = net.embeddings.cls_token.new_empty(1, height * width // patch**2 + 1, 1)
+        positions = net.embeddings.interpolate_pos_encoding(tokens.expand(-1, -1, self.channels[0]),
+                                                            height, width)  # fmt: skip
+        self.positions = nn.Parameter(positions.detach().clone())
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        grid = self.patches(self._fitted(images))
+        patches = grid.flatten(2).mT + self.positions[:, 1:]
+        first = (self.first + self.positions[:, :1]).expand(len(patches), -1, -1)
+        tokens = torch.cat([first.to(patches.dtype), patches], 1)
+        maps = []
+        for number, layer in enumerate(self.layers):
+            tokens = layer(tokens)
+            if number in self.indices:
+                maps.append(tokens[:, 1:].mT.reshape(grid.shape).contiguous())
+        return _filled(maps)
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        return by_block(self, self.layers)
+
+
+class _OpenClipResNet(Backbone):
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        width = net.conv3.out_channels
+        self.channels = tuple(width * 4 * 2**stage for stage in range(NUM_MAPS))
+        self.strides = (4, 8, 16, 32)
+        net.attnpool = None
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        # All four: open_clip stops after the last one that is asked for.
+        seen = self.net.forward_intermediates(images, indices=[1, 2, 3, 4], intermediates_only=True)
+        maps: list[torch.Tensor] = seen["image_intermediates"]
+        return maps
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        net = self.net
+        layers = [net.layer1, net.layer2, net.layer3, net.layer4]
+        return by_block(net, layers)
+
+
+class _Timm(_Plain):
+    """A timm model, alone or as the trunk of an open_clip tower: a pyramid or a plain ViT."""
+
+    def __init__(self, trunk: Any, how: Fit) -> None:
+        info = [(int(level["num_chs"]), int(level["reduction"])) for level in trunk.feature_info]
+        super().__init__(*info[-1])
+        self.is_fixed = how.is_fixed
+        self.step = 1
+        self.stages = [str(level["module"]) for level in trunk.feature_info]
+        if len({stride for _, stride in info}) > 1:
+            last = len(info)
+            self.indices = list(range(max(0, last - NUM_MAPS), last))
+            chosen = [info[index] for index in self.indices]
+            chosen = [chosen[0]] * (NUM_MAPS - len(chosen)) + chosen
+            self.channels, self.strides = (tuple(values) for values in zip(*chosen, strict=True))
+            self.step = max(self.strides) if how.is_fixed else 1
+        else:
+            self.indices = spread(len(info))
+        trunk.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
+        self.trunk = trunk
+
+    @property
+    def takes_one_size(self) -> bool:
+        """See `Backbone`."""
+        return self.is_fixed
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        if not self.is_pyramid:
+            return _filled(self._maps(self._fitted(images)))
+        size = self.check_size(images)
+        around = rounded_up(size, self.step)
+        maps = _filled(self._maps(_padded(images, around)))
+        if around == size:
+            return maps
+        return [
+            one[..., : -(-size[0] // stride), : -(-size[1] // stride)].contiguous()
+            for one, stride in zip(maps, self.strides, strict=True)
+        ]
+
+    def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        maps: list[torch.Tensor] = self.trunk.forward_intermediates(
+            images, indices=self.indices, intermediates_only=True
+        )
+        return maps
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        return (
+            by_stage(self.trunk, self.stages) if self.is_pyramid else by_block_of_timm(self.trunk)
+        )
+
+
+def _padded(images: torch.Tensor, size: Size) -> torch.Tensor:
+    """Images with the mean colour (0 once normalised) added below and on the right."""
+    below, right = size[0] - images.shape[-2], size[1] - images.shape[-1]
+    return F.pad(images, (0, right, 0, below)) if below or right else images

@@ -1,0 +1,171 @@
+"""Pieces of the page that compares two versions: tables, words, one sample in both versions.
+
+All HTML is made of `parts.escaped` texts and of numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from curator.compare.marks import Part, text_parts
+from curator.compare.values import Change, Diff, LostItems, Side, Text
+from curator.compare.words import WordCount
+from curator.policy.model import ALT_TEXT
+from ui.shared import context, parts
+
+_STYLE = Path(__file__).resolve().parents[2] / "theme" / "compare.css"
+NONE = "\u2013"
+"""Stands where there is no figure."""
+
+_PICTURE_PX, _SMALL_PX = 384, 128
+_NUM_LOST = 8
+_PERCENT_WITH_DECIMAL_BELOW = 0.1
+
+
+def style() -> None:
+    """The look of these pieces; once a page."""
+    st.html(_STYLE)
+
+
+def share(value: float, total: float = 1.0) -> str:
+    """A share in percent, with a decimal where it is small; 0 of nothing."""
+    found = value / total if total else 0.0
+    return f"{found:.1%}" if 0 < found < _PERCENT_WITH_DECIMAL_BELOW else f"{found:.0%}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, a dash where there is none, with a real minus sign."""
+    return NONE if value is None else f"{value:,.{digits}f}".replace("-", "\u2212")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Labels on the left, figures on the right."""
+    cells = "".join(f"<th>{parts.escaped(cell)}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{parts.escaped(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    st.html(f'<table class="cc-table"><tr>{cells}</tr>{body}</table>')
+
+
+def lead(sentence: str, note: str = "") -> None:
+    """What a comparison comes to, in one sentence."""
+    more = f'<p class="cc-note">{parts.escaped(note)}</p>' if note else ""
+    st.html(f'<p class="cc-lead">{parts.escaped(sentence)}</p>{more}')
+
+
+def note(text: str) -> None:
+    """A remark in small."""
+    st.html(f'<p class="cc-note">{parts.escaped(text)}</p>')
+
+
+def words(title: str, found: Sequence[WordCount], counts: Sequence[int], none: str) -> None:
+    """Words with their counts."""
+    chips = "".join(
+        f'<span class="cc-word">{parts.escaped(word.word)}<small>{count:,}</small></span>'
+        for word, count in zip(found, counts, strict=True)
+    )
+    shown = chips or f'<span class="cc-none">{parts.escaped(none)}</span>'
+    st.html(f'<div class="cc-sub">{parts.escaped(title)}</div><p class="cc-words">{shown}</p>')
+
+
+def openers(diff: Diff) -> None:
+    """How texts begin: the share of texts with each first two words."""
+    old, new = max(diff.old.num_texts, 1), max(diff.new.num_texts, 1)
+    table(
+        ("texts begin with", diff.old.name, diff.new.name),
+        [
+            (f"{found.word} …", share(found.old, old), share(found.new, new))
+            for found in diff.vocabulary.openers
+        ],
+    )
+
+
+def change(diff: Diff, found: Change, *, place: int) -> None:
+    """One sample: its picture, and what both versions say, word by word; `place` in the list."""
+    before, after = text_parts(found)
+    reason = f"{found.new_action} ({found.because})"
+    old = _side(diff.old, found.old, before, found.old_action, tag="del")
+    new = _side(diff.new, found.new, after, reason, tag="ins")
+    with st.container(border=True, key=f"change_{place}"):
+        picture = context.thumbnail(found.shard, found.row, _PICTURE_PX)
+        st.image(picture, width="stretch")
+        st.html(f'<div class="cc-sides"><div>{old}</div><div>{new}</div></div>{_foot(found)}')
+
+
+def _side(
+    side: Side, texts: Sequence[Text], marked: Sequence[Sequence[Part]], else_: str, *, tag: str
+) -> str:
+    blocks = [
+        f'<div class="cc-side cc-{tag}"><div class="cc-head">'
+        f'<span class="cc-source">{_who(side, text)}</span>{_score(text)}</div>'
+        f'<div class="cc-text" dir="auto">{" ".join(_part(one, tag) for one in pieces)}</div></div>'
+        for text, pieces in zip(texts, marked, strict=True)
+    ]
+    if blocks:
+        return "".join(blocks)
+    return (
+        f'<div class="cc-side cc-{tag}"><div class="cc-head"><span class="cc-source">'
+        f'{parts.escaped(side.name)}</span></div><div class="cc-none">no text: '
+        f"{parts.escaped(else_)}</div></div>"
+    )
+
+
+def _who(side: Side, text: Text) -> str:
+    return parts.escaped(f"{side.name} · {source_name(text.source)}")
+
+
+def _score(text: Text) -> str:
+    return "" if text.score is None else parts.score_html(text.score)
+
+
+def _part(piece: Part, tag: str) -> str:
+    shown = parts.escaped(piece.words)
+    kind = "removed" if tag == "del" else "added"
+    return f'<{tag} class="cc-{kind}">{shown}</{tag}>' if piece.changed else shown
+
+
+def source_name(source: str) -> str:
+    """A source in words."""
+    return "alt text" if source == ALT_TEXT else source
+
+
+def _foot(found: Change) -> str:
+    gain = "" if found.gain is None else parts.score_html(found.gain, delta=True)
+    told = {text.text for text in (*found.old, *found.new)}
+    alt = ""
+    if found.alt_text and found.alt_text not in told:
+        alt = f'<span class="cc-alt" dir="auto">alt text: {parts.escaped(found.alt_text)}</span>'
+    place = parts.escaped(f"{found.shard}/{found.key}")
+    return f'<div class="cc-foot">{gain}<code>{place}</code>{alt}</div>'
+
+
+def lost(examples: Sequence[LostItems]) -> None:
+    """Samples whose texts no longer say something that the alt text names."""
+    for column, some in zip(
+        st.columns(2, gap="large"), (examples[::2], examples[1::2]), strict=True
+    ):
+        with column:
+            for found in some[: _NUM_LOST // 2]:
+                picture, told = st.columns([1, 4], vertical_alignment="center")
+                with picture:
+                    st.image(context.thumbnail(found.shard, found.row, _SMALL_PX), width="stretch")
+                chips = "".join(
+                    f'<span class="cc-word">{parts.escaped(item)}</span>' for item in found.items
+                )
+                before, after = parts.escaped(found.alt_text), parts.escaped(found.new)
+                told.html(
+                    f'<div class="cc-lost">{chips}<div dir="auto">{before}</div>'
+                    f'<div class="cc-note" dir="auto">→ {after}</div></div>'
+                )
+
+
+def choice(letter: str, text: str) -> None:
+    """One of the texts to choose from."""
+    st.html(
+        f'<div class="cc-choice"><span class="cc-letter">{parts.escaped(letter)}</span>'
+        f'<div dir="auto">{parts.escaped(text)}</div></div>'
+    )

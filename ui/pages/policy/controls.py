@@ -1,0 +1,250 @@
+"""The controls of a policy: every widget changes the TOML text, which is the one truth.
+
+A widget never keeps a value of its own: before it is drawn it is set to what the text says, and
+when it is moved it writes the text anew. So the text, the widgets and the address never disagree.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable, Mapping
+
+import streamlit as st
+
+from curator.core.errors import UsageError
+from curator.policy.model import Policy, Rule, parse_policy
+from curator.policy.text_edit import NEW_RULES, add_rule, change, change_rule, drop_rule, to_toml
+from curator.scorers.text import FLAGS
+from ui.shared import parts
+
+TEXT = "policy_text"
+"""The key of the text in the state of the session."""
+
+_REFUSED = "policy_refused"
+_MAX_TEXT_BYTES = 20_000
+_SOURCES = {"any": "any text", "alt_text": "alt texts", "generated": "generated captions"}
+_PICKS = {"best": "best score", "first": "first", "all": "all"}
+_OTHERWISE = {"drop": "drop the sample", "keep_alt": "keep its alt text"}
+_KINDS = {"": "choose a kind of rule", **{kind: kind for kind in NEW_RULES}}
+_FIELDS = {
+    "score": "score",
+    "num_words": "words",
+    "num_chars": "characters",
+    "copies": "copies of the image",
+    "copy_number": "number of the copy, from 0",
+    "width": "width in pixels",
+    "height": "height in pixels",
+    "truncated": "cut at the token limit, 1 or 0",
+    "flags": "flags",
+}
+
+
+def pack(text: str) -> str:
+    """A text for the address."""
+    return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
+
+
+def unpack(packed: str) -> str | None:
+    """The text in an address; None if it is none, or longer than a policy ever is."""
+    try:
+        data = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
+        opened = zlib.decompressobj()
+        text = opened.decompress(data, _MAX_TEXT_BYTES)
+        return text.decode() if opened.eof else None
+    except (ValueError, zlib.error):  # somebody edited the address
+        return None
+
+
+def controls(policy: Policy) -> None:
+    """All widgets of a policy."""
+    if refused := st.session_state.pop(_REFUSED, None):
+        parts.error(refused)
+    _choice("pick", "Take of the texts that pass", _PICKS, policy.pick)
+    _sources(policy)
+    _choice("otherwise", "When no text passes", _OTHERWISE, policy.otherwise)
+    if policy.pick == "all":
+        _weights(policy)
+    _surgery(policy)
+    for place, rule in enumerate(policy.rule):
+        _rule(place, rule)
+    _select("new_rule", "Add a rule", _KINDS, "", add_rule)
+
+
+def _edit(key: str, edit: Callable[[Policy, object], Policy]) -> None:
+    """Callback of every widget: its value into the policy, the policy into the text."""
+    value = st.session_state[key]
+    try:
+        policy = parse_policy(st.session_state[TEXT], where="as typed")
+        st.session_state[TEXT] = to_toml(edit(policy, value))
+    except UsageError as error:
+        st.session_state[_REFUSED] = error  # the text stays as it was, and so does the widget
+
+
+def _set(key: str, value: object) -> str:
+    key = f"control_{key}"
+    st.session_state[key] = value
+    return key
+
+
+def _choice(name: str, label: str, options: dict[str, str], value: str) -> None:
+    key = _set(name, value)
+    st.segmented_control(
+        label,
+        list(options),
+        key=key,
+        required=True,
+        format_func=options.__getitem__,
+        on_change=_edit,
+        args=(key, lambda policy, chosen: change(policy, **{name: chosen})),
+    )
+
+
+def _sources(policy: Policy) -> None:
+    key = _set("sources", list(policy.sources))
+    st.multiselect(
+        "Among, in this order" if policy.pick == "first" else "Among",
+        [name for name in _SOURCES if name != "any"],
+        key=key,
+        format_func=_SOURCES.__getitem__,
+        on_change=_edit,
+        args=(key, lambda policy, chosen: change(policy, sources=tuple(chosen))),
+    )
+
+
+def _select(
+    name: str,
+    label: str,
+    options: Mapping[str, str],
+    value: str,
+    edit: Callable[[Policy, str], Policy],
+) -> None:
+    key = _set(name, value)
+    st.selectbox(
+        label,
+        list(options),
+        key=key,
+        format_func=options.__getitem__,
+        on_change=_edit,
+        args=(key, lambda policy, chosen: edit(policy, chosen) if chosen else policy),
+    )
+
+
+def _number(
+    name: str, label: str, value: float, edit: Callable[[Policy, object], Policy], *, step: float
+) -> None:
+    key = _set(name, float(value))
+    st.number_input(
+        label,
+        key=key,
+        step=step,
+        format="%.3f" if step < 1 else "%.0f",
+        on_change=_edit,
+        args=(key, edit),
+    )
+
+
+def _percentile(
+    name: str, label: str, value: float, edit: Callable[[Policy, object], Policy]
+) -> None:
+    key = _set(name, float(value))
+    st.slider(
+        label, 0.0, 100.0, key=key, step=0.5, format="%g %%", on_change=_edit, args=(key, edit)
+    )
+
+
+def _weights(policy: Policy) -> None:
+    left, right = st.columns(2)
+    for place, (source, value) in enumerate(policy.weights.model_dump().items()):
+
+        def edit(policy: Policy, found: object, source: str = source) -> Policy:
+            return change(policy, weights={**policy.weights.model_dump(), source: found})
+
+        with (left, right)[place]:
+            _number(f"weight_{source}", f"Weight of {_SOURCES[source]}", value, edit, step=0.1)
+
+
+def _surgery(policy: Policy) -> None:
+    surgery = policy.surgery
+    key = _set("surgery", surgery is not None)
+    st.toggle(
+        "Cut unsupported sentences",
+        key=key,
+        on_change=_edit,
+        args=(
+            key,
+            lambda policy, on: change(policy, surgery={"min_percentile": 10} if on else None),
+        ),
+    )
+    if surgery is None:
+        return
+    if surgery.min_percentile is not None:
+        _percentile(
+            "surgery_percentile",
+            "Sentences with the lowest scores",
+            surgery.min_percentile,
+            lambda policy, value: change(policy, surgery={"min_percentile": value}),
+        )
+    elif surgery.min_score is not None:
+        _number(
+            "surgery_score",
+            "Sentences with a score below",
+            surgery.min_score,
+            lambda policy, value: change(policy, surgery={"min_score": value}),
+            step=0.01,
+        )
+
+
+def _rule(place: int, rule: Rule) -> None:
+    with st.container(border=True, gap="small", key=f"rule_{place}"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.html(f'<div class="cc-rule">{parts.escaped(rule.name)}</div>')
+            key = f"control_drop_{place}"
+            st.button(
+                "Remove",
+                key=key,
+                type="tertiary",
+                on_click=_edit,
+                args=(key, lambda policy, _: drop_rule(policy, place)),
+            )
+        _select(
+            f"source_{place}",
+            "About",
+            _SOURCES,
+            rule.source,
+            lambda policy, chosen: change_rule(policy, place, source=chosen),
+        )
+        _limits(place, rule)
+
+
+def _limits(place: int, rule: Rule) -> None:
+    label, step = _FIELDS[rule.field], 0.01 if rule.field == "score" else 1.0
+    if rule.field == "flags":
+        _flags(place, rule)
+    if rule.min_percentile is not None:
+        _percentile(
+            f"percentile_{place}",
+            "Leave out the lowest scores of each source",
+            rule.min_percentile,
+            lambda policy, value: change_rule(policy, place, min_percentile=value),
+        )
+    for bound, word in (("min", "at least"), ("max", "at most")):
+        value = getattr(rule, bound)
+        if value is not None:
+
+            def edit(policy: Policy, found: object, bound: str = bound) -> Policy:
+                return change_rule(policy, place, **{bound: found})
+
+            _number(f"{bound}_{place}", f"{label} {word}".capitalize(), value, edit, step=step)
+
+
+def _flags(place: int, rule: Rule) -> None:
+    key = _set(f"flags_{place}", list(rule.none_of))
+    st.multiselect(
+        "None of these flags",
+        list(dict.fromkeys([*FLAGS, *rule.none_of])),
+        key=key,
+        help="; ".join(f"{name}: {about}" for name, about in FLAGS.items()),
+        on_change=_edit,
+        args=(key, lambda policy, chosen: change_rule(policy, place, none_of=tuple(chosen))),
+    )
