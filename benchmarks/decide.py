@@ -26,12 +26,13 @@ import polars as pl
 import pyarrow as pa
 
 from benchmarks.common import MB, WORDS, parser, rounds, run, scratch, show, spread, take_turns
+from curator.core import hashing
+from curator.core.hashing import canonical_json, digest
 from curator.engine.makers import CaptionerChoice, captioner_maker, checker_maker
 from curator.shards.scan import ScanOptions, ShardRef
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import index, parquet
 from curator.store.facts import CAPTIONS, SCORE_SCHEMA, SCORES, Facts
-from curator.store.versions import canonical_json, digest
 
 POLICIES = ("best", "raw-if-good", "replace", "mix")
 _RECIPE = {"scorer": "clip", "model": "benchmark"}
@@ -216,7 +217,7 @@ def _texts(rng: np.random.Generator, numbers: Sequence[int], kind: str) -> list[
 
 
 def _digests(texts: Iterable[str]) -> list[str]:
-    return [index.text_sha256(text) for text in texts]
+    return [hashing.text_sha256(text) for text in texts]
 
 
 def _write_index(ws: Workspace, ref: ShardRef, samples: pl.DataFrame) -> None:
@@ -224,7 +225,7 @@ def _write_index(ws: Workspace, ref: ShardRef, samples: pl.DataFrame) -> None:
     table = parquet.to_table(_complete(samples, index.INDEX_SCHEMA), index.INDEX_SCHEMA)
     facts = index.ShardFacts(
         shard=ref.name,
-        sha256=index.file_sha256(ref.path),
+        sha256=hashing.file_sha256(ref.path),
         size_bytes=stat.st_size,
         mtime_ns=stat.st_mtime_ns,
         num_samples=len(samples),

@@ -29,6 +29,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from benchmarks.common import parser, show
+from curator.captioners import Caption, CaptionRequest
 from curator.captioners.local import LocalCaptioner
 from curator.captioners.prompts import get_prompt
 from curator.core.auroc import auroc
@@ -43,7 +44,6 @@ from curator.demo.scene import Scene
 from curator.demo.seeds import shard_seeds
 from curator.engine.makers import CaptionerChoice, captioner_maker, scorer_maker
 from curator.scorers.clip import ClipScorer
-from curator.shards.samples import Caption, CaptionRequest
 
 _WORLD = 1
 _BATCH = 32

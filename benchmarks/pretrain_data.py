@@ -35,6 +35,8 @@ from benchmarks.common import (
     take_turns,
     write_shards,
 )
+from curator.core import hashing
+from curator.core.hashing import digest
 from curator.core.stopping import StopRequest
 from curator.export.version import export
 from curator.policy.model import parse_policy
@@ -45,7 +47,6 @@ from curator.steps.index import make_index
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import index
 from curator.store.facts import CAPTIONS, Facts
-from curator.store.versions import digest
 
 _ARMS = ("version", "export", "open_clip", "webdataset", "floor")
 _REFERENCES = ("open_clip", "webdataset")
@@ -149,7 +150,7 @@ def _fact(sha256: str, text: str) -> dict[str, object]:
         "image_sha256": sha256,
         "candidate": 0,
         "text": text,
-        "text_sha256": index.text_sha256(text),
+        "text_sha256": hashing.text_sha256(text),
         "finish_reason": "stop",
         "num_tokens": 8,
         "seed": 0,

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DamageError, UsageError
+from curator.core.hashing import canonical_json
+from curator.core.package import tool_version
 from curator.store import fsops, sealed
-from curator.store.versions import canonical_json, tool_version
 from finetune.layouts import DenseSet
 from finetune.options import DenseOptions
 

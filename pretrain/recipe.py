@@ -23,8 +23,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curator.core.errors import UsageError, nearest
+from curator.core.hashing import digest
 from curator.core.validation import explain
-from curator.store.versions import digest
 
 ObjectiveName = Literal["clip", "siglip", "mae", "simmim"]
 Control = Literal[

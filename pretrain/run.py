@@ -25,12 +25,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from curator.core.clock import now
 from curator.core.errors import DamageError, UsageError
+from curator.core.package import tool_version
 from curator.core.progress import say
 from curator.core.stopping import StopRequest
 from curator.engine.executors.local import num_cores
 from curator.store import fsops, sealed
-from curator.store.versions import now, tool_version
 from pretrain import distributed, run_files
 from pretrain.checks.retrieval import encode, recalls
 from pretrain.checks.zeroshot import zero_shot

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from curator.core.errors import DamageError, NotFoundError
+from curator.core.hashing import file_sha256
 from curator.store import sealed
-from curator.store.index import file_sha256
 
 RUN_FILE, SUMMARY_FILE, MODEL_FOLDER = "run.json", "summary.json", "model"
 _HINT = "restore it from a copy, or train again with another --out"

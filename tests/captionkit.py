@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from curator.captioners import CaptionRequest
 from curator.captioners.options import Sampling
 from curator.captioners.prompts import PRESETS
-from curator.shards.samples import CaptionRequest
 from tests import tinymodels
 
 SHORT, DETAILED = PRESETS["short"].text, PRESETS["detailed"].text

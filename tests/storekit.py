@@ -26,16 +26,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from curator.core import hashing
+from curator.core.hashing import digest
 from curator.core.stopping import StopRequest
 from curator.policy.model import Policy, parse_policy
 from curator.shards.scan import ScanOptions
 from curator.steps.decide import Choice, decide
 from curator.steps.index import make_index
 from curator.steps.workspace import Workspace, open_workspace
-from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
 from curator.store.store import MAKER_DIGEST_CHARS
-from curator.store.versions import Version, digest
+from curator.store.versions import Version
 from tests import tars
 
 GENERATOR_RECIPE = {
@@ -206,7 +207,7 @@ def caption_fact(row: Row) -> dict[str, object] | None:
         "image_sha256": hashlib.sha256(image(row.key)).hexdigest(),
         "candidate": 0,
         "text": text,
-        "text_sha256": index.text_sha256(text) if text is not None else None,
+        "text_sha256": hashing.text_sha256(text) if text is not None else None,
         "finish_reason": "stop" if text is not None else None,
         "num_tokens": len(text.split()) if text is not None else 0,
         "seed": 0,
@@ -231,7 +232,7 @@ def score_fact(data: bytes, text: str, score: float | None) -> dict[str, object]
     """One score fact for an encoded image and a text."""
     return {
         "image_sha256": hashlib.sha256(data).hexdigest(),
-        "text_sha256": index.text_sha256(text),
+        "text_sha256": hashing.text_sha256(text),
         "score": score,
         "num_tokens": len(text.split()),
         "truncated": False,

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curator.captioners import Caption, CaptionFailure, CaptionRequest
 from curator.captioners.answers import open_answer, split_reasoning
 from curator.captioners.cut import cut_back
 from curator.captioners.guard import Guarded, judge, tidy
@@ -15,7 +16,6 @@ from curator.captioners.local import LocalCaptioner
 from curator.captioners.payload import caption_of
 from curator.captioners.prompts import PRESETS
 from curator.core.reasons import REASONS
-from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 from tests.test_guard import picture
 
 SHORT = PRESETS["short"]

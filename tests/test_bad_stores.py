@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curator.core import hashing
 from curator.engine.makers import CaptionerChoice, captioner_maker
 from curator.store import batchlog, fsops, versions
 from curator.store.facts import CAPTIONS, listing_of
@@ -67,8 +68,8 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None], *, seal: bool 
     outer = json.loads(path.read_bytes())
     change(outer["manifest"])
     if seal:
-        outer["sha256"] = versions.digest(outer["manifest"])
-    path.write_bytes(versions.canonical_json(outer))
+        outer["sha256"] = hashing.digest(outer["manifest"])
+    path.write_bytes(hashing.canonical_json(outer))
 
 
 def test_row_59_a_truncated_manifest(shards: Path) -> None:
@@ -102,7 +103,7 @@ def test_row_59_an_unknown_field_is_kept(shards: Path) -> None:
     version = Store.open(store(shards)).version(2)
     assert (
         versions.to_json(version)
-        == versions.canonical_json(json.loads(manifest(shards, 2).read_bytes())) + b"\n"
+        == hashing.canonical_json(json.loads(manifest(shards, 2).read_bytes())) + b"\n"
     )
 
 

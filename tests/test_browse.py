@@ -16,9 +16,9 @@ from hypothesis import strategies as some
 from curator.browse import columns, languages
 from curator.browse.catalog import Catalog, Page
 from curator.browse.filters import SORTS, Filter, Sort
+from curator.core import hashing
 from curator.core.errors import DamageError, UsageError
 from curator.scorers import language
-from curator.store import index
 from curator.store.facts import SCORES, Facts
 from tests.storekit import (
     GENERATOR,
@@ -54,7 +54,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
 def _check(text: str, flags: list[str]) -> Mapping[str, object]:
     return {
         "image_sha256": "",
-        "text_sha256": index.text_sha256(text),
+        "text_sha256": hashing.text_sha256(text),
         "score": 1.0,
         "num_tokens": 0,
         "truncated": False,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from curator.captioners import Caption, CaptionRequest
 from curator.captioners.coca import CocaCaptioner
 from curator.captioners.echo import EchoCaptioner
 from curator.captioners.guard import Guarded
@@ -18,7 +19,6 @@ from curator.captioners.options import Sampling
 from curator.captioners.prompts import PRESETS
 from curator.captioners.sampling import Drawer, has_zero_run, nucleus
 from curator.core.errors import EngineError, UsageError
-from curator.shards.samples import Caption, CaptionRequest
 from tests.captionkit import GREEDY, SHORT, damaged, picture, tiny_folder
 
 

@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 
 from curator.core.errors import QuarantineLimitError, UsageError
+from curator.core.hashing import text_sha256
 from curator.core.stopping import StopRequest
 from curator.policy.decider import read_decision
 from curator.policy.model import load_policy, parse_policy, presets
 from curator.steps.decide import Choice, decide, resolve_inputs
 from curator.store.facts import CAPTIONS, SCORES, Facts
-from curator.store.index import text_sha256
 from curator.store.versions import Version
 from tests.storekit import (
     GENERATOR,

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from curator.core import hashing
 from curator.core.errors import ConflictError, DamageError, NotFoundError, StoppedError, UsageError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
@@ -93,7 +94,7 @@ def test_edited_rejected_accepted(ws: Workspace) -> None:
     assert a0 | {"row": 0, "slot": 0} == {
         "row": 0, "key": "a0", "image_sha256": sample(ws, "a0").image_sha256,
         "action": "captioned", "slot": 0, "text": "two brown dogs on a beach",
-        "text_sha256": index.text_sha256("two brown dogs on a beach"), "source": "human",
+        "text_sha256": hashing.text_sha256("two brown dogs on a beach"), "source": "human",
         "weight": 1.0, "score": None, "because": "edited by hand",
     }  # fmt: skip
     [a1] = texts(ws, found.version, "a1")

@@ -18,6 +18,7 @@ import pytest
 from curator.browse.catalog import Catalog
 from curator.browse.filters import Filter
 from curator.compare import diff as compare
+from curator.core import hashing
 from curator.core.errors import DamageError
 from curator.core.registry import Registry
 from curator.core.stopping import StopRequest
@@ -29,7 +30,7 @@ from curator.engine.facts_loop import Tally
 from curator.engine.makers import CaptionerChoice, Maker, captioner_maker, checker_maker
 from curator.policy.decider import read_decision
 from curator.policy.model import parse_policy
-from curator.shards.samples import Score
+from curator.scorers import Score
 from curator.steps import recaption as steps
 from curator.steps.apply_edits import Applied, apply, how_to_score
 from curator.steps.fsck import fsck
@@ -165,7 +166,10 @@ def test_the_health_of_edited_texts_is_checked_as_well(ws: Workspace) -> None:
     edit(ws, "a0", DOGS, "dogs dogs dogs dogs dogs dogs")
     score_all(ws, [checker_maker("en")], Engine(), stop=StopRequest())
     pair = pl.DataFrame(
-        {"image_sha256": [""], "text_sha256": [index.text_sha256("dogs dogs dogs dogs dogs dogs")]}
+        {
+            "image_sha256": [""],
+            "text_sha256": [hashing.text_sha256("dogs dogs dogs dogs dogs dogs")],
+        }
     )
     facts = Facts(ws.store, SCORES, checker_maker("en").name)
     assert len(facts.read(pair)) == 1

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from curator.captioners import Caption, CaptionFailure, CaptionRequest
 from curator.captioners.echo import EchoCaptioner
 from curator.captioners.guard import Guarded, judge, tidy
 from curator.captioners.options import RETRY_CANDIDATE, Sampling
 from curator.captioners.prompts import PRESETS
 from curator.core.errors import EngineError
 from curator.core.reasons import REASONS
-from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 
 SHORT = PRESETS["short"]
 

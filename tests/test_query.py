@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curator.core import hashing
 from curator.core.errors import DamageError, UsageError
 from curator.edits import log as edit_log
 from curator.edits.history import Action, Draft, Sample
 from curator.query import run, worker
 from curator.query.run import VIEWS, Request, run_query, schema_of_views
-from curator.store import index
 from curator.store.facts import SCORES, Facts
 from tests import storekit, tars
 from tests.hostile import SECRET, SQL_ATTACKS
@@ -217,17 +217,17 @@ def test_edits_are_one_row_each(edited: Kit) -> None:
         {
             **common, **ON_A1, "id": "00000#0", "action": "edit", "reviewer": "Anna",
             "text_before": "a man in a red hat", "text_after": "a man",
-            "text_sha256": index.text_sha256("a man"),
+            "text_sha256": hashing.text_sha256("a man"),
         },
         {
             **common, **ON_A1, "id": "00000#1", "action": "edit", "reviewer": HOSTILE,
             "text_before": "a man", "text_after": "a woman", "batch": "b-1",
-            "text_sha256": index.text_sha256("a woman"),
+            "text_sha256": hashing.text_sha256("a woman"),
         },
         {
             **common, **ON_B0, "id": "00001#0", "action": "accept", "reviewer": "Ben",
             "text_before": kids, "text_after": kids, "undone": True,
-            "text_sha256": index.text_sha256(kids),
+            "text_sha256": hashing.text_sha256(kids),
         },
         {
             **common, **ON_B0, "id": "00001#2", "action": "reject", "reviewer": "Ben",

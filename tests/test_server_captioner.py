@@ -16,11 +16,11 @@ import httpx
 import pytest
 from PIL import Image
 
+from curator.captioners import Caption, CaptionFailure, CaptionRequest
 from curator.captioners.options import Sampling
 from curator.captioners.payload import retry_after_sec
 from curator.captioners.server import ServerCaptioner, mask_url
 from curator.core.errors import EngineError, UsageError
-from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 from tests.stub_server import answer
 
 PROMPT = "Describe this image in one short sentence."

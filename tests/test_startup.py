@@ -25,22 +25,21 @@ HEAVY = frozenset(
 LEAVES = frozenset(
     f"curator.{name}"
     for name in (
-        "captioners.coca", "captioners.draw", "captioners.families", "captioners.local", "devices",
-        "scorers.clip", "scorers.clip_model", "steps.doctor",
+        "captioners.coca", "captioners.families", "captioners.local", "captioners.sampling",
+        "core.devices", "scorers.clip", "scorers.clip_model", "steps.doctor",
     )
 )  # fmt: skip  # the modules that may import torch
 MODEL_CODE = frozenset(
     f"pretrain.{name}"
     for name in (
-        "backbone", "batches", "checkpoint", "data", "demo_models", "flops", "groups", "loop",
-        "models", "objectives", "retrieval", "run", "runlog", "sizes", "strided", "tokens",
-        "towers", "warm", "world", "zeroshot",
+        "checks", "data.batches", "data.loader", "demo_models", "distributed", "loop",
+        "objectives", "run", "towers",
     )
 ) | frozenset(
     f"finetune.{name}"
     for name in (
-        "augment", "cells", "feeding", "grid", "heads", "necks", "pictures", "run", "scaling",
-        "tasks", "windows",
+        "augment", "feeding", "grid", "heads", "images", "necks", "run", "scaling",
+        "sliding_window", "study.runner", "tasks",
     )
 )  # fmt: skip  # what may import torch there; a package stands for all that is in it
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from curator.captioners import Caption
 from curator.captioners.echo import EchoCaptioner
 from curator.captioners.stuck_detector import StuckDetector
-from curator.shards.samples import Caption
 from tests.captionkit import picture
 
 PICTURES = [picture(number) for number in range(40)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from curator.core import hashing
 from curator.core.errors import DamageError, FormatError, NotFoundError, UsageError
 from curator.store import versions
 from curator.store.store import Store
@@ -114,11 +115,11 @@ def test_manifest_row_59(store: Store) -> None:
     with pytest.raises(DamageError, match="checksum"):
         store.version(1)
     body = json.loads(whole)["manifest"] | {"later": "x"}
-    path.write_bytes(versions.canonical_json({"sha256": versions.digest(body), "manifest": body}))
+    path.write_bytes(hashing.canonical_json({"sha256": hashing.digest(body), "manifest": body}))
     assert store.version(1).extra == {"later": "x"}
     assert b'"later":"x"' in versions.to_json(store.version(1))
     body["format"] = versions.FORMAT + 1
-    path.write_bytes(versions.canonical_json({"sha256": versions.digest(body), "manifest": body}))
+    path.write_bytes(hashing.canonical_json({"sha256": hashing.digest(body), "manifest": body}))
     with pytest.raises(FormatError) as newer:
         store.version(1)
     assert newer.value.code == 13

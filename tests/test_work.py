@@ -13,7 +13,7 @@ from PIL import Image
 from curator.captioners.prompts import get_prompt
 from curator.engine import worker
 from curator.engine.worker import CaptionItem, CaptionWork, ImageRef, ScoreItem, ScoreWork
-from curator.shards.samples import Score
+from curator.scorers import Score
 from tests import pictures
 
 NUM_IMAGES = 5

@@ -14,6 +14,7 @@ import polars as pl
 
 from curator.browse.shelf import FactShelf
 from curator.core.errors import UsageError
+from curator.core.hashing import text_sha256
 from curator.edits import log as edit_log
 from curator.edits.apply import HUMAN
 from curator.edits.history import Edit
@@ -21,7 +22,6 @@ from curator.policy.decider import DECISION_SCHEMA
 from curator.policy.model import ALT_TEXT
 from curator.store import index, parquet
 from curator.store.facts import CAPTIONS, SCORES
-from curator.store.index import text_sha256
 from curator.store.store import Store
 from curator.store.versions import Version
 

@@ -19,6 +19,7 @@ import torch
 from open_clip.coca_model import CoCa
 from torch import Tensor
 
+from curator.captioners import Caption, CaptionFailure, CaptionRequest
 from curator.captioners.families import answer_ids
 from curator.captioners.options import Sampling
 from curator.captioners.pixels import DecodePool
@@ -26,7 +27,6 @@ from curator.captioners.sampling import BROKEN_LOGITS, Drawer, broken_rows, has_
 from curator.core.devices import choose_device, choose_dtype
 from curator.core.errors import UsageError
 from curator.scorers.clip_model import load_clip
-from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 
 DEFAULT_COCA = "coca_ViT-L-14:mscoco_finetuned_laion2b_s13b_b90k"
 _START, _END, _PAD = 49406, 49407, 0  # of open_clip's SimpleTokenizer

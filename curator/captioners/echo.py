@@ -14,10 +14,10 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
+from curator.captioners import Caption, CaptionFailure, CaptionRequest
 from curator.captioners.options import RETRY_CANDIDATE, Sampling, require
 from curator.captioners.pixels import DecodePool
 from curator.core.errors import UsageError, nearest
-from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 
 _DEFAULT_SAMPLING = Sampling()
 

@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from curator.captioners import Captioner
+from curator.captioners import LENGTH, TRIMMED, Caption, Captioner, CaptionFailure, CaptionRequest
 from curator.captioners.answers import Answer, open_answer
 from curator.captioners.cut import cut_back
 from curator.captioners.excerpt import excerpt
@@ -42,7 +42,6 @@ from curator.captioners.prompts import Prompt, reword
 from curator.core.errors import EngineError
 from curator.scorers import talk
 from curator.scorers.text import check_text
-from curator.shards.samples import LENGTH, TRIMMED, Caption, CaptionFailure, CaptionRequest
 
 log = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from curator.captioners import Caption, CaptionFailure, CaptionRequest
 from curator.captioners.answers import split_reasoning
 from curator.captioners.families import Family, answer_ids, eos_token_ids, family_of
 from curator.captioners.options import Sampling
@@ -34,7 +35,6 @@ from curator.core import models
 from curator.core.devices import choose_device, choose_dtype
 from curator.core.errors import EngineError
 from curator.core.text import strip_special_tokens
-from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 
 _DEFAULT_SAMPLING = Sampling()
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from curator.captioners import LENGTH, STOP, Caption, CaptionFailure, CaptionRequest
 from curator.captioners.options import Sampling
 from curator.core.images import decode
-from curator.shards.samples import LENGTH, STOP, Caption, CaptionFailure, CaptionRequest
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 

@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from PIL import Image
 
+from curator.captioners import CaptionFailure, CaptionRequest
 from curator.core.errors import Unusable
 from curator.core.images import DecodedImage, decode
-from curator.shards.samples import CaptionFailure, CaptionRequest
 
 MAX_DECODE_THREADS = 8
 

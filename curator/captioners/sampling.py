@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from curator.captioners import CaptionFailure, CaptionRequest
 from curator.captioners.options import Sampling
-from curator.shards.samples import CaptionFailure, CaptionRequest
 
 BROKEN_LOGITS = CaptionFailure("vlm.garbage", "NaN or infinity in the logits")
 # As many in a row are no caption in any language; fewer could be the "!!!" of one.

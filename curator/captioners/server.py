@@ -33,13 +33,13 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from curator.captioners import Caption, CaptionFailure, CaptionRequest
 from curator.captioners.excerpt import excerpt
 from curator.captioners.options import Sampling, require
 from curator.captioners.payload import Mismatch, body_of, caption_of, error_text, retry_after_sec
 from curator.captioners.pixels import probe_request
 from curator.core.errors import EngineError, Unusable, UsageError
 from curator.core.text import as_typed
-from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 
 MAX_ANSWER_BYTES = 4 * 2**20
 MAX_ATTEMPTS = 5

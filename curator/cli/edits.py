@@ -48,9 +48,9 @@ def edits_list(
     """
     from dataclasses import asdict
 
+    from curator.core.clock import iso
     from curator.edits.log import everything, history
     from curator.steps.workspace import open_workspace, refuse_version
-    from curator.store.versions import iso
 
     refuse_version(dataset, "edits list")
     opened = open_workspace(dataset, store).store

@@ -33,8 +33,8 @@ def log(dataset: o.WholeDataset, *, store: o.StoreOption = None, json: o.Json = 
 
         curator log shards/
     """
+    from curator.core.clock import iso
     from curator.steps.workspace import open_workspace, refuse_version
-    from curator.store.versions import iso
 
     refuse_version(dataset, "log")
     ws = open_workspace(dataset, store)
@@ -74,8 +74,8 @@ def show_version(dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Jso
     """
     from dataclasses import asdict
 
+    from curator.core.clock import iso
     from curator.steps.workspace import open_workspace
-    from curator.store.versions import iso
 
     ws = open_workspace(dataset, store)
     version = ws.version()
@@ -140,9 +140,9 @@ def diff(
     from curator.compare import diff as compare
     from curator.compare.text import render_text
     from curator.core import progress
+    from curator.core.hashing import canonical_json
     from curator.steps.workspace import open_workspace
     from curator.store import fsops
-    from curator.store.versions import canonical_json
 
     for out in (html, changes):  # before the comparison, which can take an hour
         if out is not None:

@@ -22,10 +22,11 @@ import polars as pl
 
 from curator.compare.pairs import ShardPair
 from curator.compare.values import REWORDED, Change
+from curator.core.hashing import digest
 from curator.ratings.log import Matchup, Shown
 from curator.store.keyindex import Keys, hex64
 from curator.store.store import Store
-from curator.store.versions import Version, digest
+from curator.store.versions import Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ from curator.compare.values import (
     Text,
 )
 from curator.compare.words import WordCounter
-from curator.store import versions
+from curator.core import clock
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, ShardEntry, Version
 
@@ -202,7 +202,7 @@ class _VersionCounter:
             number=version.number,
             name=version.name,
             id=version.id,
-            created=versions.iso(version.created),
+            created=clock.iso(version.created),
             tool_version=version.tool_version,
             policy=version.policy,
             thresholds=version.thresholds,

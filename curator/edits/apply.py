@@ -16,11 +16,11 @@ from typing import Any
 
 import polars as pl
 
+from curator.core.hashing import text_sha256
 from curator.core.reasons import REASONS
 from curator.edits.history import ACCEPT, EDIT, REJECT, Edit, History, Sample, follow, heads
 from curator.policy.decider import DECISION_SCHEMA
 from curator.policy.model import ALT_TEXT
-from curator.store.index import text_sha256
 
 HUMAN = "human"
 """The source of an edited text."""

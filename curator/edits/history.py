@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from curator.core.clock import iso
 from curator.core.errors import ConflictError, UsageError
 from curator.core.text import clean_str
-from curator.store.versions import iso
 
 EDIT: Final = "edit"
 ACCEPT: Final = "accept"

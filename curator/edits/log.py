@@ -27,7 +27,9 @@ from typing import NamedTuple
 
 import polars as pl
 
+from curator.core.clock import now
 from curator.core.errors import ConflictError, DamageError, NotFoundError, UsageError
+from curator.core.hashing import canonical_json
 from curator.edits.history import (
     UNDO,
     Draft,
@@ -42,7 +44,6 @@ from curator.edits.history import (
 from curator.store import batchlog, fsops
 from curator.store.listing import Listing
 from curator.store.store import Store
-from curator.store.versions import canonical_json, now
 
 LOCK_WAIT_SEC = 20.0
 _LOG_SUFFIX = ".log"

@@ -12,13 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from curator.captioners import LENGTH, TRIMMED
 from curator.core import progress
 from curator.core.errors import QuarantineLimitError
 from curator.core.progress import Advance
 from curator.core.stopping import StopRequest
 from curator.engine.executors import Done, Executor, Failed, Work
 from curator.engine.worker import probe
-from curator.shards.samples import LENGTH, TRIMMED
 from curator.store.facts import Facts, FactWriter
 
 _MIN_OUTCOMES_FOR_LIMIT = 200

@@ -15,6 +15,7 @@ from curator.captioners import CAPTIONERS
 from curator.captioners.options import Sampling
 from curator.captioners.prompts import get_prompt
 from curator.core.errors import CuratorError, EngineError, UsageError, nearest
+from curator.core.hashing import digest
 from curator.core.models import (
     CAPTIONER_FILES,
     DEFAULT_CAPTIONER,
@@ -28,7 +29,6 @@ from curator.core.models import (
 from curator.core.registry import load
 from curator.scorers import SCORERS
 from curator.store.store import MAKER_DIGEST_CHARS
-from curator.store.versions import digest
 
 SCORING_VERSION = 1
 """Raised when the same model would give the same pair another score (windows, cleaning)."""

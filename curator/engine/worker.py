@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from curator.captioners import CAPTIONERS
+from curator.captioners import CAPTIONERS, Caption, CaptionFailure, CaptionRequest
 from curator.captioners.guard import Guarded
 from curator.captioners.prompts import get_prompt
 from curator.core import images
 from curator.core.errors import DamageError, Unusable
-from curator.scorers import SCORERS, Scorer
-from curator.shards.samples import Caption, CaptionFailure, CaptionRequest, Score
+from curator.scorers import SCORERS, Score, Scorer
 from curator.shards.scan import read_bytes
 
 K = TypeVar("K")

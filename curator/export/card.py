@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from curator.core.clock import iso
 from curator.core.errors import UsageError
 from curator.policy.model import ALT_TEXT
-from curator.store.versions import Version, iso
+from curator.store.versions import Version
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _SIZES = (

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from curator.core import hashing
 from curator.core.errors import DamageError
 from curator.export import tables as export_tables
 from curator.export.samples import (
@@ -114,7 +115,7 @@ class ShardJob:
             DamageError: the decision is not the one that the version names.
         """
         path = self.store.root / self.entry.file
-        if not path.exists() or index.file_sha256(path) != self.entry.file_sha256:
+        if not path.exists() or hashing.file_sha256(path) != self.entry.file_sha256:
             raise DamageError(
                 f"the decision of {self.version.name} is not what was written",
                 where=path,

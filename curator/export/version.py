@@ -30,16 +30,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from curator.core.clock import iso
 from curator.core.errors import UsageError, nearest
 from curator.export import card as export_card
 from curator.export import tables as export_tables
 from curator.export.huggingface import Layout, layout
 from curator.export.samples import FIELD
 from curator.export.shards import Advance, ShardJob, write_table, write_tar
-from curator.shards.scan import ShardRef, shards_of
+from curator.shards.scan import ShardRef
 from curator.store import fsops, outputs
 from curator.store.store import Store
-from curator.store.versions import Version, iso
+from curator.store.versions import Version, shards_of
 
 MANIFEST = outputs.EXPORT_MANIFEST
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from curator.core.errors import Unusable, UsageError, nearest
+from curator.core.hashing import canonical_json
 from curator.core.registry import Registry
 from curator.shards.scan import IMAGE_EXT
 from curator.shards.tar import printable
-from curator.store.versions import canonical_json
 
 IMAGE_COLUMNS = ("image", "path", "file_name", "filepath", "image_path", "filename")
 CAPTION_COLUMNS = ("caption", "text", "alt_text", "title")

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from curator.captioners import LENGTH
 from curator.core.text import BLANK
 from curator.policy.model import ALT_TEXT
-from curator.shards.samples import LENGTH
 from curator.store.keyindex import hex64
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from curator.core.hashing import text_sha256
 from curator.policy.candidates import (
     alt_texts,
     count_copies,
@@ -33,7 +34,6 @@ from curator.policy.candidates import (
 from curator.policy.model import ALT_TEXT, GENERATED, NUMERIC_FIELDS, Policy, Rule
 from curator.store import index, parquet
 from curator.store.facts import CAPTIONS, SCORES, Facts
-from curator.store.index import text_sha256
 from curator.store.store import Store
 from curator.store.versions import ShardEntry
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
+from curator.core import hashing
 from curator.core.reasons import REASONS
 from curator.edits.history import REJECT, UNDO, Edit, History
 from curator.edits.log import edited_shards, history
@@ -185,7 +186,7 @@ def _edit(past: History, edit: Edit) -> dict[str, object]:
         "action": edit.action,
         "text_before": edit.base_text,
         "text_after": after,
-        "text_sha256": None if after is None else index.text_sha256(after),
+        "text_sha256": None if after is None else hashing.text_sha256(after),
         "reviewer": edit.who,
         "created": edit.created,
         "batch": edit.batch,

@@ -21,10 +21,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from curator.core import clock, hashing
 from curator.core.errors import DamageError, UsageError
+from curator.core.hashing import text_sha256
 from curator.core.validation import explain
-from curator.store import fsops, sealed, versions
-from curator.store.index import text_sha256
+from curator.store import fsops, sealed
 from curator.store.listing import Listing
 from curator.store.store import Store
 
@@ -92,7 +93,7 @@ class Rating(BaseModel):
 def item_id(image_sha256: str, first: str, second: str) -> str:
     """The identity of a picture with two texts: the same whichever comes first."""
     texts = sorted((text_sha256(first), text_sha256(second)))
-    return versions.digest([image_sha256, *texts])[:_ITEM_HEX]
+    return hashing.digest([image_sha256, *texts])[:_ITEM_HEX]
 
 
 def add(store: Store, shown: Shown, answer: Answer, who: str) -> Rating:
@@ -106,7 +107,7 @@ def add(store: Store, shown: Shown, answer: Answer, who: str) -> Rating:
         DamageError: an earlier rating of this item by this rater is not readable.
     """
     try:
-        rating = Rating(**asdict(shown), answer=answer, who=who, created=versions.now())
+        rating = Rating(**asdict(shown), answer=answer, who=who, created=clock.now())
     except ValidationError as error:
         raise UsageError(explain(error, Rating), reason="rating.invalid") from error
     item = rating.item

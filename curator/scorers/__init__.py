@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from curator.core.registry import Registry
-from curator.shards.samples import Score
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceScore:
+    """The score of one sentence (or window) of a longer text: characters `start:end` of it."""
+
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a scorer says of one (image, text) pair.
+
+    `score` is raw (a cosine for CLIP, in [-1, 1]) or None with `failure` set. When the text has
+    several sentences or exceeds the scorer's context, `sentences` holds one score for each.
+    When it exceeds the context, `truncated` is true and `score` is the mean over `sentences`,
+    never the score of a silently cut text. `flags` are codes of `curator.scorers.text`, such as
+    `refusal`; `measures` are named numbers about the text.
+    """
+
+    score: float | None
+    num_tokens: int = 0
+    truncated: bool = False
+    sentences: tuple[SentenceScore, ...] = ()
+    flags: tuple[str, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
+    detail: str = ""
 
 
 class Scorer(Protocol):

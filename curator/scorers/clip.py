@@ -22,9 +22,9 @@ from curator.core.devices import choose_device, choose_dtype
 from curator.core.errors import EngineError, Unusable
 from curator.core.models import DEFAULT_SCORER
 from curator.core.text import strip_special_tokens
+from curator.scorers import Score, SentenceScore
 from curator.scorers.clip_model import ClipModel, load_clip
 from curator.scorers.text_windows import Budget, TextPlan, plan_text
-from curator.shards.samples import Score, SentenceScore
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

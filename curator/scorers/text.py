@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from curator.core.text import is_blank, split_sentences, strip_special_tokens
-from curator.scorers import patterns, talk
+from curator.scorers import Score, patterns, talk
 from curator.scorers.language import is_wrong_language
 from curator.scorers.refusals import WORLD_REFUSAL
 from curator.scorers.unreadable import is_unreadable
-from curator.shards.samples import Score
 
 FLAGS: dict[str, str] = {
     "empty": "nothing to read, or what stands for a missing text, such as nan or null",

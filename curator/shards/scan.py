@@ -23,7 +23,6 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -44,7 +43,6 @@ from curator.shards.tar import (
     Problem,
     walk,
 )
-from curator.store.versions import Version
 
 MAX_STATS_BYTES = 10_000_000
 _STEP_BYTES = 8 * 1024 * 1024
@@ -171,28 +169,6 @@ def discover(spec: str) -> Dataset:
                 reason="input.bad_name",
             )
     return Dataset(root, tuple(shards[name] for name in sorted(shards)))
-
-
-def missing_shards(version: Version, there: Collection[str]) -> list[str]:
-    """The shards of a version whose names are not `there`."""
-    return [entry.name for entry in version.shards if entry.name not in there]
-
-
-def shards_of(version: Version, refs: Sequence[ShardRef]) -> dict[str, ShardRef]:
-    """Name -> shard for all shards of a version, in its order.
-
-    Raises:
-        UsageError: `refs` lack some (shard.unknown).
-    """
-    known = {ref.name: ref for ref in refs}
-    if missing := missing_shards(version, known):
-        raise UsageError(
-            f"{len(missing):,} of {len(version.shards):,} shards of {version.name} are not in the "
-            f"dataset, first {missing[0]!r}",
-            hint="name the dataset that the version was made from",
-            reason="shard.unknown",
-        )
-    return {entry.name: known[entry.name] for entry in version.shards}
 
 
 def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:

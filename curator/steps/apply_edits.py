@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from curator.core import progress
+from curator.core import hashing, package, progress
 from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from curator.edits.apply import HUMAN, Edited, apply_edits
@@ -25,7 +25,7 @@ from curator.edits.log import edited_shards, history
 from curator.policy.decider import DECISION_SCHEMA, read_decision
 from curator.steps.decide import count_actions, sum_texts
 from curator.steps.workspace import command
-from curator.store import fsops, index, parquet, versions
+from curator.store import fsops, parquet, versions
 from curator.store.facts import SCORES, Facts
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version
@@ -169,7 +169,7 @@ class _Work:
             counts=counts,
             rows_digest=rows_digest,
             file=path.relative_to(self.store.root).as_posix(),
-            file_sha256=index.file_sha256(path),
+            file_sha256=hashing.file_sha256(path),
         )
 
     def draft(self, who: str) -> Version:
@@ -182,7 +182,7 @@ class _Work:
             self.base,
             number=0,
             id=versions.version_id(policy, shards),
-            tool_version=versions.tool_version(),
+            tool_version=package.tool_version(),
             policy=policy,
             totals=dict(self.totals),
             shards=shards,

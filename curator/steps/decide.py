@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from curator.core import progress
+from curator.core import hashing, package, progress
 from curator.core.errors import ConflictError, QuarantineLimitError, UsageError
 from curator.core.stopping import StopRequest
 from curator.policy.decider import CUT, DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
@@ -91,7 +91,7 @@ def _decide(
         id=versions.version_id(stored_policy, entries),
         parent=None,
         created=0.0,
-        tool_version=versions.tool_version(),
+        tool_version=package.tool_version(),
         policy=stored_policy,
         thresholds=decider.thresholds,
         makers=_recipes(ws, inputs),
@@ -177,7 +177,7 @@ def _write(ws: Workspace, decided: _Decided, facts: ShardFacts) -> ShardEntry:
         counts=decided.counts,
         rows_digest=decided.rows_digest,
         file=path.relative_to(ws.store.root).as_posix(),
-        file_sha256=index.file_sha256(path) if data is None else hashlib.sha256(data).hexdigest(),
+        file_sha256=hashing.file_sha256(path) if data is None else hashlib.sha256(data).hexdigest(),
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from curator.core import progress
+from curator.core import hashing, progress
 from curator.core.errors import CuratorError, DamageError
 from curator.edits.log import history, log_path, logs_there, torn_bytes
 from curator.policy.decider import DECISION_SCHEMA, read_decision
@@ -142,7 +142,7 @@ def _decision(store: Store, entry: ShardEntry, deep: bool) -> Iterator[Finding]:
     if not path.exists():
         yield Finding(str(path), "the file is missing, a version names it")
         return
-    if deep and (found := index.file_sha256(path)) != entry.file_sha256:
+    if deep and (found := hashing.file_sha256(path)) != entry.file_sha256:
         yield Finding(str(path), f"sha256 is {found}, expected {entry.file_sha256}")
         return
     try:
@@ -212,7 +212,7 @@ def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterato
                 str(ref.path),
                 f"{ref.path.stat().st_size} bytes, indexed with {facts.size_bytes}",
             )
-        elif deep and (found := index.file_sha256(ref.path)) != facts.sha256:
+        elif deep and (found := hashing.file_sha256(ref.path)) != facts.sha256:
             yield Finding(str(ref.path), f"sha256 is {found}, indexed as {facts.sha256}")
     except (CuratorError, FileNotFoundError) as error:
         yield Finding(str(path), str(error))

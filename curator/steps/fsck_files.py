@@ -10,11 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curator.core import hashing
 from curator.core.errors import CuratorError, DamageError
+from curator.core.hashing import file_sha256
 from curator.steps.decide import FACT_FILES
-from curator.store import fsops, listing, sealed, versions
+from curator.store import fsops, listing, sealed
 from curator.store.facts import CAPTIONS, SCORES
-from curator.store.index import file_sha256
 from curator.store.store import Store
 from curator.store.versions import Version
 
@@ -90,7 +91,7 @@ def spelling(store: Store, number: int) -> Iterator[Finding]:
     """A manifest with the right content, spelled as it never was: by a bit that says the same."""
     path = store.manifest_path(number)
     data = path.read_bytes().rstrip(b"\n")
-    if versions.canonical_json(sealed.parse(data, path).value) != data:
+    if hashing.canonical_json(sealed.parse(data, path).value) != data:
         yield Finding(str(path), "the content is right, its bytes are not those that were written")
 
 

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from curator.captioners import Caption, CaptionFailure
 from curator.captioners.prompts import get_prompt, render
 from curator.captioners.stuck_detector import MAX_IMAGES, StuckDetector
-from curator.core import progress
+from curator.core import clock, progress
 from curator.core.errors import UsageError
+from curator.core.hashing import text_sha256
 from curator.core.stopping import StopRequest
 from curator.engine.executors import Done, Executor, Failed
 from curator.engine.facts_loop import Making, Record, Tally, crash_reason, make
 from curator.engine.makers import Maker
 from curator.engine.worker import CaptionItem, CaptionWork, ImageRef
-from curator.shards.samples import Caption, CaptionFailure
 from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
-from curator.store import index, versions
+from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
-from curator.store.index import text_sha256
 
 _Detectors = defaultdict[str, StuckDetector[tuple[str, int]]]
 """One a shard: it remembers every caption, and goes when the shard is finished."""
@@ -226,5 +226,5 @@ def _blank(item: CaptionItem) -> dict[str, Any]:
         "failure": None,
         "detail": None,
         "attempt": item.attempt,
-        "created": versions.now(),
+        "created": clock.now(),
     }

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 
-from curator.core import progress
+from curator.core import hashing, progress
 from curator.core.errors import CuratorError, DamageError, UsageError
 from curator.shards.scan import Dataset, ShardRef, read_bytes
 from curator.store import index, sealed
@@ -90,7 +90,7 @@ def _is_indexed(store: Store, ref: ShardRef) -> bool:
         pictures = index.read(store, ref.name, columns).drop_nulls("image_sha256")
         for offset, length, sha256 in pictures.head(1).iter_rows():
             return bool(hashlib.sha256(read_bytes(ref.path, offset, length)).hexdigest() == sha256)
-        return index.file_sha256(ref.path) == facts.sha256
+        return hashing.file_sha256(ref.path) == facts.sha256
     except DamageError:
         return True  # of the index, which others name: no sign of another dataset
 

@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 import polars as pl
 
 from curator.core import progress
+from curator.core.clock import iso, now
 from curator.core.errors import ConflictError, UsageError
 from curator.core.stopping import StopRequest
 from curator.core.text import clean_str
@@ -25,7 +26,7 @@ from curator.edits import log as edit_log
 from curator.edits.history import EDIT, REJECT, Draft, Edit, History, Sample, clean_who, follow
 from curator.policy.decider import read_decision
 from curator.store.store import Store
-from curator.store.versions import ShardEntry, Version, iso, now
+from curator.store.versions import ShardEntry, Version
 
 MAX_PATTERN_CHARS = 1000
 TIMEOUT_SEC = 60.0

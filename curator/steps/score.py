@@ -12,7 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from curator.core import progress
+from curator.core import clock, progress
+from curator.core.hashing import text_sha256
 from curator.core.stopping import StopRequest
 from curator.edits.apply import HUMAN
 from curator.edits.log import history
@@ -22,12 +23,11 @@ from curator.engine.makers import Maker
 from curator.engine.worker import ImageRef, ScoreItem, ScoreWork
 from curator.policy.candidates import has_alt_text
 from curator.policy.model import ALT_TEXT
-from curator.shards.samples import Score
+from curator.scorers import Score
 from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
-from curator.store import index, versions
+from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
-from curator.store.index import text_sha256
 
 _TEXTS_A_BATCH = 512
 _PAIR = {"image_sha256": pl.String, "text_sha256": pl.String, "text": pl.String}
@@ -169,7 +169,7 @@ def _record(item: ScoreItem, text: str, found: Score) -> dict[str, Any]:
         "failure": found.failure,
         "detail": found.detail[:500] or None,
         "attempt": item.attempt,
-        "created": versions.now(),
+        "created": clock.now(),
     }
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from curator.core import progress
 from curator.core.errors import UsageError
-from curator.shards.scan import Dataset, ShardRef, discover, missing_shards
+from curator.shards.scan import Dataset, ShardRef, discover
 from curator.steps import identity
 from curator.store import outputs
 from curator.store.store import Store
-from curator.store.versions import Version
+from curator.store.versions import Version, missing_shards
 
 STORE_FOLDER = ".curator"
 _MAGIC = frozenset("*?[{")

@@ -6,7 +6,6 @@ time it was made at; when only the time moved, the hash decides.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,10 +16,10 @@ import polars as pl
 import pyarrow as pa
 
 from curator.core.errors import DamageError, NotFoundError
+from curator.core.hashing import canonical_json, file_sha256, text_sha256
 from curator.shards.scan import ScanOptions, ShardRef, ShardScan
 from curator.store import parquet
 from curator.store.store import Store
-from curator.store.versions import canonical_json
 
 MEMBER = pa.struct([("ext", pa.large_string()), ("offset", pa.int64()), ("length", pa.int64())])
 INDEX_SCHEMA = pa.schema(
@@ -43,7 +42,6 @@ INDEX_SCHEMA = pa.schema(
         ("detail", pa.large_string()),
     ]
 )
-_HASH_CHUNK_BYTES = 8 << 20
 
 RULES = 2
 """Counts up when the same bytes come to mean something else: an index of older rules is made again.
@@ -181,20 +179,6 @@ def check_unchanged(store: Store, ref: ShardRef) -> ShardFacts:
             reason="source.changed",
         )
     return facts
-
-
-def text_sha256(text: str) -> str:
-    """SHA-256 (hex) of a text in UTF-8: its identity in every fact."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file, in constant memory."""
-    sha = hashlib.sha256()
-    with path.open("rb") as handle:
-        while chunk := handle.read(_HASH_CHUNK_BYTES):
-            sha.update(chunk)
-    return sha.hexdigest()
 
 
 def _stat(path: Path) -> tuple[int, int]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from curator.core.errors import UsageError
+from curator.core.hashing import canonical_json
 from curator.shards.tar import BLOCK, END_OF_ARCHIVE, member_header
 from curator.store import fsops, sealed
-from curator.store.versions import canonical_json
 
 CLAIM = ".curator-recipe.json"
 LOCK = ".curator-lock"

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curator.core import progress
+from curator.core import clock, package, progress
 from curator.core.errors import CuratorError, StoppedError, mask_secrets
-from curator.store import fsops, sealed, versions
+from curator.store import fsops, sealed
 from curator.store.store import Store
 
 _WRITE_EVERY_SEC = 2.0
@@ -35,7 +35,7 @@ class Run:
 
     def event(self, name: str, **values: object) -> None:
         """Add a line to log.jsonl. Not fsynced: a lost line is no lost work."""
-        line = json.dumps({"time": versions.now(), "event": name, **values}, default=str)
+        line = json.dumps({"time": clock.now(), "event": name, **values}, default=str)
         fsops.append_line(self.folder / "log.jsonl", sealed.seal_line(mask_secrets(line)))
 
     def progress(self, stage: str, done: int, total: int) -> None:
@@ -61,8 +61,8 @@ class Run:
 @contextmanager
 def open_run(store: Store, verb: str, options: Mapping[str, object]) -> Iterator[Run]:
     """Record one command: running, then done, stopped or failed."""
-    started = versions.now()
-    stamp = versions.iso(started).replace(":", "").replace("-", "")
+    started = clock.now()
+    stamp = clock.iso(started).replace(":", "").replace("-", "")
     run = Run(store.root / "runs" / f"{stamp}-{verb}-{secrets.token_hex(3)}")
     run.state = {
         "verb": verb,
@@ -71,7 +71,7 @@ def open_run(store: Store, verb: str, options: Mapping[str, object]) -> Iterator
         "started": started,
         "quarantined": {},
         "pid": os.getpid(),
-        "tool_version": versions.tool_version(),
+        "tool_version": package.tool_version(),
     }
     run.write()
     try:
@@ -87,5 +87,5 @@ def open_run(store: Store, verb: str, options: Mapping[str, object]) -> Iterator
     else:
         run.state["status"] = "done"
     finally:
-        run.state["ended"] = versions.now()
+        run.state["ended"] = clock.now()
         run.write()

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from curator.core import clock, hashing
 from curator.core.errors import (
     CommitUnknownError,
     ConflictError,
@@ -225,7 +226,7 @@ class Store:
                 draft,
                 number=parent.number + 1 if parent else 1,
                 parent=parent.id if parent else None,
-                created=max(versions.now(), parent.created + 1 if parent else 0.0),
+                created=max(clock.now(), parent.created + 1 if parent else 0.0),
             )
             if self._put_manifest(version):
                 self._list_versions()
@@ -339,7 +340,7 @@ class Store:
         if path.exists():
             self.recipe(kind, maker)
         else:
-            fsops.write_atomic(path, versions.canonical_json(recipe))
+            fsops.write_atomic(path, hashing.canonical_json(recipe))
 
     def recipe(self, kind: str, maker: str) -> dict[str, object]:
         """The recipe of a maker, as written by `write_recipe`.
@@ -356,8 +357,8 @@ class Store:
             raise DamageError("the recipe is missing", where=path, hint=hint) from error
         except (ValueError, TypeError) as error:
             raise DamageError("the recipe is not readable", where=path, hint=hint) from error
-        digest = versions.digest(recipe)
-        if not maker.endswith(digest[:MAKER_DIGEST_CHARS]) or versions.canonical_json(
+        digest = hashing.digest(recipe)
+        if not maker.endswith(digest[:MAKER_DIGEST_CHARS]) or hashing.canonical_json(
             recipe
         ) != data.rstrip(b"\n"):
             raise DamageError(

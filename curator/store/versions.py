@@ -6,53 +6,20 @@ by whom. The same shards, facts and policy give the same id on every machine.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
-from importlib.metadata import version as package_version
 from typing import Any
 
-from curator.core.errors import DamageError, FormatError
+from curator.core.errors import DamageError, FormatError, UsageError
+from curator.core.hashing import canonical_json, digest
+from curator.shards.scan import ShardRef
 
 FORMAT = 1
 """Format of store.json and of the manifests; a higher one was written by a newer tool."""
 
 ACTIONS = ("captioned", "kept", "dropped", "quarantined")
 """What can become of a sample; every sample of a shard has exactly one (conservation)."""
-
-
-def tool_version() -> str:
-    """The installed version of this tool."""
-    return package_version("caption-curator")
-
-
-def canonical_json(value: object) -> bytes:
-    """JSON with one spelling: sorted keys, no spaces, UTF-8, no NaN.
-
-    A byte of a file name that is no UTF-8 (Python has a lone surrogate for it) becomes an escape.
-    """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode(errors="backslashreplace")
-
-
-def digest(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON of a value."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
-def now() -> float:
-    """Seconds since the epoch; `SOURCE_DATE_EPOCH` fixes it for reproducible stores."""
-    return float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
-
-
-def iso(seconds: float) -> str:
-    """A UTC timestamp for people, to the second."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,3 +139,25 @@ def from_json(data: bytes, where: object) -> Version:
             where=where,
             reason="manifest.damaged",
         ) from error
+
+
+def missing_shards(version: Version, there: Collection[str]) -> list[str]:
+    """The shards of a version whose names are not `there`."""
+    return [entry.name for entry in version.shards if entry.name not in there]
+
+
+def shards_of(version: Version, refs: Sequence[ShardRef]) -> dict[str, ShardRef]:
+    """Name -> shard for all shards of a version, in its order.
+
+    Raises:
+        UsageError: `refs` lack some (shard.unknown).
+    """
+    known = {ref.name: ref for ref in refs}
+    if missing := missing_shards(version, known):
+        raise UsageError(
+            f"{len(missing):,} of {len(version.shards):,} shards of {version.name} are not in the "
+            f"dataset, first {missing[0]!r}",
+            hint="name the dataset that the version was made from",
+            reason="shard.unknown",
+        )
+    return {entry.name: known[entry.name] for entry in version.shards}

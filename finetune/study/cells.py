@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from curator.core import hashing
 from curator.core.stopping import StopRequest
-from curator.store import versions
 from finetune.study.recipe import DenseTask
 
 _DIGEST_LENGTH = 20
@@ -249,4 +249,4 @@ def _rules(options: Json) -> Json:
 
 def digest_of(config: Json) -> str:
     """The name of the cell with this config."""
-    return versions.digest(config)[:_DIGEST_LENGTH]
+    return hashing.digest(config)[:_DIGEST_LENGTH]

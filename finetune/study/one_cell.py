@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from curator.core import clock
 from curator.core.errors import ConflictError, CuratorError, EngineError, StoppedError, StorageError
 from curator.core.stopping import StopRequest
-from curator.store import fsops, sealed, versions
+from curator.store import fsops, sealed
 from finetune.study.cells import Backbone, Cell, DenseOutcome, Json, PretrainCell, Runner, SweepCell
 from finetune.study.files import FORMAT, to_bytes
 from finetune.study.results import metric_of
@@ -53,7 +54,7 @@ def run_cell(job: Job, runner: Runner, stop: StopRequest) -> Json:
         problem = {"reason": reason, "message": message, "traceback": trace}
         found |= {"status": "failed", "error": problem}
     found["seconds"] = time.monotonic() - started
-    found["finished_at"] = versions.iso(versions.now())
+    found["finished_at"] = clock.iso(clock.now())
     fsops.write_atomic(job.out / "cells" / f"{job.cell.digest}.json", to_bytes(found))
     return found
 

@@ -14,10 +14,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from curator.core import progress
+from curator.core import package, progress
 from curator.core.errors import DamageError, UsageError
 from curator.core.stopping import StopRequest
-from curator.store import fsops, versions
+from curator.store import fsops
 from finetune.study.cells import Cell, DenseCell, Json, PretrainCell, Runner
 from finetune.study.files import CELLS, FORMAT, STUDY_FILE, read_cells, read_plan, rows_of, to_bytes
 from finetune.study.jobs import STOPPED, Inline, Jobs, died
@@ -69,7 +69,7 @@ def run_study(
     fsops.make_dir(out)
     with fsops.locked(out / LOCK):
         plan = make_plan(study, runner)
-        head = {"format": FORMAT, "tool_version": versions.tool_version(), **plan.to_json()}
+        head = {"format": FORMAT, "tool_version": package.tool_version(), **plan.to_json()}
         fsops.write_atomic(out / STUDY_FILE, to_bytes(head))
         try:
             walk = _Walk(plan, out, jobs or Inline(runner, stop), stop)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from curator.core.errors import UsageError, nearest
+from curator.core.hashing import digest
 from curator.shards.scan import discover
 from curator.steps.workspace import STORE_FOLDER, open_workspace, split_spec
-from curator.store.versions import digest
 from pretrain.data import controls
 from pretrain.data.captions_table import CaptionTables, read_captions, split_table
 from pretrain.data.source import Source

@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 
 from curator.core.errors import DamageError, Unusable
+from curator.core.hashing import digest
 from curator.core.strictjson import MAX_JSON_BYTES, parse_object
 from curator.export.samples import FIELD, ShardReader, own_field
 from curator.export.version import MANIFEST
@@ -30,7 +31,6 @@ from curator.policy.model import ALT_TEXT
 from curator.shards.samples import Member, ScannedSample
 from curator.shards.scan import Dataset, ScanOptions, scan_shard
 from curator.store import outputs
-from curator.store.versions import digest
 from pretrain.data.rng import Ints
 from pretrain.data.tables import ROWS, ShardTable, over_all
 

@@ -19,14 +19,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from curator.core import hashing
 from curator.core.errors import DamageError
 from curator.export.shards import EXPORTED
 from curator.policy.decider import read_decision
 from curator.policy.model import ALT_TEXT
-from curator.shards.scan import ShardRef, shards_of
-from curator.store import index, versions
+from curator.shards.scan import ShardRef
+from curator.store import index
 from curator.store.store import Store
-from curator.store.versions import ShardEntry, Version
+from curator.store.versions import ShardEntry, Version, shards_of
 from pretrain.data.rng import Ints
 from pretrain.data.tables import ROWS, ShardTable, count_all
 
@@ -50,7 +51,7 @@ class IndexTables:
     def digest(self) -> str:
         """The identity of the shards: of their bytes."""
         facts = {shard: index.shard_facts(self._store, shard).sha256 for shard in self.shards}
-        return versions.digest(facts)
+        return hashing.digest(facts)
 
     def read(self, shard: int) -> ShardTable:
         """See `Tables`."""

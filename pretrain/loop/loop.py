@@ -26,10 +26,10 @@ import torch
 
 from curator.core.devices import DTYPES
 from curator.core.errors import EngineError, UsageError
+from curator.core.hashing import digest
 from curator.core.progress import bar, say
 from curator.core.stopping import StopRequest
 from curator.engine.executors.local import keep_freed_memory
-from curator.store.versions import digest
 from pretrain import distributed
 from pretrain.loop.checkpoint import newest_valid, save_checkpoint
 from pretrain.loop.flops import counted

@@ -10,9 +10,9 @@ from typing import Any
 
 from tensorboardX import SummaryWriter  # type: ignore[import-untyped]  # ships no types
 
+from curator.core.hashing import canonical_json
 from curator.core.progress import say
 from curator.store import fsops, sealed
-from curator.store.versions import canonical_json
 
 Row = dict[str, float]
 

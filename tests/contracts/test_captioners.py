@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from curator.captioners import CAPTIONERS, Captioner
+from curator.captioners import CAPTIONERS, Caption, Captioner, CaptionFailure, CaptionRequest
 from curator.captioners.coca import CocaCaptioner
 from curator.captioners.echo import EchoCaptioner
 from curator.captioners.guard import Guarded
@@ -28,7 +28,6 @@ from curator.captioners.prompts import PRESETS
 from curator.captioners.server import ServerCaptioner
 from curator.core.errors import UsageError
 from curator.core.reasons import REASONS
-from curator.shards.samples import Caption, CaptionFailure, CaptionRequest
 from tests import tinymodels
 from tests.captionkit import BROKEN, DETAILED, GREEDY, SAMPLED, SHORT, picture, tiny_folder
 

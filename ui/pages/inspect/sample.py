@@ -9,11 +9,11 @@ import streamlit as st
 
 from curator.browse.catalog import Catalog
 from curator.browse.sample import Judgement, SampleView, WrittenText
+from curator.core.clock import iso
 from curator.core.reasons import REASONS
 from curator.edits.apply import HUMAN
 from curator.edits.history import Edit
 from curator.policy.model import ALT_TEXT
-from curator.store.versions import iso
 from ui.shared import context, parts
 
 _SIDE_PX = 1024

@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from curator.browse.lineage import lineage
-from curator.store.versions import Version, iso
+from curator.core.clock import iso
+from curator.store.versions import Version
 from ui.pages.overview import health, runs
 from ui.pages.overview import lineage as overview_lineage
 from ui.shared import context, parts, plots

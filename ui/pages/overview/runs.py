@@ -7,8 +7,8 @@ import time
 import streamlit as st
 
 from curator.browse.runs import RunState, runs, unfinished
+from curator.core.clock import iso
 from curator.store.store import Store
-from curator.store.versions import iso
 from ui.shared import parts, plots
 
 _EVERY_SEC = 3

@@ -9,10 +9,10 @@ import streamlit as st
 
 from curator.browse.catalog import Catalog
 from curator.browse.review_queue import Item, Order, item_at, next_item
+from curator.core.clock import iso
 from curator.core.errors import CuratorError
 from curator.edits import log as edit_log
 from curator.edits.history import MAX_CHARS, Action, Edit
-from curator.store.versions import iso
 from ui.shared import context, parts
 
 _SIDE_PX = 900
