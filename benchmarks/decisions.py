@@ -9,8 +9,8 @@ human captions, like the research pack of 2,000 Flickr8k photos. Run `curator re
 chrF (sentence level, mean) compares each chosen text with the photo's human captions other than
 the alt text itself; it knows nothing of the scorer. The scorer's own mean is shown as well, but
 where scorer and captioner share training data (as in the pack) it flatters the captions. Also
-printed: the AUROC of the alt texts' scores against the labels (tests/test_real_photos.py compares
-it with a plain loop).
+printed: the AUROC of the alt texts' scores against the labels (tests/steps/test_real_photos.py
+compares it with a plain loop).
 """
 
 from __future__ import annotations

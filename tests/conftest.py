@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.paths import SHARED
+
 # Who starts the tests in the background has Ctrl-C ignored, and so would every process of theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Writes the pages of docs/ that are made from code; tests/test_cli_docs.py checks them."""
+"""Writes the pages of docs/ that are made from code; tests/project/test_docs.py checks them."""
 
 from __future__ import annotations
 

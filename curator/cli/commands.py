@@ -1,4 +1,4 @@
-"""All commands of `curator`. Imports nothing heavy (see tests/test_startup.py)."""
+"""All commands of `curator`. Imports nothing heavy (see tests/project/test_startup.py)."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ Interval (95 %). Below ten pairs Student's t on the differences: exact for norma
 however few they are, while a bootstrap of three to nine values covers too rarely (72, 85 and 90 %
 of the time for 3, 5 and 9 normal differences). From ten pairs on BCa (Efron 1987; scipy), which
 follows skewed differences, at the level of `expanded_level`: at the plain level it covers 90 % for
-ten pairs and 93 % for twenty, expanded 94 and 95 % (tests/test_stats.py). Two pairs give a t
-interval as well, and a wide one; one pair gives none.
+ten pairs and 93 % for twenty, expanded 94 and 95 % (tests/finetune/report/test_stats.py). Two pairs
+give a t interval as well, and a wide one; one pair gives none.
 
 Many comparisons. The p-values of a family are adjusted by Holm's method, the intervals are not: an
 arm is said to win only if its adjusted p is below 5 % *and* its own interval leaves zero out.

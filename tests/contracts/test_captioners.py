@@ -1,6 +1,6 @@
 """The contract of every captioner, run over the whole table; and what only real models can prove.
 
-Models are tiny, random and built here (tests/tinymodels.py); the server is a real process.
+Models are tiny, random and built here (tests/kit/tinymodels.py); the server is a real process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,8 +27,9 @@ from curator.captioners.prompts import PRESETS
 from curator.captioners.server import ServerCaptioner
 from curator.core.errors import UsageError
 from curator.core.reasons import REASONS
-from tests import tinymodels
-from tests.captionkit import BROKEN, DETAILED, GREEDY, SAMPLED, SHORT, picture, tiny_folder
+from tests.kit import tinymodels
+from tests.kit.captions import BROKEN, DETAILED, GREEDY, SAMPLED, SHORT, picture, tiny_folder
+from tests.kit.paths import STUB_SERVER
 
 # transformers 5.23's PaliGemma processor converts tensors the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 @pytest.fixture(scope="module")
 def server_url() -> Iterator[str]:
-    script = str(Path(__file__).parents[1] / "stub_server.py")
+    script = str(STUB_SERVER)
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"

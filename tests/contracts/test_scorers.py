@@ -11,7 +11,7 @@ import torch
 
 from curator.core.reasons import REASONS
 from curator.scorers import SCORERS, Scorer
-from tests.tinyclip import photo, save_tiny_clip
+from tests.kit.tinyclip import photo, save_tiny_clip
 
 # How to build each scorer of the table in a test; a new one needs a line here.
 BUILD: dict[str, Callable[[Path], dict[str, object]]] = {
