@@ -42,7 +42,7 @@ from curator.core.stopping import StopRequest
 from curator.export.version import export
 from curator.policy.model import parse_policy
 from curator.shards.scan import ScanOptions
-from curator.steps.decide import Choice, decide
+from curator.steps.decide import MakerChoice, decide
 from curator.steps.index import make_index
 from curator.steps.workspace import Workspace, open_workspace
 
@@ -87,7 +87,7 @@ def _ways(folder: Path, data: Path) -> dict[str, Callable[[], float]]:
     number = count()
     stop = StopRequest()
     kept = _indexed(data, folder / "kept")
-    version, _ = decide(kept, parse_policy(_KEEP, where="benchmark"), Choice(), stop=stop)
+    version, _ = decide(kept, parse_policy(_KEEP, where="benchmark"), MakerChoice(), stop=stop)
 
     def index() -> float:
         ws = open_workspace(str(data), folder / f"store{next(number)}", create=True)

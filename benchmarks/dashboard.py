@@ -40,7 +40,7 @@ from benchmarks.common import MB, parser, rounds, run, scratch, show, spread
 from benchmarks.decide import make_store
 from curator.core.stopping import StopRequest
 from curator.policy.model import load_policy
-from curator.steps.decide import Choice, decide
+from curator.steps.decide import MakerChoice, decide
 
 _INSPECT = Path(__file__).resolve().parents[1] / "ui" / "pages" / "inspect" / "page.py"
 _OVERVIEW = _INSPECT.with_name("overview.py")
@@ -146,7 +146,7 @@ def made_store(args: argparse.Namespace) -> Iterator[Path]:
 def _make(folder: Path, args: argparse.Namespace) -> None:
     ws = make_store(folder, args.shards, args.samples, pictures())
     for policy in ("as-is", "best"):
-        decide(ws, load_policy(policy), Choice(max_quarantine=1.0), stop=StopRequest())
+        decide(ws, load_policy(policy), MakerChoice(max_quarantine=1.0), stop=StopRequest())
 
 
 def pictures(size: tuple[int, int] = (640, 480)) -> list[bytes]:

@@ -25,7 +25,7 @@ from curator.core.auroc import auroc
 from curator.core.stopping import StopRequest
 from curator.policy.decider import read_decision
 from curator.policy.model import load_policy, presets
-from curator.steps.decide import Choice, decide
+from curator.steps.decide import MakerChoice, decide
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import index
 from curator.store.facts import SCORES, Facts
@@ -126,7 +126,7 @@ def main() -> None:
     print(f"AUROC of right against wrong alt texts: {apart:.4f} (n={len(alt):,})\n")
     rows = []
     for name in presets():
-        choice = Choice(scorer=scorer, max_quarantine=1.0)
+        choice = MakerChoice(scorer=scorer, max_quarantine=1.0)
         version, _ = decide(ws, load_policy(name), choice, stop=StopRequest())
         rows.append(judge(ws, version, labels, chrf))
     print("| policy | wrong alt texts gone | right ones kept | samples used | mean score | chrF |")

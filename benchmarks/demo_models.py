@@ -36,7 +36,7 @@ from curator.core.auroc import auroc
 from curator.core.progress import bar
 from curator.demo.alttext import KINDS, alt_text, wrong
 from curator.demo.bundled import bundled_model
-from curator.demo.checker import Check, check
+from curator.demo.checker import CaptionCheck, check
 from curator.demo.data import other_scene
 from curator.demo.language import LENGTHS, Length, caption
 from curator.demo.render import make_picture
@@ -248,7 +248,7 @@ def _captioned(folder: Path, pictures: list[Shown], length: Length) -> Iterator[
                 yield outcome.text if isinstance(outcome, Caption) else ""
 
 
-def _judged(name: str, checks: list[Check], measure: Measure) -> Iterator[Figure]:
+def _judged(name: str, checks: list[CaptionCheck], measure: Measure) -> Iterator[Figure]:
     """As `curator.demo.checker.total` sums them up."""
     told = [check.attributes for check in checks]
     right, claimed, in_truth = np.array([[t.right, t.claimed, t.in_truth] for t in told]).T

@@ -25,7 +25,7 @@ import torch
 from benchmarks.common import parser, ratio, rounds, show, spread, take_turns
 from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Features, Feed
-from finetune.layouts import DenseSet, Item, Split
+from finetune.layouts import DenseSet, LabelledImage, Split
 from finetune.options import DenseOptions
 from finetune.tasks.segmentation import Segmentation
 from pretrain.loop.loop import LoopOptions, train
@@ -135,7 +135,7 @@ def _ways(
 def _made_up(number: int, size: tuple[int, int]) -> DenseSet:
     rng = np.random.default_rng(0)
     items = {
-        f"{place:03}": Item(
+        f"{place:03}": LabelledImage(
             name=f"{place:03}",
             image=rng.integers(0, 256, (*size, 3), dtype=np.uint8),
             target=rng.integers(0, NUM_CLASSES, size, dtype=np.uint8),

@@ -42,7 +42,7 @@ from curator.export.version import export
 from curator.policy.model import parse_policy
 from curator.shards.scan import ScanOptions, discover, read_bytes, scan_shard
 from curator.shards.tar import END_OF_ARCHIVE, member_bytes
-from curator.steps.decide import Choice, decide
+from curator.steps.decide import MakerChoice, decide
 from curator.steps.index import make_index
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import index
@@ -122,7 +122,7 @@ def _write_version(folder: Path, args: Any) -> Workspace:
         )
         writer.finish()
     policy = parse_policy(_POLICY, where="benchmark")
-    decide(workspace, policy, Choice(max_quarantine=1.0), stop=StopRequest())
+    decide(workspace, policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
     return workspace
 
 

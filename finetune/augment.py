@@ -22,7 +22,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tvf
 
-from finetune.layouts import IGNORE, Boxes, Item
+from finetune.layouts import IGNORE, Boxes, LabelledImage
 
 Target = torch.Tensor | dict[str, torch.Tensor]
 """(h, w) uint8 classes, (h, w) float32 metres, or torchvision's boxes, labels and masks."""
@@ -33,7 +33,7 @@ _MIN_SIDE_PX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class AugmentedSample:
     """A picture (3, h, w) uint8 and its label at the same size."""
 
     name: str
@@ -41,26 +41,26 @@ class Sample:
     target: Target
 
 
-def plain(item: Item, image_px: tuple[int, int]) -> Sample:
+def plain(item: LabelledImage, image_px: tuple[int, int]) -> AugmentedSample:
     """The whole picture, resized."""
     fields = _fields(item)
     return _sample(item, {name: _resize(value, image_px) for name, value in fields.items()})
 
 
-def picture(item: Item, image_px: tuple[int, int]) -> torch.Tensor:
+def picture(item: LabelledImage, image_px: tuple[int, int]) -> torch.Tensor:
     """Only the picture of `plain`."""
     resized: torch.Tensor = _resize(_image(item), image_px).as_subclass(torch.Tensor)
     return resized.contiguous()
 
 
 def augmented(
-    item: Item,
+    item: LabelledImage,
     image_px: tuple[int, int],
     *,
     scale: tuple[float, float],
     keep_shape: bool,
     rng: np.random.Generator,
-) -> Sample:
+) -> AugmentedSample:
     """A random view: zoomed by a factor of `scale`, cropped or padded, flipped, recoloured.
 
     At zoom 1 the picture has `image_px`, squeezed like in "whole" inference; with `keep_shape` it
@@ -89,13 +89,13 @@ def _gaps(size: tuple[int, int], image_px: tuple[int, int]) -> tuple[int, int]:
     return size[0] - image_px[0], size[1] - image_px[1]
 
 
-def _image(item: Item) -> torch.Tensor:
+def _image(item: LabelledImage) -> torch.Tensor:
     image_HW3 = torch.from_numpy(np.ascontiguousarray(item.image))
     image: torch.Tensor = tv_tensors.Image(image_HW3.permute(2, 0, 1))
     return image
 
 
-def _fields(item: Item) -> dict[str, torch.Tensor]:
+def _fields(item: LabelledImage) -> dict[str, torch.Tensor]:
     fields: dict[str, torch.Tensor] = {"image": _image(item)}
     if isinstance(item.target, Boxes):
         boxes = item.target.without_crowd()
@@ -112,7 +112,7 @@ def _fields(item: Item) -> dict[str, torch.Tensor]:
     return fields
 
 
-def _filling(item: Item, name: str) -> float:
+def _filling(item: LabelledImage, name: str) -> float:
     return {"image": _GREY, "classes": IGNORE}.get(name, 0)
 
 
@@ -141,16 +141,16 @@ def _recoloured(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return image
 
 
-def _sample(item: Item, fields: Mapping[str, torch.Tensor]) -> Sample:
+def _sample(item: LabelledImage, fields: Mapping[str, torch.Tensor]) -> AugmentedSample:
     plain_fields: dict[str, Any] = {
         name: value.as_subclass(torch.Tensor).contiguous() for name, value in fields.items()
     }
     image = plain_fields.pop("image")
     if not isinstance(item.target, Boxes):
         (target,) = plain_fields.values()
-        return Sample(item.name, image, target[0])
+        return AugmentedSample(item.name, image, target[0])
     plain_fields["labels"] = torch.from_numpy(item.target.without_crowd().labels)
-    return Sample(item.name, image, _visible(plain_fields))
+    return AugmentedSample(item.name, image, _visible(plain_fields))
 
 
 def _visible(target: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -32,7 +32,7 @@ _PNGS = ("picture", "truth", "prediction")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class SavedImages:
     """One test picture with its truth and prediction, as small PNG files."""
 
     name: str
@@ -65,7 +65,7 @@ class DenseResult:
     flops: int
     history: list[dict[str, float]]
     weights: str
-    predictions: tuple[Shown, ...]
+    predictions: tuple[SavedImages, ...]
     layer_decay: float | None = None
 
 
@@ -148,7 +148,7 @@ def finished(out: Path) -> DenseResult | None:
         sealed.check_file(out / name, sha256, RESULT_FILE, hint=_AGAIN)
     _drop_checkpoints(out)  # a crash may have come between
     body["predictions"] = tuple(
-        Shown(name=name, **{kind: _png(out, number, kind).read_bytes() for kind in _PNGS})
+        SavedImages(name=name, **{kind: _png(out, number, kind).read_bytes() for kind in _PNGS})
         for number, name in enumerate(body["predictions"])
     )
     return DenseResult(**body)

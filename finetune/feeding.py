@@ -22,8 +22,8 @@ import torch
 
 from curator.core.progress import bar
 from curator.core.stopping import StopRequest
-from finetune.augment import Sample, Target, augmented, plain
-from finetune.layouts import Item, Split
+from finetune.augment import AugmentedSample, Target, augmented, plain
+from finetune.layouts import LabelledImage, Split
 from finetune.options import DenseOptions
 from pretrain import distributed
 
@@ -76,7 +76,9 @@ class Features:
         self._limit_bytes = limit_bytes
         self._owner: object = None
         self._kept: dict[_Key, Kept] = {}
-        self._readers: list[Callable[[str], Item]] = []  # alive, so that no id is used again
+        self._readers: list[
+            Callable[[str], LabelledImage]
+        ] = []  # alive, so that no id is used again
         self._size_bytes = 0
 
     def of(
@@ -169,7 +171,7 @@ class Feed:
         with ThreadPoolExecutor(
             _THREADS, initializer=torch.set_num_threads, initargs=(1,)
         ) as threads:
-            ahead: deque[list[Future[Sample]]] = deque()
+            ahead: deque[list[Future[AugmentedSample]]] = deque()
             step = start_step
             try:
                 while True:
@@ -181,7 +183,7 @@ class Feed:
             finally:
                 threads.shutdown(cancel_futures=True)
 
-    def _sample(self, position: int, place: int) -> Sample:
+    def _sample(self, position: int, place: int) -> AugmentedSample:
         options = self._options
         item = self._split[place]
         if options.freeze:
@@ -196,7 +198,7 @@ class Feed:
         )
 
 
-def _collate(samples: Sequence[Sample]) -> DenseBatch:
+def _collate(samples: Sequence[AugmentedSample]) -> DenseBatch:
     images = torch.stack([one.image for one in samples])
     return DenseBatch(images, None, [one.target for one in samples])
 

@@ -28,7 +28,7 @@ from curator.core.progress import say
 from curator.core.stopping import StopRequest
 from curator.store import sealed
 from finetune import cell_files as files
-from finetune.cell_files import DenseResult, Shown
+from finetune.cell_files import DenseResult, SavedImages
 from finetune.feeding import Features, Feed
 from finetune.images import png
 from finetune.labels import depth_range, require_labels, require_told_apart
@@ -169,14 +169,16 @@ def _rate(options: DenseOptions) -> float:
     return options.lr
 
 
-def _shown(task: DenseTask, test: Split) -> tuple[Shown, ...]:
+def _shown(task: DenseTask, test: Split) -> tuple[SavedImages, ...]:
     """Test pictures from all over the split, with what is predicted for them."""
     number = min(NUM_PICTURES, len(test))
     shown = []
     for place in [index * len(test) // number for index in range(number)]:
         item = test[place]
         picture, truth, prediction = (png(one) for one in task.pictures(item))
-        shown.append(Shown(name=item.name, picture=picture, truth=truth, prediction=prediction))
+        shown.append(
+            SavedImages(name=item.name, picture=picture, truth=truth, prediction=prediction)
+        )
     return tuple(shown)
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from curator.browse.columns import SHARDS_AT_ONCE, Array, Columns
+from curator.browse.columns import SHARDS_AT_ONCE, Array, VersionColumns
 from curator.browse.filters import Filter, Sort, check_sort
 from curator.browse.sample import SampleReader, SampleView
 from curator.browse.shelf import FactShelf
@@ -79,7 +79,7 @@ class Catalog:
         self.store = store
         self.version = version
         self.shelf = shelf or FactShelf(store)
-        self.columns = Columns(store, version, self.shelf)
+        self.columns = VersionColumns(store, version, self.shelf)
         self._found: OrderedDict[object, Array] = OrderedDict()
         self._lock = Lock()
 

@@ -36,7 +36,7 @@ _MOST_SEARCHED_BYTES = 256 << 20
 _BASE = ("row", "slot", "action", "source", "because", "score")
 
 
-class Columns:
+class VersionColumns:
     """See the module. `starts[i]` is the first row of shard i, `starts[-1]` the number of rows."""
 
     def __init__(self, store: Store, version: Version, shelf: FactShelf) -> None:

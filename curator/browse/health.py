@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from curator.browse.columns import Columns
+from curator.browse.columns import VersionColumns
 from curator.browse.shelf import FactShelf
 from curator.steps.workspace import Workspace
 from curator.store import index
@@ -27,7 +27,7 @@ _WORD = r"\S+"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lengths:
+class SourceLengths:
     """Words of the texts of one source: `counts[i]` texts have i words, the last bin more."""
 
     source: str
@@ -54,7 +54,7 @@ class Failures:
     reasons: dict[str, int]
 
 
-def lengths(columns: Columns) -> list[Lengths]:
+def lengths(columns: VersionColumns) -> list[SourceLengths]:
     """Words a text, by source, the most used source first."""
     read = columns.each(
         lambda _, entry: (
@@ -75,7 +75,7 @@ def lengths(columns: Columns) -> list[Lengths]:
     return sorted(found, key=lambda one: (-one.num_texts, one.source))
 
 
-def _lengths(source: str, counted: pl.DataFrame) -> Lengths:
+def _lengths(source: str, counted: pl.DataFrame) -> SourceLengths:
     ordered = counted.sort("words")
     reached = ordered["len"].cum_sum()
     total = int(ordered["len"].sum())
@@ -85,7 +85,7 @@ def _lengths(source: str, counted: pl.DataFrame) -> Lengths:
     bins = Counter({number: 0 for number in range(MAX_WORDS + 1)})
     for words, count in ordered.select("words", "len").iter_rows():
         bins[min(words, MAX_WORDS)] += count
-    return Lengths(
+    return SourceLengths(
         source=source,
         num_texts=total,
         quartiles=(quartiles[0], quartiles[1], quartiles[2]),
@@ -93,7 +93,7 @@ def _lengths(source: str, counted: pl.DataFrame) -> Lengths:
     )
 
 
-def flag_shares(columns: Columns) -> list[FlagShare]:
+def flag_shares(columns: VersionColumns) -> list[FlagShare]:
     """What the texts and pictures of a version carry, the most frequent first."""
     rows = len(columns.frame)
     found = [
@@ -103,7 +103,7 @@ def flag_shares(columns: Columns) -> list[FlagShare]:
     return sorted(found, key=lambda share: (-share.num_texts, share.flag))
 
 
-def alt_flag_shares(ws: Workspace, columns: Columns, shelf: FactShelf) -> list[FlagShare]:
+def alt_flag_shares(ws: Workspace, columns: VersionColumns, shelf: FactShelf) -> list[FlagShare]:
     """What the alt texts carry, whether a version uses them or not; nothing without a checker."""
     checker = columns.checker
     if checker is None:

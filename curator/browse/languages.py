@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from lingua import IsoCode639_1, Language, LanguageDetector, LanguageDetectorBuilder
 
-from curator.browse.columns import Columns
+from curator.browse.columns import VersionColumns
 from curator.scorers.language import is_wrong_language
 from curator.steps.workspace import Workspace
 from curator.store import index
@@ -60,7 +60,7 @@ def of_alt_texts(ws: Workspace) -> Languages:
     return _languages(texts)
 
 
-def of_version(columns: Columns) -> Languages:
+def of_version(columns: VersionColumns) -> Languages:
     """The languages of the texts that a version chose."""
     return _languages(columns.each(lambda _, entry: columns.decision(entry, ["text"])["text"]))
 

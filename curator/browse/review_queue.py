@@ -17,7 +17,7 @@ import polars as pl
 from curator.browse.catalog import Catalog
 from curator.browse.filters import Filter, Sort
 from curator.edits import log as edit_log
-from curator.edits.history import Action, Draft, Edit, History, Sample, follow
+from curator.edits.history import Action, Draft, Edit, History, SampleRef, follow
 from curator.steps.replace import Where
 from curator.store.store import Store
 
@@ -28,7 +28,7 @@ _AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class QueueOrder:
     """Which texts, and in which order."""
 
     filter: Filter = field(default_factory=Filter)
@@ -37,7 +37,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class QueueItem:
     """One text of the queue.
 
     `given` is the text in the version, `text` what the edits in effect make of it (None: the
@@ -45,7 +45,7 @@ class Item:
     """
 
     place: int
-    sample: Sample
+    sample: SampleRef
     given: str | None
     text: str | None
     last: Edit | None
@@ -76,12 +76,12 @@ class Item:
         )
 
 
-def item_at(catalog: Catalog, order: Order, place: int) -> Item | None:
+def item_at(catalog: Catalog, order: QueueOrder, place: int) -> QueueItem | None:
     """The text at a place, reviewed or not; None behind the end."""
     return next(iter(_items(catalog, order, place, 1)), None)
 
 
-def next_item(catalog: Catalog, order: Order, place: int) -> Item | None:
+def next_item(catalog: Catalog, order: QueueOrder, place: int) -> QueueItem | None:
     """The first text from a place on that nobody has reviewed; None if there is none."""
     while found := _items(catalog, order, place, _AHEAD):
         for item in found:
@@ -104,7 +104,7 @@ def where(catalog: Catalog, filter_: Filter) -> Where | None:
     return {shard: pl.concat(parts) for shard, parts in found.items()}
 
 
-def _items(catalog: Catalog, order: Order, start: int, count: int) -> list[Item]:
+def _items(catalog: Catalog, order: QueueOrder, start: int, count: int) -> list[QueueItem]:
     page = catalog.page(
         order.filter, order.sort, descending=order.descending, start=start, count=count
     )
@@ -118,12 +118,12 @@ def _items(catalog: Catalog, order: Order, start: int, count: int) -> list[Item]
     return found
 
 
-def _item(place: int, row: Mapping[str, Any], past: History) -> Item:
-    sample = Sample(
+def _item(place: int, row: Mapping[str, Any], past: History) -> QueueItem:
+    sample = SampleRef(
         shard=row["shard"], row=row["row"], key=row["key"], image_sha256=row["image_sha256"]
     )
     applied = follow(past.in_effect(sample), row["text"])
-    return Item(
+    return QueueItem(
         place=place,
         sample=sample,
         given=row["text"],

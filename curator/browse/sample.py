@@ -27,7 +27,7 @@ from curator.store.versions import Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class TextScore:
     """What one scorer said of one text.
 
     `sentences` are (start, end, score): characters of the text and their support, for texts of
@@ -58,7 +58,7 @@ class WrittenText:
     text: str | None
     chosen: bool
     weight: float | None
-    judgements: tuple[Judgement, ...] = ()
+    judgements: tuple[TextScore, ...] = ()
     made: Mapping[str, Any] = field(default_factory=dict)
     failure: str | None = None
     detail: str = ""
@@ -172,7 +172,7 @@ class SampleReader:
             found += [(maker, row) for row in made.iter_rows(named=True)]
         return found
 
-    def _judged(self, image: str, text: str) -> tuple[Judgement, ...]:
+    def _judged(self, image: str, text: str) -> tuple[TextScore, ...]:
         digest = text_sha256(text)
         asked = pl.DataFrame({"image_sha256": [image, ""], "text_sha256": [digest, digest]})
         found = []
@@ -193,10 +193,10 @@ _MADE = ("candidate", "seed", "finish_reason", "num_tokens", "attempt", "created
 _SAID = (*("attempt", "score", "truncated", "sentences", "flags", "measures", "failure", "detail"),)
 
 
-def _judgement(maker: str, row: Mapping[str, Any]) -> Judgement:
+def _judgement(maker: str, row: Mapping[str, Any]) -> TextScore:
     sentences: Sequence[Mapping[str, Any]] = row["sentences"] or ()
     measures: Sequence[Mapping[str, Any]] = row["measures"] or ()
-    return Judgement(
+    return TextScore(
         scorer=maker,
         score=row["score"],
         truncated=bool(row["truncated"]),

@@ -8,9 +8,9 @@
     A dog runs. Let me know if you want a longer one!        A dog runs.
     <think>The user wants                                    none: it never came to the caption
 
-What is taken off is told in `Answer.taken_off`. Where several captions are offered, or a list, a
-table or half a fence is left, nothing is chosen: the text stays as it is, and the flags `html` and
-`talk` of `curator.scorers.text` keep it from being stored.
+What is taken off is told in `CleanAnswer.taken_off`. Where several captions are offered, or a list,
+a table or half a fence is left, nothing is chosen: the text stays as it is, and the flags `html`
+and `talk` of `curator.scorers.text` keep it from being stored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TOLD_CHARS = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CleanAnswer:
     """`text` is one clean line. `taken_off` says what was around it, outermost first.
 
     `reasoning` is what the model thought before it answered. `is_list`: the lines of the answer
@@ -44,7 +44,7 @@ class Answer:
     is_list: bool = False
 
 
-def open_answer(raw: str) -> Answer:
+def open_answer(raw: str) -> CleanAnswer:
     """Take the caption out of an answer. Opening the result again changes nothing."""
     reasoning, text = split_reasoning(raw)
     taken = [f"reasoning {_told(reasoning)}"] if reasoning else []
@@ -62,7 +62,7 @@ def open_answer(raw: str) -> Answer:
         text = clean_str(text).text
         if text == before:
             break
-    return Answer(clean_str(text).text, tuple(dict.fromkeys(taken)), reasoning, is_list)
+    return CleanAnswer(clean_str(text).text, tuple(dict.fromkeys(taken)), reasoning, is_list)
 
 
 _LIST_LINE = re.compile(

@@ -33,7 +33,7 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from curator.captioners import LENGTH, TRIMMED, Caption, Captioner, CaptionFailure, CaptionRequest
-from curator.captioners.answers import Answer, open_answer
+from curator.captioners.answers import CleanAnswer, open_answer
 from curator.captioners.cut import cut_back
 from curator.captioners.excerpt import excerpt
 from curator.captioners.options import RETRY_CANDIDATE
@@ -171,7 +171,7 @@ class Guarded:
         )
 
 
-def _why_nothing(outcome: Caption, answer: Answer) -> CaptionFailure | None:
+def _why_nothing(outcome: Caption, answer: CleanAnswer) -> CaptionFailure | None:
     """The failure for an answer of which nothing is left; None if something is."""
     if answer.text:
         return None
@@ -191,7 +191,7 @@ def _why_nothing(outcome: Caption, answer: Answer) -> CaptionFailure | None:
     return CaptionFailure("vlm.boilerplate" if is_talk else "vlm.empty", excerpt(outcome.text))
 
 
-def _finished(outcome: Caption, answer: Answer) -> Caption:
+def _finished(outcome: Caption, answer: CleanAnswer) -> Caption:
     """The caption to store: whole sentences, and a note of what is not in it any more."""
     text, finish_reason = answer.text, outcome.finish_reason
     notes = [f"taken off: {'; '.join(answer.taken_off)}"] if answer.taken_off else []

@@ -13,7 +13,7 @@ from curator.cli import options as o
 from curator.cli.output import show, show_json, table
 
 if TYPE_CHECKING:
-    from curator.demo.evaluate import Judgement
+    from curator.demo.evaluate import TruthScores
 
 _Out = Annotated[Path, typer.Argument(help="Folder for the demo; new or of an earlier run.")]
 _MOST_JOBS = 4  # each holds a gigabyte
@@ -172,7 +172,7 @@ def _show_truth(out: Path, shards: Path) -> None:
     show(f"\nOpen {out / 'diff.html'} in a browser.")
 
 
-def _verdict_table(judgements: list[Judgement]) -> str:
+def _verdict_table(judgements: list[TruthScores]) -> str:
     rows = [
         (
             f"{j.version} {j.policy}",

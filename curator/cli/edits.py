@@ -13,7 +13,7 @@ from curator.core.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from curator.edits.history import Edit
-    from curator.steps.replace import Preview
+    from curator.steps.replace import ReplacePreview
 
 _edits = typer.Typer(help="Captions changed by hand.", no_args_is_help=True, rich_markup_mode=None)
 _Who = Annotated[
@@ -227,7 +227,7 @@ def edits_replace(
     show(f"next: {ws.command('edits apply', version=version.name)}")
 
 
-def _preview_json(found: Preview) -> dict[str, object]:
+def _preview_json(found: ReplacePreview) -> dict[str, object]:
     return {
         "samples": found.num_samples,
         "searched": found.num_searched,
@@ -245,7 +245,7 @@ def _preview_json(found: Preview) -> dict[str, object]:
     }
 
 
-def _preview_text(found: Preview) -> str:
+def _preview_text(found: ReplacePreview) -> str:
     lines = []
     for draft in found.examples:
         lines += [f"{draft.sample.key}", f"  - {draft.base_text}", f"  + {draft.new_text}"]

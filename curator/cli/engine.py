@@ -358,7 +358,7 @@ def decide(
     from curator.core.registry import load
     from curator.core.stopping import stop_on_signals
     from curator.policy.model import load_policy
-    from curator.steps.decide import Choice
+    from curator.steps.decide import MakerChoice
     from curator.steps.decide import decide as run
     from curator.steps.workspace import open_workspace, refuse_version
     from curator.store.runs import open_run
@@ -366,7 +366,7 @@ def decide(
     refuse_version(dataset, "decide")
     chosen = load_policy(policy)
     ws = open_workspace(dataset, store)
-    choice = Choice(
+    choice = MakerChoice(
         generators=tuple(generator or ()),
         scorer=use_scorer,
         checker=load("curator.engine.makers:checker_maker")(language).name if language else None,

@@ -23,7 +23,7 @@ import polars as pl
 from curator.compare.pairs import ShardPair
 from curator.compare.values import REWORDED, Change
 from curator.core.hashing import digest
-from curator.ratings.log import Matchup, Shown
+from curator.ratings.log import Matchup, ShownPair
 from curator.store.keyindex import Keys, hex64
 from curator.store.store import Store
 from curator.store.versions import Version
@@ -38,12 +38,12 @@ class Question:
     key: str | None
     matchup: Matchup
 
-    def shown(self, who: str, seed: int) -> Shown:
+    def shown(self, who: str, seed: int) -> ShownPair:
         """The question as this rater sees it: the same order whenever it is asked again."""
         texts = (self.matchup.old, self.matchup.new)
         drawn = digest([seed, who, self.matchup.item])
         left, right = texts if int(drawn, 16) % 2 else texts[::-1]
-        return Shown(
+        return ShownPair(
             image_sha256=self.matchup.image_sha256,
             left=left,
             right=right,

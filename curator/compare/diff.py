@@ -31,12 +31,12 @@ from curator.compare.values import (
     LOST,
     REWORDED,
     Change,
+    ComparedText,
     Diff,
     LostItems,
     NameCount,
     ScoreShift,
     Side,
-    Text,
 )
 from curator.compare.words import WordCounter
 from curator.core import clock
@@ -314,7 +314,7 @@ class _Comparison:
                 self.lost.offer(rng.random(), example)
 
 
-def _lost(items: Items, alt_text: str, texts: Sequence[Text]) -> Items:
+def _lost(items: Items, alt_text: str, texts: Sequence[ComparedText]) -> Items:
     if any(text.text == alt_text for text in texts):
         return Items((), ())  # nothing can be, and most samples of most versions keep their text
     return lost_items(items, [text.text for text in texts])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from curator.compare.values import GAINED, LOST, REWORDED, Change, Text
+from curator.compare.values import GAINED, LOST, REWORDED, Change, ComparedText
 from curator.core.errors import UsageError, nearest
 from curator.policy.decider import DECISION_SCHEMA, read_decision
 from curator.store import index
@@ -118,14 +118,14 @@ class ShardPair:
             )
 
 
-def texts_of(decision: pl.DataFrame, rows: pl.Series) -> dict[int, tuple[Text, ...]]:
+def texts_of(decision: pl.DataFrame, rows: pl.Series) -> dict[int, tuple[ComparedText, ...]]:
     """The chosen texts of some rows, slot 0 first."""
     wanted = decision.filter(
         pl.col("text").is_not_null() & pl.col("row").is_in(rows.drop_nulls().implode())
     ).sort("row", "slot")
-    found: dict[int, tuple[Text, ...]] = {}
+    found: dict[int, tuple[ComparedText, ...]] = {}
     for row, text, source, score in wanted.select("row", "text", "source", "score").iter_rows():
-        chosen = Text(text=text, source=source, score=score)
+        chosen = ComparedText(text=text, source=source, score=score)
         found[row] = (*found.get(row, ()), chosen)
     return found
 

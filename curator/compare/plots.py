@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from curator.compare.stats import MAX_WORDS_SHOWN, Lengths, length_shares
+from curator.compare.stats import MAX_WORDS_SHOWN, LengthStats, length_shares
 from curator.compare.svg import draw_svg, quiet
 from curator.compare.text import histograms
 from curator.compare.values import ScoreShift
@@ -33,7 +33,7 @@ def score_plot(scores: ScoreShift) -> str:
     return _svg("score", "histogram of the scores before and after", draw)
 
 
-def length_plot(old: Lengths, new: Lengths) -> str:
+def length_plot(old: LengthStats, new: LengthStats) -> str:
     """Histograms of the words a text in both versions, as shares of their texts."""
     width, before, after = length_shares(old, new)
     edges = [number * width - 0.5 for number in range(len(before) + 1)]

@@ -58,7 +58,7 @@ class Paired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lengths:
+class LengthStats:
     """Words (runs of non-space) a text. `quantiles` are 5, 25, 50, 75 and 95 %.
 
     `histogram[w]` counts the texts of w words; the last bin those of 200 or more.
@@ -169,7 +169,7 @@ class LengthCounter:
         words = texts.str.count_matches(r"\S+").value_counts()
         self._counts.update(dict(words.iter_rows()))
 
-    def result(self) -> Lengths:
+    def result(self) -> LengthStats:
         """What was counted."""
         total = self._counts.total()
         lengths = sorted(self._counts)
@@ -178,7 +178,7 @@ class LengthCounter:
         for length, count in self._counts.items():
             histogram[min(length, MAX_WORDS_SHOWN)] += count
         last = max((place for place, count in enumerate(histogram) if count), default=-1)
-        return Lengths(
+        return LengthStats(
             num_texts=total,
             mean=sum(w * c for w, c in self._counts.items()) / total if total else None,
             quantiles=tuple(
@@ -191,7 +191,7 @@ class LengthCounter:
         )
 
 
-def length_shares(old: Lengths, new: Lengths) -> tuple[int, list[float], list[float]]:
+def length_shares(old: LengthStats, new: LengthStats) -> tuple[int, list[float], list[float]]:
     """Words a bin, and the shares of the texts of both versions in each of at most 40 bins."""
     longest = max(len(old.histogram), len(new.histogram))
     width = max(-(-longest // _MAX_LENGTH_BINS), 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curator.compare.stats import Distribution, Lengths, Paired
+from curator.compare.stats import Distribution, LengthStats, Paired
 from curator.compare.words import Vocabulary
 
 REWORDED, GAINED, LOST = "reworded", "gained", "lost"
@@ -33,7 +33,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class ComparedText:
     """One chosen text. `score` is that of the comparison's scorer, None if there is none."""
 
     text: str
@@ -58,8 +58,8 @@ class Change:
     new_action: str
     because: str
     alt_text: str | None
-    old: tuple[Text, ...]
-    new: tuple[Text, ...]
+    old: tuple[ComparedText, ...]
+    new: tuple[ComparedText, ...]
     gain: float | None
 
 
@@ -128,8 +128,8 @@ class Diff:
     num_changed: Mapping[str, int]
     transitions: Mapping[str, Mapping[str, int]]
     scores: ScoreShift | None
-    old_lengths: Lengths
-    new_lengths: Lengths
+    old_lengths: LengthStats
+    new_lengths: LengthStats
     vocabulary: Vocabulary
     old_names: NameCount
     new_names: NameCount

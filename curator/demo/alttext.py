@@ -15,7 +15,7 @@ import numpy as np
 
 from curator.core.errors import UsageError, nearest
 from curator.demo import language
-from curator.demo.language import Group, Length, Name, Plan
+from curator.demo.language import Length, Name, ObjectGroup, SentencePlan
 from curator.demo.scene import COLORS, GROUNDS, MATERIALS, RADII, SHAPES, Ground, Relation, Scene
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ _OPPOSITES: dict[Relation, Relation] = {
 
 
 @dataclass(frozen=True, slots=True)
-class AltText:
+class NoisyAltText:
     """A text and its label, one of `KINDS`."""
 
     text: str
@@ -80,7 +80,7 @@ def parse_rates(text: str) -> dict[str, float]:
 
 def alt_text(
     scene: Scene, other_scene: Scene, rates: dict[str, float], rng: np.random.Generator
-) -> AltText:
+) -> NoisyAltText:
     """An alt text for a picture of `scene`, of a kind drawn by `rates`.
 
     Where the caption of `other_scene` happens to be true of `scene` too, one thing in a caption of
@@ -90,19 +90,19 @@ def alt_text(
     kind = KINDS[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
     length = _pick(rng, _SAID)
     if kind == "good":
-        return AltText(dress(language.caption(scene, length, rng), rng), kind)
+        return NoisyAltText(dress(language.caption(scene, length, rng), rng), kind)
     if kind == "html":
-        return AltText(_wrap(language.caption(scene, length, rng), _MARKUP, rng), kind)
+        return NoisyAltText(_wrap(language.caption(scene, length, rng), _MARKUP, rng), kind)
     if kind == "foreign":
-        return AltText(_foreign(scene, rng), kind)
+        return NoisyAltText(_foreign(scene, rng), kind)
     if kind == "other_caption":
         other = language.plan(other_scene, length, rng)
         if not all(any(map(group.fits, scene.solids)) for group in other.groups):
-            return AltText(dress(language.say(other, rng), rng), kind)
+            return NoisyAltText(dress(language.say(other, rng), rng), kind)
         kind = "wrong_attribute"
     if kind == "wrong_attribute":
-        return AltText(dress(wrong(scene, rng, length), rng), kind)
-    return AltText(_fill(_pick(rng, _TEMPLATES[kind]), rng), kind)
+        return NoisyAltText(dress(wrong(scene, rng, length), rng), kind)
+    return NoisyAltText(_fill(_pick(rng, _TEMPLATES[kind]), rng), kind)
 
 
 def wrong(scene: Scene, rng: np.random.Generator, length: Length) -> str:
@@ -145,7 +145,7 @@ def _share(kind: str, text: str) -> float:
 # -- one thing wrong -------------------------------------------------------------------------------
 
 
-def _other_names(scene: Scene, plan: Plan, kind: str) -> list[Plan]:
+def _other_names(scene: Scene, plan: SentencePlan, kind: str) -> list[SentencePlan]:
     """Another color or shape for a group and wherever it is named; no solid has both."""
     taken: set[Name] = {(solid.color, solid.shape) for solid in scene.solids}
     found = []
@@ -161,7 +161,7 @@ def _other_names(scene: Scene, plan: Plan, kind: str) -> list[Plan]:
     return found
 
 
-def _other_attributes(scene: Scene, plan: Plan, kind: str) -> list[Plan]:
+def _other_attributes(scene: Scene, plan: SentencePlan, kind: str) -> list[SentencePlan]:
     """Another size or material for a group that tells one, so that no solid fits it."""
     found = []
     for number, group in enumerate(plan.groups):
@@ -173,7 +173,7 @@ def _other_attributes(scene: Scene, plan: Plan, kind: str) -> list[Plan]:
     return found
 
 
-def _other_counts(plan: Plan) -> list[Plan]:
+def _other_counts(plan: SentencePlan) -> list[SentencePlan]:
     """One or two more or less, but never "a": that is true of two as well."""
     return [
         _with_group(plan, number, replace(group, count=count))
@@ -183,7 +183,7 @@ def _other_counts(plan: Plan) -> list[Plan]:
     ]
 
 
-def _other_relations(plan: Plan) -> list[Plan]:
+def _other_relations(plan: SentencePlan) -> list[SentencePlan]:
     found = []
     for number, (a, told, b) in enumerate(plan.relations):
         turned = (a, _OPPOSITES[told], b)
@@ -192,11 +192,11 @@ def _other_relations(plan: Plan) -> list[Plan]:
     return found
 
 
-def _changed(group: Group, kind: str, value: str) -> Group:
+def _changed(group: ObjectGroup, kind: str, value: str) -> ObjectGroup:
     return replace(group, **{kind: value})  # type: ignore[arg-type]  # of four fields
 
 
-def _with_group(plan: Plan, number: int, group: Group) -> Plan:
+def _with_group(plan: SentencePlan, number: int, group: ObjectGroup) -> SentencePlan:
     return replace(plan, groups=(*plan.groups[:number], group, *plan.groups[number + 1 :]))
 
 
@@ -317,13 +317,13 @@ class _Tongue:
     grounds: tuple[str, ...]
     color_first: bool = False
 
-    def say(self, groups: tuple[Group, ...], ground: Ground) -> str:
+    def say(self, groups: tuple[ObjectGroup, ...], ground: Ground) -> str:
         """Groups of color and shape on a ground."""
         *most, last = [self._group(group) for group in groups]
         solids = f"{', '.join(most)} {self.join} {last}" if most else last
         return f"{solids} {self.grounds[GROUNDS.index(ground)]}"
 
-    def _group(self, group: Group) -> str:
+    def _group(self, group: ObjectGroup) -> str:
         gender, single, several = self.nouns[SHAPES.index(group.shape)]
         form = 2 * (group.count > 1) + (gender == "f")
         color = self.colors[tuple(COLORS).index(group.color)][form]

@@ -21,16 +21,16 @@ ATTRIBUTES: tuple[Fact, ...] = ("object", "color", "size", "material", "ground",
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class ClaimCounts:
     """How many claims are right, how many there are, and how many the truth would allow."""
 
     right: int = 0
     claimed: int = 0
     in_truth: int = 0
 
-    def __add__(self, other: Tally) -> Tally:
+    def __add__(self, other: ClaimCounts) -> ClaimCounts:
         right, claimed = self.right + other.right, self.claimed + other.claimed
-        return Tally(right, claimed, self.in_truth + other.in_truth)
+        return ClaimCounts(right, claimed, self.in_truth + other.in_truth)
 
     @property
     def precision(self) -> float:
@@ -49,16 +49,16 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CaptionCheck:
     """A caption held against its scene; `precision`, `recall` and `f1` are over `ATTRIBUTES`."""
 
-    facts: dict[Fact, Tally]
+    facts: dict[Fact, ClaimCounts]
     is_spam: bool = False
 
     @property
-    def attributes(self) -> Tally:
+    def attributes(self) -> ClaimCounts:
         """All facts of `ATTRIBUTES` together."""
-        return sum((self.facts[fact] for fact in ATTRIBUTES), Tally())
+        return sum((self.facts[fact] for fact in ATTRIBUTES), ClaimCounts())
 
     @property
     def precision(self) -> float:
@@ -94,11 +94,11 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class CheckSummary:
     """Many checks added up; shares are 0 where there is nothing to divide by."""
 
     captions: int
-    facts: dict[Fact, Tally]
+    facts: dict[Fact, ClaimCounts]
     precision: float
     recall: float
     f1: float
@@ -106,7 +106,7 @@ class Summary:
     right_share: float  # of the captions
 
 
-def check(text: str, scene: Scene) -> Check:
+def check(text: str, scene: Scene) -> CaptionCheck:
     """Hold every claim of an English caption against the scene.
 
     Mentions are matched to different solids so that most of what is told is right. "Two red
@@ -117,20 +117,20 @@ def check(text: str, scene: Scene) -> Check:
     tallies = _match(reading.mentions, scene.solids)
     counted = [sum(map(mention.fits, scene.solids)) == number for mention, number in reading.counts]
     shared = Counter((solid.color, solid.shape) for solid in scene.solids)
-    tallies["count"] = Tally(sum(counted), len(counted), sum(n > 1 for n in shared.values()))
+    tallies["count"] = ClaimCounts(sum(counted), len(counted), sum(n > 1 for n in shared.values()))
     held = [_holds(subjects, name, others, scene) for subjects, name, others in reading.relations]
-    tallies["relation"] = Tally(sum(held), len(held), len(scene.relations()))
-    tallies["ground"] = Tally(int(scene.ground in reading.ground), len(reading.ground), 1)
-    tallies["sky"] = Tally(int(scene.sky in reading.sky), len(reading.sky), 1)
-    return Check(tallies, is_spam="spam" in check_text(text).flags)
+    tallies["relation"] = ClaimCounts(sum(held), len(held), len(scene.relations()))
+    tallies["ground"] = ClaimCounts(int(scene.ground in reading.ground), len(reading.ground), 1)
+    tallies["sky"] = ClaimCounts(int(scene.sky in reading.sky), len(reading.sky), 1)
+    return CaptionCheck(tallies, is_spam="spam" in check_text(text).flags)
 
 
-def total(checks: Iterable[Check]) -> Summary:
+def total(checks: Iterable[CaptionCheck]) -> CheckSummary:
     """Add up the checks of many captions: micro averages, every claim weighs the same."""
     listed = list(checks)
-    facts = {fact: sum((one.facts[fact] for one in listed), Tally()) for fact in FACTS}
-    whole = Check(facts)
-    return Summary(
+    facts = {fact: sum((one.facts[fact] for one in listed), ClaimCounts()) for fact in FACTS}
+    whole = CaptionCheck(facts)
+    return CheckSummary(
         captions=len(listed),
         facts=facts,
         precision=whole.precision,
@@ -141,7 +141,7 @@ def total(checks: Iterable[Check]) -> Summary:
     )
 
 
-def _match(mentions: list[Mention], solids: tuple[Solid, ...]) -> dict[Fact, Tally]:
+def _match(mentions: list[Mention], solids: tuple[Solid, ...]) -> dict[Fact, ClaimCounts]:
     """Tallies of objects and their attributes under the best matching, shape by shape."""
     right: Counter[str] = Counter()
     for shape in {mention.shape for mention in mentions}:
@@ -164,7 +164,7 @@ def _match(mentions: list[Mention], solids: tuple[Solid, ...]) -> dict[Fact, Tal
         right.update(kind for kind, _ in chosen)
     claimed = Counter(kind for mention in mentions for kind, _ in mention.told)
     claimed["object"] = len(mentions)
-    return {kind: Tally(right[kind], claimed[kind], len(solids)) for kind in ATTRIBUTES[:4]}
+    return {kind: ClaimCounts(right[kind], claimed[kind], len(solids)) for kind in ATTRIBUTES[:4]}
 
 
 def _holds(subjects: list[Mention], name: Relation, others: list[Mention], scene: Scene) -> bool:

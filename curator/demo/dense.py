@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 
 from curator.core import progress
 from curator.core.stopping import StopRequest
-from curator.demo.render import CLASSES, Picture, make_picture
+from curator.demo.render import CLASSES, RenderedImage, make_picture
 from curator.demo.scene import SHAPES
 from curator.demo.workers import Chunk, chunks_of, make_chunks
 from curator.store import fsops
@@ -90,7 +90,7 @@ def _make_chunk(out: Path, seeds: range, side_px: int, chunk: Chunk) -> None:
         fsops.write_atomic(out / path, data)
 
 
-def _labels(split: str, name: str, picture: Picture) -> dict[str, bytes]:
+def _labels(split: str, name: str, picture: RenderedImage) -> dict[str, bytes]:
     """All files of a picture; the last one says that the others are there."""
     rgb = picture.jpeg()
     return {

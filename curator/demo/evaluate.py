@@ -11,7 +11,7 @@ import polars as pl
 
 from curator.core.auroc import auroc
 from curator.demo.alttext import KINDS
-from curator.demo.checker import Summary, check, total
+from curator.demo.checker import CheckSummary, check, total
 from curator.demo.data import TRUTH_SCHEMA
 from curator.demo.scene import sample_scene
 from curator.policy.decider import read_decision
@@ -21,7 +21,7 @@ from curator.store.versions import Version
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class TruthScores:
     """A version against the truth; `mean_score` is the scorer's, nan without scores."""
 
     version: str
@@ -29,7 +29,7 @@ class Judgement:
     num_texts: int
     num_samples: int
     mean_score: float
-    summary: Summary
+    summary: CheckSummary
 
 
 def read_truth(out: Path) -> pl.DataFrame:
@@ -38,14 +38,14 @@ def read_truth(out: Path) -> pl.DataFrame:
     return pl.concat([parquet.read(path, TRUTH_SCHEMA) for path in paths])
 
 
-def judge(store: Store, version: Version, truth: pl.DataFrame) -> Judgement:
+def judge(store: Store, version: Version, truth: pl.DataFrame) -> TruthScores:
     """Check the first text of every sample that has one."""
     rows = _first_texts(store, version).join(truth, on="image_sha256")
     checks = [
         check(text, sample_scene(seed)) for text, seed in rows.select("text", "scene_seed").rows()
     ]
     mean = rows["score"].fill_nan(None).mean()
-    return Judgement(
+    return TruthScores(
         version=version.name,
         policy=str(version.policy["name"]),
         num_texts=len(rows),

@@ -66,7 +66,7 @@ _MAX_RELATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ObjectGroup:
     """`count` solids that are told in one breath; None is an attribute that is not told."""
 
     shape: Shape
@@ -93,10 +93,10 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SentencePlan:
     """What a caption tells, before it is put into words; without a sky it is a short one."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[ObjectGroup, ...]
     ground: Ground
     sky: Sky | None = None
     relations: tuple[tuple[Name, Relation, Name], ...] = ()
@@ -122,19 +122,20 @@ def caption(scene: Scene, length: Length, rng: np.random.Generator) -> str:
     return say(plan(scene, length, rng), rng)
 
 
-def plan(scene: Scene, length: Length, rng: np.random.Generator) -> Plan:
+def plan(scene: Scene, length: Length, rng: np.random.Generator) -> SentencePlan:
     """What to tell about the scene at this length; `rng` picks the relations."""
     counts = Counter(_group(solid, length) for solid in _in_order(scene))
     groups = tuple(
-        Group(one.shape, one.color, one.size, one.material, count) for one, count in counts.items()
+        ObjectGroup(one.shape, one.color, one.size, one.material, count)
+        for one, count in counts.items()
     )
     if length == "short":
-        return Plan(groups, scene.ground)
+        return SentencePlan(groups, scene.ground)
     relations = _pick_relations(scene, rng) if length == "spatial" else ()
-    return Plan(groups, scene.ground, scene.sky, relations)
+    return SentencePlan(groups, scene.ground, scene.sky, relations)
 
 
-def say(plan: Plan, rng: np.random.Generator) -> str:
+def say(plan: SentencePlan, rng: np.random.Generator) -> str:
     """A plan in words; `rng` picks among wordings that mean the same."""
     *most, last = [group.say() for group in plan.groups]
     solids = f"{', '.join(most)} and {last}" if most else last
@@ -159,10 +160,10 @@ def _in_order(scene: Scene) -> list[Solid]:
     return sorted(scene.solids, key=place)
 
 
-def _group(solid: Solid, length: Length) -> Group:
+def _group(solid: Solid, length: Length) -> ObjectGroup:
     if length == "short":
-        return Group(solid.shape, solid.color)
-    return Group(solid.shape, solid.color, solid.size, solid.material)
+        return ObjectGroup(solid.shape, solid.color)
+    return ObjectGroup(solid.shape, solid.color, solid.size, solid.material)
 
 
 def _pick_relations(

@@ -36,7 +36,7 @@ _LEAST_ANGLE = 0.05  # radians between a ray and the picture's plane, for what r
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class RenderedImage:
     """A rendered scene.
 
     Attributes:
@@ -65,7 +65,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What all rays of a picture meet: `depth` is inf in the sky, the rest as in `Picture`.
+    """What all rays of a picture meet: `depth` is inf in the sky, the rest as in `RenderedImage`.
 
     `pixels` and `alone` (number of solids,) count the rays that meet a solid first, and those that
     would if it were alone.
@@ -90,7 +90,7 @@ class _View:
         return bool(large.all() and (self.visible >= MIN_VISIBLE_SHARE).all())
 
 
-def make_picture(seed: int, side: int = 128) -> tuple[Scene, Picture]:
+def make_picture(seed: int, side: int = 128) -> tuple[Scene, RenderedImage]:
     """The scene of a seed with all its solids in plain sight, and its picture."""
     for attempt in range(ATTEMPTS):
         scene = sample_scene(seed * ATTEMPTS + attempt)
@@ -100,7 +100,7 @@ def make_picture(seed: int, side: int = 128) -> tuple[Scene, Picture]:
     raise AssertionError(f"no scene of seed {seed} has all its solids in sight")
 
 
-def render(scene: Scene, side: int) -> Picture:
+def render(scene: Scene, side: int) -> RenderedImage:
     """Draw a scene of any kind, whatever is hidden in it, as a square picture."""
     return _picture(scene, _look(scene, side), side)
 
@@ -162,14 +162,14 @@ def _span(slope: float, depth: float, reach: float, focal: float, side: int) -> 
 # -- truth -----------------------------------------------------------------------------------------
 
 
-def _picture(scene: Scene, view: _View, side: int) -> Picture:
+def _picture(scene: Scene, view: _View, side: int) -> RenderedImage:
     known, on_solid = np.isfinite(view.depth), view.instances > 0
     shape_class = [CLASSES.index(solid.shape) for solid in scene.solids]
     classes = np.array([0, *shape_class], np.uint8)[view.instances]
     classes[known & ~on_solid] = CLASSES.index("ground")
     near = known & (on_solid | (view.depth < FARTHEST_M))
     grid = view.instances.reshape(side, side)
-    return Picture(
+    return RenderedImage(
         rgb=paint(scene, view.rays, view.depth, view.instances),
         classes=classes.reshape(side, side),
         instances=grid,

@@ -18,7 +18,7 @@ import polars as pl
 
 from curator.core.hashing import text_sha256
 from curator.core.reasons import REASONS
-from curator.edits.history import ACCEPT, EDIT, REJECT, Edit, History, Sample, follow, heads
+from curator.edits.history import ACCEPT, EDIT, REJECT, Edit, History, SampleRef, follow, heads
 from curator.policy.decider import DECISION_SCHEMA
 from curator.policy.model import ALT_TEXT
 
@@ -54,7 +54,7 @@ def apply_edits(decision: pl.DataFrame, shard: str, past: History) -> Edited:
     samples = past.samples
     rows = pl.Series([sample.row for sample in samples], dtype=pl.Int32).unique()
     is_touched = pl.col("row").is_in(rows.implode())
-    here: dict[Sample, list[Row]] = {}
+    here: dict[SampleRef, list[Row]] = {}
     for row in decision.filter(is_touched).iter_rows(named=True):
         here.setdefault(_sample_of(row, shard), []).append(row)
     changed: list[Row] = []
@@ -73,8 +73,8 @@ def apply_edits(decision: pl.DataFrame, shard: str, past: History) -> Edited:
     return found
 
 
-def _sample_of(row: Row, shard: str) -> Sample:
-    return Sample(shard=shard, row=row["row"], key=row["key"], image_sha256=row["image_sha256"])
+def _sample_of(row: Row, shard: str) -> SampleRef:
+    return SampleRef(shard=shard, row=row["row"], key=row["key"], image_sha256=row["image_sha256"])
 
 
 def _apply(texts: Sequence[Row], edits: Sequence[Edit], found: Edited) -> list[Row]:

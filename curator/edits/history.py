@@ -26,7 +26,7 @@ _SHOWN_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class SampleRef:
     """Which picture of which shard. Row and key find it, the hash makes sure of it."""
 
     shard: str
@@ -47,7 +47,7 @@ class Draft:
         UsageError: on making it, when action and texts do not go together.
     """
 
-    sample: Sample
+    sample: SampleRef
     action: Action
     base_text: str | None
     new_text: str | None = None
@@ -96,9 +96,11 @@ class Edit:
         return f"{self.shard}#{self.number}"
 
     @property
-    def sample(self) -> Sample:
+    def sample(self) -> SampleRef:
         """The sample that it is about."""
-        return Sample(shard=self.shard, row=self.row, key=self.key, image_sha256=self.image_sha256)
+        return SampleRef(
+            shard=self.shard, row=self.row, key=self.key, image_sha256=self.image_sha256
+        )
 
     @property
     def result(self) -> str | None:
@@ -118,7 +120,7 @@ class History:
         self.shard = shard
         self.edits: list[Edit] = []
         self._undone: dict[int, Edit] = {}
-        self._by_sample: dict[Sample, list[Edit]] = {}
+        self._by_sample: dict[SampleRef, list[Edit]] = {}
         for edit in edits:
             self.add(edit)
 
@@ -131,7 +133,7 @@ class History:
             self._by_sample.setdefault(edit.sample, []).append(edit)
 
     @property
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[SampleRef]:
         """Samples with an edit in effect, by row."""
         found = [sample for sample in self._by_sample if self.in_effect(sample)]
         return sorted(found, key=lambda sample: sample.row)
@@ -140,7 +142,7 @@ class History:
         """The undo of an edit, if there is one."""
         return self._undone.get(number)
 
-    def in_effect(self, sample: Sample) -> list[Edit]:
+    def in_effect(self, sample: SampleRef) -> list[Edit]:
         """The edits of a sample that nobody took back, oldest first."""
         return [e for e in self._by_sample.get(sample, []) if e.number not in self._undone]
 
@@ -149,7 +151,7 @@ class History:
         for sample in self.samples:
             yield from heads(self.in_effect(sample))
 
-    def written(self) -> Iterator[tuple[Sample, str]]:
+    def written(self) -> Iterator[tuple[SampleRef, str]]:
         """The texts that people wrote and that the edits in effect leave, each once a sample."""
         for sample in self.samples:
             edits = self.in_effect(sample)

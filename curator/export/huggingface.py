@@ -20,7 +20,7 @@ from curator.store.versions import Version
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ImageNames:
     """`image_ext` is the name of every image; `formats` counts the names that the source has."""
 
     image_ext: str
@@ -36,7 +36,7 @@ class Layout:
         return ", ".join(f"{number:,} {ext}" for ext, number in self.formats.items())
 
 
-def layout(store: Store, version: Version, *, other_members: bool) -> Layout:
+def layout(store: Store, version: Version, *, other_members: bool) -> ImageNames:
     """What the files of an export have to be called.
 
     Raises:
@@ -62,4 +62,4 @@ def layout(store: Store, version: Version, *, other_members: bool) -> Layout:
             hint="leave --other-members away, or export --to wds",
             reason="option.value",
         )
-    return Layout(image_ext, ranked)
+    return ImageNames(image_ext, ranked)

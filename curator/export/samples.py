@@ -28,7 +28,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class ExportText:
     """One chosen caption. `score` is None if it was never scored."""
 
     text: str
@@ -46,7 +46,7 @@ class ExportSample:
     image: Member
     image_sha256: str
     members: tuple[Member, ...]
-    texts: tuple[Text, ...]
+    texts: tuple[ExportText, ...]
 
     @property
     def plain_ext(self) -> str:
@@ -103,7 +103,7 @@ def samples_of(rows: pl.DataFrame) -> Iterator[ExportSample]:
             image_sha256=first["image_sha256"],
             members=tuple(Member(**member) for member in first["members"]),
             texts=tuple(
-                Text(
+                ExportText(
                     text=row["text"],
                     source=row["source"],
                     weight=short_float(row["weight"]) or 0.0,

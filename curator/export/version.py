@@ -34,7 +34,7 @@ from curator.core.clock import iso
 from curator.core.errors import UsageError, nearest
 from curator.export import card as export_card
 from curator.export import tables as export_tables
-from curator.export.huggingface import Layout, layout
+from curator.export.huggingface import ImageNames, layout
 from curator.export.samples import FIELD
 from curator.export.shards import Advance, ShardJob, write_table, write_tar
 from curator.shards.scan import ShardRef
@@ -150,7 +150,7 @@ def export(
     return replace(report, warnings=tuple(_warnings(report, names)))
 
 
-def _warnings(report: ExportReport, names: Layout | None) -> Iterator[str]:
+def _warnings(report: ExportReport, names: ImageNames | None) -> Iterator[str]:
     if names is not None and names.is_mixed:
         yield (
             f"image formats differ ({names.formats_in_words()}); all are named"
@@ -218,7 +218,7 @@ def _write_card(
     version: Version,
     stats: Mapping[str, Mapping[str, Any]],
     report: ExportReport,
-    names: Layout,
+    names: ImageNames,
     license_id: str,
 ) -> None:
     sources: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from curator.pack.sidecars import Sidecars, merged
 from curator.pack.sources import (
     CAPTION_COLUMNS,
     ImageRoot,
-    Item,
+    PackItem,
     SourceOptions,
     make_item,
 )
@@ -22,7 +22,7 @@ from curator.shards.scan import IMAGE_EXT
 from curator.shards.tar import printable
 
 
-def read_folder(source: Path, options: SourceOptions) -> Iterator[Item]:
+def read_folder(source: Path, options: SourceOptions) -> Iterator[PackItem]:
     """Images below a folder in sorted order, with the captions that lie beside NAME.jpg.
 
     The caption is NAME.txt, .caption, .cap or .text (also NAME.jpg.txt), else what a table says
@@ -47,16 +47,16 @@ class _Walk:
     options: SourceOptions
 
 
-def _walk(folder: Path, walk: _Walk) -> Iterator[Item]:
+def _walk(folder: Path, walk: _Walk) -> Iterator[PackItem]:
     below = folder.relative_to(walk.top)
     try:
         entries = _entries(folder, walk)
     except OSError as error:
         unread = Unusable("image.missing", str(error.strerror))
-        yield Item(origin=printable(below.as_posix()), problem=unread)
+        yield PackItem(origin=printable(below.as_posix()), problem=unread)
         return
     except Unusable as problem:
-        yield Item(origin=printable(below.as_posix()), problem=problem)
+        yield PackItem(origin=printable(below.as_posix()), problem=problem)
         return
     folders = {entry.name for entry in entries if _is_folder(entry)}
     split = {entry.name: os.path.splitext(entry.name) for entry in entries}
@@ -79,7 +79,7 @@ def _walk(folder: Path, walk: _Walk) -> Iterator[Item]:
             yield _picture(entry, path, text=text, data=by_name.get((stem, ".json")), walk=walk)
         elif ext[1:] in TEXT_EXT and stem not in pictures:
             lone = Unusable("image.missing", f"a {ext} without an image")
-            yield Item(origin=printable(path), problem=lone)
+            yield PackItem(origin=printable(path), problem=lone)
 
 
 def _entries(folder: Path, walk: _Walk) -> list[os.DirEntry[str]]:
@@ -102,7 +102,7 @@ def _picture(
     text: os.DirEntry[str] | None,
     data: os.DirEntry[str] | None,
     walk: _Walk,
-) -> Item:
+) -> PackItem:
     """The item of one image with what lies beside it; `path` is below the top folder."""
     origin, root, wanted = printable(path), walk.root, walk.options.caption_column
     meta: dict[str, object] = {}
@@ -119,7 +119,7 @@ def _picture(
             captions = _read_small(text, root)
         image = _real(entry, root)
     except Unusable as problem:
-        return Item(origin=origin, meta=meta, problem=problem)
+        return PackItem(origin=origin, meta=meta, problem=problem)
     return make_item(origin, image=image, captions=captions, meta=meta, root=root)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from curator.core.errors import UsageError
 from curator.core.text import is_blank
-from curator.pack.sources import CAPTION_COLUMNS, Item
+from curator.pack.sources import CAPTION_COLUMNS, PackItem
 from curator.shards.alttext import TEXT_EXT
 from curator.shards.alttext_counts import is_text
 from curator.shards.tar import printable
@@ -69,7 +69,7 @@ def make_report(kind: str, stats: Sequence[Mapping[str, Any]], num_new: int) -> 
 
 
 @dataclass(slots=True)
-class Seen:
+class PackNotes:
     """What went by: an example for each failure, and the fields of rows without a caption."""
 
     examples: dict[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Seen:
         """A row that was not packed."""
         self.examples.setdefault(reason, f"{origin}: {detail}" if detail else origin)
 
-    def item(self, item: Item) -> None:
+    def item(self, item: PackItem) -> None:
         """Any row that was read, packed now or before."""
         if not has_words(item.captions):
             self.fields.update(
@@ -95,7 +95,9 @@ def has_words(captions: Iterable[bytes]) -> bool:
     return not is_blank(first.decode("utf-8", "replace"))
 
 
-def refusal(source: Path, report: PackReport, seen: Seen, column: str | None) -> UsageError | None:
+def refusal(
+    source: Path, report: PackReport, seen: PackNotes, column: str | None
+) -> UsageError | None:
     """Why this output is of no use to anybody; None if it is. `column` is the one asked for."""
     if not report.num_packed:
         listed = "; ".join(
@@ -125,7 +127,9 @@ def refusal(source: Path, report: PackReport, seen: Seen, column: str | None) ->
     return None
 
 
-def warnings(source: Path, report: PackReport, seen: Seen, column: str | None) -> tuple[str, ...]:
+def warnings(
+    source: Path, report: PackReport, seen: PackNotes, column: str | None
+) -> tuple[str, ...]:
     """What a user would want to know now rather than after training."""
     num_bare = report.num_packed - report.num_captioned
     if column == "" or 2 * num_bare <= report.num_packed:

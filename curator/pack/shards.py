@@ -33,14 +33,14 @@ from curator.core.errors import DamageError, Unusable, UsageError
 from curator.pack import sources
 from curator.pack.report import (
     SUCCESS,
+    PackNotes,
     PackReport,
-    Seen,
     has_words,
     make_report,
     refusal,
     warnings,
 )
-from curator.pack.sources import FORMATS, Item, SourceOptions, plain
+from curator.pack.sources import FORMATS, PackItem, SourceOptions, plain
 from curator.shards.tar import BLOCK, DEFAULT_MAX_MEMBER_BYTES, END_OF_ARCHIVE
 from curator.store import fsops, outputs, parquet
 
@@ -165,20 +165,20 @@ def _undo(out: Path, num_shards: int) -> None:
 class _Feed:
     """The items of a source, with one step back and a running digest."""
 
-    def __init__(self, items: Iterator[Item], on_progress: Advance) -> None:
+    def __init__(self, items: Iterator[PackItem], on_progress: Advance) -> None:
         self._items = items
-        self._held: list[Item] = []
+        self._held: list[PackItem] = []
         self._on_progress = on_progress
         self._unreported = 0
-        self.seen = Seen()
+        self.seen = PackNotes()
 
-    def peek(self) -> Item | None:
+    def peek(self) -> PackItem | None:
         """The next item, without taking it."""
         if not self._held:
             self._held.extend(item for item in (next(self._items, None),) if item is not None)
         return self._held[0] if self._held else None
 
-    def take(self, sha: hashlib._Hash) -> Item | None:
+    def take(self, sha: hashlib._Hash) -> PackItem | None:
         """The next item; it counts as done and goes into the digest."""
         item = self.peek()
         if item is None:
@@ -304,7 +304,7 @@ def _archived_bytes(data: bytes) -> int:
     return BLOCK + -(-len(data) // BLOCK) * BLOCK
 
 
-def _prepare(key: str, item: Item) -> tuple[dict[str, object], dict[str, bytes]]:
+def _prepare(key: str, item: PackItem) -> tuple[dict[str, object], dict[str, bytes]]:
     """The row of an item, and its members by extension: none if it cannot be packed."""
     captions = [text.decode("utf-8", "replace") for text in item.captions]
     row: dict[str, object] = dict.fromkeys(ROW_SCHEMA.names)
@@ -337,7 +337,7 @@ def _prepare(key: str, item: Item) -> tuple[dict[str, object], dict[str, bytes]]
     return row, members
 
 
-def _image_bytes(item: Item) -> bytes:
+def _image_bytes(item: PackItem) -> bytes:
     if item.problem is not None:
         raise item.problem
     data = item.image

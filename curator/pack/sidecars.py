@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from curator.core.errors import Unusable, UsageError
-from curator.pack.sources import ImageRoot, Item, SourceOptions, make_item, to_captions
+from curator.pack.sources import ImageRoot, PackItem, SourceOptions, make_item, to_captions
 from curator.pack.tables import (
-    Columns,
-    Row,
+    ColumnNames,
+    TableRow,
     csv_columns,
     csv_rows,
     jsonl_columns,
@@ -48,7 +48,7 @@ class Sidecars:
         self._top = top
         self._about: dict[str, About] = {}
         self._composed: dict[str, str] = {}
-        self._broken: list[Item] = []
+        self._broken: list[PackItem] = []
         self.tables: list[str] = []
         for path in _find(top) if options.caption_column != "" else ():
             self._read(path, options)
@@ -62,7 +62,7 @@ class Sidecars:
             path = self._composed.get(unicodedata.normalize("NFC", path), path)
         return self._about.pop(path, None)
 
-    def left_over(self, root: ImageRoot) -> Iterator[Item]:
+    def left_over(self, root: ImageRoot) -> Iterator[PackItem]:
         """Rows that cannot be read, and those of images that nobody has taken."""
         yield from self._broken
         for path, about in self._about.items():
@@ -70,7 +70,7 @@ class Sidecars:
             try:
                 image = root.locate(str(self._top / path))
             except Unusable as problem:
-                yield Item(origin=printable(path), captions=captions, problem=problem)
+                yield PackItem(origin=printable(path), captions=captions, problem=problem)
                 continue
             # a file without the ending of an image
             meta = merged({}, about)
@@ -85,9 +85,9 @@ class Sidecars:
             try:
                 self._add(folder, row, columns, where)
             except Unusable as problem:
-                self._broken.append(Item(origin=where, problem=problem))
+                self._broken.append(PackItem(origin=where, problem=problem))
 
-    def _add(self, folder: str, row: Row, columns: Columns, where: str) -> None:
+    def _add(self, folder: str, row: TableRow, columns: ColumnNames, where: str) -> None:
         if isinstance(row.values, Unusable):
             raise row.values
         name, captions, meta = columns.split(row.values)
@@ -132,10 +132,12 @@ def _find(top: Path) -> Iterator[Path]:
         yield from (Path(where, name) for name in found)
 
 
-def _open(path: Path, options: SourceOptions) -> tuple[Iterator[Row], Columns]:
+def _open(path: Path, options: SourceOptions) -> tuple[Iterator[TableRow], ColumnNames]:
     kind = path.suffix.lower()
     if kind == ".parquet":
         return parquet_rows(path, path.parent), parquet_columns([path], path, options)
-    readers: tuple[Callable[[Path], Iterator[Row]], Callable[[Path, SourceOptions], Columns]]
+    readers: tuple[
+        Callable[[Path], Iterator[TableRow]], Callable[[Path, SourceOptions], ColumnNames]
+    ]
     readers = (csv_rows, csv_columns) if kind in (".csv", ".tsv") else (jsonl_rows, jsonl_columns)
     return readers[0](path), readers[1](path, options)

@@ -1,7 +1,7 @@
 """What `pack` can read, one row at a time: folders of images, and tables that name images.
 
-A source is an iterator of `Item`s in a fixed order. Nothing is decoded here and no image file is
-opened. A row that cannot be used is still an item and says why, so that rows in = rows out.
+A source is an iterator of `PackItem`s in a fixed order. Nothing is decoded here and no image file
+is opened. A row that cannot be used is still an item and says why, so that rows in = rows out.
 
 A path that comes from the source must lie below one folder, the images root, after all links are
 followed: a table or an unpacked archive from somewhere cannot pull in other files of this machine.
@@ -66,7 +66,7 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class PackItem:
     """One row of a source.
 
     `origin` names it for people: a path below the source, or `table#row`. `image` is a file or
@@ -88,7 +88,7 @@ class Item:
         return hashlib.sha256(canonical_json(row)).digest()
 
 
-Reader = Callable[[Path, SourceOptions], Iterator[Item]]
+Reader = Callable[[Path, SourceOptions], Iterator[PackItem]]
 
 
 def detect(source: Path) -> str:
@@ -174,7 +174,7 @@ def make_item(
     captions: object,
     meta: Mapping[str, object],
     root: ImageRoot,
-) -> Item:
+) -> PackItem:
     """An item from the values of a row.
 
     `image` is a path as text (looked up below `root`), bytes, Hugging Face's {bytes, path}, or
@@ -191,8 +191,8 @@ def make_item(
             raise Unusable("row.invalid", f"the image is of type {type(image).__name__}")
         place = root.locate(image) if isinstance(image, str) else image
     except Unusable as problem:
-        return Item(origin=origin, captions=texts, meta=meta, problem=problem)
-    return Item(origin=origin, image=place, captions=texts, meta=meta)
+        return PackItem(origin=origin, captions=texts, meta=meta, problem=problem)
+    return PackItem(origin=origin, image=place, captions=texts, meta=meta)
 
 
 def to_captions(value: object) -> tuple[bytes, ...]:

@@ -29,7 +29,7 @@ from curator.pack.sources import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
     ImageRoot,
-    Item,
+    PackItem,
     SourceOptions,
     make_item,
     pick_columns,
@@ -43,7 +43,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A row of a table: its values by column, or why there are none. `where` is `table#row`."""
 
     where: str
@@ -51,7 +51,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnNames:
     """Which columns hold the image and the captions, the best first; none for no captions."""
 
     image: Sequence[str]
@@ -70,24 +70,24 @@ def _first(row: Mapping[str, object], names: Sequence[str]) -> str:
     return next((name for name in there if row[name] is not None), there[0] if there else "")
 
 
-def read_jsonl(source: Path, options: SourceOptions) -> Iterator[Item]:
+def read_jsonl(source: Path, options: SourceOptions) -> Iterator[PackItem]:
     """One JSON object a line; captions may be a list."""
     return _items(source, options, jsonl_rows(source), jsonl_columns(source, options))
 
 
-def read_csv(source: Path, options: SourceOptions) -> Iterator[Item]:
+def read_csv(source: Path, options: SourceOptions) -> Iterator[PackItem]:
     """Comma-separated with a header; separated by tabs if the name ends in .tsv."""
     return _items(source, options, csv_rows(source), csv_columns(source, options))
 
 
 def _items(
-    source: Path, options: SourceOptions, rows: Iterator[Row], columns: Columns
-) -> Iterator[Item]:
+    source: Path, options: SourceOptions, rows: Iterator[TableRow], columns: ColumnNames
+) -> Iterator[PackItem]:
     root = ImageRoot(options.images or source.parent)
     return (_row_item(row, columns, root) for row in rows)
 
 
-def jsonl_rows(source: Path) -> Iterator[Row]:
+def jsonl_rows(source: Path) -> Iterator[TableRow]:
     """The lines that are not blank."""
     with source.open("rb") as file:
         for number, line in _lines(file):
@@ -97,10 +97,10 @@ def jsonl_rows(source: Path) -> Iterator[Row]:
                 values: Mapping[str, object] | Unusable = parse_object(line)
             except Unusable as problem:
                 values = Unusable("row.invalid", problem.detail)
-            yield Row(f"{source.name}#{number}", values)
+            yield TableRow(f"{source.name}#{number}", values)
 
 
-def jsonl_columns(source: Path, options: SourceOptions) -> Columns:
+def jsonl_columns(source: Path, options: SourceOptions) -> ColumnNames:
     """The columns of all lines; the first lines are enough if they have all that is needed.
 
     Raises:
@@ -114,10 +114,10 @@ def jsonl_columns(source: Path, options: SourceOptions) -> Columns:
         if _is_enough(names, options):
             break
     if not names:  # no line is a row: then each says why
-        return Columns((), ())
+        return ColumnNames((), ())
     found = _columns(list(names), source, options)
     # Another line may use another of the usual names, such as `text` where this one has `caption`.
-    return Columns(
+    return ColumnNames(
         (options.image_column,) if options.image_column else IMAGE_COLUMNS,
         CAPTION_COLUMNS if options.caption_column is None else found.caption,
     )
@@ -142,7 +142,7 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             line = file.readline(MAX_JSON_BYTES + 2)
 
 
-def csv_columns(source: Path, options: SourceOptions) -> Columns:
+def csv_columns(source: Path, options: SourceOptions) -> ColumnNames:
     """The columns that the header names.
 
     Raises:
@@ -158,7 +158,7 @@ def csv_columns(source: Path, options: SourceOptions) -> Columns:
     return _columns(header, source, options)
 
 
-def csv_rows(source: Path) -> Iterator[Row]:
+def csv_rows(source: Path) -> Iterator[TableRow]:
     """The rows below the header."""
     with _open_csv(source) as file:
         reader = csv.reader(file, delimiter=_delimiter(source), strict=True)
@@ -170,14 +170,14 @@ def csv_rows(source: Path) -> Iterator[Row]:
                 return
             except csv.Error as error:
                 problem = Unusable("row.invalid", str(error))
-                yield Row(f"{source.name}#{reader.line_num}", problem)
+                yield TableRow(f"{source.name}#{reader.line_num}", problem)
                 continue
             where = f"{source.name}#{reader.line_num}"
             if row and len(row) != len(header):
                 detail = f"{len(row)} fields, the header has {len(header)}: quotes missing?"
-                yield Row(where, Unusable("row.invalid", detail))
+                yield TableRow(where, Unusable("row.invalid", detail))
             elif row:
-                yield Row(where, dict(zip(header, row, strict=True)))
+                yield TableRow(where, dict(zip(header, row, strict=True)))
 
 
 def _open_csv(source: Path) -> IO[str]:
@@ -190,7 +190,7 @@ def _delimiter(source: Path) -> str:
     return "\t" if source.suffix.lower() == ".tsv" else ","
 
 
-def read_coco(source: Path, options: SourceOptions) -> Iterator[Item]:
+def read_coco(source: Path, options: SourceOptions) -> Iterator[PackItem]:
     """COCO captions: `images` with id and file_name, `annotations` with image_id and caption.
 
     Images come in the order of the file, their captions in the order of the annotations. An
@@ -220,7 +220,7 @@ def read_coco(source: Path, options: SourceOptions) -> Iterator[Item]:
             captions[json.dumps(note["image_id"])].append(note[wanted])
         else:
             problem = Unusable("row.invalid", f"no image_id or no {wanted}")
-            yield Item(origin=f"{source.name}#annotations/{number}", problem=problem)
+            yield PackItem(origin=f"{source.name}#annotations/{number}", problem=problem)
     for number, picture in enumerate(pictures):
         where = f"{source.name}#images/{number}"
         try:
@@ -228,7 +228,7 @@ def read_coco(source: Path, options: SourceOptions) -> Iterator[Item]:
             if not isinstance(picture, Mapping):
                 raise Unusable("row.invalid", "no object")
         except Unusable as problem:
-            yield Item(origin=where, problem=problem)
+            yield PackItem(origin=where, problem=problem)
             continue
         texts = captions.pop(json.dumps(picture.get("id")), None)
         name = picture.get(options.image_column or "file_name")
@@ -237,7 +237,7 @@ def read_coco(source: Path, options: SourceOptions) -> Iterator[Item]:
     for image_id, texts in captions.items():
         unlisted = Unusable("image.missing", f"image {image_id} is not listed"[:500])
         known = [text for text in texts if isinstance(text, str)]
-        yield Item(
+        yield PackItem(
             origin=f"{source.name}#annotations", captions=to_captions(known), problem=unlisted
         )
 
@@ -248,7 +248,7 @@ def _check_annotations(notes: Sequence[object], wanted: str, source: Path) -> No
         pick_columns(list(names), source, wanted=wanted, usual=(), option="--caption-column")
 
 
-def read_parquet(source: Path, options: SourceOptions) -> Iterator[Item]:
+def read_parquet(source: Path, options: SourceOptions) -> Iterator[PackItem]:
     """Parquet with image bytes, Hugging Face's struct of bytes and path, or paths.
 
     A folder is read file by file in sorted order, as one table. Hidden folders are left aside (a
@@ -265,7 +265,7 @@ def read_parquet(source: Path, options: SourceOptions) -> Iterator[Item]:
     return (_row_item(row, columns, root) for row in rows)
 
 
-def parquet_columns(files: Sequence[Path], source: Path, options: SourceOptions) -> Columns:
+def parquet_columns(files: Sequence[Path], source: Path, options: SourceOptions) -> ColumnNames:
     """The columns of all files together.
 
     Raises:
@@ -279,7 +279,7 @@ def parquet_columns(files: Sequence[Path], source: Path, options: SourceOptions)
             continue
         _check_names(header, path)
         names.update(dict.fromkeys(header))
-    return _columns(list(names), source, options) if names else Columns((), ())
+    return _columns(list(names), source, options) if names else ColumnNames((), ())
 
 
 def _tables_below(source: Path) -> list[Path]:
@@ -297,7 +297,7 @@ def _tables_below(source: Path) -> list[Path]:
     return found
 
 
-def parquet_rows(path: Path, top: Path) -> Iterator[Row]:
+def parquet_rows(path: Path, top: Path) -> Iterator[TableRow]:
     """The rows of one file, named by its path below `top`.
 
     Raises:
@@ -313,7 +313,7 @@ def parquet_rows(path: Path, top: Path) -> Iterator[Row]:
             for group in range(file.num_row_groups):
                 for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group]):
                     for index, values in enumerate(_values(batch)):
-                        yield Row(f"{name}#{number + index}", values)
+                        yield TableRow(f"{name}#{number + index}", values)
                     number += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -351,7 +351,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _columns(header: Sequence[str], source: Path, options: SourceOptions) -> Columns:
+def _columns(header: Sequence[str], source: Path, options: SourceOptions) -> ColumnNames:
     """The columns to use, of those in `header`.
 
     Raises:
@@ -359,7 +359,7 @@ def _columns(header: Sequence[str], source: Path, options: SourceOptions) -> Col
     """
     _check_names(header, source)
     image, caption = options.image_column or None, options.caption_column
-    return Columns(
+    return ColumnNames(
         pick_columns(header, source, wanted=image, usual=IMAGE_COLUMNS, option="--image-column"),
         pick_columns(
             header, source, wanted=caption, usual=CAPTION_COLUMNS, option="--caption-column"
@@ -373,10 +373,10 @@ def _check_names(header: Sequence[str], source: Path) -> None:
         raise UsageError(f"two columns are named {twice[0]!r}", where=source, reason="input.column")
 
 
-def _row_item(row: Row, columns: Columns, root: ImageRoot) -> Item:
+def _row_item(row: TableRow, columns: ColumnNames, root: ImageRoot) -> PackItem:
     """The item of a row; what is neither image nor caption becomes metadata."""
     if isinstance(row.values, Unusable):
-        return Item(origin=row.where, problem=row.values)
+        return PackItem(origin=row.where, problem=row.values)
     image, captions, meta = columns.split(row.values)
     path = image.get("path") if isinstance(image, Mapping) else image
     origin = printable(path) if isinstance(path, str) and path else row.where

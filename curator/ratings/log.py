@@ -37,7 +37,7 @@ _ITEM_HEX, _RATER_HEX = 32, 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class ShownPair:
     """What a rater has before the eyes: a picture and two texts, in this order.
 
     `shard` and `key` say where the picture is; the rating does not depend on them.
@@ -96,7 +96,7 @@ def item_id(image_sha256: str, first: str, second: str) -> str:
     return hashing.digest([image_sha256, *texts])[:_ITEM_HEX]
 
 
-def add(store: Store, shown: Shown, answer: Answer, who: str) -> Rating:
+def add(store: Store, shown: ShownPair, answer: Answer, who: str) -> Rating:
     """Keep a rating; it is on disk when this returns. The same answer again adds nothing.
 
     Returns:

@@ -29,7 +29,7 @@ FACT_FILES = "fact_files"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class MakerChoice:
     """Which makers' facts to decide on; None or () lets the store say, when it is unambiguous."""
 
     generators: Sequence[str] = ()
@@ -39,7 +39,7 @@ class Choice:
 
 
 def decide(
-    ws: Workspace, policy: Policy, choice: Choice, *, stop: StopRequest
+    ws: Workspace, policy: Policy, choice: MakerChoice, *, stop: StopRequest
 ) -> tuple[Version, bool]:
     """Decide for every sample of every shard, and commit.
 
@@ -61,7 +61,7 @@ def decide(
 
 
 def _decide(
-    ws: Workspace, policy: Policy, choice: Choice, stop: StopRequest
+    ws: Workspace, policy: Policy, choice: MakerChoice, stop: StopRequest
 ) -> tuple[Version, bool]:
     policy = under_its_own_name(policy)
     inputs = resolve_inputs(ws, policy, choice)
@@ -230,7 +230,7 @@ def _num_files(ws: Workspace, inputs: Inputs) -> dict[str, int]:
     return {name: count for name, count in listed.items() if count}
 
 
-def resolve_inputs(ws: Workspace, policy: Policy, choice: Choice) -> Inputs:
+def resolve_inputs(ws: Workspace, policy: Policy, choice: MakerChoice) -> Inputs:
     """Find the makers that a policy needs among those with facts in the store."""
     generators = _generators(ws, policy, choice.generators)
     checker = _one_scorer(ws, "text", choice.checker) if policy.needs_flags else None

@@ -30,7 +30,7 @@ _HUB_TIMEOUT_SEC = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DoctorCheck:
     """One check: `status` is ok, warn or fail."""
 
     name: str
@@ -49,19 +49,19 @@ class Asked:
 
 def doctor(
     store_root: Path, dataset: Path | None = None, asked: Asked | None = None
-) -> Iterator[Check]:
+) -> Iterator[DoctorCheck]:
     """Run all checks for a store at (or to be made at) this folder; it may not exist yet.
 
     `dataset` must exist.
     """
     asked = asked or Asked()
     if dataset is not None and not dataset.exists():
-        yield Check("dataset", "fail", f"there is no {dataset}")
+        yield DoctorCheck("dataset", "fail", f"there is no {dataset}")
     yield _python()
     for package, floor in _FLOORS.items():
         found = package_version(package)
         numbers = tuple(int(part) for part in found.split("+")[0].split(".") if part.isdigit())
-        yield Check(
+        yield DoctorCheck(
             package, "ok" if numbers >= floor else "fail", f"{found} (at least {_dotted(floor)})"
         )
     yield _device()
@@ -78,39 +78,39 @@ def doctor(
         yield _server(asked.url)
 
 
-def _python() -> Check:
+def _python() -> DoctorCheck:
     info = sys.version_info
     floor = _PYTHON_FLOORS.get(info.minor, 0)
     ok = info.micro >= floor
     text = platform.python_version()
     if not ok:
         text += f" (3.{info.minor}.{floor} fixes holes in tarfile, which this tool does not use)"
-    return Check("python", "ok" if ok else "warn", text)
+    return DoctorCheck("python", "ok" if ok else "warn", text)
 
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
-def _device() -> Check:
+def _device() -> DoctorCheck:
     if not torch.cuda.is_available():
-        return Check("device", "warn", "no CUDA device: captioning runs on the CPU, slowly")
+        return DoctorCheck("device", "warn", "no CUDA device: captioning runs on the CPU, slowly")
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return Check("device", "ok", ", ".join(names))
+    return DoctorCheck("device", "ok", ", ".join(names))
 
 
-def _space(folder: Path) -> Check:
+def _space(folder: Path) -> DoctorCheck:
     free = shutil.disk_usage(folder).free
     status = "ok" if free >= _MIN_FREE_BYTES else "warn"
-    return Check("disk", status, f"{free / 2**30:.1f} GiB free at {folder}")
+    return DoctorCheck("disk", status, f"{free / 2**30:.1f} GiB free at {folder}")
 
 
-def _open_files() -> Check:
+def _open_files() -> DoctorCheck:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return Check("open files", "ok" if soft >= _MIN_OPEN_FILES else "warn", f"limit {soft}")
+    return DoctorCheck("open files", "ok" if soft >= _MIN_OPEN_FILES else "warn", f"limit {soft}")
 
 
-def _put_if_absent(folder: Path) -> Check:
+def _put_if_absent(folder: Path) -> DoctorCheck:
     """A commit needs exclusive creation: the second put of the same name must be refused."""
     probe = folder / f"{fsops.TEMP_PREFIX}doctor-{secrets.token_hex(4)}"
     try:
@@ -118,23 +118,23 @@ def _put_if_absent(folder: Path) -> Check:
         second = fsops.put_if_absent(probe, b"2")
         fsops.remove(probe)
     except (CuratorError, OSError) as error:
-        return Check("commit", "fail", f"{folder} cannot be written: {error}")
+        return DoctorCheck("commit", "fail", f"{folder} cannot be written: {error}")
     if first and not second:
-        return Check("commit", "ok", f"exclusive creation works at {folder}")
-    return Check("commit", "fail", f"{folder} lets a second writer overwrite a commit")
+        return DoctorCheck("commit", "ok", f"exclusive creation works at {folder}")
+    return DoctorCheck("commit", "fail", f"{folder} lets a second writer overwrite a commit")
 
 
-def _model(kind: str, model: str) -> Check:
+def _model(kind: str, model: str) -> DoctorCheck:
     try:
-        return Check(kind, "ok", str(identify(model)))
+        return DoctorCheck(kind, "ok", str(identify(model)))
     except NotFoundError as error:
         if error.reason != "model.unknown_revision":
-            return Check(kind, "fail", str(error))
+            return DoctorCheck(kind, "fail", str(error))
     except CuratorError as error:
-        return Check(kind, "fail", str(error))
+        return DoctorCheck(kind, "fail", str(error))
     if (why := _hub_is_away()) is not None:
-        return Check(kind, "fail", f"{model} is not in the hub cache, and {why}")
-    return Check(kind, "warn", f"{model} is not in the hub cache; it is fetched on first use")
+        return DoctorCheck(kind, "fail", f"{model} is not in the hub cache, and {why}")
+    return DoctorCheck(kind, "warn", f"{model} is not in the hub cache; it is fetched on first use")
 
 
 def _hub_is_away() -> str | None:
@@ -148,9 +148,9 @@ def _hub_is_away() -> str | None:
     return None
 
 
-def _server(url: str) -> Check:
+def _server(url: str) -> DoctorCheck:
     try:
         load("curator.captioners.server:reach")(url)
     except CuratorError as error:
-        return Check("server", "fail", str(error))
-    return Check("server", "ok", f"{mask_secrets(url)} answers")
+        return DoctorCheck("server", "fail", str(error))
+    return DoctorCheck("server", "ok", f"{mask_secrets(url)} answers")

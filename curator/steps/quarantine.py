@@ -16,7 +16,7 @@ from curator.store.facts import CAPTIONS, SCORES, Facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class QuarantineRow:
     """One quarantine row: bytes are referenced (shard, offset, length), never copied.
 
     `key` and `sha256` are None for damage of the tar itself; `maker` is who failed, None for
@@ -41,7 +41,7 @@ class Row:
         return asdict(self)
 
 
-def rows(ws: Workspace, reason: str | None = None) -> Iterator[Row]:
+def rows(ws: Workspace, reason: str | None = None) -> Iterator[QuarantineRow]:
     """All quarantine rows of a dataset, shard by shard.
 
     Raises:
@@ -58,7 +58,7 @@ def rows(ws: Workspace, reason: str | None = None) -> Iterator[Row]:
                 yield row
 
 
-def _read_stage(ws: Workspace, shard: str) -> Iterator[Row]:
+def _read_stage(ws: Workspace, shard: str) -> Iterator[QuarantineRow]:
     for problem in index.shard_facts(ws.store, shard).problems:
         yield _row(
             shard,
@@ -82,7 +82,7 @@ def _read_stage(ws: Workspace, shard: str) -> Iterator[Row]:
         )
 
 
-def _maker_stage(ws: Workspace, shard: str, makers: list[Facts]) -> Iterator[Row]:
+def _maker_stage(ws: Workspace, shard: str, makers: list[Facts]) -> Iterator[QuarantineRow]:
     columns = ["key", "ext", "offset", "length", "image_sha256", "alt_sha256", "reason"]
     samples = index.read(ws.store, shard, columns).filter(pl.col("reason").is_null())
     generators = [facts for facts in makers if facts.kind == CAPTIONS]
@@ -117,7 +117,7 @@ def _pairs(samples: pl.DataFrame, generators: list[Facts]) -> pl.DataFrame:
     return pl.concat(texts).drop_nulls("text_sha256").unique(maintain_order=True)
 
 
-def _row(shard: str, reason: str, detail: str, **known: object) -> Row:
+def _row(shard: str, reason: str, detail: str, **known: object) -> QuarantineRow:
     about = REASONS[reason]
     empty: dict[str, object] = {
         "key": None,
@@ -128,7 +128,7 @@ def _row(shard: str, reason: str, detail: str, **known: object) -> Row:
         "maker": None,
         "attempts": 1,
     }
-    return Row(
+    return QuarantineRow(
         stage=about.stage,
         reason=reason,
         detail=detail[:500],

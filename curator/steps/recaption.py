@@ -16,7 +16,7 @@ from curator.engine.facts_loop import Tally
 from curator.engine.makers import Maker
 from curator.policy.model import Policy
 from curator.shards.scan import ScanOptions
-from curator.steps.decide import Choice, decide
+from curator.steps.decide import MakerChoice, decide
 from curator.steps.generate import CaptionTask, Only, generate
 from curator.steps.index import IndexReport, make_index, say_index
 from curator.steps.quarantine import rows as quarantine_rows
@@ -178,7 +178,7 @@ def recaption(
             generators = (asked.captioner.name,)
             more = score_all(ws, makers, engine, generators=generators, by_people=False, stop=stop)
             scored = _add(scored, more)
-        choice = Choice(
+        choice = MakerChoice(
             generators=generators,
             scorer=asked.scorer.name if asked.scorer else None,
             checker=asked.checker.name,

@@ -23,7 +23,7 @@ from curator.core.errors import ConflictError, UsageError
 from curator.core.stopping import StopRequest
 from curator.core.text import clean_str
 from curator.edits import log as edit_log
-from curator.edits.history import EDIT, REJECT, Draft, Edit, History, Sample, clean_who, follow
+from curator.edits.history import EDIT, REJECT, Draft, Edit, History, SampleRef, clean_who, follow
 from curator.policy.decider import read_decision
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version
@@ -80,7 +80,7 @@ class Replacement:
 
 
 @dataclass(slots=True, kw_only=True)
-class Preview:
+class ReplacePreview:
     """What a replacement would change: the number of texts, and the first of them.
 
     `num_searched` texts of `num_samples` samples were looked at. `num_refused` of them would be
@@ -137,14 +137,14 @@ def preview(
     where: Where | None = None,
     num_examples: int = 20,
     timeout_sec: float = TIMEOUT_SEC,
-) -> Preview:
+) -> ReplacePreview:
     """Count what would change, and show some of it; everywhere, or `where` says. Writes nothing.
 
     Raises:
         UsageError: it took longer than the limit.
     """
     deadline = time.monotonic() + timeout_sec
-    found = Preview()
+    found = ReplacePreview()
     for entry, texts in _texts(store, version, where):
         found.num_samples += texts["row"].n_unique()
         for part in texts.iter_slices(_TEXTS_AT_ONCE):
@@ -243,12 +243,12 @@ def _last(past: History, shard: str, row: dict[str, object]) -> Edit | None:
     return applied[-1] if applied else None
 
 
-def _sample(shard: str, row: dict[str, object]) -> Sample:
+def _sample(shard: str, row: dict[str, object]) -> SampleRef:
     key, image = row["key"], row["image_sha256"]
     assert isinstance(row["row"], int)
     assert isinstance(key, str)
     assert image is None or isinstance(image, str)
-    return Sample(shard=shard, row=row["row"], key=key, image_sha256=image)
+    return SampleRef(shard=shard, row=row["row"], key=key, image_sha256=image)
 
 
 def _drafts(shard: str, texts: pl.DataFrame, asked: Replacement) -> tuple[list[Draft], int]:

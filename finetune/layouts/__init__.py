@@ -1,7 +1,8 @@
 """Labelled data sets of dense tasks as their authors publish them: `open_dense(task, folder)`.
 
-What a task gets is always a `DenseSet` of three `Split`s of `Item`s, whatever lies on disk. A new
-layout is a function `open(folder) -> DenseSet` in a file of this package and a line in `LAYOUTS`.
+What a task gets is always a `DenseSet` of three `Split`s of `LabelledImage`s, whatever lies on
+disk. A new layout is a function `open(folder) -> DenseSet` in a file of this package and a line in
+`LAYOUTS`.
 
 Invariants: opening lists files and reads no pixel; an item is read when it is asked for, the same
 bytes to the same arrays in every process; items lie sorted by name. Nothing is skipped silently: an
@@ -61,7 +62,7 @@ class Boxes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class LabelledImage:
     """One labelled picture.
 
     Attributes:
@@ -77,7 +78,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Split(Sequence[Item]):
+class Split(Sequence[LabelledImage]):
     """Items by place, read from disk at every access; `names` is sorted and costs nothing.
 
     A slice is a Split.
@@ -87,16 +88,16 @@ class Split(Sequence[Item]):
     """
 
     names: tuple[str, ...]
-    read: Callable[[str], Item]
+    read: Callable[[str], LabelledImage]
 
     def __len__(self) -> int:
         return len(self.names)
 
     @overload
-    def __getitem__(self, place: int) -> Item: ...
+    def __getitem__(self, place: int) -> LabelledImage: ...
     @overload
     def __getitem__(self, place: slice) -> Split: ...
-    def __getitem__(self, place: int | slice) -> Item | Split:
+    def __getitem__(self, place: int | slice) -> LabelledImage | Split:
         if isinstance(place, slice):
             return Split(self.names[place], self.read)
         return self.read(self.names[place])
@@ -107,7 +108,7 @@ class Split(Sequence[Item]):
         target: Array | Boxes = self.read(name).target if read is None else read(name)
         return target
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[LabelledImage]:
         return (self.read(name) for name in self.names)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.layouts import Array, Boxes, DenseSet, Item, Split
+from finetune.layouts import Array, Boxes, DenseSet, LabelledImage, Split
 from finetune.layouts.coco_json import LabelFile, Record, read_label_file
 from finetune.layouts.coco_masks import draw, outline
 from finetune.layouts.files import check_apart, damaged, no_items, read_image, read_numbers
@@ -35,7 +35,7 @@ class Records:
     has_shapes: bool
     masks: Path | None
 
-    def __call__(self, name: str) -> Item:
+    def __call__(self, name: str) -> LabelledImage:
         """Decode the picture, draw its masks."""
         record = self.records[name]
         image_HW3 = read_image(record.image)
@@ -49,7 +49,7 @@ class Records:
             masks=self._masks(name, record),
             crowd=record.crowd.copy(),
         )
-        return Item(name=name, image=image_HW3, target=target)
+        return LabelledImage(name=name, image=image_HW3, target=target)
 
     def label(self, name: str) -> Boxes:
         """The objects without masks; reads no file."""

@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from curator.core.errors import DamageError, Unusable
 from curator.core.images import Limits, decode
-from finetune.layouts import Array, Boxes, Item, Split
+from finetune.layouts import Array, Boxes, LabelledImage, Split
 
 _IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
 # A labelled picture is there on purpose: it is not refused for its form as a web image is.
@@ -34,18 +34,18 @@ ReadTarget = Callable[[Path, Size], Target]
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class FilePairs:
     """Reads an item by name from an image file and a label file."""
 
     files: Mapping[str, tuple[Path, Path]]
     read_target: ReadTarget
 
-    def __call__(self, name: str) -> Item:
+    def __call__(self, name: str) -> LabelledImage:
         """Decode both files."""
         image_path, label_path = self.files[name]
         image_HW3 = read_image(image_path)
         height, width = image_HW3.shape[:2]
-        return Item(
+        return LabelledImage(
             name=name, image=image_HW3, target=self.read_target(label_path, (height, width))
         )
 
@@ -57,7 +57,7 @@ class Pairs:
 
 def pairs(files: Mapping[str, tuple[Path, Path]], read_target: ReadTarget) -> Split:
     """A split of items that are an image file and a label file each."""
-    return Split(tuple(sorted(files)), Pairs(files, read_target))
+    return Split(tuple(sorted(files)), FilePairs(files, read_target))
 
 
 def no_items() -> Split:
@@ -65,7 +65,7 @@ def no_items() -> Split:
     return Split((), _no_item)
 
 
-def _no_item(name: str) -> Item:
+def _no_item(name: str) -> LabelledImage:
     raise KeyError(name)
 
 

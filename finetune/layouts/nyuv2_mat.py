@@ -19,7 +19,7 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from finetune.layouts import Array, DenseSet, Item, Split
+from finetune.layouts import Array, DenseSet, LabelledImage, Split
 from finetune.layouts.depth import NYUV2_RANGE_M
 from finetune.layouts.files import damaged, no_items
 
@@ -35,7 +35,7 @@ class Rows:
 
     path: Path
 
-    def __call__(self, name: str) -> Item:
+    def __call__(self, name: str) -> LabelledImage:
         """Read one picture and its depth."""
         try:
             with h5py.File(self.path, "r") as mat:
@@ -44,7 +44,7 @@ class Rows:
             raise damaged(f"not readable ({error})", self.path, "copy it again") from error
         # MATLAB stores columns first, so both sides come out turned around.
         image_HW3 = np.ascontiguousarray(image_3WH.transpose(2, 1, 0))
-        return Item(name=name, image=image_HW3, target=self.label(name))
+        return LabelledImage(name=name, image=image_HW3, target=self.label(name))
 
     def label(self, name: str) -> Array:
         """Read one depth map: (H, W) float32 metres, 0 where there is no reading."""

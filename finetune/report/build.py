@@ -26,7 +26,16 @@ from finetune.report.stats import (
     pair,
     relative_change,
 )
-from finetune.report.values import Arm, Comparison, Cost, Failure, Gap, Picture, Report, TaskResult
+from finetune.report.values import (
+    Comparison,
+    Cost,
+    Failure,
+    Gap,
+    Report,
+    ReportArm,
+    ReportImage,
+    TaskResult,
+)
 from finetune.report.warnings import cuts_of, warnings_of
 from finetune.study.files import Json, read_cells, read_plan, rows_of
 from finetune.study.results import metric_of, primary_metric
@@ -88,13 +97,13 @@ def build_report(folder: Path) -> Report:
     return replace(report, warnings=warnings_of(report, records))
 
 
-def arms_of(plan: Json) -> list[Arm]:
+def arms_of(plan: Json) -> list[ReportArm]:
     """All arms with their colours: the baseline's, the question's, then by their order."""
     study, kinds = plan["study"], plan["kinds"]
     first = [study["baseline"], *study["verdict"]]
     order = first + [name for name in _names(study) if name not in first]
     return [
-        Arm(
+        ReportArm(
             name=name,
             kind=kinds[name],
             slot=order.index(name),
@@ -268,7 +277,7 @@ def _gaps(curves: Mapping[str, Curve], what: str, metric: Metric, study: Json) -
     return found
 
 
-def _pictures(task: str, plan: Json, records: Mapping[str, Json]) -> list[Picture]:
+def _pictures(task: str, plan: Json, records: Mapping[str, Json]) -> list[ReportImage]:
     """The same test pictures with the prediction of every arm that has them."""
     by_arm: dict[str, list[dict[str, str]]] = {}
     for cell in plan["cells"]:
@@ -280,7 +289,7 @@ def _pictures(task: str, plan: Json, records: Mapping[str, Json]) -> list[Pictur
         return []
     first = next(iter(by_arm.values()))
     return [
-        Picture(
+        ReportImage(
             image=shown["image"],
             truth=shown["truth"],
             predictions={
@@ -301,7 +310,7 @@ def _retrieval(rows: Sequence[Json]) -> list[tuple[Metric, dict[str, Mean]]]:
     ]
 
 
-def _costs(arms: Sequence[Arm], plan: Json, records: Mapping[str, Json]) -> list[Cost]:
+def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -> list[Cost]:
     """Of the largest pretraining; dense seconds are of one dense run."""
     top = max((cell["budget"] or 0 for cell in plan["cells"] if "budget" in cell), default=0)
     found = []

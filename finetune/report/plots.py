@@ -18,7 +18,7 @@ from curator.compare.svg import draw_svg, quiet
 from finetune.metrics import Metric
 from finetune.report.efficiency import Curve
 from finetune.report.stats import mean_of
-from finetune.report.values import Arm, TaskResult
+from finetune.report.values import ReportArm, TaskResult
 
 NUM_COLOURS = 8
 """An arm beyond the eighth has the colour of an earlier one, with dashes."""
@@ -37,15 +37,15 @@ _ROW_IN = 0.36
 _MARKERS = "os^DvPX*"
 
 
-def _colour(arm: Arm) -> str:
+def _colour(arm: ReportArm) -> str:
     return _ARMS[arm.slot % NUM_COLOURS]
 
 
-def _dashes(arm: Arm) -> str:
+def _dashes(arm: ReportArm) -> str:
     return "-" if arm.slot < NUM_COLOURS else "--"
 
 
-def task_plot(task: TaskResult, arms: Sequence[Arm]) -> str:
+def task_plot(task: TaskResult, arms: Sequence[ReportArm]) -> str:
     """Left a bar an arm with its interval and seeds, right the gain over the baseline."""
     shown = [arm for arm in arms if arm.name in task.means]
 
@@ -60,7 +60,7 @@ def task_plot(task: TaskResult, arms: Sequence[Arm]) -> str:
     return _svg(draw, f"task-{task.name}", label, (_WIDTH_IN, height))
 
 
-def _bars(axes: Axes, task: TaskResult, arms: Sequence[Arm]) -> None:
+def _bars(axes: Axes, task: TaskResult, arms: Sequence[ReportArm]) -> None:
     scale = task.metric.scale
     for row, arm in enumerate(arms):
         mean, colour = task.means[arm.name], _colour(arm)
@@ -76,7 +76,7 @@ def _bars(axes: Axes, task: TaskResult, arms: Sequence[Arm]) -> None:
     axes.tick_params(axis="y", labelcolor=_INK, labelsize=10)
 
 
-def _gains(axes: Axes, task: TaskResult, arms: Sequence[Arm]) -> None:
+def _gains(axes: Axes, task: TaskResult, arms: Sequence[ReportArm]) -> None:
     scale, sign = task.metric.scale, 1 if task.metric.higher_is_better else -1
     by_arm = {comparison.arm: comparison for comparison in task.comparisons}
     axes.axvline(0, color=_MUTED, linewidth=1)
@@ -113,7 +113,7 @@ def _seeds(axes: Axes, values: Sequence[float], row: float, colour: str) -> None
 
 
 def curve_plot(
-    curves: Mapping[str, Curve], arms: Sequence[Arm], metric: Metric, *, what: str
+    curves: Mapping[str, Curve], arms: Sequence[ReportArm], metric: Metric, *, what: str
 ) -> str:
     """Score over the share of labels ("labels") or the samples seen ("samples"), on a log axis."""
 
@@ -137,7 +137,7 @@ def curve_plot(
     return _svg(draw, f"curve-{what}-{metric.name}", label, (5.6, 3.5))
 
 
-def _curve(axes: Axes, curve: Curve, arm: Arm, metric: Metric) -> None:
+def _curve(axes: Axes, curve: Curve, arm: ReportArm, metric: Metric) -> None:
     amounts = sorted(curve)
     means = [mean_of(list(curve[amount].values())) for amount in amounts]
     colour = _colour(arm)
@@ -169,7 +169,9 @@ def _keep_means_apart(axes: Axes, curves: Mapping[str, Curve], metric: Metric) -
 
 
 def learning_plot(
-    runs: Mapping[str, Sequence[Sequence[tuple[float, float]]]], arms: Sequence[Arm], stage: str
+    runs: Mapping[str, Sequence[Sequence[tuple[float, float]]]],
+    arms: Sequence[ReportArm],
+    stage: str,
 ) -> str:
     """The loss of every seed over the steps."""
 

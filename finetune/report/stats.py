@@ -46,7 +46,7 @@ Outcome = Literal["better", "worse", "unclear"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pairs:
+class PairedValues:
     """The values of two arms at the seeds they share, in the order of the seeds.
 
     `only_first` and `only_second` are seeds that one of them has and the other has not.
@@ -59,10 +59,10 @@ class Pairs:
     only_second: tuple[int, ...]
 
 
-def pair(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
+def pair(first: Mapping[int, float], second: Mapping[int, float]) -> PairedValues:
     """Two arms, each as seed -> value."""
     seeds = tuple(sorted(first.keys() & second.keys()))
-    return Pairs(
+    return PairedValues(
         seeds=seeds,
         first=tuple(first[seed] for seed in seeds),
         second=tuple(second[seed] for seed in seeds),
@@ -136,7 +136,7 @@ class Difference:
         return "better" if self.mean > 0 else "worse"
 
 
-def difference(pairs: Pairs, *, higher_is_better: bool) -> Difference:
+def difference(pairs: PairedValues, *, higher_is_better: bool) -> Difference:
     """The gain of the first arm of `pairs` over the second; needs at least one pair."""
     sign = 1.0 if higher_is_better else -1.0
     gains = sign * (np.asarray(pairs.first) - np.asarray(pairs.second))
@@ -297,7 +297,7 @@ class Relative:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-def relative_change(pairs: Pairs) -> Relative | None:
+def relative_change(pairs: PairedValues) -> Relative | None:
     """The first arm over the second, less one; None without pairs or with values of zero."""
     if not pairs.seeds or min(*pairs.first, *pairs.second) <= 0:
         return None

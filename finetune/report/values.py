@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.metrics import Metric
 from finetune.report.efficiency import Curve, Efficiency
-from finetune.report.stats import Difference, Mean, Pairs, Relative
+from finetune.report.stats import Difference, Mean, PairedValues, Relative
 from pretrain.data.cuts import Cuts
 
 Values = Mapping[int, float]
@@ -16,7 +16,7 @@ Values = Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
+class ReportArm:
     """One arm; `slot` is its colour, 0 the baseline's, 1 that of the arm the question is about."""
 
     name: str
@@ -36,7 +36,7 @@ class Comparison:
     arm: str
     reference: str
     metric: Metric
-    pairs: Pairs
+    pairs: PairedValues
     difference: Difference | None
     alpha: float
 
@@ -61,7 +61,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class ReportImage:
     """One test picture: file names below the study folder, of the prediction by arm."""
 
     image: str
@@ -93,7 +93,7 @@ class TaskResult:
     curves: dict[str, Curve]
     ladders: dict[str, Curve]
     gaps: list[Gap]
-    pictures: list[Picture]
+    pictures: list[ReportImage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ class Report:
 
     name: str
     description: str
-    arms: list[Arm]
+    arms: list[ReportArm]
     seeds: tuple[int, ...]
     baseline: str
     mae: str | None
@@ -156,6 +156,6 @@ class Report:
     plan: Mapping[str, Any]
     tool_version: str
 
-    def arm(self, name: str) -> Arm:
+    def arm(self, name: str) -> ReportArm:
         """The arm of this name."""
         return next(arm for arm in self.arms if arm.name == name)

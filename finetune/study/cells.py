@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from curator.core import hashing
 from curator.core.stopping import StopRequest
-from finetune.study.recipe import DenseTask
+from finetune.study.recipe import TaskSettings
 
 _DIGEST_LENGTH = 20
 
@@ -104,7 +104,7 @@ class PretrainCell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backbone:
+class BackboneSource:
     """Where a dense run takes its weights from: a cell, or `spec` as `load_backbone` reads it."""
 
     cell: PretrainCell | None
@@ -122,9 +122,9 @@ class SweepCell:
 
     arm: str
     seed: int
-    task: DenseTask
+    task: TaskSettings
     labels: Json
-    backbone: Backbone
+    backbone: BackboneSource
 
     kind = "sweep"
 
@@ -165,9 +165,9 @@ class DenseCell:
     seed: int
     budget: int | None
     fraction: float
-    task: DenseTask
+    task: TaskSettings
     labels: Json
-    backbone: Backbone
+    backbone: BackboneSource
     sweep: SweepCell | None
 
     kind = "dense"
@@ -216,7 +216,7 @@ class Runner(Protocol):
     def source(self, data: str, *, text: bool) -> Json:
         """`id`, `name` and counts of a dataset version; whether texts are needed."""
 
-    def labels(self, task: DenseTask, seeds: Sequence[int]) -> Json:
+    def labels(self, task: TaskSettings, seeds: Sequence[int]) -> Json:
         """What is in a labelled folder, without its path; raises UsageError where there is nothing
         to learn, to choose a rate on or to judge on.
         """

@@ -14,7 +14,15 @@ from curator.core import clock
 from curator.core.errors import ConflictError, CuratorError, EngineError, StoppedError, StorageError
 from curator.core.stopping import StopRequest
 from curator.store import fsops, sealed
-from finetune.study.cells import Backbone, Cell, DenseOutcome, Json, PretrainCell, Runner, SweepCell
+from finetune.study.cells import (
+    BackboneSource,
+    Cell,
+    DenseOutcome,
+    Json,
+    PretrainCell,
+    Runner,
+    SweepCell,
+)
 from finetune.study.files import FORMAT, to_bytes
 from finetune.study.results import metric_of
 
@@ -79,7 +87,7 @@ def _outcome(job: Job, runner: Runner, stop: StopRequest) -> Json:
     return values | kept
 
 
-def _weights(backbone: Backbone, out: Path) -> str:
+def _weights(backbone: BackboneSource, out: Path) -> str:
     if backbone.cell is None:
         return backbone.spec
     return str(out / "runs" / backbone.cell.digest)

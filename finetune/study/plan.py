@@ -9,12 +9,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from curator.core.errors import UsageError
-from finetune.study.cells import Backbone, Cell, DenseCell, Json, PretrainCell, Runner, SweepCell
-from finetune.study.recipe import RANDOM, Arm, DenseTask, Study
+from finetune.study.cells import (
+    BackboneSource,
+    Cell,
+    DenseCell,
+    Json,
+    PretrainCell,
+    Runner,
+    SweepCell,
+)
+from finetune.study.recipe import RANDOM, Arm, Study, TaskSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class StudyPlan:
     """All cells of a study in the order they run: seed by seed, so that pairs get complete."""
 
     study: Study
@@ -35,7 +43,7 @@ class Plan:
         }
 
 
-def make_plan(study: Study, runner: Runner) -> Plan:
+def make_plan(study: Study, runner: Runner) -> StudyPlan:
     """Look everything up that a cell depends on, and lay the cells out.
 
     Raises:
@@ -55,18 +63,18 @@ def make_plan(study: Study, runner: Runner) -> Plan:
     cells: list[Cell] = []
     sweeps: dict[tuple[str, str], SweepCell] = {}
     for seed in study.seeds:
-        backbones: dict[str, list[tuple[int | None, Backbone]]] = {}
+        backbones: dict[str, list[tuple[int | None, BackboneSource]]] = {}
         for arm in study.arms_of(seed):
             if arm.backbone is not None:
                 spec = f"{RANDOM}:{model}" if arm.backbone == RANDOM else arm.backbone
-                backbones[arm.name] = [(None, Backbone(cell=None, spec=spec))]
+                backbones[arm.name] = [(None, BackboneSource(cell=None, spec=spec))]
                 continue
             made = [
                 _pretrain_cell(study, arm, seed, budget, recipes[arm.name] | seen, sources)
                 for budget, seen in samples[arm.name]
             ]
             cells += made
-            backbones[arm.name] = [(cell.budget, Backbone(cell=cell)) for cell in made]
+            backbones[arm.name] = [(cell.budget, BackboneSource(cell=cell)) for cell in made]
         for task in study.task:
             for name, rungs in backbones.items():
                 key = (name, task.title)
@@ -80,7 +88,9 @@ def make_plan(study: Study, runner: Runner) -> Plan:
                     )
                     cells.append(sweeps[key])
                 cells += _dense_cells(rungs, name, seed, task, labels[task.title], sweeps.get(key))
-    return Plan(study=study, cells=tuple(cells), sources=sources, labels=labels, recipes=recipes)
+    return StudyPlan(
+        study=study, cells=tuple(cells), sources=sources, labels=labels, recipes=recipes
+    )
 
 
 def _options(study: Study, arm: Arm) -> Json:
@@ -139,10 +149,10 @@ def _pretrain_cell(
 
 
 def _dense_cells(
-    rungs: list[tuple[int | None, Backbone]],
+    rungs: list[tuple[int | None, BackboneSource]],
     arm: str,
     seed: int,
-    task: DenseTask,
+    task: TaskSettings,
     labels: Json,
     sweep: SweepCell | None,
 ) -> Iterator[DenseCell]:

@@ -127,7 +127,7 @@ class Pretraining(_Strict):
     options: dict[str, Any] = {}
 
 
-class DenseTask(_Strict):
+class TaskSettings(_Strict):
     """One dense task. `lrs` with more than one rate are swept; `options` are `DenseOptions`."""
 
     task: Literal["segmentation", "depth", "detection"]
@@ -173,7 +173,7 @@ class Study(_Strict):
     notes: tuple[str, ...] = ()
     pretrain: Pretraining
     arm: tuple[Arm, ...] = Field(min_length=1)
-    task: tuple[DenseTask, ...] = Field(min_length=1)
+    task: tuple[TaskSettings, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

@@ -22,7 +22,7 @@ from finetune.study.cells import Cell, DenseCell, Json, PretrainCell, Runner
 from finetune.study.files import CELLS, FORMAT, STUDY_FILE, read_cells, read_plan, rows_of, to_bytes
 from finetune.study.jobs import STOPPED, Inline, Jobs, died
 from finetune.study.one_cell import Job
-from finetune.study.plan import Plan, make_plan
+from finetune.study.plan import StudyPlan, make_plan
 from finetune.study.recipe import Study
 from finetune.study.results import metric_of, primary_metric, write_results
 from pretrain.data.cuts import Cuts
@@ -34,7 +34,7 @@ _MINUTE, _HOUR = 60.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class StudySummary:
     """How a call ended, in cells. `blocked` ones wait for a pretraining or sweep that failed."""
 
     num_cells: int
@@ -53,7 +53,7 @@ def run_study(
     stop: StopRequest,
     jobs: Jobs | None = None,
     pretrain_only: bool = False,
-) -> Summary:
+) -> StudySummary:
     """Run what is missing of a study in the folder `out`.
 
     Cells run in this process, by `runner`, or where `jobs` runs them. With `pretrain_only`, dense
@@ -107,7 +107,7 @@ def _foreign(path: Path) -> bool:
 class _Walk:
     """One pass over the cells of a plan."""
 
-    def __init__(self, plan: Plan, out: Path, jobs: Jobs, stop: StopRequest) -> None:
+    def __init__(self, plan: StudyPlan, out: Path, jobs: Jobs, stop: StopRequest) -> None:
         self.plan, self.out, self.jobs, self.stop = plan, out, jobs, stop
         damaged: list[DamageError] = []
         self.records = read_cells(out, damaged)
@@ -115,7 +115,7 @@ class _Walk:
             progress.say(f"{error.what} in {error.where}; this cell is run again")
         self.pictured = _pictured(plan)
 
-    def run(self, *, pretrain_only: bool) -> Summary:
+    def run(self, *, pretrain_only: bool) -> StudySummary:
         """Every cell once; see the module."""
         cells = list({cell.digest: cell for cell in self.plan.cells}.values())
         asked = [cell for cell in cells if isinstance(cell, PretrainCell) or not pretrain_only]
@@ -126,7 +126,7 @@ class _Walk:
         blocked = self._run_all(missing, asked)
         done = [cell for cell in cells if self._is_done(cell.digest)]
         failed = [cell for cell in missing if self.records.get(cell.digest, {}).get("error")]
-        return Summary(
+        return StudySummary(
             num_cells=len(cells),
             num_done=len(done),
             num_reused=reused,
@@ -197,7 +197,7 @@ def _needs(cell: Cell) -> list[str]:
     return needs + ([] if sweep is None else [sweep.digest])
 
 
-def _pictured(plan: Plan) -> set[str]:
+def _pictured(plan: StudyPlan) -> set[str]:
     """Of every arm and task the first dense cell: first seed, most samples, most labels."""
     first: dict[tuple[str, str], str] = {}
     for cell in plan.cells:

@@ -30,7 +30,7 @@ from finetune.study.cells import (
     SweepCell,
     SweepOutcome,
 )
-from finetune.study.recipe import DenseTask
+from finetune.study.recipe import TaskSettings
 from finetune.study.results import METRICS
 from pretrain.data.loader import DataOptions, Pipeline, open_source
 from pretrain.loop.flops import counted
@@ -79,7 +79,7 @@ class ModelRunner:
                 found["captioners" if "prompt" in recipe else "scorers"].append(who)
         return found
 
-    def labels(self, task: DenseTask, seeds: Sequence[int]) -> Json:
+    def labels(self, task: TaskSettings, seeds: Sequence[int]) -> Json:
         """What is in a labelled folder; reads its labels, and refuses what no number could be told
         for, in the shares of every seed as well: before anything is pretrained.
         """
@@ -90,7 +90,7 @@ class ModelRunner:
         require_cells(found, cells, choose_rate=len(task.lrs) > 1)
         return {k: v for k, v in found.describe().items() if k != "folder"}
 
-    def _dense_set(self, task: DenseTask) -> DenseSet:
+    def _dense_set(self, task: TaskSettings) -> DenseSet:
         key = (task.task, task.data, task.layout)
         if key not in self._sets:
             found = open_dense(task.task, Path(task.data), task.layout)

@@ -11,8 +11,8 @@ import torch
 from curator.core.registry import Registry
 from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
-from finetune.layouts import Item, Split
-from pretrain.loop.loop import Group
+from finetune.layouts import LabelledImage, Split
+from pretrain.loop.loop import ParamGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class DenseTask(Protocol):
         """`loss` is minimised, the others are logged."""
         ...
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParamGroup]:
         """What is trained, with learning rates that fall towards the first layers."""
         ...
 
@@ -56,7 +56,7 @@ class DenseTask(Protocol):
         """Judge on whole pictures at their own size; `kept` are the split's feature maps."""
         ...
 
-    def pictures(self, item: Item) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def pictures(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The picture, the truth and what is predicted, (3, H, W) uint8 each."""
         ...
 

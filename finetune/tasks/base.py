@@ -14,12 +14,12 @@ from curator.core.stopping import StopRequest
 from finetune.augment import picture
 from finetune.feeding import DenseBatch, Kept, stacked
 from finetune.heads import HEADS, UPERNET_WIDTH, head_width
-from finetune.layouts import Item, Split
+from finetune.layouts import LabelledImage, Split
 from finetune.necks import SimpleFeaturePyramid
 from finetune.options import DenseOptions, layer_decay_of
 from finetune.scaling import scaled
 from finetune.sliding_window import slide
-from pretrain.loop.loop import Group
+from pretrain.loop.loop import ParamGroup
 from pretrain.towers.backbone import Backbone
 
 
@@ -65,21 +65,21 @@ class BackboneTask(nn.Module):
         assert batch.images is not None, "a batch has pictures or maps"
         return self.features(batch.images)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParamGroup]:
         """Heads at the full rate; each step down into the backbone has `layer_decay` of it.
 
         A step is a block of a plain ViT, a stage of a pyramid.
         """
         own = {id(parameter) for parameter in self.backbone.parameters()}
         heads = [parameter for parameter in self.parameters() if id(parameter) not in own]
-        groups = [Group(parameters=heads)]
+        groups = [ParamGroup(parameters=heads)]
         if self.options.freeze:
             return groups
         layers = self.backbone.layer_groups()
         decay = self.layer_decay
         assert decay is not None, "nothing is frozen"
         for depth, layer in enumerate(reversed(layers), start=1):
-            groups.append(Group(parameters=layer, lr_scale=decay**depth))
+            groups.append(ParamGroup(parameters=layer, lr_scale=decay**depth))
         return groups
 
     @property
@@ -94,7 +94,7 @@ class BackboneTask(nn.Module):
 
     def chunks(
         self, split: Split, kept: Sequence[Kept] | None, stop: StopRequest
-    ) -> Iterator[tuple[list[Item], list[torch.Tensor]]]:
+    ) -> Iterator[tuple[list[LabelledImage], list[torch.Tensor]]]:
         """Items of a split and their feature maps, a batch at a time."""
         size = self.options.batch_size
         for start in range(0, len(split), size):
@@ -138,7 +138,7 @@ class PixelTask(BackboneTask):
     @torch.inference_mode()
     def predictions(
         self, split: Split, kept: Sequence[Kept] | None, stop: StopRequest
-    ) -> Iterator[tuple[Item, torch.Tensor]]:
+    ) -> Iterator[tuple[LabelledImage, torch.Tensor]]:
         """Every item and its (K, H, W) at the label's own size. In evaluation mode."""
         self.eval()
         if self.options.inference == "slide":
@@ -150,7 +150,7 @@ class PixelTask(BackboneTask):
             for item, output in zip(items, self.decoded(maps), strict=True):
                 yield item, scaled(output[None], item.image.shape[:2])[0]
 
-    def _seen_through_windows(self, item: Item) -> torch.Tensor:
+    def _seen_through_windows(self, item: LabelledImage) -> torch.Tensor:
         window = self.options.image_px
         height, width = item.image.shape[:2]
         cover = max(window[0] / height, window[1] / width)

@@ -27,7 +27,7 @@ from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
 from finetune.images import coloured_depth, to_tensor
 from finetune.labels import depth_range, log_depth_moments
-from finetune.layouts import Array, Boxes, DenseSet, Item, Split
+from finetune.layouts import Array, Boxes, DenseSet, LabelledImage, Split
 from finetune.options import DenseOptions
 from finetune.tasks import Evaluation
 from finetune.tasks.base import PixelTask
@@ -100,7 +100,7 @@ class Depth(PixelTask):
             metrics=means | {"RMSE pooled": math.sqrt(squares / count)}, per_image=per_image
         )
 
-    def pictures(self, item: Item) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def pictures(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The picture, and truth and prediction on one scale of colours; black: no reading."""
         split = Split((item.name,), lambda _: item)
         ((_, output),) = self.predictions(split, None, StopRequest())
@@ -129,6 +129,6 @@ def _tensor(target: object) -> torch.Tensor:
     return target
 
 
-def _truth(item: Item) -> Array:
+def _truth(item: LabelledImage) -> Array:
     assert not isinstance(item.target, Boxes), "the target of depth is a map"
     return item.target

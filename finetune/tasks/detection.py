@@ -35,7 +35,7 @@ from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
 from finetune.heads import FPN_WIDTH, head_width
 from finetune.images import palette, to_tensor
-from finetune.layouts import Boxes, DenseSet, Item, Split
+from finetune.layouts import Boxes, DenseSet, LabelledImage, Split
 from finetune.necks import SimpleFeaturePyramid
 from finetune.options import DenseOptions
 from finetune.tasks import Evaluation
@@ -118,7 +118,7 @@ class Detection(BackboneTask):
         return {**of_proposals, **of_regions}, found
 
     @torch.inference_mode()
-    def found(self, items: Sequence[Item], maps: Sequence[torch.Tensor]) -> list[Found]:
+    def found(self, items: Sequence[LabelledImage], maps: Sequence[torch.Tensor]) -> list[Found]:
         """What is found, at the pictures' own sizes. In evaluation mode."""
         self.eval()
         _, found = self._through([level.float() for level in maps], None)
@@ -167,7 +167,7 @@ class Detection(BackboneTask):
             said["masks"] = (found["masks"][:, 0] > 0.5).cpu()  # noqa: PLR2004 - torchvision's
         return said
 
-    def _true(self, item: Item) -> dict[str, torch.Tensor]:
+    def _true(self, item: LabelledImage) -> dict[str, torch.Tensor]:
         boxes = _boxes(item)
         true = {
             "boxes": torch.from_numpy(boxes.boxes),
@@ -178,7 +178,7 @@ class Detection(BackboneTask):
             true["masks"] = torch.from_numpy(boxes.masks)
         return true
 
-    def pictures(self, item: Item) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def pictures(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The picture, the true objects, and what is found with a score above a half."""
         split = Split((item.name,), lambda _: item)
         self.eval()
@@ -213,7 +213,7 @@ def _detector(
     )
 
 
-def _boxes(item: Item) -> Boxes:
+def _boxes(item: LabelledImage) -> Boxes:
     assert isinstance(item.target, Boxes), "the target of detection are boxes"
     return item.target
 

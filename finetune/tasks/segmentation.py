@@ -23,7 +23,7 @@ from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
 from finetune.images import coloured_classes, to_tensor
-from finetune.layouts import IGNORE, Boxes, DenseSet, Item, Split
+from finetune.layouts import IGNORE, Boxes, DenseSet, LabelledImage, Split
 from finetune.options import DenseOptions
 from finetune.tasks import Evaluation
 from finetune.tasks.base import PixelTask
@@ -76,7 +76,7 @@ class Segmentation(PixelTask):
             per_class={name: share for name, share in by_class.items() if not math.isnan(share)},
         )
 
-    def pictures(self, item: Item) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def pictures(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The picture, and truth and prediction in the colours of their classes."""
         split = Split((item.name,), lambda _: item)
         ((_, logits),) = self.predictions(split, None, StopRequest())
@@ -103,6 +103,6 @@ def _tensor(target: object) -> torch.Tensor:
     return target
 
 
-def _truth(item: Item) -> torch.Tensor:
+def _truth(item: LabelledImage) -> torch.Tensor:
     assert not isinstance(item.target, Boxes), "the target of segmentation is a map"
     return torch.from_numpy(item.target).long()

@@ -18,7 +18,7 @@ _ROWS = 1024
 _AT = (1, 5)
 
 
-class Pairs(NamedTuple):
+class PairFeatures(NamedTuple):
     """Unit features of N pairs; those with the same number in `text_of_N` have the same text."""
 
     images_ND: torch.Tensor
@@ -26,7 +26,7 @@ class Pairs(NamedTuple):
     text_of_N: torch.Tensor
 
 
-def encode(objective: Any, batches: Iterable[Batch]) -> Pairs:
+def encode(objective: Any, batches: Iterable[Batch]) -> PairFeatures:
     """The pairs of `batches`, each image with one text, as a contrastive objective sees them.
 
     Leaves the objective in evaluation mode.
@@ -39,10 +39,10 @@ def encode(objective: Any, batches: Iterable[Batch]) -> Pairs:
             texts.append(objective.encode_texts(batch.tokens).float())
             tokens.append(batch.tokens)
         _, text_of_N = torch.unique(torch.cat(tokens), dim=0, return_inverse=True)
-        return Pairs(torch.cat(images), torch.cat(texts), text_of_N)
+        return PairFeatures(torch.cat(images), torch.cat(texts), text_of_N)
 
 
-def recalls(pairs: Pairs) -> dict[str, float]:
+def recalls(pairs: PairFeatures) -> dict[str, float]:
     """Recall at 1 and 5, both ways; memory: `_ROWS` rows of scores at a time."""
     images_ND, texts_ND, text_of_N = pairs
     text_of_N = text_of_N.to(images_ND.device)

@@ -1,7 +1,7 @@
 """What becomes of a batch in the process that makes it: bytes, pixels, texts, tokens.
 
-A `Plan` says which samples a batch has and where their bytes lie; a `Loader` makes the batch of
-it. Both travel to worker processes, so this module imports no table library.
+A `BatchPlan` says which samples a batch has and where their bytes lie; a `Loader` makes the batch
+of it. Both travel to worker processes, so this module imports no table library.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _require(name: str, value: object, holds: bool, allowed: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class BatchPlan:
     """A batch to be made: one entry a sample, in order.
 
     `file_of` numbers the shard in `paths` where `lengths` bytes of the image lie at `offsets`.
@@ -166,14 +166,14 @@ class Loader:
         self._kept: dict[int, DecodedImage] = {}
         self._kept_bytes = 0
 
-    def __getitem__(self, plan: Plan) -> Batch | CuratorError:
+    def __getitem__(self, plan: BatchPlan) -> Batch | CuratorError:
         """The batch; an error is handed over as a value, so that it arrives as it was raised."""
         try:
             return self.make(plan)
         except CuratorError as error:
             return error
 
-    def make(self, plan: Plan) -> Batch:
+    def make(self, plan: BatchPlan) -> Batch:
         """The batch.
 
         Raises:
@@ -200,11 +200,11 @@ class Loader:
             lengths,
         )
 
-    def _crop_draws(self, plan: Plan) -> Floats:
+    def _crop_draws(self, plan: BatchPlan) -> Floats:
         numbers = np.arange(pixels.NUM_DRAWS)[:, None]
         return uniforms(self._options.seed, plan.epochs, plan.samples, _CROP, numbers)
 
-    def _picture(self, plan: Plan, place: int, draws: Floats) -> pixels.Pixels:
+    def _picture(self, plan: BatchPlan, place: int, draws: Floats) -> pixels.Pixels:
         def box_of(shape: float) -> pixels.Box:
             if not self._drawn:
                 return pixels.middle_box(shape)
@@ -218,7 +218,7 @@ class Loader:
         return pixels.cut(decoded, side, box_of)
 
     def _decoded(
-        self, plan: Plan, place: int, box_of: Callable[[float], pixels.Box]
+        self, plan: BatchPlan, place: int, box_of: Callable[[float], pixels.Box]
     ) -> DecodedImage:
         path = plan.paths[plan.file_of[place]]
         try:
@@ -246,7 +246,7 @@ class Loader:
         if self._kept_bytes + left * _size_bytes(decoded) > self._keep_bytes:
             self._kept, self._keep_bytes = {}, 0
 
-    def _read(self, plan: Plan, place: int, path: str) -> bytes:
+    def _read(self, plan: BatchPlan, place: int, path: str) -> bytes:
         length = plan.lengths[place]
         data = os.pread(self._open(path).fileno(), length, plan.offsets[place])
         expected = plan.sha256[place]
@@ -277,7 +277,7 @@ class Loader:
     def __del__(self) -> None:  # a worker ends without anybody to close its loader
         self.close()
 
-    def _texts(self, plan: Plan) -> tuple[list[str], Ints]:
+    def _texts(self, plan: BatchPlan) -> tuple[list[str], Ints]:
         if self._tokenize is None:
             return [], np.empty(0, np.int64)
         if not self._drawn:
@@ -303,7 +303,7 @@ def start_worker(_number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _changed(plan: Plan, place: int, how: str) -> DamageError:
+def _changed(plan: BatchPlan, place: int, how: str) -> DamageError:
     return DamageError(
         f"the image of {plan.keys[place]!r} is not the one that was indexed: {how}",
         where=plan.paths[plan.file_of[place]],

@@ -33,9 +33,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from curator.core.errors import CuratorError, EngineError, UsageError
-from pretrain.data.batches import Batch, DataOptions, Loader, Plan, Tokenize, start_worker
+from pretrain.data.batches import Batch, BatchPlan, DataOptions, Loader, Tokenize, start_worker
 from pretrain.data.opening import open_source
-from pretrain.data.order import Order, Window
+from pretrain.data.order import SampleOrder, Window
 from pretrain.data.rng import Ints
 from pretrain.data.source import Source
 from pretrain.data.tables import ShardTable
@@ -76,7 +76,9 @@ class Pipeline:
         self._rank = rank
         self._rank_batch = options.batch_size // world_size
         self._context = _start_server(tokenize) if options.num_workers else None
-        self._order = Order(source.counts, seed=options.seed, window_samples=options.window_samples)
+        self._order = SampleOrder(
+            source.counts, seed=options.seed, window_samples=options.window_samples
+        )
 
     def batches(self, start_step: int = 0) -> Generator[Batch]:
         """This rank's part of global batch `start_step` and of all that follow, without end.
@@ -99,7 +101,7 @@ class Pipeline:
 
     # -- plans ----------------------------------------------------------------------------------
 
-    def plans(self, start_step: int = 0) -> Generator[Plan]:
+    def plans(self, start_step: int = 0) -> Generator[BatchPlan]:
         """What `batches` makes: which samples, and where their bytes lie."""
         kept = pl.DataFrame()
         for rows in self._ahead(start_step):
@@ -135,7 +137,7 @@ class Pipeline:
         rows = _laid_end_to_end(tables, self._order.numbers(window), window.epoch)
         return rows.select(pl.all().gather(places))
 
-    def plans_in_order(self) -> Generator[Plan]:
+    def plans_in_order(self) -> Generator[BatchPlan]:
         """What `in_order` makes."""
         size = self._options.batch_size
         kept = pl.DataFrame()
@@ -155,7 +157,7 @@ class Pipeline:
 
     # -- batches --------------------------------------------------------------------------------
 
-    def _load(self, plans: Generator[Plan], *, drawn: bool) -> Generator[Batch]:
+    def _load(self, plans: Generator[BatchPlan], *, drawn: bool) -> Generator[Batch]:
         loader = Loader(
             self._options, self._tokenize, drawn=drawn, num_samples=self._source.num_samples
         )
@@ -223,10 +225,10 @@ def _laid_end_to_end(tables: Sequence[ShardTable], numbers: Ints, epoch: int) ->
     return pl.concat(parts).with_columns(sample=pl.Series(numbers), epoch=pl.lit(epoch, pl.Int64))
 
 
-def _plan(rows: pl.DataFrame) -> Plan:
+def _plan(rows: pl.DataFrame) -> BatchPlan:
     paths = rows["path"].unique().to_list()
     number = {path: place for place, path in enumerate(paths)}
-    return Plan(
+    return BatchPlan(
         epochs=rows["epoch"].to_numpy().copy(),
         samples=rows["sample"].to_numpy().copy(),
         paths=paths,

@@ -32,7 +32,7 @@ class Window:
     num_samples: int
 
 
-class Order:
+class SampleOrder:
     """The order for shards of `counts` samples each, of which one at least is not empty."""
 
     def __init__(self, counts: Sequence[int] | Ints, *, seed: int, window_samples: int) -> None:

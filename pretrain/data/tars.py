@@ -42,7 +42,7 @@ _TEXTS = ("texts", "weights", "written_by")
 
 
 @dataclass(frozen=True, slots=True)
-class Caption:
+class TarCaption:
     """A text of one sample, before the weights are brought to add up to 1."""
 
     text: str
@@ -174,19 +174,19 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     return None
 
 
-def captions_of(sample: ScannedSample, reader: ShardReader) -> list[Caption]:
+def captions_of(sample: ScannedSample, reader: ShardReader) -> list[TarCaption]:
     """The texts of a sample by slot: those of the `curator` field, else the alt text."""
     found = _exported(sample.members, reader)
     if found is None:
-        return [Caption(sample.alt_text, 1.0, ALT_TEXT)] if sample.alt_text else []
+        return [TarCaption(sample.alt_text, 1.0, ALT_TEXT)] if sample.alt_text else []
     total = sum(caption.weight for caption in found)
     return [
-        Caption(one.text, one.weight / total if total else 1 / len(found), one.written_by)
+        TarCaption(one.text, one.weight / total if total else 1 / len(found), one.written_by)
         for one in found
     ]
 
 
-def _exported(members: Sequence[Member], reader: ShardReader) -> list[Caption] | None:
+def _exported(members: Sequence[Member], reader: ShardReader) -> list[TarCaption] | None:
     """The `curator` field of KEY.json; None without one, or in a form that export never writes."""
     member = next((one for one in members if one.ext.lower() == "json"), None)
     if member is None or member.length > MAX_JSON_BYTES:
@@ -202,16 +202,16 @@ def _exported(members: Sequence[Member], reader: ShardReader) -> list[Caption] |
     return [_caption(one, reader.path) for one in captions]
 
 
-def _caption(value: object, where: Path) -> Caption:
+def _caption(value: object, where: Path) -> TarCaption:
     if isinstance(value, Mapping):
         text, weight, source = (value.get(name) for name in ("text", "weight", "source"))
         if isinstance(text, str) and isinstance(source, str) and isinstance(weight, int | float):
-            return Caption(text, float(weight), source)
+            return TarCaption(text, float(weight), source)
     raise DamageError("a `curator` field is not as `curator export` writes it", where=where)
 
 
 def _table(
-    samples: Sequence[ScannedSample], captions: Sequence[Sequence[Caption]], *, need_text: bool
+    samples: Sequence[ScannedSample], captions: Sequence[Sequence[TarCaption]], *, need_text: bool
 ) -> pl.DataFrame:
     """Samples with their captions in the columns of ROWS.
 

@@ -89,7 +89,7 @@ class IndexTables:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CaptionChoice:
     """What is taken of a version. `count` reads a manifest entry; without it a pass is needed."""
 
     rows: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
@@ -196,12 +196,14 @@ def _alt_texts(decided: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
     return _images(decided, places).filter(pl.col("alt_text").is_not_null())
 
 
-CHOICES: Mapping[str, Choice] = {
-    "chosen": Choice(_chosen, lambda entry: sum(entry.counts[action] for action in EXPORTED)),
-    "captions-only": Choice(_generated, lambda entry: entry.counts["captioned"]),
-    "filter-only": Choice(_filtered),
-    "alt-only": Choice(_alt_texts),
-    "images": Choice(_images),
+CHOICES: Mapping[str, CaptionChoice] = {
+    "chosen": CaptionChoice(
+        _chosen, lambda entry: sum(entry.counts[action] for action in EXPORTED)
+    ),
+    "captions-only": CaptionChoice(_generated, lambda entry: entry.counts["captioned"]),
+    "filter-only": CaptionChoice(_filtered),
+    "alt-only": CaptionChoice(_alt_texts),
+    "images": CaptionChoice(_images),
 }
 """Name -> what is taken. `chosen` is the version as it is, `images` all usable images of it."""
 

@@ -15,7 +15,7 @@ import torch
 
 from curator.core.progress import bar
 from curator.core.stopping import StopRequest
-from curator.demo.render import Picture, make_picture
+from curator.demo.render import RenderedImage, make_picture
 from curator.demo.scene import Scene, sample_scene
 from curator.demo.seeds import training_seeds
 from curator.demo.workers import Chunk, chunks_of, make_chunks
@@ -84,7 +84,7 @@ def _make_chunk(seeds: range, chunk: Chunk) -> tuple[list[np.ndarray], list[np.n
     )
 
 
-def _cells(picture: Picture) -> np.ndarray:
+def _cells(picture: RenderedImage) -> np.ndarray:
     step = SIDE_PX // GRID
     blocks = picture.instances.reshape(GRID, step, GRID, step).swapaxes(1, 2).reshape(-1, step**2)
     cells = np.zeros(GRID * GRID, np.uint8)

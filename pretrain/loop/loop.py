@@ -95,7 +95,7 @@ class LoopOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
+class ParamGroup:
     """Parameters that learn at `lr_scale` times the rate of the options."""
 
     parameters: Sequence[torch.nn.Parameter]
@@ -156,7 +156,7 @@ def train(
     options: LoopOptions,
     *,
     folder: Path | None,
-    parameter_groups: Sequence[Group] | None = None,
+    parameter_groups: Sequence[ParamGroup] | None = None,
     stop: StopRequest | None = None,
     what: str = "train",
     count: Count | None = None,
@@ -184,7 +184,7 @@ class _Training:
         self,
         objective: Any,
         options: LoopOptions,
-        groups: Sequence[Group] | None,
+        groups: Sequence[ParamGroup] | None,
         folder: Path | None,
         count: Count | None,
     ) -> None:
@@ -195,7 +195,7 @@ class _Training:
         if self.device.type == "cpu":
             keep_freed_memory()  # a tenth of the time of a ViT's step
             stride_first(objective)
-        self.optimizer = _optimizer(groups or [Group(parameters=self.parameters)], options)
+        self.optimizer = _optimizer(groups or [ParamGroup(parameters=self.parameters)], options)
         self.checkpoints = None if folder is None else folder / "checkpoints"
         self.step, self.flops, self.seconds_before = 0, 0, 0.0
         self.counted, self.counted_before = Counter[str](), dict[str, int]()
@@ -370,7 +370,7 @@ class _Training:
             self.pause = max(self.pause, (self.saved - began) / _SAVING_SHARE)
 
 
-def _optimizer(groups: Sequence[Group], options: LoopOptions) -> torch.optim.AdamW:
+def _optimizer(groups: Sequence[ParamGroup], options: LoopOptions) -> torch.optim.AdamW:
     """Decay for matrices and kernels only: not for biases, norms, scales and other vectors."""
     parts = []
     for group in groups:

@@ -25,7 +25,7 @@ from curator.core.errors import Unusable, UsageError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
 from curator.edits.apply import HUMAN
-from curator.edits.history import Draft, Sample
+from curator.edits.history import Draft, SampleRef
 from curator.policy.model import ALT_TEXT
 from curator.steps.apply_edits import apply
 from curator.store.facts import CAPTIONS, SCORES, Facts
@@ -118,7 +118,7 @@ def test_edits_show_up_and_their_version_stands_on_its_base(tmp_path: Path) -> N
     kit = small_store(tmp_path / "shards", ["best"])
     store, base = kit.ws.store, kit.versions["best"]
     row = sample(kit, "00000", 1)
-    about = Sample(shard="00000", row=1, key="a1", image_sha256=row.facts["image_sha256"])
+    about = SampleRef(shard="00000", row=1, key="a1", image_sha256=row.facts["image_sha256"])
     draft = Draft(
         sample=about, action="edit", base_text="a man in a red hat", new_text="a man in a hat"
     )

@@ -14,7 +14,7 @@ import pytest
 from curator.compare.diff import changes, diff, gate, mean_shift, to_json
 from curator.compare.html import render_html
 from curator.compare.text import WIDTH, render_text, verdict
-from curator.compare.values import Change, Diff, Text
+from curator.compare.values import Change, ComparedText, Diff
 from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from curator.shards.scan import Dataset, ScanOptions
@@ -127,7 +127,7 @@ def test_changes_are_all_of_them_in_order(kit: Kit) -> None:
         ("00001", "b3", "lost"),
     ]
     assert found[0].old == (
-        Text(text="IMG_2034.JPG", source="alt_text", score=pytest.approx(0.05)),
+        ComparedText(text="IMG_2034.JPG", source="alt_text", score=pytest.approx(0.05)),
     )
     assert found[0].new == ()
     assert (found[0].new_action, found[0].because) == ("dropped", "alt_text: aligned")

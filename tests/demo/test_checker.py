@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator.demo.checker import FACTS, Tally, check, total
+from curator.demo.checker import FACTS, ClaimCounts, check, total
 from curator.demo.language import LENGTHS, Length, caption
 from curator.demo.reader import read
 from curator.demo.scene import Camera, Scene, Solid, sample_scene
@@ -153,13 +153,13 @@ def test_ground_and_sky_are_read(text: str, ground: set[str], sky: set[str]) -> 
 def test_a_right_caption_tells_its_share() -> None:
     done = check("a large red cube and a blue sphere on grass", WORLD)
     assert done.is_right
-    assert done.facts["object"] == Tally(2, 2, 4)
-    assert done.facts["color"] == Tally(2, 2, 4)
-    assert done.facts["size"] == Tally(1, 1, 4)
-    assert done.facts["material"] == Tally(0, 0, 4)
-    assert done.facts["ground"] == Tally(1, 1, 1)
-    assert done.facts["sky"] == Tally(0, 0, 1)
-    assert done.attributes == Tally(6, 6, 18)
+    assert done.facts["object"] == ClaimCounts(2, 2, 4)
+    assert done.facts["color"] == ClaimCounts(2, 2, 4)
+    assert done.facts["size"] == ClaimCounts(1, 1, 4)
+    assert done.facts["material"] == ClaimCounts(0, 0, 4)
+    assert done.facts["ground"] == ClaimCounts(1, 1, 1)
+    assert done.facts["sky"] == ClaimCounts(0, 0, 1)
+    assert done.attributes == ClaimCounts(6, 6, 18)
     assert (done.precision, done.recall) == (1.0, 1 / 3)
     assert done.f1 == pytest.approx(0.5)
 
@@ -167,9 +167,9 @@ def test_a_right_caption_tells_its_share() -> None:
 def test_a_missing_solid_and_its_color_are_wrong() -> None:
     done = check("a red cube, a red torus and three cones on sand", WORLD)
     assert (done.mentioned, done.hallucinated) == (5, 3)
-    assert done.facts["color"] == Tally(1, 2, 4)
-    assert done.facts["count"] == Tally(0, 1, 1)
-    assert done.facts["ground"] == Tally(0, 1, 1)
+    assert done.facts["color"] == ClaimCounts(1, 2, 4)
+    assert done.facts["count"] == ClaimCounts(0, 1, 1)
+    assert done.facts["ground"] == ClaimCounts(0, 1, 1)
     assert not done.is_right
 
 
@@ -177,7 +177,7 @@ def test_mentions_are_matched_to_different_solids_for_most_right_facts() -> None
     # Taken in order, "a blue ball" would take the small one and make "small" wrong.
     done = check("a blue ball and a small matte ball", WORLD)
     assert done.is_right
-    assert check("a small ball and a small ball", WORLD).facts["size"] == Tally(1, 2, 4)
+    assert check("a small ball and a small ball", WORLD).facts["size"] == ClaimCounts(1, 2, 4)
     # One more right fact never costs a mention its solid.
     assert check("a dotted ball and a large dotted ball", WORLD).hallucinated == 0
 
@@ -244,8 +244,8 @@ def test_a_text_without_a_solid_is_not_right() -> None:
 def test_total_adds_claims_up() -> None:
     added = total([check(text, WORLD) for text in ("a red cube", "a blue cube", "a torus", "")])
     assert added.captions == 4
-    assert added.facts["object"] == Tally(2, 3, 16)
-    assert added.facts["color"] == Tally(1, 2, 16)
+    assert added.facts["object"] == ClaimCounts(2, 3, 16)
+    assert added.facts["color"] == ClaimCounts(1, 2, 16)
     assert added.precision == pytest.approx(3 / 5)
     assert added.recall == pytest.approx(3 / (4 * 18))
     assert added.f1 == pytest.approx(2 * 3 / (5 + 72))

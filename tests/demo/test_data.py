@@ -24,7 +24,7 @@ from curator.demo import dense
 from curator.demo.alttext import DEFAULT_RATES, KINDS, alt_text, parse_rates, wrong
 from curator.demo.data import DemoData, make_data
 from curator.demo.evaluate import read_truth
-from curator.demo.render import ATTEMPTS, CLASSES, Picture, make_picture
+from curator.demo.render import ATTEMPTS, CLASSES, RenderedImage, make_picture
 from curator.demo.scene import SHAPES, Scene, sample_scene
 from curator.demo.seeds import HELD_OUT, labelled_seeds, shard_seeds, training_seeds
 from curator.demo.workers import chunks_of, make_chunks
@@ -161,7 +161,7 @@ def test_a_stopped_run_keeps_chunks_and_goes_on(
     monkeypatch.setattr("curator.demo.dense._CHUNK", 4)
     asked, stop = replace(ASKED, labelled=6), StopRequest()
 
-    def make_then_stop(seed: int, side: int) -> tuple[Scene, Picture]:
+    def make_then_stop(seed: int, side: int) -> tuple[Scene, RenderedImage]:
         if seed == shard_seeds(0, 12)[5]:
             stop.signum = signal.SIGINT
         return make_picture(seed, side)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator.demo import language
-from curator.demo.language import LENGTHS, VOCABULARY, Group, Plan, caption
+from curator.demo.language import LENGTHS, VOCABULARY, ObjectGroup, SentencePlan, caption
 from curator.demo.scene import Camera, Scene, Shape, Size, Solid, sample_scene
 from curator.scorers.text import check_text
 
@@ -85,8 +85,8 @@ def test_spatial_is_detailed_where_names_are_shared() -> None:
 
 
 def test_an_before_a_vowel() -> None:
-    assert Group("cone", "orange").say() == "an orange cone"
-    assert Group("cone", "orange", "small", "matte").say() == "a small matte orange cone"
+    assert ObjectGroup("cone", "orange").say() == "an orange cone"
+    assert ObjectGroup("cone", "orange", "small", "matte").say() == "a small matte orange cone"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,9 @@ def test_an_before_a_vowel() -> None:
     [("cloudy", "under a cloudy sky."), ("sunset", "at sunset."), ("night", "at night.")],
 )
 def test_skies(sky: language.Sky, end: str) -> None:
-    assert language.say(Plan((Group("cone", "red"),), "snow", sky), rng()).endswith(f"snow {end}")
+    assert language.say(SentencePlan((ObjectGroup("cone", "red"),), "snow", sky), rng()).endswith(
+        f"snow {end}"
+    )
 
 
 @given(st.integers(0, 10_000), st.sampled_from(LENGTHS))
@@ -111,8 +113,8 @@ def test_captions_are_deterministic_and_stay_in_the_vocabulary(
 
 
 def test_every_word_of_the_vocabulary_can_be_said() -> None:
-    groups = [Group("cube", "red", count=count) for count in language.NUMBERS]
-    said = language.say(Plan(tuple(groups), "grass"), rng()).split()
+    groups = [ObjectGroup("cube", "red", count=count) for count in language.NUMBERS]
+    said = language.say(SentencePlan(tuple(groups), "grass"), rng()).split()
     for seed in range(200):
         said += re.findall(r"[a-z]+|[.,]", caption(sample_scene(seed), "spatial", rng(seed)))
         said += re.findall(r"[a-z]+", caption(sample_scene(seed), "short", rng(seed)))

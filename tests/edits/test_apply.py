@@ -23,7 +23,7 @@ from curator.core import hashing
 from curator.core.errors import ConflictError, DamageError, NotFoundError, StoppedError, UsageError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
-from curator.edits.history import Draft, Edit, Sample
+from curator.edits.history import Draft, Edit, SampleRef
 from curator.policy.decider import read_decision
 from curator.steps.apply_edits import Applied, apply
 from curator.steps.fsck import fsck
@@ -54,10 +54,10 @@ ROWS = {
 }
 
 
-def sample(ws: Workspace, key: str) -> Sample:
+def sample(ws: Workspace, key: str) -> SampleRef:
     shard, row = ROWS[key]
     found = index.read(ws.store, shard, ["image_sha256"])["image_sha256"][row]
-    return Sample(shard=shard, row=row, key=key, image_sha256=found)
+    return SampleRef(shard=shard, row=row, key=key, image_sha256=found)
 
 
 def edit(ws: Workspace, key: str, old: str | None, new: str, seen: int | None = None) -> Edit:
@@ -180,7 +180,7 @@ def test_only_stale_edits_make_no_version(ws: Workspace) -> None:
 
 
 def test_an_edit_of_another_picture_is_stale(ws: Workspace) -> None:
-    other = Sample(shard="00000", row=0, key="a0", image_sha256="f" * 64)
+    other = SampleRef(shard="00000", row=0, key="a0", image_sha256="f" * 64)
     draft = Draft(
         sample=other, action="edit", base_text="two dogs running on a beach", new_text="cats"
     )
@@ -192,7 +192,7 @@ def test_an_edit_of_another_picture_is_stale(ws: Workspace) -> None:
 
 
 def test_a_shard_that_is_not_in_the_version(ws: Workspace) -> None:
-    gone = Sample(shard="99999", row=0, key="z", image_sha256=None)
+    gone = SampleRef(shard="99999", row=0, key="z", image_sha256=None)
     draft = Draft(sample=gone, action="edit", base_text="x", new_text="y")
     stale = edit_log.add(ws.store, draft, who="Anna")
     edit(ws, "a0", "two dogs running on a beach", "dogs")

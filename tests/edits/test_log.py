@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 from curator.core.errors import ConflictError, DamageError, NotFoundError, StorageError, UsageError
 from curator.core.text import clean_str
 from curator.edits import log as edit_log
-from curator.edits.history import Draft, Edit, Sample, follow
+from curator.edits.history import Draft, Edit, SampleRef, follow
 from curator.store import fsops
 from curator.store.store import Store
 
-DOG = Sample(shard="00000", row=0, key="a0", image_sha256="1" * 64)
-CAT = Sample(shard="00000", row=1, key="a1", image_sha256="2" * 64)
-FAR = Sample(shard="sub/00001", row=0, key="b0", image_sha256="3" * 64)
+DOG = SampleRef(shard="00000", row=0, key="a0", image_sha256="1" * 64)
+CAT = SampleRef(shard="00000", row=1, key="a1", image_sha256="2" * 64)
+FAR = SampleRef(shard="sub/00001", row=0, key="b0", image_sha256="3" * 64)
 
 
 @pytest.fixture
@@ -37,19 +37,19 @@ def store(tmp_path: Path) -> Store:
     return Store.create(tmp_path / "store")
 
 
-def change(old: str | None, new: str, *, sample: Sample = DOG, seen: int | None = None) -> Draft:
+def change(old: str | None, new: str, *, sample: SampleRef = DOG, seen: int | None = None) -> Draft:
     return Draft(sample=sample, action="edit", base_text=old, new_text=new, seen=seen)
 
 
-def accept(text: str, *, sample: Sample = DOG, seen: int | None = None) -> Draft:
+def accept(text: str, *, sample: SampleRef = DOG, seen: int | None = None) -> Draft:
     return Draft(sample=sample, action="accept", base_text=text, seen=seen)
 
 
-def reject(text: str, *, sample: Sample = DOG, seen: int | None = None) -> Draft:
+def reject(text: str, *, sample: SampleRef = DOG, seen: int | None = None) -> Draft:
     return Draft(sample=sample, action="reject", base_text=text, seen=seen)
 
 
-def wanted(store: Store, sample: Sample, text: str | None) -> tuple[str | None, str] | None:
+def wanted(store: Store, sample: SampleRef, text: str | None) -> tuple[str | None, str] | None:
     """What a text of a sample became, and by which action."""
     applied = follow(edit_log.history(store, sample.shard).in_effect(sample), text)
     return (applied[-1].result, applied[-1].action) if applied else None
@@ -202,7 +202,7 @@ def test_an_edit_of_a_text_that_was_put_back_is_refused(store: Store) -> None:
 
 def test_another_picture_in_the_same_place_is_another_sample(store: Store) -> None:
     edit_log.add(store, change("x", "y"), who="Anna")
-    new = Sample(shard="00000", row=0, key="a0", image_sha256="9" * 64)  # the shard was replaced
+    new = SampleRef(shard="00000", row=0, key="a0", image_sha256="9" * 64)  # the shard was replaced
     edit_log.add(store, change("x", "z", sample=new), who="Ben")
     assert wanted(store, new, "x") == ("z", "edit")
     assert wanted(store, DOG, "x") == ("y", "edit")
@@ -372,7 +372,7 @@ def test_any_text_and_any_name_come_back(
     store = Store.create(tmp_path_factory.mktemp("any"))
     made = []
     for row, (base, new, who) in enumerate(asked):
-        sample = Sample(shard="00000", row=row, key=base[:8], image_sha256=None)
+        sample = SampleRef(shard="00000", row=row, key=base[:8], image_sha256=None)
         try:
             made.append(
                 edit_log.add(store, change(clean_str(base).text, new, sample=sample), who=who)
@@ -429,7 +429,7 @@ def storm(root: Path, *, num_sessions: int, num_edits: int, num_samples: int) ->
         generator = random.Random(number)
         own = Store.open(root)
         for turn in range(num_edits):
-            sample = Sample(
+            sample = SampleRef(
                 shard=f"0000{generator.randrange(2)}" if turn else "00000",
                 row=generator.randrange(num_samples) if turn else 0,
                 key="k",
@@ -466,7 +466,7 @@ def storm(root: Path, *, num_sessions: int, num_edits: int, num_samples: int) ->
     assert all(" by 'r" in name for name in names), "a refusal names who was faster"
     for row in range(num_samples):  # every edit in effect builds on the one before it
         for shard in ("00000", "00001"):
-            sample = Sample(shard=shard, row=row, key="k", image_sha256=None)
+            sample = SampleRef(shard=shard, row=row, key="k", image_sha256=None)
             here = edit_log.history(store, shard).in_effect(sample)
             assert follow(here, "start") == here
     return outcome

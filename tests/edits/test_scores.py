@@ -23,7 +23,7 @@ from curator.core.errors import DamageError
 from curator.core.registry import Registry
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
-from curator.edits.history import Action, Draft, Edit, Sample
+from curator.edits.history import Action, Draft, Edit, SampleRef
 from curator.engine import worker
 from curator.engine.executors.local import InlineExecutor
 from curator.engine.facts_loop import Tally
@@ -85,10 +85,10 @@ def ws(made: Path, tmp_path: Path) -> Workspace:
     return open_workspace(str(tmp_path / "shards"), None)
 
 
-def sample(ws: Workspace, key: str) -> Sample:
+def sample(ws: Workspace, key: str) -> SampleRef:
     shard, row = ROWS[key]
     found = index.read(ws.store, shard, ["image_sha256"])["image_sha256"][row]
-    return Sample(shard=shard, row=row, key=key, image_sha256=found)
+    return SampleRef(shard=shard, row=row, key=key, image_sha256=found)
 
 
 def record(

@@ -17,7 +17,7 @@ from curator.core.errors import DamageError, UsageError
 from curator.core.stopping import StopRequest
 from finetune import run
 from finetune.labels import depth_range, examined, log_depth_moments, require_labels
-from finetune.layouts import Boxes, DenseSet, Item, Split, open_dense, take_fraction
+from finetune.layouts import Boxes, DenseSet, LabelledImage, Split, open_dense, take_fraction
 from finetune.options import DenseOptions
 from finetune.report.write import write_report
 from finetune.run import finetune, sweep
@@ -34,12 +34,12 @@ from tests.kit.study import run as run_study
 SIZE = (4, 6)
 
 
-def item(name: str, target: object) -> Item:
+def item(name: str, target: object) -> LabelledImage:
     height, width = (4, 6) if isinstance(target, Boxes) else np.shape(target)  # type: ignore[misc]  # mypy takes one branch for all
-    return Item(name=name, image=np.zeros((height, width, 3), np.uint8), target=target)  # type: ignore[arg-type]  # any target will do here
+    return LabelledImage(name=name, image=np.zeros((height, width, 3), np.uint8), target=target)  # type: ignore[arg-type]  # any target will do here
 
 
-def flat(name: str, metres: float) -> Item:
+def flat(name: str, metres: float) -> LabelledImage:
     return item(name, np.full(SIZE, metres, np.float32))
 
 
@@ -134,7 +134,7 @@ def test_each_label_is_read_once_for_all_shares_and_seeds() -> None:
     data = by_scene()
     inner = data.train.read
 
-    def counted(name: str) -> Item:
+    def counted(name: str) -> LabelledImage:
         read.append(name)
         return inner(name)
 
@@ -321,7 +321,7 @@ def test_a_share_without_a_label_is_refused_before_a_model_is_loaded(
 class OddLabels(FakeRunner):
     """A class that is nowhere, and an AP of a test split without objects, as it used to be kept."""
 
-    def labels(self, task: study_recipe.DenseTask, seeds: Sequence[int]) -> dict[str, Any]:
+    def labels(self, task: study_recipe.TaskSettings, seeds: Sequence[int]) -> dict[str, Any]:
         return super().labels(task, seeds) | {
             "warnings": ["Of 2, 1 class occurs in no test label: dog."]
         }
@@ -346,7 +346,7 @@ def test_a_study_refuses_labels_that_say_nothing_before_anything_is_pretrained(
     tmp_path: Path,
 ) -> None:
     camvid(tmp_path, train=BINARY, test=BINARY)
-    task = study_recipe.DenseTask(task="segmentation", data=str(tmp_path))
+    task = study_recipe.TaskSettings(task="segmentation", data=str(tmp_path))
     with pytest.raises(UsageError, match="every labelled pixel of the training pictures"):
         ModelRunner().labels(task, (0,))
 
@@ -358,7 +358,7 @@ def test_a_study_refuses_shares_and_rates_before_anything_is_pretrained(tmp_path
     label(tmp_path / "train/labels/none.png", ALL_IGNORED)
 
     def labels(**keys: Any) -> None:
-        task = study_recipe.DenseTask(task="segmentation", data=str(tmp_path), **keys)
+        task = study_recipe.TaskSettings(task="segmentation", data=str(tmp_path), **keys)
         ModelRunner().labels(task, range(4))
 
     labels()

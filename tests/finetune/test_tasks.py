@@ -14,7 +14,7 @@ from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from finetune.augment import augmented, picture, plain
 from finetune.feeding import Features, Feed
-from finetune.layouts import DenseSet, Item
+from finetune.layouts import DenseSet, LabelledImage
 from finetune.options import METRICS, DenseOptions
 from finetune.sliding_window import slide, starts
 from finetune.tasks import TASKS
@@ -79,7 +79,7 @@ def test_miou_of_two_by_two_pixels_with_one_to_ignore() -> None:
     Found: all of class 0, half of class 1.
     """
     image = np.zeros((2, 2, 3), np.uint8)
-    item = Item(name="a", image=image, target=np.array([[0, 1], [1, 255]], np.uint8))
+    item = LabelledImage(name="a", image=image, target=np.array([[0, 1], [1, 255]], np.uint8))
     data = dense_set("segmentation", [item], [item])
     said = torch.nn.functional.one_hot(torch.tensor([[0, 0], [1, 0]]), 3).permute(2, 0, 1).float()
     task = answering(a_task("segmentation", data), {"a": said})
@@ -96,7 +96,9 @@ def test_miou_is_over_all_pixels_not_a_mean_over_pictures() -> None:
     """
     image, zeros = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)
     both = np.array([[0, 0], [1, 1]], np.uint8)
-    items = [Item(name=n, image=image, target=one) for n, one in (("a", zeros), ("b", both))]
+    items = [
+        LabelledImage(name=n, image=image, target=one) for n, one in (("a", zeros), ("b", both))
+    ]
     data = dense_set("segmentation", items, items)
     right, wrong = torch.zeros(3, 2, 2), torch.zeros(3, 2, 2)
     right[0], wrong[1] = 1, 1
@@ -115,7 +117,7 @@ def test_shares_agree_with_torchmetrics() -> None:
 
 
 def test_labels_that_say_nothing_give_a_loss_of_nought() -> None:
-    item = Item(
+    item = LabelledImage(
         name="a",
         image=np.zeros((*SIZE, 3), np.uint8),
         target=np.full(SIZE, 255, np.uint8),
@@ -145,7 +147,7 @@ def test_depth_metrics_are_means_over_pictures_and_skip_what_has_no_reading() ->
     image = np.zeros((1, 2, 3), np.uint8)
     labels = {"a": [[1.0, 3.0]], "b": [[2.0, 0.0]], "c": [[0.0, 0.0]]}
     items = [
-        Item(name=name, image=image, target=np.array(label, np.float32))
+        LabelledImage(name=name, image=image, target=np.array(label, np.float32))
         for name, label in labels.items()
     ]
     data = dense_set("depth", items, items)
@@ -165,7 +167,7 @@ def test_depth_metrics_are_means_over_pictures_and_skip_what_has_no_reading() ->
 def test_depth_stays_within_the_training_labels() -> None:
     """Labels from 1 to 3 m: a million metres are said as 3, a millimetre as 1."""
     image = np.zeros((1, 2, 3), np.uint8)
-    items = [Item(name="a", image=image, target=np.array([[1.0, 3.0]], np.float32))]
+    items = [LabelledImage(name="a", image=image, target=np.array([[1.0, 3.0]], np.float32))]
     task = a_task("depth", dense_set("depth", items, items))
     assert isinstance(task, Depth)
     task.log_mean.fill_(0)
@@ -177,7 +179,7 @@ def test_depth_stays_within_the_training_labels() -> None:
 def test_the_depth_loss_forgives_half_of_a_common_factor() -> None:
     """All log differences are d: sqrt(d^2 - d^2 / 2), here d = log 2."""
     image = np.zeros((*SIZE, 3), np.uint8)
-    item = Item(name="a", image=image, target=np.full(SIZE, 2.0, np.float32))
+    item = LabelledImage(name="a", image=image, target=np.full(SIZE, 2.0, np.float32))
     data = dense_set("depth", [item], [item])
     task = a_task("depth", data, freeze=True)
     assert isinstance(task, Depth)
@@ -191,7 +193,7 @@ def test_the_depth_loss_forgives_half_of_a_common_factor() -> None:
 
 def test_depth_without_a_reading_is_refused() -> None:
     image = np.zeros((*SIZE, 3), np.uint8)
-    item = Item(name="a", image=image, target=np.zeros(SIZE, np.float32))
+    item = LabelledImage(name="a", image=image, target=np.zeros(SIZE, np.float32))
     with pytest.raises(UsageError, match="no training picture has a depth reading"):
         a_task("depth", dense_set("depth", [item], [item]))
 
@@ -211,12 +213,12 @@ def found_boxes(*corners: list[float]) -> dict[str, torch.Tensor]:
     }
 
 
-def two_boxes(crowd: list[bool]) -> Item:
+def two_boxes(crowd: list[bool]) -> LabelledImage:
     masks = np.zeros((2, 40, 40), bool)
     masks[0, 4:14, 4:14] = masks[1, 20:36, 20:36] = True
     corners = np.array([[4, 4, 14, 14], [20, 20, 36, 36]], np.float32)
     image = np.zeros((40, 40, 3), np.uint8)
-    return Item(name="a", image=image, target=boxes(corners, masks, crowd))
+    return LabelledImage(name="a", image=image, target=boxes(corners, masks, crowd))
 
 
 @pytest.mark.parametrize(
@@ -392,7 +394,7 @@ def test_picture_and_label_stay_together_through_every_augmentation(keep_shape: 
 
 
 def test_zoomed_depth_is_nearer() -> None:
-    item = Item(
+    item = LabelledImage(
         name="a", image=np.zeros((*SIZE, 3), np.uint8), target=np.full(SIZE, 6.0, np.float32)
     )
     rng = np.random.default_rng(0)

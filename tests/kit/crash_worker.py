@@ -27,7 +27,7 @@ from curator.policy.model import load_policy, parse_policy
 from curator.scorers import SCORERS
 from curator.shards.scan import ScanOptions
 from curator.steps import identity
-from curator.steps.decide import Choice, decide
+from curator.steps.decide import MakerChoice, decide
 from curator.steps.fsck import fsck
 from curator.steps.gc import collect
 from curator.steps.index import make_index
@@ -89,7 +89,7 @@ def do_recaption(root: Path) -> int:
 
 def do_decide(root: Path) -> int:
     policy = parse_policy(KEEP_ALL, where="test")
-    decide(workspace(root), policy, Choice(max_quarantine=1.0), stop=StopRequest())
+    decide(workspace(root), policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
     return 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from finetune.layouts import Array, Boxes, DenseSet, Item, Split
+from finetune.layouts import Array, Boxes, DenseSet, LabelledImage, Split
 from pretrain.towers.backbone import Backbone
 
 
@@ -69,7 +69,7 @@ class TinyPlain(Backbone):
 COLOURS = np.array([[200, 60, 40], [40, 180, 60], [50, 60, 200]], np.uint8)
 
 
-def block_item(name: str, size: tuple[int, int], seed: int) -> Item:
+def block_item(name: str, size: tuple[int, int], seed: int) -> LabelledImage:
     """Coloured quarters; the class of a pixel is its colour, a stripe of the label is missing."""
     rng = np.random.default_rng(seed)
     height, width = size
@@ -80,20 +80,22 @@ def block_item(name: str, size: tuple[int, int], seed: int) -> Item:
     image = COLOURS[classes]
     classes = classes.copy()
     classes[:, :2] = 255
-    return Item(name=name, image=image, target=classes)
+    return LabelledImage(name=name, image=image, target=classes)
 
 
-def depth_item(name: str, size: tuple[int, int], seed: int) -> Item:
+def depth_item(name: str, size: tuple[int, int], seed: int) -> LabelledImage:
     """Grey from dark (4 m) to bright (1 m), in two halves; the first rows have no reading."""
     rng = np.random.default_rng(seed)
     metres = np.empty(size, np.float32)
     metres[:, : size[1] // 2], metres[:, size[1] // 2 :] = rng.uniform(1, 4, 2)
     grey = (255 * (4.5 - metres) / 4).astype(np.uint8)
     metres[:2] = 0
-    return Item(name=name, image=np.repeat(grey[..., None], 3, 2), target=metres)
+    return LabelledImage(name=name, image=np.repeat(grey[..., None], 3, 2), target=metres)
 
 
-def box_item(name: str, size: tuple[int, int], seed: int, *, has_masks: bool = True) -> Item:
+def box_item(
+    name: str, size: tuple[int, int], seed: int, *, has_masks: bool = True
+) -> LabelledImage:
     """One bright rectangle on dark ground."""
     rng = np.random.default_rng(seed)
     height, width = size
@@ -103,7 +105,7 @@ def box_item(name: str, size: tuple[int, int], seed: int, *, has_masks: bool = T
     image = np.full((*size, 3), 40, np.uint8)
     image[mask[0]] = 220
     box = np.array([[x, y, x + width // 3, y + height // 3]], np.float32)
-    return Item(name=name, image=image, target=boxes(box, mask if has_masks else None))
+    return LabelledImage(name=name, image=image, target=boxes(box, mask if has_masks else None))
 
 
 def boxes(box: Array, masks: Array | None, crowd: Sequence[bool] | None = None) -> Boxes:
@@ -116,13 +118,16 @@ def boxes(box: Array, masks: Array | None, crowd: Sequence[bool] | None = None) 
     )
 
 
-def split_of(items: Sequence[Item]) -> Split:
+def split_of(items: Sequence[LabelledImage]) -> Split:
     by_name = {item.name: item for item in items}
     return Split(tuple(sorted(by_name)), by_name.__getitem__)
 
 
 def dense_set(
-    task: str, train: Sequence[Item], test: Sequence[Item], val: Sequence[Item] = ()
+    task: str,
+    train: Sequence[LabelledImage],
+    test: Sequence[LabelledImage],
+    val: Sequence[LabelledImage] = (),
 ) -> DenseSet:
     classes = {"segmentation": ("red", "green", "blue"), "depth": (), "detection": ("thing",)}
     return DenseSet(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from curator.core.errors import ConflictError
 from curator.edits import log as edit_log
-from curator.edits.history import Draft, Sample, follow
+from curator.edits.history import Draft, SampleRef, follow
 from curator.store.store import Store
 
 
@@ -25,7 +25,7 @@ def write(root: Path, seed: int) -> None:
     store, generator, turn = Store.open(root), random.Random(seed), 0
     while True:
         turn += 1
-        sample = Sample(
+        sample = SampleRef(
             shard=f"0000{generator.randrange(2)}",
             row=generator.randrange(20),
             key="k",
@@ -53,11 +53,13 @@ def sweep(verb: str, folder: Path) -> dict[str, object]:
     from curator.steps.apply_edits import apply
     from tests.kit import crash_worker
 
-    def sample(shard: str, row: int) -> tuple[Store, Sample, str]:
+    def sample(shard: str, row: int) -> tuple[Store, SampleRef, str]:
         store = crash_worker.workspace(root).store
         entry = next(e for e in store.version(1).shards if e.name == shard)
         found = read_decision(store, entry).row(row, named=True)
-        where = Sample(shard=shard, row=row, key=found["key"], image_sha256=found["image_sha256"])
+        where = SampleRef(
+            shard=shard, row=row, key=found["key"], image_sha256=found["image_sha256"]
+        )
         return store, where, found["text"]
 
     def edit(at: Path) -> int:

@@ -21,14 +21,14 @@ os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 from curator.core.errors import ConflictError, CuratorError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
-from curator.edits.history import Draft, Sample
+from curator.edits.history import Draft, SampleRef
 from curator.engine.makers import CaptionerChoice, captioner_maker, checker_maker
 from curator.export.version import ExportOptions, export
 from curator.policy.decider import read_decision
 from curator.policy.model import load_policy, parse_policy
 from curator.shards.scan import ScanOptions
 from curator.steps.apply_edits import apply
-from curator.steps.decide import Choice, decide
+from curator.steps.decide import MakerChoice, decide
 from curator.steps.gc import collect
 from curator.steps.index import make_index
 from curator.steps.recaption import Recaption, recaption, score_all
@@ -59,7 +59,7 @@ def do_recaption(root: Path, seed: int = 1) -> None:
 def do_decide(root: Path) -> None:
     """A decision whose files are there already, old, and named by nobody."""
     policy = parse_policy(KEEP_ALL, where="test")
-    decide(workspace(root), policy, Choice(max_quarantine=1.0), stop=StopRequest())
+    decide(workspace(root), policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
 
 
 def do_gc(root: Path) -> None:
@@ -80,7 +80,9 @@ def do_edit(root: Path, row: int = 1) -> None:
     taken = {edit.row for edit in edit_log.history(store, entry.name).edits}
     row = next(row for row in range(row, texts.height) if row not in taken)
     found = texts.row(row, named=True)
-    where = Sample(shard=entry.name, row=row, key=found["key"], image_sha256=found["image_sha256"])
+    where = SampleRef(
+        shard=entry.name, row=row, key=found["key"], image_sha256=found["image_sha256"]
+    )
     draft = Draft(sample=where, action="edit", base_text=found["text"], new_text=f"by hand {row}")
     edit_log.add(store, draft, who="Anna")
 

@@ -20,9 +20,9 @@ from curator.store import fsops
 from curator.store.store import Store
 
 
-def shown(number: int) -> rating_log.Shown:
+def shown(number: int) -> rating_log.ShownPair:
     """The question of this number."""
-    return rating_log.Shown(
+    return rating_log.ShownPair(
         image_sha256=f"{number:064x}", left=f"left {number}", right="right", shard="0", key=None
     )
 

@@ -31,7 +31,7 @@ from curator.core.hashing import digest
 from curator.core.stopping import StopRequest
 from curator.policy.model import Policy, parse_policy
 from curator.shards.scan import ScanOptions
-from curator.steps.decide import Choice, decide
+from curator.steps.decide import MakerChoice, decide
 from curator.steps.index import make_index
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store.facts import CAPTIONS, SCORES, Facts
@@ -136,7 +136,7 @@ class Kit:
         key = policy if isinstance(policy, str) and policy in POLICIES else None
         if isinstance(policy, str):
             policy = parse_policy(POLICIES.get(policy, policy), where="test")
-        choice = Choice(max_quarantine=1.0)
+        choice = MakerChoice(max_quarantine=1.0)
         version, _ = decide(self.ws, policy, choice, stop=StopRequest())
         self.versions[key or policy.name] = version
         return version

@@ -22,8 +22,8 @@ from finetune.study.cells import (
     SweepCell,
     SweepOutcome,
 )
-from finetune.study.recipe import DenseTask, Study, parse_study
-from finetune.study.run import Summary, run_study
+from finetune.study.recipe import Study, TaskSettings, parse_study
+from finetune.study.run import StudySummary, run_study
 
 STUDY = """
 name = "made up"
@@ -166,7 +166,7 @@ class FakeRunner:
             "captioners": ["local-world-vlm"],
         }
 
-    def labels(self, task: DenseTask, seeds: Sequence[int]) -> Json:
+    def labels(self, task: TaskSettings, seeds: Sequence[int]) -> Json:
         return {"task": task.task, "layout": "camvid", "num_train": 240, "num_test": 120}
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
@@ -254,7 +254,7 @@ def study(text: str = STUDY, **values: str) -> Study:
 
 def run(
     made: Study, out: Path, runner: FakeRunner | None = None, *, pretrain_only: bool = False
-) -> Summary:
+) -> StudySummary:
     """Run it to the end."""
     return run_study(
         made,

@@ -25,7 +25,7 @@ from PIL import Image
 from curator.core.errors import ConflictError, DamageError, StorageError, UsageError
 from curator.pack.report import PackReport
 from curator.pack.shards import MANIFEST, PackOptions, pack
-from curator.pack.sources import Item, SourceOptions, detect, plain
+from curator.pack.sources import PackItem, SourceOptions, detect, plain
 from curator.shards.scan import ScanOptions, discover, scan_shard
 from curator.store import fsops, outputs
 from tests.kit import tars
@@ -696,7 +696,7 @@ json_values = st.recursive(
 def test_any_metadata_becomes_strict_json(value: object) -> None:
     text = json.dumps(plain(value), allow_nan=False, ensure_ascii=False)
     assert json.loads(text.encode("utf-8")) == plain(value)
-    Item(origin="x", meta={"value": value}).digest()
+    PackItem(origin="x", meta={"value": value}).digest()
 
 
 def test_a_huge_image_is_refused_unread(tmp_path: Path) -> None:

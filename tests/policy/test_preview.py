@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from curator.policy.model import Policy, load_policy, parse_policy
 from curator.policy.preview.preview import Makers, Previewer, choose_shards, makers
 from curator.policy.preview.values import Extent, Line, Preview
-from curator.steps.decide import Choice, resolve_inputs
+from curator.steps.decide import MakerChoice, resolve_inputs
 from curator.store.facts import SCORES, Facts
 from curator.store.versions import Version
 from tests.kit import store as storekit
@@ -40,7 +40,7 @@ def preview(
     if isinstance(policy, str):
         policy = parse_policy(POLICIES.get(policy, policy), where="test")
     version = kit.versions[against] if isinstance(against, str) else against
-    inputs = resolve_inputs(kit.ws, policy, Choice())
+    inputs = resolve_inputs(kit.ws, policy, MakerChoice())
     return Previewer(kit.ws.store).preview(policy, inputs, version, Extent(**extent))
 
 
@@ -294,7 +294,7 @@ def test_new_facts_are_seen_by_a_previewer_that_is_kept(tmp_path: Path) -> None:
     mine = storekit.open_kit(tmp_path, {"00000": rows})
     version = mine.decide("alt")
     policy = parse_policy(ALIGNED.format(least=0.2), where="test")
-    inputs = resolve_inputs(mine.ws, policy, Choice())
+    inputs = resolve_inputs(mine.ws, policy, MakerChoice())
     kept = Previewer(mine.ws.store)
     assert kept.preview(policy, inputs, version).counts["kept"] == 1
     assert kept._facts(SCORES, SCORER) is kept._facts(SCORES, SCORER)

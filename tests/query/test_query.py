@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from curator.core import hashing
 from curator.core.errors import DamageError, UsageError
 from curator.edits import log as edit_log
-from curator.edits.history import Action, Draft, Sample
+from curator.edits.history import Action, Draft, SampleRef
 from curator.query import run, worker
 from curator.query.run import VIEWS, Request, run_query, schema_of_views
 from curator.store.facts import SCORES, Facts
@@ -67,7 +67,7 @@ def draft(
     new: str | None = None,
     seen: int | None = None,
 ) -> Draft:
-    sample = Sample(**about)  # type: ignore[arg-type]  # kwargs of several types
+    sample = SampleRef(**about)  # type: ignore[arg-type]  # kwargs of several types
     return Draft(sample=sample, action=action, base_text=old, new_text=new, seen=seen)
 
 

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from curator.core.errors import DamageError, UsageError
 from curator.ratings import log as rating_log
-from curator.ratings.log import Answer, Matchup, Rating, Shown
+from curator.ratings.log import Answer, Matchup, Rating, ShownPair
 from curator.store import sealed
 from curator.store.store import Store
 from tests.kit import rating_worker
 
 SHA = "ab" * 32
-CAT_DOG = Shown(image_sha256=SHA, left="a cat", right="a dog", shard="00000", key="k")
-DOG_CAT = Shown(image_sha256=SHA, left="a dog", right="a cat", shard="00000", key="k")
+CAT_DOG = ShownPair(image_sha256=SHA, left="a cat", right="a dog", shard="00000", key="k")
+DOG_CAT = ShownPair(image_sha256=SHA, left="a dog", right="a cat", shard="00000", key="k")
 ENV = {**os.environ, "POLARS_MAX_THREADS": "1"}
 
 
@@ -87,13 +87,13 @@ def test_only_the_items_asked_for_are_read(store: Store) -> None:
         (CAT_DOG, "left", "Anna\nBob", "who is 'Anna"),
         (CAT_DOG, "left", "a" * 81, "who has 81 characters, at most 80"),
         (
-            Shown(image_sha256=SHA, left="one", right="one", shard="0", key=None),
+            ShownPair(image_sha256=SHA, left="one", right="one", shard="0", key=None),
             "left",
             "Anna",
             "the same text",
         ),
         (
-            Shown(image_sha256="../../etc", left="one", right="two", shard="0", key=None),
+            ShownPair(image_sha256="../../etc", left="one", right="two", shard="0", key=None),
             "left",
             "Anna",
             "image_sha256 is '../../etc'",
@@ -101,7 +101,7 @@ def test_only_the_items_asked_for_are_read(store: Store) -> None:
     ],
 )
 def test_what_cannot_be_a_rating_is_refused_by_name(
-    store: Store, shown: Shown, answer: Answer, who: str, told: str
+    store: Store, shown: ShownPair, answer: Answer, who: str, told: str
 ) -> None:
     with pytest.raises(UsageError, match=re.escape(told)):
         rating_log.add(store, shown, answer, who)
@@ -139,7 +139,7 @@ def test_any_texts_and_names_survive(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], who: str
 ) -> None:
     store = Store.create(tmp_path_factory.mktemp("any"))
-    shown = Shown(image_sha256=SHA, left=texts[0], right=texts[1], shard="0", key=None)
+    shown = ShownPair(image_sha256=SHA, left=texts[0], right=texts[1], shard="0", key=None)
     assert rating_log.read(store) == []
     assert rating_log.read(store, {rating_log.add(store, shown, "left", who).item})[0].who == who
 

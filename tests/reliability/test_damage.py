@@ -22,11 +22,11 @@ from curator.browse.runs import runs
 from curator.core.errors import CuratorError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
-from curator.edits.history import Draft, Sample
+from curator.edits.history import Draft, SampleRef
 from curator.export.version import ExportOptions, export
 from curator.policy.decider import read_decision
 from curator.ratings import log as rating_log
-from curator.ratings.log import Shown
+from curator.ratings.log import ShownPair
 from curator.steps import apply_edits, fsck_files, identity
 from curator.steps.fsck import fsck
 from curator.steps.workspace import open_workspace
@@ -35,7 +35,7 @@ from curator.store.facts import CAPTIONS, SCORES, Facts
 from curator.store.runs import open_run
 from finetune import cell_files
 from finetune.cell_files import DenseResult
-from finetune.cell_files import Shown as ShownPicture
+from finetune.cell_files import SavedImages as ShownPicture
 from finetune.report.build import build_report
 from finetune.report.html import render_html
 from finetune.study.files import read_cells
@@ -130,14 +130,14 @@ def make_store(shards: Path) -> None:
     identity.remember(store, kit.ws.dataset)
     store.tag("good", store.version(1))
     first = index.read(store, "00000").row(0, named=True)
-    sample = Sample(shard="00000", row=0, key=first["key"], image_sha256=first["image_sha256"])
+    sample = SampleRef(shard="00000", row=0, key=first["key"], image_sha256=first["image_sha256"])
     for old, new in (("two dogs running on a beach", "two dogs"), ("two dogs", "dogs")):
         made = len(edit_log.history(store, "00000").edits)
         draft = Draft(sample=sample, action="edit", base_text=old, new_text=new,
                       seen=made - 1 if made else None)  # fmt: skip
         edit_log.add(store, draft, who="Anna")
     apply_edits.apply(store, store.version(1), who="Anna", stop=StopRequest())
-    shown = Shown(image_sha256="1" * 64, left="a", right="b", shard="00000", key="a0")
+    shown = ShownPair(image_sha256="1" * 64, left="a", right="b", shard="00000", key="a0")
     rating_log.add(store, shown, "left", "Anna")
     with open_run(store, "score", {"scorer": "clip"}) as run:
         run.event("one", text="a note of some length")

@@ -23,7 +23,7 @@ from curator.core.stopping import StopRequest
 from curator.policy.decider import Decider, Inputs
 from curator.policy.model import load_policy
 from curator.shards.scan import ScanOptions
-from curator.steps.decide import Choice, decide
+from curator.steps.decide import MakerChoice, decide
 from curator.steps.fsck import fsck
 from curator.steps.index import make_index
 from curator.steps.workspace import open_workspace
@@ -197,12 +197,12 @@ def test_a_decision_is_not_mixed_with_a_shard_that_was_indexed_anew(
     policy = load_policy("as-is")
     try:
         with pytest.raises(ConflictError) as caught:
-            decide(ws, policy, Choice(max_quarantine=1.0), stop=StopRequest())
+            decide(ws, policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
     finally:
         fsops.set_step_hook(None)
     assert "indexed the shard anew" in str(caught.value)
     assert ws.store.numbers() == []
-    version, _ = decide(ws, policy, Choice(max_quarantine=1.0), stop=StopRequest())
+    version, _ = decide(ws, policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
     assert version.num_samples == 2 + len(captions)
     assert version.id == version_id(version.policy, version.shards)
     assert fsck(ws, deep=True).damage == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from curator.edits import log as edit_log
-from curator.edits.history import Draft, Sample
+from curator.edits.history import Draft, SampleRef
 from curator.steps.fsck import FsckReport, check
 from curator.steps.fsck_files import SET_ASIDE
 from curator.store.facts import CAPTIONS, Facts
@@ -57,7 +57,7 @@ def test_a_journal_keeps_what_is_intact(kit: Kit) -> None:
 
 
 def test_a_log_of_edits_keeps_what_is_intact(kit: Kit) -> None:
-    sample = Sample(shard="00000", row=0, key="a0", image_sha256="1" * 64)
+    sample = SampleRef(shard="00000", row=0, key="a0", image_sha256="1" * 64)
     store, texts = kit.ws.store, ["a", "b", "c"]
     for text in texts:
         draft = Draft(sample=sample, action="edit", base_text=text, new_text=f"{text}!")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
-from curator.edits.history import Draft, Sample
+from curator.edits.history import Draft, SampleRef
 from curator.policy.decider import read_decision
 from curator.steps.replace import Replacement, preview, replace_all, whole_shards
 from curator.steps.workspace import Workspace, open_workspace
@@ -48,7 +48,7 @@ def changes(ws: Workspace, asked: Replacement) -> dict[str, str | None]:
 def edit(ws: Workspace, key: str, row: int, old: str, new: str | None) -> None:
     entry = ws.store.version(2).shards[0]
     image = read_decision(ws.store, entry).filter(pl.col("row") == row)["image_sha256"][0]
-    sample = Sample(shard="00000", row=row, key=key, image_sha256=image)
+    sample = SampleRef(shard="00000", row=row, key=key, image_sha256=image)
     action = "edit" if new else "reject"
     draft = Draft(sample=sample, action=action, base_text=old, new_text=new)  # type: ignore[arg-type]  # one of the two
     edit_log.add(ws.store, draft, who="Anna")

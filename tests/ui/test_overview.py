@@ -16,7 +16,7 @@ from curator.browse.lineage import lineage, lines
 from curator.core.errors import DamageError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
-from curator.edits.history import Draft, Sample
+from curator.edits.history import Draft, SampleRef
 from curator.steps.apply_edits import apply
 from curator.store.runs import open_run
 from curator.store.versions import Version
@@ -35,7 +35,7 @@ EDITS = ("a man in a hat", "a man in a cap", "a man with a cap")
 def edit(kit: Kit, base: Version, old: str, new: str) -> Version:
     """A version that is `base` with another caption of a1."""
     sha256 = hashlib.sha256(image("a1")).hexdigest()
-    sample = Sample(shard="00000", row=1, key="a1", image_sha256=sha256)
+    sample = SampleRef(shard="00000", row=1, key="a1", image_sha256=sha256)
     draft = Draft(sample=sample, action="edit", base_text=old, new_text=new)
     edit_log.add(kit.ws.store, draft, who="Ann")
     return apply(kit.ws.store, base, who="Ann", stop=StopRequest()).version

@@ -16,7 +16,15 @@ from curator.core.stopping import StopRequest
 from curator.demo.data import DemoData, make_data
 from curator.demo.render import CLASSES
 from curator.demo.scene import SHAPES
-from finetune.layouts import LAYOUTS, Boxes, DenseSet, Item, Split, open_dense, take_fraction
+from finetune.layouts import (
+    LAYOUTS,
+    Boxes,
+    DenseSet,
+    LabelledImage,
+    Split,
+    open_dense,
+    take_fraction,
+)
 from tests.kit.layouts import (
     MAKERS,
     SIZE,
@@ -54,7 +62,7 @@ def test_a_layout_is_recognised_and_read(task: str, layout: str, tmp_path: Path)
             check(item, opened)
 
 
-def check(item: Item, opened: DenseSet) -> None:
+def check(item: LabelledImage, opened: DenseSet) -> None:
     assert item.image.shape == (*SIZE, 3)
     assert item.image.dtype == np.uint8
     assert item.image.flags.writeable, "torch.from_numpy warns of others"
@@ -88,7 +96,7 @@ def test_what_is_read_does_not_depend_on_the_process_or_the_call(
     assert same(train[-1], sent[-1])
 
 
-def arrays(item: Item) -> list[np.ndarray]:
+def arrays(item: LabelledImage) -> list[np.ndarray]:
     if not isinstance(item.target, Boxes):
         return [item.image, item.target]
     target = item.target
@@ -96,7 +104,7 @@ def arrays(item: Item) -> list[np.ndarray]:
     return [item.image, target.boxes, target.labels, target.masks, target.crowd]
 
 
-def same(one: Item, other: Item) -> bool:
+def same(one: LabelledImage, other: LabelledImage) -> bool:
     pairs = zip(arrays(one), arrays(other), strict=True)
     return one.name == other.name and all(np.array_equal(mine, its) for mine, its in pairs)
 

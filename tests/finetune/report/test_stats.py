@@ -14,7 +14,7 @@ from statsmodels.stats.power import TTestPower
 
 from finetune.report.stats import (
     Difference,
-    Pairs,
+    PairedValues,
     difference,
     expanded_level,
     hedges,
@@ -28,7 +28,7 @@ from finetune.report.stats import (
 )
 
 
-def pairs_of(gains: list[float]) -> Pairs:
+def pairs_of(gains: list[float]) -> PairedValues:
     """Pairs with these differences; the values of the second arm vary as seeds do."""
     second = {seed: 10.0 + seed for seed in range(len(gains))}
     return pair({seed: second[seed] + gain for seed, gain in enumerate(gains)}, second)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.core.errors import UsageError
-from pretrain.data.batches import DataOptions, Plan
+from pretrain.data.batches import BatchPlan, DataOptions
 from pretrain.data.loader import Pipeline
-from pretrain.data.order import Order
+from pretrain.data.order import SampleOrder
 from pretrain.data.rng import hashes, shuffled, uniforms
 from pretrain.data.source import Source
 from tests.kit.data import counted, fake_source, lengths
@@ -30,11 +30,11 @@ def pipeline(source: Source, *, rank: int = 0, world: int = 1, **options: int) -
     )
 
 
-def take(source: Source, steps: int, *, start: int = 0, **options: int) -> list[Plan]:
+def take(source: Source, steps: int, *, start: int = 0, **options: int) -> list[BatchPlan]:
     return list(itertools.islice(pipeline(source, **options).plans(start), steps))
 
 
-def where(plans: list[Plan]) -> list[tuple[int, int]]:
+def where(plans: list[BatchPlan]) -> list[tuple[int, int]]:
     """(epoch, sample) of each place of a sequence of batches."""
     return [
         place
@@ -111,7 +111,7 @@ def test_what_is_skipped_is_not_read_and_a_window_is_read_only_once() -> None:
 
 
 def test_windows_are_as_small_as_asked_for() -> None:
-    order = Order([4, 3, 0, 5, 1], seed=0, window_samples=5)
+    order = SampleOrder([4, 3, 0, 5, 1], seed=0, window_samples=5)
     found = order.windows(0)
     assert [one.start for one in found] == list(
         np.cumsum([0, *(one.num_samples for one in found)])[:-1]
@@ -125,7 +125,7 @@ def test_windows_are_as_small_as_asked_for() -> None:
 
 def test_opening_is_cheap_for_a_hundred_thousand_shards() -> None:
     """A billion samples: any position is found from the counts alone."""
-    order = Order(np.full(100_000, 10_000), seed=0, window_samples=1 << 16)
+    order = SampleOrder(np.full(100_000, 10_000), seed=0, window_samples=1 << 16)
     window = next(order.from_position(1_500_000_000))
     behind = window.epoch * order.num_samples + window.start
     assert behind <= 1_500_000_000 < behind + window.num_samples

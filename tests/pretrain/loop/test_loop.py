@@ -17,7 +17,7 @@ from curator.core.errors import EngineError, StoppedError, UsageError
 from curator.core.stopping import StopRequest
 from finetune.study.jobs import _Flagged
 from pretrain.loop import flops
-from pretrain.loop.loop import Group, LoopOptions, TrainResult, Values, _optimizer, train
+from pretrain.loop.loop import LoopOptions, ParamGroup, TrainResult, Values, _optimizer, train
 from tests.kit.train import batches, objective, recipe
 
 
@@ -89,8 +89,8 @@ def test_only_matrices_decay_and_groups_learn_at_their_own_rate() -> None:
     gamma = torch.nn.Parameter(torch.ones(3, 1, 1))  # as layer scales of conv nets are
     depthwise = torch.nn.Parameter(torch.ones(3, 1, 3, 3))
     groups = [
-        Group(parameters=[*net.parameters(), gamma], lr_scale=0.5),
-        Group(parameters=[depthwise, torch.nn.Parameter(torch.tensor(1.0))]),
+        ParamGroup(parameters=[*net.parameters(), gamma], lr_scale=0.5),
+        ParamGroup(parameters=[depthwise, torch.nn.Parameter(torch.tensor(1.0))]),
     ]
     found = [
         (group["weight_decay"], group["lr_scale"], [tuple(p.shape) for p in group["params"]])
@@ -107,7 +107,7 @@ def test_only_matrices_decay_and_groups_learn_at_their_own_rate() -> None:
 def test_a_parameter_without_a_group_stays_as_it_is() -> None:
     made = Line()
     bias = made.net.bias.clone()
-    groups = [Group(parameters=[made.net.weight])]
+    groups = [ParamGroup(parameters=[made.net.weight])]
     train(made, numbers(), options(), folder=None, parameter_groups=groups)
     assert torch.equal(made.net.bias, bias)
 

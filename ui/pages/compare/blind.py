@@ -16,7 +16,7 @@ from curator.compare import blind
 from curator.compare.blind import Question, Queue
 from curator.ratings import log as rating_log
 from curator.ratings import stats as rating_stats
-from curator.ratings.log import Answer, Rating, Shown
+from curator.ratings.log import Answer, Rating, ShownPair
 from curator.store.store import Store
 from curator.store.versions import Version
 from ui.pages.compare import charts
@@ -99,7 +99,7 @@ def _next(queue: Queue, done: set[str]) -> Question | None:
 
 
 def _ask(
-    store: Store, question: Question, shown: Shown, who: str, num_done: int, num_all: int
+    store: Store, question: Question, shown: ShownPair, who: str, num_done: int, num_all: int
 ) -> None:
     st.progress(num_done / num_all, text=f"{num_done:,} of {num_all:,} answered")
     picture, texts = st.columns([1, 1.25], gap="large")

@@ -15,7 +15,7 @@ import altair as alt
 import polars as pl
 import streamlit as st
 
-from curator.compare.stats import Lengths, length_shares
+from curator.compare.stats import LengthStats, length_shares
 from curator.compare.text import histograms
 from curator.compare.values import Diff, ScoreShift
 from curator.ratings.stats import WinRate
@@ -60,7 +60,7 @@ def scores(shift: ScoreShift, names: tuple[str, str]) -> Chart:
     return _overlay(bars, names, "score", means=means)
 
 
-def lengths(old: Lengths, new: Lengths, names: tuple[str, str]) -> Chart:
+def lengths(old: LengthStats, new: LengthStats, names: tuple[str, str]) -> Chart:
     """The words a text in both versions over each other."""
     width, before, after = length_shares(old, new)
     bars = _bars(-0.5, width, (before, after), names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import streamlit as st
 
 from curator.compare import diff as comparison
-from curator.compare.stats import Distribution, Lengths
+from curator.compare.stats import Distribution, LengthStats
 from curator.compare.text import CHOOSER_NOTE, verdict
 from curator.compare.values import Diff, ScoreShift
 from curator.store.store import Store
@@ -203,7 +203,7 @@ def _lengths(diff: Diff) -> None:
         st.altair_chart(charts.lengths(old, new, names), width="stretch")
     with table:
 
-        def quantile(side: Lengths, place: int) -> str:
+        def quantile(side: LengthStats, place: int) -> str:
             return str(side.quantiles[place]) if side.quantiles else NONE
 
         labels = ("shortest 5 %", "lower quartile", "median", "upper quartile", "longest 5 %")

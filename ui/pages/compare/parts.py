@@ -11,7 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from curator.compare.marks import Part, text_parts
-from curator.compare.values import Change, Diff, LostItems, Side, Text
+from curator.compare.values import Change, ComparedText, Diff, LostItems, Side
 from curator.compare.words import WordCount
 from curator.policy.model import ALT_TEXT
 from ui.shared import context, parts
@@ -97,7 +97,12 @@ def change(diff: Diff, found: Change, *, place: int) -> None:
 
 
 def _side(
-    side: Side, texts: Sequence[Text], marked: Sequence[Sequence[Part]], else_: str, *, tag: str
+    side: Side,
+    texts: Sequence[ComparedText],
+    marked: Sequence[Sequence[Part]],
+    else_: str,
+    *,
+    tag: str,
 ) -> str:
     blocks = [
         f'<div class="cc-side cc-{tag}"><div class="cc-head">'
@@ -114,11 +119,11 @@ def _side(
     )
 
 
-def _who(side: Side, text: Text) -> str:
+def _who(side: Side, text: ComparedText) -> str:
     return parts.escaped(f"{side.name} · {source_name(text.source)}")
 
 
-def _score(text: Text) -> str:
+def _score(text: ComparedText) -> str:
     return "" if text.score is None else parts.score_html(text.score)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from curator.browse.catalog import Catalog
-from curator.browse.sample import Judgement, SampleView, WrittenText
+from curator.browse.sample import SampleView, TextScore, WrittenText
 from curator.core.clock import iso
 from curator.core.reasons import REASONS
 from curator.edits.apply import HUMAN
@@ -96,7 +96,7 @@ def _name(text: WrittenText) -> str:
     return f"{name}, candidate {candidate + 1}" if candidate else name
 
 
-def _judged(judgement: Judgement) -> list[str]:
+def _judged(judgement: TextScore) -> list[str]:
     found = [parts.badge_html(flag, "warn") for flag in judgement.flags]
     if judgement.failure:
         found.append(parts.badge_html(judgement.failure, "bad"))

@@ -37,7 +37,7 @@ _PLACEHOLDERS = 6
 class _Health:
     index: IndexReport
     places: dict[str, tuple[str, int]]
-    lengths: list[health.Lengths]
+    lengths: list[health.SourceLengths]
     flags: list[health.FlagShare]
     alt_flags: list[health.FlagShare]
     failures: list[health.Failures]
@@ -155,7 +155,7 @@ def _placeholders(found: _Health) -> None:
             parts.tile(picture, f"{copies[prefix]:,} rows", key=f"copy_{prefix}", opens=None)
 
 
-def _lengths(found: list[health.Lengths], version: Version) -> None:
+def _lengths(found: list[health.SourceLengths], version: Version) -> None:
     st.html(f'<div class="cc-sub">Words a text in {version.name}</div>')
     for one in found[:_MOST]:
         low, middle, high = one.quartiles

@@ -14,7 +14,7 @@ from curator.policy.model import Policy, parse_policy, presets
 from curator.policy.preview.preview import Previewer, makers
 from curator.policy.preview.values import Extent, Preview
 from curator.policy.text_edit import base_text, save_policy, to_toml
-from curator.steps.decide import Choice, decide, resolve_inputs
+from curator.steps.decide import MakerChoice, decide, resolve_inputs
 from curator.store.store import Store
 from curator.store.versions import Version
 from ui.pages.policy import controls
@@ -123,7 +123,7 @@ def _edited() -> Policy | CuratorError:
     return policy
 
 
-def _choice(policy: Policy, against: Version) -> Choice:
+def _choice(policy: Policy, against: Version) -> MakerChoice:
     """Whose captions and scores count; asked only where there are several."""
     found = makers(context.workspace().store, policy)
     used = against.policy
@@ -138,7 +138,9 @@ def _choice(policy: Policy, against: Version) -> Choice:
             )
     scorer = _one_of("scorer", "Scores by", found.scorers, str(used.get("scores_by")))
     checker = _one_of("checker", "Health by", found.checkers, str(used.get("checker_facts")))
-    return Choice(generators=tuple(generators or found.generators), scorer=scorer, checker=checker)
+    return MakerChoice(
+        generators=tuple(generators or found.generators), scorer=scorer, checker=checker
+    )
 
 
 def _one_of(key: str, label: str, names: list[str], used: str) -> str | None:
@@ -163,7 +165,7 @@ def _preview(
     version_id: str,
     extent: tuple[int, int],
     *,
-    _ask: tuple[Choice, Version],
+    _ask: tuple[MakerChoice, Version],
 ) -> Preview:
     choice_, against = _ask
     policy = parse_policy(text, where="as typed")
@@ -172,7 +174,7 @@ def _preview(
     return _previewer(root).preview(policy, inputs, against, Extent(max_samples=most, seed=seed))
 
 
-def _show(policy: Policy, choice: Choice, against: Version) -> Preview:
+def _show(policy: Policy, choice: MakerChoice, against: Version) -> Preview:
     ws = context.workspace()
     extent = _extent(against)
     key = (tuple(choice.generators), choice.scorer, choice.checker)
@@ -248,7 +250,7 @@ def _because(found: Preview) -> None:
 # -- keeping it -----------------------------------------------------------------------------------
 
 
-def _keep(policy: Policy, choice: Choice, found: Preview) -> None:
+def _keep(policy: Policy, choice: MakerChoice, found: Preview) -> None:
     save, commit = st.columns(2)
     with save, st.popover("Save", width="stretch"):
         _save(policy)
@@ -272,7 +274,7 @@ def _save(policy: Policy) -> None:
             st.html(f'<div class="cc-small">Saved {parts.escaped(path.name)}.</div>')
 
 
-def _commit(policy: Policy, choice: Choice, found: Preview) -> None:
+def _commit(policy: Policy, choice: MakerChoice, found: Preview) -> None:
     st.html(
         f'<div class="cc-small">Decides for all {found.num_all_samples:,} samples and adds a '
         "version. Nothing is changed or removed.</div>"

@@ -12,7 +12,7 @@ from curator.core.errors import CuratorError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
 from curator.steps.apply_edits import Applied, apply, how_to_score
-from curator.steps.replace import Preview, Replacement, preview, replace_all
+from curator.steps.replace import Replacement, ReplacePreview, preview, replace_all
 from curator.store.store import Store
 from curator.store.versions import Version
 from ui.pages.review.one import DONE, tell
@@ -60,7 +60,7 @@ def _preview(
     catalog: Catalog,
     version: Version,
     asked: Replacement,
-    found: Preview,
+    found: ReplacePreview,
     who: str,
     among: Filter,
 ) -> None:

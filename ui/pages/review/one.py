@@ -8,7 +8,7 @@ from typing import Literal
 import streamlit as st
 
 from curator.browse.catalog import Catalog
-from curator.browse.review_queue import Item, Order, item_at, next_item
+from curator.browse.review_queue import QueueItem, QueueOrder, item_at, next_item
 from curator.core.clock import iso
 from curator.core.errors import CuratorError
 from curator.edits import log as edit_log
@@ -27,7 +27,7 @@ _HEARD = "review_heard"
 DONE = {"edit": "edited", "accept": "accepted", "reject": "rejected"}
 
 
-def show(catalog: Catalog, order: Order, place: int, who: str) -> None:
+def show(catalog: Catalog, order: QueueOrder, place: int, who: str) -> None:
     """The text at a place of the queue."""
     total = catalog.count(order.filter)
     item = item_at(catalog, order, place)
@@ -72,7 +72,7 @@ def _code(name: str) -> str:
 # -- what is seen ----------------------------------------------------------------------------------
 
 
-def _head(item: Item, total: int) -> str:
+def _head(item: QueueItem, total: int) -> str:
     badges = [parts.badge_html(item.action, "bad" if item.given is None else "")]
     if item.last is not None:
         kind = {"accept": "good", "reject": "bad", "edit": "warn"}[item.last.action]
@@ -82,7 +82,7 @@ def _head(item: Item, total: int) -> str:
     return f'<div class="cc-head">{"".join(badges)}</div>{place}'
 
 
-def _text(item: Item) -> None:
+def _text(item: QueueItem) -> None:
     is_rewritten = item.text != item.given
     if is_rewritten:
         parts.worddiff(item.given, item.text)
@@ -96,7 +96,7 @@ def _text(item: Item) -> None:
         st.html(f'<div class="cc-small">{parts.escaped(item.because)}</div>')
 
 
-def _others(catalog: Catalog, order: Order, item: Item, who: str) -> None:
+def _others(catalog: Catalog, order: QueueOrder, item: QueueItem, who: str) -> None:
     """What else was written for the picture; each can be taken instead."""
     sample = catalog.sample(item.sample.shard, item.sample.row)
     seen = {item.text}
@@ -127,7 +127,7 @@ def _others(catalog: Catalog, order: Order, item: Item, who: str) -> None:
         )
 
 
-def _past(catalog: Catalog, item: Item) -> None:
+def _past(catalog: Catalog, item: QueueItem) -> None:
     past = edit_log.history(catalog.store, item.sample.shard)
     here = [edit for edit in past.edits if edit.sample == item.sample]
     if not here:
@@ -146,7 +146,7 @@ def _line(edit: Edit) -> str:
 # -- what can be done ------------------------------------------------------------------------------
 
 
-def _about(item: Item, what: str) -> str:
+def _about(item: QueueItem, what: str) -> str:
     """The key of a button: another one as soon as it stands beside another text.
 
     Streamlit knows what a button means as soon as the script has drawn it, which is before the
@@ -157,7 +157,7 @@ def _about(item: Item, what: str) -> str:
     return f"{what}_{hashlib.sha256(repr(seen).encode()).hexdigest()[:16]}"
 
 
-def _buttons(catalog: Catalog, order: Order, item: Item, who: str) -> None:
+def _buttons(catalog: Catalog, order: QueueOrder, item: QueueItem, who: str) -> None:
     has_text = item.text is not None
 
     def decide(action: Action, label: str, shortcut: str, kind: Kind = "secondary") -> bool:
@@ -212,7 +212,7 @@ def _buttons(catalog: Catalog, order: Order, item: Item, who: str) -> None:
         )
 
 
-def _form(catalog: Catalog, order: Order, item: Item, who: str) -> None:
+def _form(catalog: Catalog, order: QueueOrder, item: QueueItem, who: str) -> None:
     widget = f"review_text_{item.place}"
     with st.form("review_form", border=False):
         st.text_area("New text", item.text or "", key=widget, max_chars=MAX_CHARS, height=140)
@@ -228,18 +228,18 @@ def _form(catalog: Catalog, order: Order, item: Item, who: str) -> None:
             st.form_submit_button("Cancel", on_click=_begin, args=(None,))
 
 
-def _begin(item: Item | None) -> None:
+def _begin(item: QueueItem | None) -> None:
     st.session_state[_EDITING] = None if item is None else item.sample
 
 
-def _save(catalog: Catalog, order: Order, item: Item, who: str, widget: str) -> None:
+def _save(catalog: Catalog, order: QueueOrder, item: QueueItem, who: str, widget: str) -> None:
     _record(catalog, order, item, who, "edit", str(st.session_state[widget]))
 
 
 def _record(
     catalog: Catalog,
-    order: Order,
-    item: Item,
+    order: QueueOrder,
+    item: QueueItem,
     who: str,
     action: Action,
     new_text: str | None = None,
@@ -267,7 +267,7 @@ def _undo(catalog: Catalog, who: str) -> None:
     _go(place)
 
 
-def _on(catalog: Catalog, order: Order, place: int) -> None:
+def _on(catalog: Catalog, order: QueueOrder, place: int) -> None:
     """To the next text that nobody has reviewed."""
     found = next_item(catalog, order, place)
     _go(found.place if found else catalog.count(order.filter))
@@ -278,7 +278,7 @@ def _go(place: int) -> None:
     context.put("i", place)
 
 
-def _end(catalog: Catalog, order: Order, total: int) -> None:
+def _end(catalog: Catalog, order: QueueOrder, total: int) -> None:
     if not total:
         parts.empty("No text fits", "Choose other conditions above.")
         return

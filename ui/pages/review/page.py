@@ -13,7 +13,7 @@ import streamlit as st
 
 from curator.browse.catalog import Catalog
 from curator.browse.filters import Filter, Sort
-from curator.browse.review_queue import Order, next_item
+from curator.browse.review_queue import QueueOrder, next_item
 from curator.store.versions import Version
 from ui.pages.review import bulk, one
 from ui.shared import context, parts
@@ -70,7 +70,7 @@ def _one_by_one(catalog: Catalog, version: Version, who: str) -> None:
     one.show(catalog, order, start, who)
 
 
-def _is_another(order: Order, version: Version) -> bool:
+def _is_another(order: QueueOrder, version: Version) -> bool:
     """Whether another queue was chosen since the last run: it begins at its beginning."""
     now = (version.id, order)
     before = st.session_state.get("review_queue", now)
@@ -78,7 +78,7 @@ def _is_another(order: Order, version: Version) -> bool:
     return bool(before != now)
 
 
-def _order(catalog: Catalog) -> Order:
+def _order(catalog: Catalog) -> QueueOrder:
     facets = catalog.facets()
     columns = st.columns([1.4, 1.1, 1.3, 1.3, 0.7], gap="small", vertical_alignment="bottom")
     with columns[0]:
@@ -102,7 +102,7 @@ def _order(catalog: Catalog) -> Order:
         text=text,
         seed=seed if sort == "random" else None,
     )
-    return Order(filter=wanted, sort=cast("Sort", sort))
+    return QueueOrder(filter=wanted, sort=cast("Sort", sort))
 
 
 def _narrowed(catalog: Catalog) -> Filter:
