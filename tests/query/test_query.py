@@ -533,7 +533,7 @@ def test_the_process_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_kernel_forbids_the_process_to_write(kit: Kit, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (
-        "import sys; from curator import query_worker as w; from curator.query.run import Request; "
+        "import sys; from curator.query import worker as w; from curator.query.run import Request; "
         "w._limit_process(Request(root='', sql='', version=None, shards=None, limit=1,"
         " timeout_sec=5, memory_mib=512)); open(sys.argv[1], 'wb', 0).write(b'x')"
     )

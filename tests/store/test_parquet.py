@@ -159,7 +159,7 @@ def test_neither_building_nor_reading_imports_pandas(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "import sys, pyarrow as pa; from curator import tables;"
+        "import sys, pyarrow as pa; from curator.store import parquet as tables;"
         "s = pa.schema([('a', pa.int32()), ('b', pa.large_list(pa.large_string()))]);"
         "t = tables.to_table(tables.from_rows([{'a': 1, 'b': ['x']}], s), s);"
         "tables.content_digest(t); tables.to_bytes(t); tables.empty(s);"
