@@ -23,7 +23,7 @@ from pathlib import Path
 from curator.core.errors import EngineError, NotFoundError, UsageError
 from curator.core.registry import load
 
-# The reasons for these four, with licences, are in docs/models.md.
+# The reasons for these four, with licences, are in docs/reference/models.md.
 DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"
 DEFAULT_SCORER_GPU = "hf-hub:timm/ViT-B-16-SigLIP2-256"
 DEFAULT_CAPTIONER = "HuggingFaceTB/SmolVLM-500M-Instruct"
@@ -201,8 +201,8 @@ def _fetch(repository: str, revision: str | None, files: tuple[str, ...], option
         raise EngineError(
             f"model {repository!r} lacks {', '.join(missing)}",
             where=folder,
-            hint="the hub is out of reach, or has only pickles of it (docs/models.md says how to "
-            "convert those); " + by_hand,
+            hint="the hub is out of reach, or has only pickles of it (docs/reference/models.md "
+            "says how to convert those); " + by_hand,
             reason="model.incomplete",
         )
     return folder

@@ -212,7 +212,7 @@ def test_classes_that_never_occur_are_said(tmp_path: Path) -> None:
     found = examined(data)
     ignored = (
         "255 means ignored: in a mask of 0 and 255, store the second class as 1 "
-        "(docs/dense-data.md)."
+        "(docs/reference/layouts.md)."
     )
     assert found.warnings == (
         "Of 3, 1 class occurs in no training label; nothing can be learnt about: blue. " + ignored,

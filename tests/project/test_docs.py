@@ -1,4 +1,7 @@
-"""Made pages are in step with the code, and every command has help and an example."""
+"""Generated pages match the code, every command has help and an example, no link is dead.
+
+Links between pages of docs/ are checked by `make site`; here are those that it does not see.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def test_every_command_has_help_and_an_example(words: list[str]) -> None:
 
 
 def test_the_recipe_that_is_shown_has_every_key_and_its_default() -> None:
-    text = (ROOT / "docs" / "training.md").read_text()
+    text = (ROOT / "docs" / "reference" / "recipe.md").read_text()
     shown = text.split("```toml\n")[1].split("```")[0]
     needed, others = shown.split("\n\n")
     assert set(re.findall(r"^(?:# )?(\w+) =", shown, re.M)) | {"description"} == set(
@@ -45,3 +48,37 @@ def test_the_recipe_that_is_shown_has_every_key_and_its_default() -> None:
     assert whole == Recipe.model_validate(tomllib.loads(needed))
     Recipe.model_validate(tomllib.loads(needed + "\n" + others.replace("# control", "control")))
     assert all(f"`{name}`" in text for name in presets())
+
+
+# -- links that mkdocs does not see ----------------------------------------------------------------
+
+_OUTSIDE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+_OUTSIDE += sorted((ROOT / "benchmarks").glob("*.md"))
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors_of(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and mkdocs make them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.M)
+    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in kept}
+
+
+@pytest.mark.parametrize("page", _OUTSIDE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_link_is_dead(page: Path) -> None:
+    for target in _LINK.findall(page.read_text()):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors_of(path), target
+
+
+def test_code_cites_pages_that_are_there() -> None:
+    """Comments, error hints and studies name pages of docs/ by their path."""
+    for folder in ("curator", "pretrain", "finetune", "ui", "benchmarks", "tests"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".toml", ".html", ".md"):
+                for page in re.findall(r"(?<![\w./-])docs/[\w/.-]+\.md", path.read_text()):
+                    assert (ROOT / page).exists(), f"{path.relative_to(ROOT)}: {page}"
