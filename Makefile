@@ -38,9 +38,9 @@ site: setup
 
 test: lint types contracts site tests
 
-# What to run while working: no checks of code, and no test that takes more than a second or two.
+# While working: no checks of code, no test that takes more than two or three seconds.
 quick: setup
-	$(BIN)/pytest -m "not slow and not gpu and not long and not browser" -n $(JOBS)
+	$(BIN)/pytest -m "not slow and not gpu and not long" -n $(JOBS)
 
 test-slow: setup
 	$(BIN)/pytest -m "slow or gpu"

@@ -351,6 +351,7 @@ def test_a_study_refuses_labels_that_say_nothing_before_anything_is_pretrained(
         ModelRunner().labels(task, (0,))
 
 
+@pytest.mark.long
 def test_a_study_refuses_shares_and_rates_before_anything_is_pretrained(tmp_path: Path) -> None:
     """Of two training pictures one is ignored; held out is the other one, or it is trained on."""
     camvid(tmp_path, train=BOTH, test=BOTH)

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -233,10 +234,15 @@ def test_a_package_of_no_extra_is_no_missing_extra(monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 def test_the_core_works_in_an_environment_of_its_own(tmp_path: Path, server: str) -> None:
     """What `pip install caption-curator` gives, from the package index."""
-    home = tmp_path / "venv"
+    source, home = tmp_path / "source", tmp_path / "venv"
+    source.mkdir()  # pip builds in the folder it is given
+    for name in ("curator", "pretrain", "finetune", "ui"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     venv.create(home, with_pip=True)
     pins = ["-c", str(ROOT / "requirements.txt")]
-    install = [home / "bin" / "pip", "install", "--quiet", *pins, str(ROOT)]
+    install = [home / "bin" / "pip", "install", "--quiet", *pins, str(source)]
     installed = subprocess.run(install, capture_output=True, text=True, check=False)
     if installed.returncode != 0 and "No matching distribution" in installed.stderr:
         pytest.skip("the package index is out of reach")

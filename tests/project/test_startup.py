@@ -138,6 +138,7 @@ print(json.dumps({"files": sorted(os.listdir(".")) != before, "threads": mine, "
 """
 
 
+@pytest.mark.long
 def test_importing_any_module_does_nothing(tmp_path: Path) -> None:
     """No output, no file, no thread; and torch is needed by leaf modules only."""
     done = subprocess.run(
