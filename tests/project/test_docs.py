@@ -6,7 +6,11 @@ Links between pages of docs/ are checked by `make site`; here are those that it 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -82,3 +86,38 @@ def test_code_cites_pages_that_are_there() -> None:
             if path.suffix in (".py", ".toml", ".html", ".md"):
                 for page in re.findall(r"(?<![\w./-])docs/[\w/.-]+\.md", path.read_text()):
                     assert (ROOT / page).exists(), f"{path.relative_to(ROOT)}: {page}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("[x](nowhere.md)", "nowhere.md"),
+        ("[x](reference/cli.md#curator-nowhere)", "curator-nowhere"),
+        ("", ""),
+    ],
+)
+def test_the_site_is_built_and_a_dead_link_fails(more: str, said: str, tmp_path: Path) -> None:
+    """With the options of `make site`."""
+    if find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    with (tmp_path / "docs" / "index.md").open("a") as file:
+        file.write(f"\n{more}\n")
+    makefile = (ROOT / "Makefile").read_text()
+    options = re.findall(r"\$\(BIN\)/mkdocs (.+)", makefile)[0].split()
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode != 0) == bool(more), done.stderr
+    assert said in done.stderr
+    for page in (tmp_path / "site").rglob("*.html"):
+        loaded = re.findall(
+            r"<(?:script|link|img)[^>]+(?:src|href)=\"?(https?:[^\s\">]+)", page.read_text()
+        )
+        assert not loaded, f"{page.name} loads {loaded[0]}"
