@@ -6,6 +6,7 @@ Links between pages of docs/ are checked by `make site`; here are those that it 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import typer.main
 
+from curator.cli.app import app
 from pretrain.recipe import Recipe, presets
 from tests.kit.paths import ROOT
 from tests.write_docs import PAGES, commands, help_of
@@ -52,6 +55,38 @@ def test_the_recipe_that_is_shown_has_every_key_and_its_default() -> None:
     assert whole == Recipe.model_validate(tomllib.loads(needed))
     Recipe.model_validate(tomllib.loads(needed + "\n" + others.replace("# control", "control")))
     assert all(f"`{name}`" in text for name in presets())
+
+
+# -- commands that pages tell to type --------------------------------------------------------------
+
+
+_PAGES = sorted((ROOT / "docs").rglob("*.md"))  # cli.md is generated
+
+
+def shown_commands(text: str) -> list[str]:
+    """Lines of code blocks that call curator, joined where a backslash ends them."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = (re.search(r"(?:^|\$ |&& |-m )curator (.*)", line.strip()) for line in lines)
+    return [match[1].partition(" #")[0] for match in found if match]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", *(path for path in _PAGES if path.name != "cli.md")],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_pages_show_commands_and_options_that_exist(page: Path) -> None:
+    for line in shown_commands(page.read_text()):
+        command = typer.main.get_command(app)
+        words = shlex.split(line.partition("&&")[0])
+        while words and hasattr(command, "commands") and not words[0].startswith("-"):
+            assert words[0] in command.commands, f"curator {line}"
+            command = command.commands[words.pop(0)]
+        known = {"--help", *(name for param in command.params for name in param.opts)}
+        known |= {name for param in command.params for name in param.secondary_opts}
+        typed = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert typed <= known, f"curator {line}: {sorted(typed - known)}"
 
 
 # -- links that mkdocs does not see ----------------------------------------------------------------
