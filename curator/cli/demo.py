@@ -1,4 +1,4 @@
-"""demo: the rendered world, and a tour of the engine through it."""
+"""demo: a rendered dataset with known ground truth, and a tour of the commands on it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from curator.cli.output import show, show_json, table
 if TYPE_CHECKING:
     from curator.demo.evaluate import TruthScores
 
-_Out = Annotated[Path, typer.Argument(help="Folder for the demo; new or of an earlier run.")]
+_Out = Annotated[
+    Path, typer.Argument(help="Folder for the demo: a new one, or one of an earlier run.")
+]
 _MOST_JOBS = 4  # each holds a gigabyte
-_Images = Annotated[int, typer.Option(min=1, help="Pictures with an alt text, for the shards.")]
+_Images = Annotated[
+    int, typer.Option(min=1, help="Number of images with an alt text, for the shards.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     group = typer.Typer(
-        help="A rendered world with exact truth, and two small models for it.",
+        help="A rendered dataset with known ground truth, offline.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -37,19 +41,25 @@ def data(
     *,
     images: _Images = 3000,
     labelled: Annotated[
-        int, typer.Option(min=0, help="Pictures with dense labels, 60/10/30 % train/val/test.")
+        int,
+        typer.Option(min=0, help="Number of images with dense labels: 60/10/30 % train/val/test."),
     ] = 400,
-    side: Annotated[int, typer.Option(help="Width and height in pixels, 32 to 1024.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another world.")] = 0,
+    side: Annotated[
+        int, typer.Option(help="Width and height of an image in pixels, 32 to 1024.")
+    ] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another dataset.")] = 0,
     noise: Annotated[
         str | None,
-        typer.Option(metavar="KIND=RATE,...", help="Rates of the kinds of alt text; add up to 1."),
+        typer.Option(
+            metavar="KIND=RATE,...",
+            help="How often each kind of alt text occurs; rates add up to 1.",
+        ),
     ] = None,
     json: o.Json = False,
 ) -> None:
-    """Render shards with noisy alt text, their truth, and dense labels.
+    """Render shards with noisy alt text, their ground truth, and dense labels.
 
-    Goes on where an earlier run was stopped.
+    A stopped run continues where it was.
 
     Example:
 
@@ -80,17 +90,17 @@ def run(
     *,
     images: _Images = 3000,
     study: Annotated[
-        bool, typer.Option(help="Do captions help dense tasks: 10 to 30 minutes on two cores.")
+        bool, typer.Option(help="End with a study on dense tasks: 10 to 30 minutes on two cores.")
     ] = True,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A study too small to tell: 3 minutes.")
+        bool, typer.Option("--quick", help="Run a study of 3 minutes, too small to name a winner.")
     ] = False,
 ) -> None:
-    """Show the whole engine on the rendered world, offline.
+    """Run every step on a rendered dataset, offline.
 
-    Renders shards, captions and scores them with the bundled models, commits versions and holds
-    them against the truth; then pretrains on them, judges on dense tasks and writes the report.
-    Goes on where it was stopped; a second run finds everything there.
+    Renders shards, captions and scores them with the bundled models, commits versions and compares
+    them with the ground truth; then pretrains on them, finetunes on dense tasks and writes the
+    report. A stopped run continues where it was; a second run has nothing left to do.
 
     Example:
 

@@ -83,9 +83,11 @@ def finetune(
         curator finetune runs/clip-v2 --task segmentation --data camvid/ --size 360x480 --probe
     """
     from curator.core.errors import UsageError
+    from curator.core.package import require
     from curator.core.registry import load
     from curator.core.stopping import stop_on_signals
 
+    require("train", "curator finetune")  # before the labels are read, which can take minutes
     if sweep and lr is not None:
         raise UsageError("--lr and --sweep exclude each other", reason="option.value")
     if probe and layer_decay is not None:

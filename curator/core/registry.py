@@ -1,7 +1,7 @@
 """A name -> "module:object" table that imports nothing until a name is asked for.
 
 This and the bodies of the commands in `curator.cli` are the only two seams where imports are
-late, so that `curator --help` never pays for torch (docs/design/architecture.md).
+late, so that `curator --help` never pays for torch (docs/design/index.md).
 """
 
 from __future__ import annotations

@@ -189,6 +189,7 @@ def test_a_folder_that_is_no_captioner_is_named(folder, tmp_path):
         LocalCaptioner(model=path, device="cpu")
 
 
+@pytest.mark.long
 def test_a_folder_without_an_image_processor_is_named(folder, tmp_path):
     path = damaged(folder("blip"), tmp_path / "text", lambda weights: None)
     for name in ("processor_config.json", "preprocessor_config.json"):

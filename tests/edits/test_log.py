@@ -535,6 +535,7 @@ def killed(root: Path, *, num_processes: int, num_kills: int) -> Counter[str]:
     return outcome
 
 
+@pytest.mark.long
 def test_kill_9_loses_no_acknowledged_edit(tmp_path: Path) -> None:
     outcome = killed(tmp_path / "store", num_processes=3, num_kills=6)
     assert outcome["acknowledged"] > 20

@@ -333,6 +333,7 @@ EDIT_ATTACKS = (
 
 
 @pytest.mark.parametrize("attack", [*SQL_ATTACKS, *EDIT_ATTACKS, "", "-- nothing"])
+@pytest.mark.long
 def test_attacks_read_and_write_nothing(
     edited: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
 ) -> None:
@@ -349,6 +350,7 @@ def test_attacks_read_and_write_nothing(
     assert (snapshot(tmp_path), snapshot(edited.ws.dataset.root)) == before
 
 
+@pytest.mark.long
 def test_a_foreign_file_among_the_logs_is_damage_and_not_shown(edited: Kit, tmp_path: Path) -> None:
     shutil.copytree(edited.ws.dataset.root, tmp_path / "shards")
     mine = Kit(store.open_workspace(str(tmp_path / "shards"), None))

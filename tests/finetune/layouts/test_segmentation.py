@@ -215,6 +215,7 @@ def test_a_picture_that_went_away_is_named(tmp_path: Path) -> None:
         _ = data.train[0]
 
 
+@pytest.mark.long
 def test_a_picture_is_turned_upright_like_everywhere(tmp_path: Path) -> None:
     """Stored 6 x 4, shown 4 x 6: a label of what is seen fits, one of what is stored does not."""
     make_camvid(tmp_path)

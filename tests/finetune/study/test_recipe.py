@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from curator.core.errors import UsageError
-from finetune.study.recipe import Control, parse_study, read_study, ready_studies
+from finetune.study.recipe import Control, Study, parse_study, read_study, ready_studies
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.masked import Masked
 from pretrain.recipe import presets, read_recipe
@@ -134,9 +134,20 @@ def test_two_tasks_of_a_kind_need_names() -> None:
         study(STUDY + task)
 
 
+def shown_on(page: str) -> tuple[str, Study]:
+    """The text of a page of docs/, and the study file that it shows first."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return text, parse_study(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0], where=page)
+
+
 def test_the_study_of_the_docs() -> None:
-    text = (ROOT / "docs" / "study.md").read_text("utf-8")
-    made = parse_study(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0], where="docs/study.md")
+    text, made = shown_on("reference/study.md")
     assert made.verdict == ("recaptioned",)
     for control in get_args(Control):
         assert f"| `{control}` |" in text
+
+
+def test_the_study_that_reproduces_the_paper() -> None:
+    _, made = shown_on("how-to/reproduce-clip-quality-captions.md")
+    assert [task.task for task in made.task] == ["segmentation", "depth"]
+    assert made.mae == "masked images"
