@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from curator.core.errors import ConflictError, NotFoundError, UsageError
 from curator.core.validation import explain
+from curator.policy.fields import FIELDS
 from curator.policy.model import (
     Policy,
     Rule,
@@ -145,18 +146,13 @@ def _check_replaceable(path: Path) -> None:
 # -- changing one -----------------------------------------------------------------------------
 
 
-NEW_RULES: Mapping[str, Mapping[str, object]] = {
-    "best scores of each source": {"name": "aligned", "field": "score", "min_percentile": 30},
-    "score at least": {"name": "fits", "field": "score", "min": 0.2},
-    "words at least": {"name": "long_enough", "field": "num_words", "min": 3},
-    "words at most": {"name": "short_enough", "field": "num_words", "max": 60},
-    "health of the text": {"name": "healthy", "field": "flags"},
-    "whole sentences only": {"name": "whole", "field": "truncated", "max": 0},
-    "width at least": {"name": "wide_enough", "field": "width", "min": 200},
-    "height at least": {"name": "high_enough", "field": "height", "min": 200},
-    "first of equal images": {"name": "unique", "field": "copy_number", "max": 0},
-}
-"""What can be added with one click, and what it starts as."""
+def new_rules() -> dict[str, dict[str, object]]:
+    """What can be added with one click, and the keys that it starts with."""
+    return {
+        kind: {**keys, "field": name}
+        for name, row in FIELDS.items()
+        for kind, keys in row.starts.items()
+    }
 
 
 def change(policy: Policy, **values: object) -> Policy:
@@ -181,8 +177,8 @@ def drop_rule(policy: Policy, place: int) -> Policy:
 
 
 def add_rule(policy: Policy, kind: str) -> Policy:
-    """The policy with one more rule, of a kind of `NEW_RULES`; its name is made unique."""
-    values = NEW_RULES[kind]
+    """The policy with one more rule, of a kind of `new_rules`; its name is made unique."""
+    values = new_rules()[kind]
     if values["field"] == "flags":
         values = load_policy(HEALTHY_PRESET).rule[0].model_dump() | {"name": values["name"]}
     taken = {rule.name for rule in policy.rule}

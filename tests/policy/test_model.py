@@ -32,7 +32,19 @@ BASE = 'name = "x"\nsources = ["alt_text"]\npick = "first"\n'
     [
         (BASE + 'sorces = ["a"]', "did you mean 'sources'"),
         (BASE.replace("first", "frist"), "pick"),
-        (BASE + '[[rule]]\nname = "a"\nfield = "scor"\nmin = 1', "field"),
+        (
+            BASE + '[[rule]]\nname = "a"\nfield = "scor"\nmin = 1',
+            "field is 'scor': did you mean 's",
+        ),
+        (
+            BASE + '[[rule]]\nname = "a"\nfield = "truncated"\nmin = 2',
+            "`min` of truncated is 2; allowed: from 0 to 1",
+        ),
+        (
+            BASE + '[[rule]]\nname = "a"\nfield = "width"\nmax = nan',
+            "`max` of width is nan; allowed: 0 or more",
+        ),
+        (BASE + '[[rule]]\nname = "a"\nfield = "flags"\nnone_of = ["urll"]', "did you mean 'url'"),
         (BASE + '[[rule]]\nname = "a"\nfield = "score"\nminn = 1', "did you mean 'min'"),
         (BASE + '[[rule]]\nname = "a"\nfield = "score"', "min_percentile"),
         (BASE + '[[rule]]\nname = "a"\nfield = "flags"\nmin = 1', "none_of"),
