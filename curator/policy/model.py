@@ -35,17 +35,14 @@ passes, unless a rule on `truncated` says otherwise (`max = 0`: never; `max = 1`
 from __future__ import annotations
 
 import tomllib
-from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from curator.core.errors import UsageError, nearest
+from curator.core.presets import Presets
 from curator.core.validation import explain
-
-if TYPE_CHECKING:
-    from curator.policy.fields import PolicyField
+from curator.policy.fields import FIELDS
 
 MAX_NAME_CHARS = 60
 CHANGED = "+"
@@ -55,12 +52,6 @@ GENERATED = "generated"
 
 Source = Literal["alt_text", "generated"]
 _STRICT = ConfigDict(extra="forbid", frozen=True)
-
-
-def _fields() -> dict[str, PolicyField]:
-    from curator.policy.fields import FIELDS  # with polars, which names of presets do not need
-
-    return FIELDS
 
 
 class Rule(BaseModel):
@@ -82,13 +73,13 @@ class Rule(BaseModel):
     @field_validator("field")
     @classmethod
     def _is_in_the_table(cls, name: str) -> str:
-        if name not in _fields():
-            raise ValueError(nearest(name, _fields()))
+        if name not in FIELDS:
+            raise ValueError(nearest(name, FIELDS))
         return name
 
     @model_validator(mode="after")
     def _its_limits_are_allowed(self) -> Self:
-        row = _fields()[self.field]
+        row = FIELDS[self.field]
         limits = [self.min, self.max, self.min_percentile]
         if row.names:
             if not self.none_of or any(limit is not None for limit in limits):
@@ -177,24 +168,11 @@ class Policy(BaseModel):
         return self._has_rule_with("copies")
 
     def _has_rule_with(self, needs: str) -> bool:
-        return any(_fields()[rule.field].needs == needs for rule in self.rule)
+        return any(FIELDS[rule.field].needs == needs for rule in self.rule)
 
 
-def presets() -> list[str]:
-    """Names of the policies that come with the tool."""
-    folder = files("curator.policy") / "presets"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
-
-
-def preset_text(name: str) -> str:
-    """The TOML of a preset, to be copied and changed."""
-    if name not in presets():
-        raise UsageError(
-            f"unknown policy {name!r}",
-            hint=f"{nearest(name, presets())}; or give the path of a .toml file",
-            reason="policy.unknown",
-        )
-    return (files("curator.policy") / "presets" / f"{name}.toml").read_text()
+PRESETS = Presets("policy", "curator.policy", "presets")
+"""The policies that come with the tool."""
 
 
 def load_policy(name_or_path: str) -> Policy:
@@ -203,19 +181,7 @@ def load_policy(name_or_path: str) -> Policy:
     Raises:
         UsageError: no such policy, not TOML, or a key or value that is not allowed.
     """
-    path = Path(name_or_path)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise UsageError("no such policy file", where=path, reason="policy.unknown")
-        try:
-            text = path.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                f"not valid TOML ({error})", where=path, reason="policy.invalid"
-            ) from error
-    else:
-        text = preset_text(name_or_path)
-    return parse_policy(text, where=name_or_path)
+    return parse_policy(PRESETS.read(name_or_path), where=name_or_path)
 
 
 def under_its_own_name(policy: Policy) -> Policy:
@@ -227,7 +193,7 @@ def under_its_own_name(policy: Policy) -> Policy:
     description alone makes no difference.
     """
     base = policy.name.partition(CHANGED)[0]
-    if base not in presets():
+    if base not in PRESETS.names():
         return policy
     preset = load_policy(base)
     differing = _differing(policy, preset)

@@ -16,15 +16,7 @@ from pydantic import ValidationError
 from curator.core.errors import ConflictError, NotFoundError, UsageError
 from curator.core.validation import explain
 from curator.policy.fields import FIELDS
-from curator.policy.model import (
-    Policy,
-    Rule,
-    Weights,
-    load_policy,
-    parse_policy,
-    preset_text,
-    presets,
-)
+from curator.policy.model import PRESETS, Policy, Rule, Weights, load_policy, parse_policy
 from curator.store import fsops
 from curator.store.versions import Version
 
@@ -81,14 +73,14 @@ def policy_of(version: Version) -> Policy:
     except ValidationError as error:
         raise UsageError(
             f"{version.name} was not decided by a policy ({explain(error, Policy)})",
-            hint=f"start from a preset: {', '.join(presets())}",
+            hint=f"start from a preset: {', '.join(PRESETS.names())}",
             reason="policy.none",
         ) from error
 
 
 def base_text(name: str, version: Version | None) -> str:
     """Where somebody starts who changes a policy: the text of a preset, or of the version's."""
-    return preset_text(name) if version is None else to_toml(policy_of(version))
+    return PRESETS.text(name) if version is None else to_toml(policy_of(version))
 
 
 def save_policy(text: str, folder: Path, *, replace: bool = False) -> Path:

@@ -11,15 +11,7 @@ from hypothesis import strategies as some
 
 from curator.core.errors import ConflictError, NotFoundError, UsageError
 from curator.policy.fields import FIELDS
-from curator.policy.model import (
-    Policy,
-    Rule,
-    Surgery,
-    Weights,
-    load_policy,
-    parse_policy,
-    presets,
-)
+from curator.policy.model import PRESETS, Policy, Rule, Surgery, Weights, load_policy, parse_policy
 from curator.policy.text_edit import base_text, policy_of, save_policy, to_toml
 from curator.scorers.text import FLAGS
 from tests.kit import store
@@ -68,7 +60,7 @@ def test_a_policy_comes_back_from_its_text(policy: Policy) -> None:
     assert parse_policy(to_toml(policy), where="test") == policy
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", PRESETS.names())
 def test_presets_come_back(name: str) -> None:
     assert parse_policy(to_toml(load_policy(name)), where="test") == load_policy(name)
 
