@@ -6,7 +6,7 @@ import base64
 
 import streamlit as st
 
-from curator.browse.words import word_changes
+from curator.compare.marks import word_changes
 from curator.policy.fields import FIELDS
 from curator.policy.preview.values import Candidate, Line, Move, Moved, Preview
 from curator.store.versions import ACTIONS, Version
