@@ -12,6 +12,7 @@ from curator.cli.app import app
 from curator.cli.commands import SECTIONS
 from curator.cli.output import run_app
 from curator.core.reasons import REASONS
+from curator.policy.fields import FIELDS
 from curator.query.run import schema_of_views
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +36,22 @@ Every quarantine row and every failed fact carries one of these codes. *Retry* s
 
 | reason | found while | retry | meaning |
 |---|---|---|---|"""
+
+
+FIELDS_HEAD = """# The fields of a policy
+
+A rule asks about one of these fields, with `min`, `max` or (for `score`) `min_percentile`;
+a rule on `flags` has `none_of`. A text without a value passes no rule. To add a field:
+[extend](../extend/policy_field.md). Generated from the code by `make docs`.
+
+| field | what it is | limits | needs |
+|---|---|---|---|"""
+NEEDS = {
+    None: "",
+    "scores": "`curator score`",
+    "flags": "`curator score --scorer text`",
+    "copies": "a pass over all images",
+}
 
 
 def commands() -> list[list[str]]:
@@ -80,10 +97,24 @@ def reasons_page() -> str:
     return "\n".join([REASONS_HEAD, *rows]) + "\n"
 
 
+def fields_page() -> str:
+    """The whole of docs/reference/policy-fields.md."""
+    rows = []
+    for name, row in FIELDS.items():
+        limits = f"`{'`, `'.join(row.names)}`" if row.names else f"{row.range} {row.unit}".rstrip()
+        rows.append(f"| `{name}` | {row.help} | {limits} | {NEEDS[row.needs]} |")
+    flags = [
+        f"| `{flag}` | {about} |" for row in FIELDS.values() for flag, about in row.names.items()
+    ]
+    head = ["", "## Flags", "", "| flag | what is wrong with the text |", "|---|---|"]
+    return "\n".join([FIELDS_HEAD, *rows, *head, *flags]) + "\n"
+
+
 PAGES = {
     REFERENCE / "cli.md": page,
     REFERENCE / "query.md": query_page,
     REFERENCE / "reasons.md": reasons_page,
+    REFERENCE / "policy-fields.md": fields_page,
 }
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curator.cli import options as o
-from curator.cli.output import show, show_json, table
+from curator.cli.output import run_app, show, show_json, table
 
 if TYPE_CHECKING:
     from curator.demo.evaluate import TruthScores
@@ -86,6 +87,7 @@ def data(
 
 
 def run(
+    context: typer.Context,
     out: _Out = Path("demo-out"),
     *,
     images: _Images = 3000,
@@ -109,7 +111,9 @@ def run(
     from curator.core.progress import say
 
     shards = out / "shards"
+    curator = context.find_root().command
     _run_all(
+        curator,
         ["demo", "data", str(out), "--images", str(images), "--labelled", str(min(400, images))],
         ["recaption", str(shards)],  # options are in the curator.toml of the folder
         ["decide", str(shards), "--policy", "as-is"],
@@ -122,19 +126,18 @@ def run(
     _compare(shards, page)
     _show_truth(out, shards)
     if study:
-        _run_all(_study_command(out, quick=quick), ["report", str(out / "study")])
+        _run_all(curator, _study_command(out, quick=quick), ["report", str(out / "study")])
     show("\nNext, with models on your own shards:")
     show("  curator recaption SHARDS --model HuggingFaceTB/SmolVLM-500M-Instruct --policy best")
 
 
-def _run_all(*commands: list[str]) -> None:
-    from curator.cli.commands import app
-    from curator.cli.output import run_app
+def _run_all(curator: Callable[..., Any], *commands: list[str]) -> None:
+    """Run commands of this command line as they would be typed, settings files and all."""
     from curator.core.progress import say
 
     for argv in commands:
         say(f"\n$ curator {' '.join(argv)}")
-        if code := run_app(app, argv):
+        if code := run_app(curator, argv):
             raise typer.Exit(code)
 
 
@@ -164,7 +167,7 @@ def _compare(shards: Path, page: Path) -> None:
 
 
 def _show_truth(out: Path, shards: Path) -> None:
-    from curator.demo.evaluate import judge, read_truth, separation
+    from curator.demo.evaluate import read_truth, score_against_truth, separation
     from curator.steps.workspace import open_workspace
 
     ws = open_workspace(str(shards), None, create=False)
@@ -172,7 +175,7 @@ def _show_truth(out: Path, shards: Path) -> None:
     newest = {str(version.policy["name"]): version for version in ws.store.versions()}
     versions = [newest[policy] for policy in ("as-is", "replace", "best")]
     show("\nAgainst the truth of the rendered world, which the engine never saw:")
-    show(_verdict_table([judge(ws.store, version, truth) for version in versions]))
+    show(_verdict_table([score_against_truth(ws.store, version, truth) for version in versions]))
     rows = [
         (kind, f"{value:.3f}")
         for kind, value in separation(ws.store, newest["as-is"], truth).items()
@@ -182,7 +185,7 @@ def _show_truth(out: Path, shards: Path) -> None:
     show(f"\nOpen {out / 'diff.html'} in a browser.")
 
 
-def _verdict_table(judgements: list[TruthScores]) -> str:
+def _verdict_table(found: list[TruthScores]) -> str:
     rows = [
         (
             f"{j.version} {j.policy}",
@@ -192,7 +195,7 @@ def _verdict_table(judgements: list[TruthScores]) -> str:
             f"{j.summary.hallucination_rate:.1%}",
             f"{j.mean_score:.3f}",
         )
-        for j in judgements
+        for j in found
     ]
     return table(
         rows, ["version", "captions", "right", "attribute F1", "hallucinated", "mean score"]

@@ -20,7 +20,7 @@ from curator.browse.lineage import lineage
 from curator.browse.runs import runs, unfinished, without_folders
 from curator.browse.sample import SampleView, WrittenText
 from curator.browse.thumbnails import Thumbnails, placeholder, shrink
-from curator.browse.words import word_changes
+from curator.compare.marks import word_changes
 from curator.core.errors import Unusable, UsageError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log

@@ -140,7 +140,7 @@ def test_overflow_in_fp16_is_redone_in_fp32(folder, tmp_path):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "vlm.oom"),  # row 58
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "vlm.oom"),
         (ValueError("absolute aspect ratio must be smaller than 200"), "engine.error"),
     ],
 )

@@ -18,7 +18,7 @@ import pytest
 import typer.main
 
 from curator.cli.app import app
-from pretrain.recipe import Recipe, presets
+from pretrain.recipe import PRESETS, Recipe
 from tests.kit.paths import ROOT
 from tests.write_docs import PAGES, commands, help_of
 
@@ -54,7 +54,7 @@ def test_the_recipe_that_is_shown_has_every_key_and_its_default() -> None:
     whole = Recipe.model_validate(tomllib.loads(shown))
     assert whole == Recipe.model_validate(tomllib.loads(needed))
     Recipe.model_validate(tomllib.loads(needed + "\n" + others.replace("# control", "control")))
-    assert all(f"`{name}`" in text for name in presets())
+    assert all(f"`{name}`" in text for name in PRESETS.names())
 
 
 # -- commands that pages tell to type --------------------------------------------------------------

@@ -230,5 +230,5 @@ def test_a_picture_is_turned_upright_like_everywhere(tmp_path: Path) -> None:
         _ = opened(tmp_path).train[0]
     label(tmp_path / "train" / "labels" / "a.png", [[0] * 4] * 6)
     item = opened(tmp_path).train[0]
-    # The stored left column became the top row, its lowest pixel (row 3) on the left.
+    # The stored left column became the top row, its lowest pixel on the left.
     assert item.image[0, :, 1].tolist() == [3, 2, 1, 0]

@@ -24,7 +24,8 @@ from finetune.report.text import how_trained, matched, relative, relative_is, se
 from finetune.report.values import Comparison, Report
 from finetune.report.warnings import warnings_of
 from finetune.report.write import write_report
-from finetune.study.recipe import read_study, ready_studies
+from finetune.study.recipe import PRESETS as STUDIES
+from finetune.study.recipe import read_study
 from finetune.study.results import METRICS
 from tests.kit.study import SMALL, FakeRunner, run, study
 
@@ -252,7 +253,7 @@ def test_cells_of_an_earlier_version_did_not_count(tmp_path: Path) -> None:
 WORDS = {"two", "three", "five", "six", "seven", "eight", "nine", "ten", "hundred", "thousand"}
 
 
-@pytest.mark.parametrize("name", ready_studies())
+@pytest.mark.parametrize("name", STUDIES.names())
 @pytest.mark.long
 def test_no_sentence_has_numbers_of_other_settings(tmp_path: Path, name: str) -> None:
     """A ready study with other settings than its own: 113 steps, three seeds, 3,210 samples."""

@@ -9,10 +9,12 @@ from typing import get_args
 import pytest
 
 from curator.core.errors import UsageError
-from finetune.study.recipe import Control, Study, parse_study, read_study, ready_studies
+from finetune.study.recipe import PRESETS as STUDIES
+from finetune.study.recipe import Control, Study, parse_study, read_study
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.masked import Masked
-from pretrain.recipe import presets, read_recipe
+from pretrain.recipe import PRESETS as RECIPES
+from pretrain.recipe import read_recipe
 from tests.kit.paths import ROOT
 from tests.kit.study import SMALL, STUDY, study
 
@@ -57,7 +59,7 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
     assert made.pretrain.recipe == f"{tmp_path}/tiny.toml"
 
 
-@pytest.mark.parametrize("name", ready_studies())
+@pytest.mark.parametrize("name", STUDIES.names())
 def test_ready_studies(name: str) -> None:
     made = read_study(name, {name: "folder", "seeds": "2"})
     assert made.name == name
@@ -65,7 +67,7 @@ def test_ready_studies(name: str) -> None:
     assert made.arm_named(made.baseline).data == "folder/shards@v2"
     assert {task.mode for task in made.task} == {"probe"}
     assert {"captions", "images", "random"} <= {arm.kind for arm in made.arm}
-    assert made.pretrain.recipe in presets()
+    assert made.pretrain.recipe in RECIPES.names()
 
 
 def test_the_study_of_the_large_world_takes_both_kinds_of_nets() -> None:
