@@ -31,6 +31,8 @@ from curator.demo.scene import (
 )
 
 Length = Literal["short", "detailed", "spatial"]
+"""short: colors, shapes and the ground. detailed: every solid with all its attributes, the ground
+and the sky, in one sentence. spatial: that, and up to three sentences on how solids relate."""
 LENGTHS: tuple[Length, ...] = get_args(Length)
 
 Name = tuple[str, Shape]
@@ -100,21 +102,6 @@ class SentencePlan:
     ground: Ground
     sky: Sky | None = None
     relations: tuple[tuple[Name, Relation, Name], ...] = ()
-
-
-def short(scene: Scene, rng: np.random.Generator) -> str:
-    """Colors, shapes and the ground: "a red cube and two blue spheres standing on grass"."""
-    return caption(scene, "short", rng)
-
-
-def detailed(scene: Scene, rng: np.random.Generator) -> str:
-    """Every solid with all its attributes, the ground and the sky, as one sentence."""
-    return caption(scene, "detailed", rng)
-
-
-def spatial(scene: Scene, rng: np.random.Generator) -> str:
-    """`detailed`, and up to three sentences on how solids relate that a name identifies."""
-    return caption(scene, "spatial", rng)
 
 
 def caption(scene: Scene, length: Length, rng: np.random.Generator) -> str:

@@ -104,9 +104,10 @@ def _side(
     *,
     tag: str,
 ) -> str:
+    whose = parts.escaped(side.name)
     blocks = [
         f'<div class="cc-side cc-{tag}"><div class="cc-head">'
-        f'<span class="cc-source">{parts.escaped(f"{side.name} · {source_name(text.source)}")}</span>'
+        f'<span class="cc-source">{whose} · {parts.escaped(source_name(text.source))}</span>'
         f"{'' if text.score is None else parts.score_html(text.score)}</div>"
         f'<div class="cc-text" dir="auto">{" ".join(_part(one, tag) for one in pieces)}</div></div>'
         for text, pieces in zip(texts, marked, strict=True)
