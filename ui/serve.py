@@ -25,7 +25,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY = ("0.0.0.0", "::")
 _MAX_UPLOAD_MB = 1
 _MAX_MESSAGE_MB = 64
-# Between them they import all that the first two pages need.
+# Between them they import all that the first two pages need. Names, not imports at the top: these
+# take more than a second, and the server has to listen by then.
 WARMED = (
     "ui.pages.overview.health:show",
     "ui.pages.overview.runs:show",

@@ -18,6 +18,7 @@ import polars as pl
 from curator.core.errors import DamageError, Unusable
 from curator.core.strictjson import MAX_JSON_BYTES, parse_object
 from curator.shards.samples import Member
+from curator.shards.scan import changed
 
 FIELD = "curator"
 """The field of KEY.json that holds the captions."""
@@ -151,7 +152,7 @@ class ShardReader:
         """
         data = self.read(sample.image)
         if hashlib.sha256(data).hexdigest() != sample.image_sha256:
-            raise self._changed(f"the image of {sample.key!r} is not the one that was indexed")
+            raise self._changed(f"the image of {sample.key!r} has other bytes")
         return data
 
     def json_fields(self, sample: ExportSample) -> tuple[dict[str, Any], bool]:
@@ -171,12 +172,11 @@ class ShardReader:
         return [(f"{sample.key}.{one.ext}", self.read(one)) for one in others_of(sample)]
 
     def _changed(self, how: str) -> DamageError:
-        return DamageError(
-            f"the shard changed: {how}",
-            where=self.path,
+        return changed(
+            self.path,
+            how,
             did="the shards that are finished are kept",
             hint="restore the shard, then run the same command again",
-            reason="source.changed",
         )
 
 

@@ -202,7 +202,7 @@ def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:
     except OSError as exc:
         raise StorageError(f"cannot read: {exc.strerror or exc}", where=ref.path) from exc
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise _changed(ref.path, "it was written to while it was read")
+        raise changed(ref.path, "it was written to while it was read")
     return scan
 
 
@@ -218,19 +218,27 @@ def read_bytes(path: Path, offset: int, length: int) -> bytes:
             file.seek(offset)
             data = file.read(length)
     except FileNotFoundError as exc:
-        raise _changed(path, "it is gone") from exc
+        raise changed(path, "it is gone") from exc
     except OSError as exc:
         raise StorageError(f"cannot read: {exc.strerror or exc}", where=path) from exc
     if len(data) != length:
-        raise _changed(path, f"{len(data)} of {length} bytes are left at byte {offset}")
+        raise changed(path, f"{len(data)} of {length} bytes are left at byte {offset}")
     return data
 
 
-def _changed(path: Path, how: str) -> DamageError:
+def changed(
+    path: Path,
+    how: str,
+    *,
+    did: str | None = None,
+    hint: str = "run the index again to take it as it is now",
+) -> DamageError:
+    """The error for a shard whose bytes are not those of the index any more."""
     return DamageError(
-        f"the shard is not what was indexed: {how}",
+        f"the shard is not the one that was indexed: {how}",
         where=path,
-        hint="run the index again to take it as it is now",
+        did=did,
+        hint=hint,
         reason="source.changed",
     )
 

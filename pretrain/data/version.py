@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -24,7 +23,7 @@ from curator.core.errors import DamageError
 from curator.export.shards import EXPORTED
 from curator.policy.decider import read_decision
 from curator.policy.model import ALT_TEXT
-from curator.shards.scan import ShardRef
+from curator.shards.scan import ShardRef, changed
 from curator.store import index
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version, shards_of
@@ -33,6 +32,7 @@ from pretrain.data.tables import ROWS, ShardTable, count_all
 
 _PLACES = ("row", "key", "offset", "length", "image_sha256", "alt_text", "reason")
 _BAD_IMAGE = "image."
+_RESTORE = "restore the shard, or index it and decide again"
 
 
 class IndexTables:
@@ -77,13 +77,19 @@ class IndexTables:
         facts = index.shard_facts(self._store, self.shards[shard])
         path = self._refs[shard].path
         if sha256 is not None and sha256 != facts.sha256:
-            raise _changed(path, f"sha256 was {sha256[:12]}, the index is of {facts.sha256[:12]}")
+            raise changed(
+                path,
+                f"sha256 was {sha256[:12]}, the index is of {facts.sha256[:12]}",
+                hint=_RESTORE,
+            )
         try:
             found = path.stat()
         except FileNotFoundError as error:
-            raise _changed(path, "it is gone") from error
+            raise changed(path, "it is gone", hint=_RESTORE) from error
         if found.st_size != facts.size_bytes:
-            raise _changed(path, f"{found.st_size:,} bytes instead of {facts.size_bytes:,}")
+            raise changed(
+                path, f"{found.st_size:,} bytes instead of {facts.size_bytes:,}", hint=_RESTORE
+            )
         moved = found.st_mtime_ns != facts.mtime_ns
         return ShardTable(path, rows.select(ROWS.names()).cast(ROWS), verify=moved)
 
@@ -206,12 +212,3 @@ CHOICES: Mapping[str, CaptionChoice] = {
     "images": CaptionChoice(_images),
 }
 """Name -> what is taken. `chosen` is the version as it is, `images` all usable images of it."""
-
-
-def _changed(path: Path, how: str) -> DamageError:
-    return DamageError(
-        f"the shard is not the one that was indexed: {how}",
-        where=path,
-        hint="restore the shard, or index it and decide again",
-        reason="source.changed",
-    )
