@@ -42,7 +42,7 @@ from curator.core.stopping import StopRequest
 from curator.policy.model import load_policy
 from curator.steps.decide import MakerChoice, decide
 
-_INSPECT = Path(__file__).resolve().parents[1] / "ui" / "pages" / "inspect" / "page.py"
+_INSPECT = Path(__file__).resolve().parents[1] / "ui" / "views" / "inspect" / "page.py"
 _OVERVIEW = _INSPECT.with_name("overview.py")
 _TARGETS_SEC = {
     "first page": 2.0,
@@ -168,11 +168,11 @@ def look(folder: Path, num_pages: int) -> None:
     """Go through the pages as somebody would; print what it took as JSON."""
     from streamlit.testing.v1 import AppTest
 
-    import ui.pages.inspect.sample  # as in a server that has started
-    from ui.pages.overview import health
+    import ui.views.inspect.sample  # as in a server that has started
     from ui.shared import context, environment
+    from ui.views.overview import health
 
-    assert ui.pages.inspect.sample
+    assert ui.views.inspect.sample
     os.environ[environment.DATASET] = str(folder / "data")
     os.environ[environment.STORE] = str(folder / "store")
     steps: dict[str, tuple[float, float]] = {}

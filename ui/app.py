@@ -1,4 +1,4 @@
-"""The dashboard: the page's frame and the way between the pages in ui/pages.
+"""The dashboard: the page's frame and the way between the pages in ui/views.
 
 `curator ui` runs this file in Streamlit. It computes nothing; every page is a script of its own.
 """
@@ -10,7 +10,9 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-_PAGES = Path(__file__).resolve().with_name("pages")
+# Not `pages`: Streamlit takes a folder of that name beside this file for its own list of pages, and
+# tells whoever opens one of ours that it does not exist.
+_VIEWS = Path(__file__).resolve().with_name("views")
 _LOGO = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 190 32" width="190" height="32">
 <rect x="1" y="4" width="24" height="24" rx="6" fill="#4f7fe0"/>
 <path d="M7 13h12M7 19h7" stroke="#fff" stroke-width="2.4" stroke-linecap="round"/>
@@ -45,7 +47,7 @@ def _page(name: str, title: str) -> StreamlitPage:
     # The first page is served at / whatever it is called; its name is that of the page below.
     is_first = name == "overview"
     url_path = "home" if is_first else name
-    return st.Page(_PAGES / name / "page.py", title=title, url_path=url_path, default=is_first)
+    return st.Page(_VIEWS / name / "page.py", title=title, url_path=url_path, default=is_first)
 
 
 def _by_name(home: StreamlitPage) -> StreamlitPage:

@@ -28,9 +28,9 @@ _MAX_MESSAGE_MB = 64
 # Between them they import all that the first two pages need. Names, not imports at the top: these
 # take more than a second, and the server has to listen by then.
 WARMED = (
-    "ui.pages.overview.health:show",
-    "ui.pages.overview.runs:show",
-    "ui.pages.inspect.sample:show",
+    "ui.views.overview.health:show",
+    "ui.views.overview.runs:show",
+    "ui.views.inspect.sample:show",
 )
 
 

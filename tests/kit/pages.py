@@ -29,13 +29,13 @@ def open_page(
     studies: Path | None = None,
     **url: str | list[str],
 ) -> AppTest:
-    """Run the page `ui/pages/NAME/page.py` on a dataset, with these parameters in its URL."""
+    """Run the page `ui/views/NAME/page.py` on a dataset, with these parameters in its URL."""
     monkeypatch.setenv(DATASET, str(dataset))
     monkeypatch.setenv(STORE, str(store or ""))
     monkeypatch.delenv(STUDIES, raising=False)
     if studies is not None:
         monkeypatch.setenv(STUDIES, str(studies))
-    page = AppTest.from_file(str(UI / "pages" / name / "page.py"), default_timeout=PATIENCE_SEC)
+    page = AppTest.from_file(str(UI / "views" / name / "page.py"), default_timeout=PATIENCE_SEC)
     for key, value in url.items():
         page.query_params[key] = value
     return run(page)

@@ -24,9 +24,9 @@ from tests.kit.browser import Board, dashboard, needs_chromium, settle
 from tests.kit.hostile import FEW
 from tests.kit.pages import Open, opener, shown
 from tests.kit.store import GENERATOR, Kit, image, small_store
-from ui.pages.overview import health
-from ui.pages.overview import lineage as overview_lineage
-from ui.pages.overview.lineage import COLORS, NEWEST, dot, label, said
+from ui.views.overview import health
+from ui.views.overview import lineage as overview_lineage
+from ui.views.overview.lineage import COLORS, NEWEST, dot, label, said
 
 THEME = Path(overview_lineage.__file__).parents[2] / "theme" / "parts.css"
 EDITS = ("a man in a hat", "a man in a cap", "a man with a cap")

@@ -193,7 +193,7 @@ def test_every_page_of_the_navigation_exists_and_runs(
     frame = AppTest.from_file(str(UI / "app.py"), default_timeout=60).run()
     assert not frame.exception
     listed = re.findall(r'"(\w+)": "\w+"', (UI / "app.py").read_text())
-    assert sorted(listed) == sorted(path.parent.name for path in (UI / "pages").glob("*/page.py"))
+    assert sorted(listed) == sorted(path.parent.name for path in (UI / "views").glob("*/page.py"))
 
 
 def test_errors_are_explained_without_a_path(
@@ -221,7 +221,7 @@ def test_errors_are_explained_without_a_path(
 
 def test_without_a_dataset_the_page_says_how_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CURATOR_UI_DATASET", raising=False)
-    page = AppTest.from_file(str(UI / "pages" / "inspect" / "page.py"), default_timeout=60).run()
+    page = AppTest.from_file(str(UI / "views" / "inspect" / "page.py"), default_timeout=60).run()
     assert "curator ui DATASET" in shown(page)
 
 

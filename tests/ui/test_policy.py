@@ -16,7 +16,7 @@ from tests.kit.browser import Board, dashboard, needs_chromium, scrolls_sideways
 from tests.kit.hostile import FEW, OUTSIDE
 from tests.kit.pages import Open, opener, shown
 from tests.kit.store import Kit, Row
-from ui.pages.policy.controls import pack, unpack
+from ui.views.policy.controls import pack, unpack
 
 ALIGNED = """# mine
 name = "mine"

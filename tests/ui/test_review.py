@@ -27,7 +27,7 @@ from tests.kit.paths import ROOT
 from ui.shared import environment
 
 HOSTILE = "![x](http://elsewhere.invalid/x.png) <img src=x onerror=alert(1)> [l](javascript:0)"
-PAGE = ROOT / "ui" / "pages" / "review" / "page.py"
+PAGE = ROOT / "ui" / "views" / "review" / "page.py"
 
 
 @pytest.fixture(scope="module")

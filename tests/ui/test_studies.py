@@ -29,7 +29,7 @@ from tests.kit.browser import (
 )
 from tests.kit.pages import Open, opener, shown
 from tests.kit.store import Kit
-from ui.pages.studies.runs import find_studies, runs
+from ui.views.studies.runs import find_studies, runs
 
 
 @pytest.fixture(scope="module")

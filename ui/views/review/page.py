@@ -15,8 +15,8 @@ from curator.browse.catalog import Catalog
 from curator.browse.filters import Filter, Sort
 from curator.browse.review_queue import QueueOrder, next_item
 from curator.store.versions import Version
-from ui.pages.review import bulk, one
 from ui.shared import context, parts
+from ui.views.review import bulk, one
 
 _CSS = Path(__file__).resolve().parents[2] / "theme" / "review.css"
 _ORDERS = {

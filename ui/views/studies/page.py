@@ -17,9 +17,9 @@ from finetune.report.html import render_html
 from finetune.report.markdown import render_markdown
 from finetune.report.values import Report
 from finetune.study.files import read_cells
-from ui.pages.studies import parts as study_parts
-from ui.pages.studies import runs
 from ui.shared import context, parts
+from ui.views.studies import parts as study_parts
+from ui.views.studies import runs
 
 _CSS = Path(__file__).resolve().parents[2] / "theme" / "studies.css"
 _MAX_DEPTH = 3

@@ -15,8 +15,8 @@ from curator.steps.apply_edits import Applied, apply, how_to_score
 from curator.steps.replace import Replacement, ReplacePreview, preview, replace_all
 from curator.store.store import Store
 from curator.store.versions import Version
-from ui.pages.review.one import DONE, tell
 from ui.shared import context, parts
+from ui.views.review.one import DONE, tell
 
 _ASKED = "review_replacement"
 _BATCHES = "review_batches"

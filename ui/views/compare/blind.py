@@ -20,8 +20,8 @@ from curator.ratings import stats as rating_stats
 from curator.ratings.log import Answer, Rating, ShownPair
 from curator.store.store import Store
 from curator.store.versions import Version
-from ui.pages.compare import parts as compare_parts
 from ui.shared import context, parts, plots
+from ui.views.compare import parts as compare_parts
 
 _SIZES = ("50", "100", "200", "500")
 _KEPT_QUEUES = 8

@@ -15,10 +15,10 @@ from curator.compare.text import CHOOSER_NOTE, verdict
 from curator.compare.values import Diff, ScoreShift
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, Version
-from ui.pages.compare import blind
-from ui.pages.compare import parts as compare_parts
-from ui.pages.compare.parts import NONE, number, share
 from ui.shared import context, parts, plots
+from ui.views.compare import blind
+from ui.views.compare import parts as compare_parts
+from ui.views.compare.parts import NONE, number, share
 
 _KEPT_COMPARISONS = 8
 _KEPT_SEC = 600

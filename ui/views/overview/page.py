@@ -7,9 +7,9 @@ import streamlit as st
 from curator.browse.lineage import lineage
 from curator.core.clock import iso
 from curator.store.versions import Version
-from ui.pages.overview import health, runs
-from ui.pages.overview import lineage as overview_lineage
 from ui.shared import context, parts, plots
+from ui.views.overview import health, runs
+from ui.views.overview import lineage as overview_lineage
 
 
 def page() -> None:

@@ -17,10 +17,10 @@ from curator.policy.text_edit import base_text, save_policy, to_toml
 from curator.steps.decide import MakerChoice, decide, resolve_inputs
 from curator.store.store import Store
 from curator.store.versions import Version
-from ui.pages.policy import controls
-from ui.pages.policy import parts as policy_parts
-from ui.pages.policy.controls import TEXT
 from ui.shared import context, parts
+from ui.views.policy import controls
+from ui.views.policy import parts as policy_parts
+from ui.views.policy.controls import TEXT
 
 _CSS = Path(__file__).resolve().parents[2] / "theme" / "decide.css"
 _OF_VERSION = "version"

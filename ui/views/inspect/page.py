@@ -15,9 +15,9 @@ from curator.browse.catalog import Catalog
 from curator.browse.filters import Filter, Sort
 from curator.edits.apply import HUMAN
 from curator.policy.model import ALT_TEXT
-from ui.pages.inspect import sample
-from ui.pages.inspect.filters import active_html, ask, ask_order
 from ui.shared import context, parts
+from ui.views.inspect import sample
+from ui.views.inspect.filters import active_html, ask, ask_order
 
 _PER_PAGE = 50
 _ASKED = "inspect_asked"
