@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from curator.core.registry import Registry
+from curator.core.registry import Registry, Spec
 from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
 from finetune.layouts import LabelledImage, Split
@@ -65,8 +65,8 @@ class DenseTask(Protocol):
 TASKS = Registry(
     "task",
     {
-        "segmentation": "finetune.tasks.segmentation:Segmentation",
-        "depth": "finetune.tasks.depth:Depth",
-        "detection": "finetune.tasks.detection:Detection",
+        "segmentation": Spec("finetune.tasks.segmentation:Segmentation"),
+        "depth": Spec("finetune.tasks.depth:Depth"),
+        "detection": Spec("finetune.tasks.detection:Detection"),
     },
 )

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from curator.core.registry import Registry
+from curator.core.registry import Registry, Spec
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -43,9 +43,9 @@ class Accumulating(Protocol):
 OBJECTIVES = Registry(
     "objective",
     {
-        "clip": "pretrain.objectives.clip:build",
-        "siglip": "pretrain.objectives.siglip:build",
-        "mae": "pretrain.objectives.mae:build",
-        "simmim": "pretrain.objectives.simmim:build",
+        "clip": Spec("pretrain.objectives.clip:build"),
+        "siglip": Spec("pretrain.objectives.siglip:build"),
+        "mae": Spec("pretrain.objectives.mae:build"),
+        "simmim": Spec("pretrain.objectives.simmim:build"),
     },
 )
