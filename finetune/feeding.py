@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,8 +25,10 @@ from curator.core.progress import bar
 from curator.core.stopping import StopRequest
 from finetune.augment import AugmentedSample, Target, augmented, plain
 from finetune.layouts import LabelledImage, Split
-from finetune.options import DenseOptions
 from pretrain import distributed
+
+if TYPE_CHECKING:
+    from finetune.options import DenseOptions
 
 LIMIT_BYTES = 2 << 30
 _AHEAD = 2

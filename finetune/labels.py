@@ -36,7 +36,6 @@ _WANTED = {
     "depth": "a depth reading",
     "detection": "an object that can be found",
 }
-_METRIC = {"segmentation": "mIoU", "detection": "AP"}
 
 
 def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
@@ -48,7 +47,7 @@ def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
     """
     for split, what in ((data.train, "training"), (data.test, "test")):
         require_told_apart(data, split, what, stop)
-    if data.task == "depth":
+    if data.labels == "depth":
         nearest, farthest = depth_range(data, stop)
         if nearest == farthest:
             raise UsageError(
@@ -72,16 +71,16 @@ def require_labels(
         UsageError: says what none of its pictures has; `what` is the word for one of them.
     """
     found = _rows(data, split, stop)
-    if data.task == "depth":
+    if data.labels == "depth":
         has_any = any(row[0] > 0 for row in found)
     else:
         has_any = any(row[: len(data.classes)].any() for row in found)
     if not has_any:
         raise UsageError(
-            f"no {what} has {_WANTED[data.task]} ({len(split):,} looked at)",
+            f"no {what} has {_WANTED[data.labels]} ({len(split):,} looked at)",
             where=data.folder,
             did="; ".join(data.notes) or None,
-            hint=_HINTS[data.task],
+            hint=_HINTS[data.labels],
             reason="dense.empty",
         )
 
@@ -95,7 +94,7 @@ def require_told_apart(
         UsageError: it has no label, or all of it is one class; `what` is the word for its pictures.
     """
     require_labels(data, split, f"{what} picture", stop)
-    if data.task == "segmentation":
+    if data.labels == "segmentation":
         _require_classes(data, _occurring(data, split, stop), what)
 
 
@@ -175,14 +174,14 @@ def _absences(data: DenseSet, in_train: Array, in_test: Array) -> Iterator[str]:
     count = len(data.classes)
     for found, what, so in (
         (in_train, "training", "nothing can be learnt about"),
-        (in_test, "test", f"left out of {_METRIC[data.task]}"),
+        (in_test, "test", "left out of the mean over classes"),
     ):
         absent = [name for name, is_there in zip(data.classes, found, strict=False) if not is_there]
         if not absent:
             continue
         number = "1 class occurs" if len(absent) == 1 else f"{len(absent)} classes occur"
         said = f"Of {count}, {number} in no {what} label; {so}: {_listed(absent)}."
-        hint = _ignored_hint(found) if data.task == "segmentation" else ""
+        hint = _ignored_hint(found) if data.labels == "segmentation" else ""
         yield f"{said} {hint}." if hint else said
 
 
@@ -222,7 +221,7 @@ def _row(data: DenseSet, split: Split, name: str) -> Array:
     if isinstance(target, Boxes):
         occurs[target.without_crowd().labels - 1] = True
         return occurs
-    if data.task == "depth":
+    if data.labels == "depth":
         logs = np.log(target[target > 0].astype(np.float64))
         if not len(logs):
             return np.array([0, 0, 0, math.inf, -math.inf])

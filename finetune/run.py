@@ -28,15 +28,16 @@ from curator.core.progress import say
 from curator.core.stopping import StopRequest
 from curator.store import sealed
 from finetune import cell_files as files
-from finetune.cell_files import DenseResult, SavedImages
+from finetune.cell_files import DenseResult, SavedImages, Sweep
 from finetune.feeding import Features, Feed
 from finetune.images import png
 from finetune.labels import depth_range, require_labels, require_told_apart
 from finetune.layouts import DenseSet, Split, take_fraction
-from finetune.options import METRICS, DenseOptions
+from finetune.options import DenseOptions
 from finetune.tasks import TASKS, DenseTask, Evaluation
 from pretrain import distributed
-from pretrain.loop.loop import LoopOptions, TrainResult, train
+from pretrain.loop.loop import TrainResult, train
+from pretrain.loop.options import LoopOptions
 from pretrain.towers.backbone import Backbone, load_backbone
 
 WARMUP_SHARE = 0.05
@@ -68,8 +69,11 @@ def finetune(
         StoppedError: `stop` was asked for.
     """
     stop, options = stop or StopRequest(), options.settled()
-    if options.task != data.task:
-        raise UsageError(f"the data are of {data.task}, the options of {options.task}")
+    TASKS.get(options.task)  # a class that does not keep its contract is refused first
+    if options.spec.labels != data.labels:
+        raise UsageError(
+            f"{options.task} needs {options.spec.labels} labels, the data have {data.labels} labels"
+        )
     share = take_fraction(data.train, options.fraction, options.seed)
     require_labels(data, share, "training picture", stop)
     require_labels(data, data.test, "picture to judge on", stop)
@@ -175,10 +179,8 @@ def _shown(task: DenseTask, test: Split) -> tuple[SavedImages, ...]:
     shown = []
     for place in [index * len(test) // number for index in range(number)]:
         item = test[place]
-        picture, truth, prediction = (png(one) for one in task.pictures(item))
-        shown.append(
-            SavedImages(name=item.name, picture=picture, truth=truth, prediction=prediction)
-        )
+        image, truth, prediction = (png(one) for one in task.example(item))
+        shown.append(SavedImages(name=item.name, image=image, truth=truth, prediction=prediction))
     return tuple(shown)
 
 
@@ -189,24 +191,6 @@ def _weights_digest(backbone: Backbone) -> str:
         total.update(name.encode())
         total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
-    """Learning rates that were tried, and what each came to.
-
-    Attributes:
-        metric: the one that was looked at, the first of the task.
-        tried: rate -> its value; None where the training did not stay finite.
-        judged_on: the pictures, in words.
-        at_edge: the best is the smallest or largest rate tried: a wider sweep may find a better.
-    """
-
-    best_lr: float
-    metric: str
-    tried: dict[float, float | None]
-    judged_on: str
-    at_edge: bool
 
 
 def sweep(
@@ -230,11 +214,11 @@ def sweep(
         EngineError: no rate stayed finite.
     """
     settled = options.settled()
-    rates = sorted(set(lrs or settled.swept_rates))
-    (metric, more_is_better), *_ = METRICS[options.task].items()
-    if data.task == "depth":  # as in the cells that the rate is for
+    rates = sorted(set(lrs or settled.swept_learning_rates))
+    metric = settled.spec.metrics[0]
+    if data.labels == "depth":  # as in the cells that the rate is for
         data = replace(data, depth_m=depth_range(data, stop))
-    apart, judged_on = held_out(data, settled, stop)
+    apart, evaluated_on = held_out(data, settled, stop)
     shared = features or Features()
     tried: dict[float, float | None] = {}
     for lr in rates:
@@ -250,7 +234,7 @@ def sweep(
             say(f"lr {lr:g}: {error.what}")
             tried[lr] = None
         else:
-            tried[lr] = result.metrics[metric]
+            tried[lr] = result.metrics[metric.name]
     finite = {lr: value for lr, value in tried.items() if value is not None}
     if not finite:
         raise EngineError(
@@ -258,13 +242,13 @@ def sweep(
             hint="try smaller ones",
             reason="train.not_finite",
         )
-    sign = 1 if more_is_better else -1
+    sign = 1 if metric.higher_is_better else -1
     best = max(sorted(finite), key=lambda lr: sign * finite[lr])
     found = Sweep(
-        best_lr=best,
-        metric=metric,
-        tried=tried,
-        judged_on=judged_on,
+        lr=best,
+        metric=metric.name,
+        tried=tuple(tried.items()),
+        evaluated_on=evaluated_on,
         at_edge=len(rates) > 1 and best in (rates[0], rates[-1]),
     )
     if out is not None and distributed.rank() == 0:
@@ -308,7 +292,7 @@ def held_out(
     if len(data.val):
         require_told_apart(data, data.val, "validation", stop)
         apart = replace(data, train=share, val=nothing, test=data.val)
-        return apart, f"{len(data.val):,} validation pictures"
+        return apart, f"{len(data.val):,} validation images"
     if len(share) < 2:  # noqa: PLR2004 - one to train on, one to judge on
         raise UsageError(
             "one training picture cannot be divided to choose a learning rate",
@@ -320,5 +304,5 @@ def held_out(
     rest = Split(tuple(name for name in share.names if name in kept), share.read)
     require_told_apart(data, judged, "held-out training", stop)
     require_labels(data, rest, "training picture that is not held out", stop)
-    words = f"{len(judged):,} of {len(share):,} training pictures, held out"
+    words = f"{len(judged):,} of {len(share):,} training images, held out"
     return replace(data, train=rest, val=nothing, test=judged), words

@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from curator.core.errors import DamageError, Unusable
 from curator.core.images import Limits, decode
-from finetune.layouts import Array, Boxes, LabelledImage, Split
+from finetune.layouts import Array, Boxes, LabelledImage, Split, no_items
 
 _IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
 # A labelled picture is there on purpose: it is not refused for its form as a web image is.
@@ -58,15 +58,6 @@ class FilePairs:
 def pairs(files: Mapping[str, tuple[Path, Path]], read_target: ReadTarget) -> Split:
     """A split of items that are an image file and a label file each."""
     return Split(tuple(sorted(files)), FilePairs(files, read_target))
-
-
-def no_items() -> Split:
-    """The split that a layout does not have."""
-    return Split((), _no_item)
-
-
-def _no_item(name: str) -> LabelledImage:
-    raise KeyError(name)
 
 
 def damaged(what: str, path: Path, allowed: str) -> DamageError:
@@ -136,14 +127,14 @@ def choose(
     return {name: (images[name], labels[name]) for name in names}
 
 
-def check_apart(train: Split, val: Split, test: Split, *, where: Path) -> None:
+def check_apart(*, train: Split, test: Split, val: Split | None = None, where: Path) -> None:
     """Refuse lists that share a picture: a score on it would say nothing.
 
     Raises:
         DamageError: names the first such picture.
     """
     for (one, first), (other, second) in combinations(
-        (("train", train), ("val", val), ("test", test)), 2
+        (("train", train), ("val", val or no_items()), ("test", test)), 2
     ):
         if shared := sorted(set(first.names) & set(second.names)):
             raise damaged(
@@ -222,7 +213,7 @@ def splits_by_list(folder: Path, images: str, labels: str, read: ReadTarget) -> 
             for listed_in in lists
         )
     )
-    check_apart(*splits, where=folder)
+    check_apart(**splits._asdict(), where=folder)
     return splits
 
 

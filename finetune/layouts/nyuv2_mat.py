@@ -19,9 +19,9 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from finetune.layouts import Array, DenseSet, LabelledImage, Split
+from finetune.layouts import Array, LabelledImage, Opened, Split
 from finetune.layouts.depth import NYUV2_RANGE_M
-from finetune.layouts.files import damaged, no_items
+from finetune.layouts.files import damaged
 
 _MAT = "nyu_depth_v2_labeled.mat"
 # What scipy raises on a file that is cut, no matrix, or of MATLAB 7.3.
@@ -58,7 +58,7 @@ class Rows:
         return np.where(np.isfinite(depth_HW), depth_HW, np.float32(0))
 
 
-def open_nyuv2_mat(folder: Path) -> DenseSet:
+def open_nyuv2_mat(folder: Path) -> Opened:
     """The official split of the 1,449 labelled pictures."""
     path = folder / _MAT
     count = _count(path)
@@ -67,13 +67,8 @@ def open_nyuv2_mat(folder: Path) -> DenseSet:
         Split(tuple(f"{number:04d}" for number in sorted(splits[key])), Rows(path))
         for key in ("trainNdxs", "testNdxs")
     )
-    return DenseSet(
-        task="depth",
-        layout="nyuv2-mat",
-        folder=folder,
-        classes=(),
+    return Opened(
         train=train,
-        val=no_items(),
         test=test,
         depth_m=NYUV2_RANGE_M,
         notes=("depth as measured (rawDepths), no hole filled",),

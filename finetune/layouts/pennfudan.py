@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.layouts import Boxes, DenseSet, Split
+from finetune.layouts import Boxes, Opened
 from finetune.layouts.coco_masks import outline
 from finetune.layouts.files import (
     Size,
     damaged,
     list_files,
-    no_items,
     paired,
     pairs,
     read_numbers,
@@ -50,13 +49,13 @@ class NumberedMasks:
         )
 
 
-def open_pennfudan(folder: Path) -> DenseSet:
+def open_pennfudan(folder: Path) -> Opened:
     """images/, masks/, split by train.txt, test.txt and, when there is one, val.txt."""
-    splits = splits_by_list(folder, "images", "masks", NumberedMasks())
-    return _opened(folder, "pennfudan", *splits)
+    train, val, test = splits_by_list(folder, "images", "masks", NumberedMasks())
+    return Opened(train=train, val=val, test=test, classes=_CLASSES, has_masks=True)
 
 
-def open_original(folder: Path) -> DenseSet:
+def open_original(folder: Path) -> Opened:
     """PennFudanPed: PNGImages/ and PedMasks/NAME_mask.png. It has no split; see the note."""
     files = paired(list_files(folder / "PNGImages"), list_files(folder / "PedMasks", "_mask.png"))
     parts: Mapping[bool, dict[str, tuple[Path, Path]]] = {False: {}, True: {}}
@@ -72,25 +71,9 @@ def open_original(folder: Path) -> DenseSet:
             )
     train, test = (pairs(parts[is_test], NumberedMasks()) for is_test in (False, True))
     note = f"test is {len(test)} of {len(files)} pictures: sha256 of the name in the lowest 30 %"
-    return _opened(folder, "pennfudan-original", train, no_items(), test, (note,))
+    return Opened(train=train, test=test, classes=_CLASSES, has_masks=True, notes=(note,))
 
 
 def _is_test(name: str) -> bool:
     """By the name alone, so that nothing moves when pictures are added."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < _TEST_SHARE * 2**64
-
-
-def _opened(
-    folder: Path, layout: str, train: Split, val: Split, test: Split, notes: tuple[str, ...] = ()
-) -> DenseSet:
-    return DenseSet(
-        task="detection",
-        layout=layout,
-        folder=folder,
-        classes=_CLASSES,
-        train=train,
-        val=val,
-        test=test,
-        has_masks=True,
-        notes=notes,
-    )

@@ -181,7 +181,7 @@ class _Walk:
             cell=cell,
             out=self.out,
             lr=None if sweep is None else self.records[sweep.digest]["outcome"]["lr"],
-            is_pictured=cell.digest in self.pictured,
+            has_images=cell.digest in self.pictured,
         )
 
     def _is_done(self, digest: str) -> bool:
@@ -217,7 +217,7 @@ def _told(record: Json) -> str:
     if "tried" in outcome:
         return f"{outcome['lr']:g} is best {took}"
     metrics, texts = outcome["metrics"], outcome.get("texts") or {}
-    cut = f"; {Cuts(**texts).told()}" if texts.get("num_cut") else ""
+    cut = f"; {Cuts(**texts).sentence()}" if texts.get("num_cut") else ""
     if not metrics:
         return f"done {took}{cut}"
     name = primary_metric(list(metrics))

@@ -6,6 +6,7 @@ Shapes: B pictures, C channels, h x w places, K channels out, H x W pixels of a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,11 +17,34 @@ from finetune.feeding import DenseBatch, Kept, stacked
 from finetune.heads import HEADS, UPERNET_WIDTH, head_width
 from finetune.layouts import LabelledImage, Split
 from finetune.necks import SimpleFeaturePyramid
-from finetune.options import DenseOptions, layer_decay_of
 from finetune.scaling import scaled
 from finetune.sliding_window import slide
 from pretrain.loop.loop import ParamGroup
 from pretrain.towers.backbone import Backbone
+
+if TYPE_CHECKING:
+    from finetune.options import DenseOptions
+
+PYRAMID_LAYER_DECAY = 0.9
+PLAIN_LAYER_DECAYS = ((12, 0.65), (24, 0.75))
+DEEP_LAYER_DECAY = 0.9
+"""(blocks at most, decay); see `layer_decay_of`."""
+
+
+def layer_decay_of(*, is_pyramid: bool, num_groups: int) -> float:
+    """The decay from one group of layers to the next shallower one that recipes of its kind have.
+
+    `num_groups` counts the stem or embedding. A pyramid is divided by stages: 0.9, ConvNeXt's
+    "stage_wise" decay (UPerNet on ADE20K). A plain ViT is divided by blocks: 0.65 for up to 12
+    (MAE ViT-B, UPerNet; BEiT-B), 0.75 for up to 24 (MAE and BEiT ViT-L), 0.9 for more (ViTDet
+    ViT-H). The first layers then learn at 0.9^5 = 0.59, 0.65^13 = 0.0037, 0.75^25 = 0.00075 and
+    0.9^33 = 0.031 of the head's rate.
+    """
+    if is_pyramid:
+        return PYRAMID_LAYER_DECAY
+    blocks = num_groups - 1
+    fitting = (decay for at_most, decay in PLAIN_LAYER_DECAYS if blocks <= at_most)
+    return next(fitting, DEEP_LAYER_DECAY)
 
 
 class BackboneTask(nn.Module):

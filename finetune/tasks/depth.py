@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,10 +29,12 @@ from finetune.feeding import DenseBatch, Kept
 from finetune.images import coloured_depth, to_tensor
 from finetune.labels import depth_range, log_depth_moments
 from finetune.layouts import Array, Boxes, DenseSet, LabelledImage, Split
-from finetune.options import DenseOptions
 from finetune.tasks import Evaluation
 from finetune.tasks.base import PixelTask
 from pretrain.towers.backbone import Backbone
+
+if TYPE_CHECKING:
+    from finetune.options import DenseOptions
 
 _DELTA = 1.25
 _VARIANCE_SHARE = 0.5
@@ -91,7 +94,7 @@ class Depth(PixelTask):
             squares += per_image[item.name]["RMSE"] ** 2 * int(valid.sum())
             count += int(valid.sum())
         if not per_image:
-            raise UsageError("no picture to judge on has a depth reading", reason="dense.empty")
+            raise UsageError("no image to evaluate on has a depth reading", reason="dense.empty")
         means = {
             name: float(np.mean([own[name] for own in per_image.values()]))
             for name in ("RMSE", "AbsRel", "delta1")
@@ -100,7 +103,7 @@ class Depth(PixelTask):
             metrics=means | {"RMSE pooled": math.sqrt(squares / count)}, per_image=per_image
         )
 
-    def pictures(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The picture, and truth and prediction on one scale of colours; black: no reading."""
         split = Split((item.name,), lambda _: item)
         ((_, output),) = self.predictions(split, None, StopRequest())

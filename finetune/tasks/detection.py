@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -37,10 +37,12 @@ from finetune.heads import FPN_WIDTH, head_width
 from finetune.images import palette, to_tensor
 from finetune.layouts import Boxes, DenseSet, LabelledImage, Split
 from finetune.necks import SimpleFeaturePyramid
-from finetune.options import DenseOptions
 from finetune.tasks import Evaluation
 from finetune.tasks.base import BackboneTask
 from pretrain.towers.backbone import Backbone
+
+if TYPE_CHECKING:
+    from finetune.options import DenseOptions
 
 _RECIPE_SIDE_PX = 800
 _ANCHOR_STRIDES = 8
@@ -142,7 +144,7 @@ class Detection(BackboneTask):
                     metric.update([self._said(found)], [self._true(item)])
                     num_objects += len(_boxes(item).without_crowd())
         if not num_objects:  # pycocotools says -1, which looks like a number
-            raise UsageError("no picture to judge on has an object", reason="dense.empty")
+            raise UsageError("no image to evaluate on has an object", reason="dense.empty")
         values = metric.compute()
         metrics = {}
         for kind, name in zip(kinds, ("box", "mask"), strict=False):
@@ -178,7 +180,7 @@ class Detection(BackboneTask):
             true["masks"] = torch.from_numpy(boxes.masks)
         return true
 
-    def pictures(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The picture, the true objects, and what is found with a score above a half."""
         split = Split((item.name,), lambda _: item)
         self.eval()

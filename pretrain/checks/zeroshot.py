@@ -37,7 +37,7 @@ def zero_shot(objective: Any, images_ND: torch.Tensor, texts: Sequence[str]) -> 
     if not words:
         return {}
     with torch.inference_mode():
-        found = objective.clip.tokenize.encoded([_PROMPT.format(word) for word in words])
+        found = objective.tokenizer().encoded([_PROMPT.format(word) for word in words])
         words_CD = objective.encode_texts(found.tokens_NL).float()
         num_cut = int((found.lengths_N > found.tokens_NL.shape[1]).sum())
         scores_CN = (words_CD @ images_ND.T).cpu().numpy()

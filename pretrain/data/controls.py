@@ -26,7 +26,6 @@ from pretrain.data.tables import ROWS, ShardTable, Tables, over_all
 
 CHANGES = ("shuffled", "count-matched", "length-matched")
 CHOICES = ("captions-only", "filter-only", "alt-only")
-NEED_REFERENCE = ("count-matched", "length-matched")
 
 SHUFFLED_TOGETHER = 1000
 """Samples among which texts are shuffled at least: shards in order of their names are put together

@@ -14,20 +14,29 @@ import pytest
 import torch
 
 from curator.core.errors import DamageError, UsageError
+from curator.core.registry import load
 from curator.core.stopping import StopRequest
 from finetune import run
+from finetune.cell_files import DenseResult
 from finetune.labels import depth_range, examined, log_depth_moments, require_labels
-from finetune.layouts import Boxes, DenseSet, LabelledImage, Split, open_dense, take_fraction
+from finetune.layouts import (
+    LAYOUTS,
+    Boxes,
+    DenseSet,
+    LabelledImage,
+    Split,
+    open_dense,
+    take_fraction,
+)
 from finetune.options import DenseOptions
 from finetune.report.write import write_report
 from finetune.run import finetune, sweep
 from finetune.study import recipe as study_recipe
-from finetune.study.cells import DenseOutcome
 from finetune.study.runner import ModelRunner
 from finetune.tasks import TASKS
 from finetune.tasks.depth import Depth
 from tests.kit.dense import TinyConv, block_item, boxes, dense_set
-from tests.kit.layouts import MAKERS, label, make_camvid, make_coco_flat, picture, text
+from tests.kit.layouts import label, make_camvid, make_coco_flat, make_nyuv2, picture, text
 from tests.kit.study import SMALL, FakeRunner, study
 from tests.kit.study import run as run_study
 
@@ -118,14 +127,14 @@ def test_a_sweep_keeps_to_the_range_of_all_training_labels(
 
 @pytest.mark.parametrize("layout", ["nyuv2-mat", "nyuv2-lists"])
 def test_nyuv2_has_limits_of_its_own(tmp_path: Path, layout: str) -> None:
-    MAKERS["depth"][layout](tmp_path)
+    load(LAYOUTS["depth"].spec(layout).tiny)(tmp_path)
     data = open_dense("depth", tmp_path)
     assert data.depth_m == depth_range(data) == examined(data).depth_m == (1e-3, 10.0)
     assert data.describe()["depth_m"] == [1e-3, 10.0]
 
 
 def test_a_folder_in_the_form_of_nyuv2_can_be_of_any_scene(tmp_path: Path) -> None:
-    MAKERS["depth"]["nyuv2"](tmp_path)
+    make_nyuv2(tmp_path)
     assert examined(open_dense("depth", tmp_path)).depth_m == (0.5, 2.0)
 
 
@@ -216,7 +225,8 @@ def test_classes_that_never_occur_are_said(tmp_path: Path) -> None:
     )
     assert found.warnings == (
         "Of 3, 1 class occurs in no training label; nothing can be learnt about: blue. " + ignored,
-        "Of 3, 1 class occurs in no test label; left out of mIoU: green. " + ignored,
+        "Of 3, 1 class occurs in no test label; left out of the mean over classes: green. "
+        + ignored,
     )
     assert found.describe()["warnings"] == list(found.warnings)
     assert "warnings" not in data.describe()  # or cells of a study would be other ones
@@ -280,7 +290,7 @@ def test_a_kind_of_object_that_is_not_there_is_said(tmp_path: Path) -> None:
     make_coco_flat(tmp_path)  # categories cat and dog, all objects are dogs
     assert examined(open_dense("detection", tmp_path)).warnings == (
         "Of 2, 1 class occurs in no training label; nothing can be learnt about: cat.",
-        "Of 2, 1 class occurs in no test label; left out of AP: cat.",
+        "Of 2, 1 class occurs in no test label; left out of the mean over classes: cat.",
     )
 
 
@@ -326,7 +336,7 @@ class OddLabels(FakeRunner):
             "warnings": ["Of 2, 1 class occurs in no test label: dog."]
         }
 
-    def finetune(self, *arguments: Any) -> DenseOutcome:
+    def finetune(self, *arguments: Any) -> DenseResult:
         return replace(super().finetune(*arguments), metrics={"mIoU": 0.5, "box AP": -1.0})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,14 +16,15 @@ from curator.core.stopping import StopRequest
 from finetune.augment import augmented, picture, plain
 from finetune.feeding import Features, Feed
 from finetune.layouts import DenseSet, LabelledImage
-from finetune.options import METRICS, DenseOptions
+from finetune.options import DenseOptions
 from finetune.sliding_window import slide, starts
 from finetune.tasks import TASKS
 from finetune.tasks.base import BackboneTask
 from finetune.tasks.depth import Depth, errors
 from finetune.tasks.detection import Detection
 from finetune.tasks.segmentation import Segmentation, shares
-from pretrain.loop.loop import LoopOptions, train
+from pretrain.loop.loop import train
+from pretrain.loop.options import LoopOptions
 from pretrain.towers.backbone import Backbone
 from tests.kit.dense import (
     TinyConv,
@@ -236,7 +238,7 @@ def test_ap_of_one_perfect_and_one_missed_box(crowd: list[bool], share: float) -
     assert isinstance(task, Detection)
     task.found = lambda _items, _maps: [found_boxes([4, 4, 14, 14])]
     found = task.evaluate(data.test, kept=None, stop=StopRequest())
-    assert list(found.metrics) == list(METRICS["detection"])
+    assert list(found.metrics) == [metric.name for metric in TASKS.spec("detection").metrics]
     assert list(found.metrics.values()) == pytest.approx([share] * 4)
     assert found.per_class == {"thing": pytest.approx(share)}
 
@@ -262,13 +264,13 @@ def test_mask_rcnn_trains_and_answers_at_the_pictures_size(
     assert [one["masks"].shape[1:] for one in found] == [(1, 50, 70)] * 2
     metrics = task.evaluate(data.test, kept=None, stop=StopRequest()).metrics
     assert all(0 <= value <= 1 for value in metrics.values())
-    assert [tuple(shown.shape) for shown in task.pictures(items[0])] == [(3, 50, 70)] * 3
+    assert [tuple(shown.shape) for shown in task.example(items[0])] == [(3, 50, 70)] * 3
 
 
 def test_data_without_masks_get_boxes_only() -> None:
     items = [box_item(f"{n}", SIZE, n, has_masks=False) for n in range(2)]
     data = dense_set("detection", items, items)
-    data = DenseSet(**{name: getattr(data, name) for name in data.__slots__} | {"has_masks": False})
+    data = replace(data, has_masks=False)
     task = a_task("detection", data, batch_size=2)
     losses = task.losses(next(Feed(data.train, task.options, None).batches(0)))
     assert "loss_mask" not in losses

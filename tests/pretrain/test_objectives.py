@@ -217,7 +217,7 @@ def test_simmim_trains_any_tower(tmp_path: Path, vision: dict[str, Any]) -> None
 
 def test_simmim_looks_at_hidden_squares_only(tmp_path: Path) -> None:
     """With 16 px there are 8 x 8 squares of 2 px; 60 % of 64 are hidden: 38 with the most noise."""
-    made = objective(recipe(tmp_path, objective="simmim", mask_ratio=0.6))
+    made = objective(recipe(tmp_path, objective="simmim", simmim={"mask": 0.6}))
     made.square, made.side, made.num_units, made.num_hidden = 2, 8, 64, 38
     pixels, noise = made.normalise(batch(0).images), torch.arange(64.0).expand(8, -1)
     with torch.no_grad():

@@ -125,9 +125,9 @@ def test_a_killed_run_ends_with_the_same_bytes(world: Path, tmp_path: Path) -> N
         "from pathlib import Path\n"
         "from pretrain.recipe import Recipe\n"
         "data, folder = sys.argv[1], Path(sys.argv[2])\n"
-        "options = pretrain.run.loop_options\n"
+        "options = Recipe.loop_options\n"
         "from dataclasses import replace\n"
-        "pretrain.run.loop_options = lambda r: replace(options(r), checkpoint_every_sec=0.0)\n"
+        "Recipe.loop_options = lambda self: replace(options(self), checkpoint_every_sec=0.0)\n"
         "made = Recipe.model_validate_json((folder / 'recipe.json').read_text())\n"
         "pretrain.run.pretrain(data, made, folder / 'killed', device='cpu')\n"
     )

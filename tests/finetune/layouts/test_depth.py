@@ -11,9 +11,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from curator.core.errors import DamageError
-from finetune.layouts import DenseSet, open_dense
+from curator.core.registry import load
+from finetune.layouts import LAYOUTS, DenseSet, open_dense
 from tests.kit.layouts import (
-    MAKERS,
     METRES,
     label,
     make_7scenes,
@@ -53,7 +53,7 @@ def opened(folder: Path) -> DenseSet:
 def test_splits_and_metres(
     layout: str, train: tuple[str, ...], test: tuple[str, ...], tmp_path: Path
 ) -> None:
-    MAKERS["depth"][layout](tmp_path)
+    load(LAYOUTS["depth"].spec(layout).tiny)(tmp_path)
     data = opened(tmp_path)
     assert (data.train.names, data.val.names, data.test.names) == (train, (), test)
     assert data.classes == ()

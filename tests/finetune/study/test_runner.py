@@ -43,7 +43,7 @@ control = "shuffled"
 name = "masked images"
 data = "{world}/shards@v1"
 objective = "simmim"
-options = { mask_ratio = 0.6 }
+options = { simmim = { mask = 0.6 } }
 [[arm]]
 name = "random"
 backbone = "random"
