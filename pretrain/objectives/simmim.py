@@ -17,11 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from curator.store import fsops
 from pretrain.objectives.masked import Masked
 from pretrain.towers.init_weights import warm_start
-from pretrain.towers.models import build_clip, is_plain_vit, save_config, tensors
-from pretrain.towers.towers import TOWER_FILE
+from pretrain.towers.models import build_clip, is_plain_vit
+from pretrain.towers.towers import save_tower
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
@@ -76,9 +75,8 @@ class SimMimObjective(Masked):
         return F.interpolate(means, scale_factor=self.square)[..., :height, :width]
 
     def save(self, folder: Path) -> None:
-        """Write the image tower with the config of its open_clip model: the texts are untrained."""
-        save_config(folder, self.clip)
-        fsops.write_atomic(folder / TOWER_FILE, tensors(self.clip.net.visual))
+        """Write the image tower alone: the text tower is untrained."""
+        save_tower(folder, self.clip)
 
 
 class _Rebuild(nn.Module):

@@ -187,7 +187,9 @@ def test_the_command_trains_and_says_what_comes_next(
     said = capsys.readouterr().out
     assert "16 samples seen" in said
     assert "retrieval among" in said
-    assert re.search(r"zero-shot recognition of [1-9]\d* words of theirs: AUROC [01]\.\d{3}", said)
+    assert re.search(
+        r"zero-shot recognition of [1-9]\d* words of their captions: AUROC [01]\.\d{3}", said
+    )
     assert said.endswith("next: curator finetune --help\n")
     assert json.loads((out / "run.json").read_text())["recipe"]["seed"] == 2
     assert curator(*typed, "--json") == 0
