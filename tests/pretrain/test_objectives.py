@@ -12,11 +12,10 @@ from open_clip.loss import SigLipLoss
 from torch.nn import functional as F
 
 from curator.core.errors import UsageError
-from pretrain.objectives import OBJECTIVES, Accumulating
+from pretrain.objectives import Accumulating
 from pretrain.objectives.clip import multi_positive
 from pretrain.objectives.images import Normalise
 from pretrain.objectives.mae import mae_config
-from pretrain.objectives.masked import Masked
 from pretrain.objectives.simmim import square_px
 from tests.kit.train import CONV, VIT, batch, gradients, objective, recipe
 
@@ -245,30 +244,3 @@ def test_simmim_targets_are_normalised_within_a_square(tmp_path: Path) -> None:
 )
 def test_squares_are_about_an_eighth_of_the_side(image_px: int, patch: int, side: int) -> None:
     assert square_px(image_px, patch) == side
-
-
-def test_every_objective_is_in_the_table_and_learns(tmp_path: Path) -> None:
-    """A few steps on one batch: the loss falls."""
-    for name in OBJECTIVES:
-        made = objective(recipe(tmp_path, objective=name))
-        optimizer = torch.optim.AdamW(made.parameters(), 3e-3)
-        seen = []
-        for _ in range(8):
-            torch.manual_seed(0)
-            loss = made.losses(batch(0))["loss"]
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            seen.append(loss.item())
-        assert seen[-1] < 0.95 * seen[0], (name, seen)
-        assert isinstance(made, Masked) is (name in ("mae", "simmim"))
-
-
-def test_another_seed_gives_other_weights_and_the_same_seed_the_same(tmp_path: Path) -> None:
-    for name in OBJECTIVES:
-        states = [
-            objective(recipe(tmp_path, objective=name, seed=seed)).state_dict()
-            for seed in (0, 0, 1)
-        ]
-        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-        assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,41 @@ def test_the_steps_see_the_samples_and_less_than_a_batch_more(
 def test_recipes_are_read_without_torch() -> None:
     code = "import sys, pretrain.recipe; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_table_of_an_objective_is_written_checked_and_refused_elsewhere(tmp_path: Path) -> None:
+    text = "\n".join(f"{key} = {value!r}" for key, value in (BASE | {"objective": "mae"}).items())
+    assert read_recipe(write(tmp_path, text)).options == {"mask": 0.75}
+    made = read_recipe(write(tmp_path, f"{text}\n[mae]\nmask = 0.6"))
+    assert made.options == {"mask": 0.6}
+    assert made.model_dump()["mae"] == {"mask": 0.6}
+    assert Recipe.model_validate(made.model_dump()) == made
+    assert Recipe.model_validate_json(made.model_dump_json()) == made
+    for wrong, what in (
+        ("[mae]\nmask = 2", "[mae] mask is 2: "),
+        ("[mae]\nmaks = 0.5", "[mae] unknown key 'maks': did you mean 'mask'"),
+        ("[simmim]\nmask = 0.6", "[simmim] is for objective = 'simmim', and this recipe has 'mae'"),
+    ):
+        with pytest.raises(UsageError) as error:
+            read_recipe(write(tmp_path, f"{text}\n{wrong}"))
+        assert what in str(error.value)
+    assert made.changed(["mae.mask=0.5"]).options == {"mask": 0.5}
+    assert made.digest() != made.changed(["mae.mask=0.5"]).digest()
+    # Another objective leaves the table behind, and takes its own.
+    assert made.changed(["objective=clip"]).options == {}
+    assert made.changed(["objective=simmim", "simmim.mask=0.5"]).options == {"mask": 0.5}
+    with pytest.raises(UsageError, match=r"\[simmim\] is for objective = 'simmim'"):
+        made.changed(["simmim.mask=0.5"])
+
+
+def test_data_and_loop_options_are_those_of_the_recipe() -> None:
+    made = Recipe.model_validate(
+        BASE | {"sentences": 0.5, "crop_scale_min": 0.3, "seed": 7, "warmup": 0.25}
+    )
+    data, loop = made.data_options(num_workers=2), made.loop_options()
+    assert (data.sentences, data.crop_scale_min, data.seed, data.num_workers) == (0.5, 0.3, 7, 2)
+    assert (loop.total_steps, loop.warmup_steps, loop.lr, loop.seed) == (10, 2, 1e-3, 7)
+    for options in (data, loop):  # nothing that both have is left at a default
+        shared = set(Recipe.model_fields) & {field.name for field in fields(options)}
+        assert shared
+        assert all(getattr(options, name) == getattr(made, name) for name in shared)
