@@ -24,7 +24,7 @@ from torchmetrics.functional.text import chrf_score
 from curator.core.auroc import auroc
 from curator.core.stopping import StopRequest
 from curator.policy.decider import read_decision
-from curator.policy.model import load_policy, presets
+from curator.policy.model import PRESETS, load_policy
 from curator.steps.decide import MakerChoice, decide
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import index
@@ -125,7 +125,7 @@ def main() -> None:
     apart = alt_auroc(alt, labels)
     print(f"AUROC of right against wrong alt texts: {apart:.4f} (n={len(alt):,})\n")
     rows = []
-    for name in presets():
+    for name in PRESETS.names():
         choice = MakerChoice(scorer=scorer, max_quarantine=1.0)
         version, _ = decide(ws, load_policy(name), choice, stop=StopRequest())
         rows.append(judge(ws, version, labels, chrf))

@@ -1,4 +1,4 @@
-"""How good are the bundled models? Every figure that docs/results.md reports about them.
+"""How good are the bundled models? Every figure of docs/results/2026-11-26-demo-captions.md.
 
     python -m benchmarks.demo_models
     python -m benchmarks.demo_models --scorer OUT/scorer --captioner OUT/captioner
@@ -9,8 +9,8 @@ engine runs (`ClipScorer`, `LocalCaptioner`), with the options that `recaption` 
     scorer      AUROC of good alt texts against each kind of noise, as the demo words them; of bare
                 true captions against captions with one thing wrong, and how often the true one of
                 a picture wins; R@1 among detailed captions, both ways
-    captioner   attribute F1, hallucinated solids and right captions (docs/demo.md says what that
-                means) by prompt, and by number of solids
+    captioner   attribute F1, hallucinated solids and right captions (docs/start/demo.md says what
+                that means) by prompt, and by number of solids
 
 Intervals are 95 % bootstrap percentiles over scenes (`scipy.stats.bootstrap`). The text score is
 that of `curator score`: an empty text has none, so that kind is left out.

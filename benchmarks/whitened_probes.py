@@ -35,7 +35,9 @@ from pretrain.loop.loop import train
 from pretrain.loop.options import LoopOptions
 from pretrain.towers.backbone import load_backbone
 
-SHRINKAGE = 0.1  # of 0.001, 0.01, 0.1 and 1; how it was chosen: docs/results.md
+SHRINKAGE = (
+    0.1  # of 0.001, 0.01, 0.1 and 1; how it was chosen: docs/results/2026-11-27-demo-study.md
+)
 Statistics = tuple[torch.Tensor, torch.Tensor]  # (C,) mean and (C, C) inverse root of a covariance
 
 

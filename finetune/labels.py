@@ -100,9 +100,10 @@ def require_told_apart(
 
 _HINTS = {
     "segmentation": f"pixels of {IGNORE}, and of what the layout ignores, count neither way; "
-    "see docs/dense-data.md",
-    "depth": "0 and 65535 mean no reading; see docs/dense-data.md",
-    "detection": "crowds and boxes that cover nothing are not looked for; see docs/dense-data.md",
+    "see docs/reference/layouts.md",
+    "depth": "0 and 65535 mean no reading; see docs/reference/layouts.md",
+    "detection": "crowds and boxes that cover nothing are not looked for; "
+    "see docs/reference/layouts.md",
 }
 
 
@@ -166,7 +167,7 @@ def _ignored_hint(found: Array) -> str:
         return ""
     return (
         f"{IGNORE} means ignored: in a mask of 0 and {IGNORE}, store the second class as 1 "
-        "(docs/dense-data.md)"
+        "(docs/reference/layouts.md)"
     )
 
 

@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -40,6 +38,7 @@ from pydantic import (
 
 from curator.core.errors import UsageError, nearest
 from curator.core.hashing import digest
+from curator.core.presets import Presets
 from curator.core.validation import explain
 from pretrain.data.options import Captions, Control, DataOptions
 from pretrain.loop.options import LoopOptions
@@ -228,10 +227,8 @@ def _value(text: str) -> Any:
         return None if text in ("none", "None") else text  # a bare word is a string
 
 
-def presets() -> list[str]:
-    """Names of the recipes that come with the tool."""
-    folder = files("pretrain") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
+PRESETS = Presets("recipe", "pretrain", "recipes")
+"""The recipes that come with the tool."""
 
 
 def read_recipe(name_or_path: str) -> Recipe:
@@ -240,22 +237,10 @@ def read_recipe(name_or_path: str) -> Recipe:
     Raises:
         UsageError: no such recipe, not TOML, or a key or value that is not allowed.
     """
-    path = Path(name_or_path)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise UsageError("no such recipe file", where=path, reason="recipe.unknown")
-        data = path.read_bytes()
-    elif name_or_path in presets():
-        data = (files("pretrain") / "recipes" / f"{name_or_path}.toml").read_bytes()
-    else:
-        raise UsageError(
-            f"unknown recipe {name_or_path!r}",
-            hint=f"{nearest(name_or_path, presets())}; or give the path of a .toml file",
-            reason="recipe.unknown",
-        )
+    text = PRESETS.read(name_or_path)
     try:
-        values = tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(
             f"not valid TOML ({error})", where=name_or_path, reason="recipe.invalid"
         ) from error

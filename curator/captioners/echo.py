@@ -51,7 +51,7 @@ def _sentence(digest: bytes) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-# What a faulty answer says; in the order of rows 52 to 56 of the bad-input table.
+# What a faulty answer says.
 _BAD_TEXTS: dict[str, Callable[[CaptionRequest], tuple[str, str]]] = {
     "refusal": lambda request: ("I'm sorry, but I can't describe this image.", "stop"),
     "loop": lambda request: ("a dog and " * 40, "length"),

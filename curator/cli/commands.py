@@ -2,19 +2,74 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import typer
 
 from curator.cli import demo, edits, engine, finetune, inspect, pretrain, shards, study, ui, upkeep
+from curator.cli.output import show
 from curator.cli.settings import SettingsGroup
 
+# The order of `curator --help` and of docs/reference/cli.md; every command stands in one section.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Curate": ("recaption", "score", "decide", "policy", "edits"),
+    "Look": ("log", "show", "diff", "query", "ui"),
+    "Keep": ("pack", "index", "export", "tag", "quarantine", "fsck", "gc", "doctor"),
+    "Prove": ("pretrain", "finetune", "study", "report"),
+    "Demo": ("demo",),
+}
+
+
+class _Curator(SettingsGroup):
+    """The root of the command line: its help lists the commands in sections."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All commands, section by section."""
+        return [name for names in SECTIONS.values() for name in names]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one block of the help for each section."""
+        width = max(map(len, self.commands))
+        limit = formatter.width - 6 - width  # as typer leaves it: indent, gap, margin
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                rows = [
+                    (name.ljust(width), self.commands[name].get_short_help_str(limit))
+                    for name in names
+                ]
+                formatter.write_dl(rows)
+
+
 app = typer.Typer(
-    cls=SettingsGroup,
+    cls=_Curator,
     name="curator",
     help="Score, regenerate and version the captions of image-text shards.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain help: rich would cost 140 ms at every start
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from curator.core.package import tool_version
+
+        show(f"caption-curator {tool_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before any command."""
+
+
 for group in (engine, shards, inspect, edits, upkeep, pretrain, finetune, study, ui, demo):
     group.register(app)

@@ -1,29 +1,34 @@
-"""demo: the rendered world, and a tour of the engine through it."""
+"""demo: a rendered dataset with known ground truth, and a tour of the commands on it."""
 
 from __future__ import annotations
 
 import shlex
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curator.cli import options as o
-from curator.cli.output import show, show_json, table
+from curator.cli.output import run_app, show, show_json, table
 
 if TYPE_CHECKING:
     from curator.demo.evaluate import TruthScores
 
-_Out = Annotated[Path, typer.Argument(help="Folder for the demo; new or of an earlier run.")]
+_Out = Annotated[
+    Path, typer.Argument(help="Folder for the demo: a new one, or one of an earlier run.")
+]
 _MOST_JOBS = 4  # each holds a gigabyte
-_Images = Annotated[int, typer.Option(min=1, help="Pictures with an alt text, for the shards.")]
+_Images = Annotated[
+    int, typer.Option(min=1, help="Number of images with an alt text, for the shards.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     group = typer.Typer(
-        help="A rendered world with exact truth, and two small models for it.",
+        help="A rendered dataset with known ground truth, offline.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -37,19 +42,25 @@ def data(
     *,
     images: _Images = 3000,
     labelled: Annotated[
-        int, typer.Option(min=0, help="Pictures with dense labels, 60/10/30 % train/val/test.")
+        int,
+        typer.Option(min=0, help="Number of images with dense labels: 60/10/30 % train/val/test."),
     ] = 400,
-    side: Annotated[int, typer.Option(help="Width and height in pixels, 32 to 1024.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another world.")] = 0,
+    side: Annotated[
+        int, typer.Option(help="Width and height of an image in pixels, 32 to 1024.")
+    ] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another dataset.")] = 0,
     noise: Annotated[
         str | None,
-        typer.Option(metavar="KIND=RATE,...", help="Rates of the kinds of alt text; add up to 1."),
+        typer.Option(
+            metavar="KIND=RATE,...",
+            help="How often each kind of alt text occurs; rates add up to 1.",
+        ),
     ] = None,
     json: o.Json = False,
 ) -> None:
-    """Render shards with noisy alt text, their truth, and dense labels.
+    """Render shards with noisy alt text, their ground truth, and dense labels.
 
-    Goes on where an earlier run was stopped.
+    A stopped run continues where it was.
 
     Example:
 
@@ -76,21 +87,22 @@ def data(
 
 
 def run(
+    context: typer.Context,
     out: _Out = Path("demo-out"),
     *,
     images: _Images = 3000,
     study: Annotated[
-        bool, typer.Option(help="Do captions help dense tasks: 10 to 30 minutes on two cores.")
+        bool, typer.Option(help="End with a study on dense tasks: 10 to 30 minutes on two cores.")
     ] = True,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A study too small to tell: 3 minutes.")
+        bool, typer.Option("--quick", help="Run a study of 3 minutes, too small to name a winner.")
     ] = False,
 ) -> None:
-    """Show the whole engine on the rendered world, offline.
+    """Run every step on a rendered dataset, offline.
 
-    Renders shards, captions and scores them with the bundled models, commits versions and holds
-    them against the truth; then pretrains on them, judges on dense tasks and writes the report.
-    Goes on where it was stopped; a second run finds everything there.
+    Renders shards, captions and scores them with the bundled models, commits versions and compares
+    them with the ground truth; then pretrains on them, finetunes on dense tasks and writes the
+    report. A stopped run continues where it was; a second run has nothing left to do.
 
     Example:
 
@@ -99,7 +111,9 @@ def run(
     from curator.core.progress import say
 
     shards = out / "shards"
+    curator = context.find_root().command
     _run_all(
+        curator,
         ["demo", "data", str(out), "--images", str(images), "--labelled", str(min(400, images))],
         ["recaption", str(shards)],  # options are in the curator.toml of the folder
         ["decide", str(shards), "--policy", "as-is"],
@@ -112,19 +126,18 @@ def run(
     _compare(shards, page)
     _show_truth(out, shards)
     if study:
-        _run_all(_study_command(out, quick=quick), ["report", str(out / "study")])
+        _run_all(curator, _study_command(out, quick=quick), ["report", str(out / "study")])
     show("\nNext, with models on your own shards:")
     show("  curator recaption SHARDS --model HuggingFaceTB/SmolVLM-500M-Instruct --policy best")
 
 
-def _run_all(*commands: list[str]) -> None:
-    from curator.cli.commands import app
-    from curator.cli.output import run_app
+def _run_all(curator: Callable[..., Any], *commands: list[str]) -> None:
+    """Run commands of this command line as they would be typed, settings files and all."""
     from curator.core.progress import say
 
     for argv in commands:
         say(f"\n$ curator {' '.join(argv)}")
-        if code := run_app(app, argv):
+        if code := run_app(curator, argv):
             raise typer.Exit(code)
 
 
@@ -154,7 +167,7 @@ def _compare(shards: Path, page: Path) -> None:
 
 
 def _show_truth(out: Path, shards: Path) -> None:
-    from curator.demo.evaluate import judge, read_truth, separation
+    from curator.demo.evaluate import read_truth, score_against_truth, separation
     from curator.steps.workspace import open_workspace
 
     ws = open_workspace(str(shards), None, create=False)
@@ -162,7 +175,7 @@ def _show_truth(out: Path, shards: Path) -> None:
     newest = {str(version.policy["name"]): version for version in ws.store.versions()}
     versions = [newest[policy] for policy in ("as-is", "replace", "best")]
     show("\nAgainst the truth of the rendered world, which the engine never saw:")
-    show(_verdict_table([judge(ws.store, version, truth) for version in versions]))
+    show(_verdict_table([score_against_truth(ws.store, version, truth) for version in versions]))
     rows = [
         (kind, f"{value:.3f}")
         for kind, value in separation(ws.store, newest["as-is"], truth).items()
@@ -172,7 +185,7 @@ def _show_truth(out: Path, shards: Path) -> None:
     show(f"\nOpen {out / 'diff.html'} in a browser.")
 
 
-def _verdict_table(judgements: list[TruthScores]) -> str:
+def _verdict_table(found: list[TruthScores]) -> str:
     rows = [
         (
             f"{j.version} {j.policy}",
@@ -182,7 +195,7 @@ def _verdict_table(judgements: list[TruthScores]) -> str:
             f"{j.summary.hallucination_rate:.1%}",
             f"{j.mean_score:.3f}",
         )
-        for j in judgements
+        for j in found
     ]
     return table(
         rows, ["version", "captions", "right", "attribute F1", "hallucinated", "mean score"]

@@ -390,9 +390,9 @@ def policy(
 
         curator policy raw-if-good > mine.toml
     """
-    from curator.policy.model import load_policy, preset_text, presets
+    from curator.policy.model import PRESETS, load_policy
 
     if name is None:
-        show(table([(p, load_policy(p).description) for p in presets()], ["policy", ""]))
+        show(table([(p, load_policy(p).description) for p in PRESETS.names()], ["policy", ""]))
     else:
-        show(preset_text(name))
+        show(PRESETS.text(name))

@@ -96,10 +96,12 @@ def finetune(
 
         curator finetune runs/clip-v2 --task segmentation --data camvid/ --size 360x480 --probe
     """
+    from curator.core.package import require
     from curator.core.stopping import stop_on_signals
     from finetune.layouts import open_dense
     from finetune.options import parse_options
 
+    require("train", "curator finetune")  # before the labels are read, which can take minutes
     if sweep and lr is not None:
         raise UsageError("--lr and --sweep exclude each other", reason="option.value")
     if probe and layer_decay is not None:

@@ -206,7 +206,7 @@ def query(
     """Ask the tables in SQL; read-only.
 
     Views: samples, captions (of DATASET@VERSION), all_captions, generated, scores, edits,
-    versions, quarantine. Their columns are listed in docs/query.md.
+    versions, quarantine. Their columns are listed in docs/reference/query.md.
 
     Example:
 

@@ -147,13 +147,22 @@ def run_app(
         return _stopped(stopped_by() or signal.SIGINT, as_json)
     except Exception as error:  # noqa: BLE001 - everything becomes one line, `_failed` says which
         if stopped_by() is None or isinstance(error, CuratorError):
-            return _failed(error, as_json)
+            return _failed(error, as_json, argv[0] if argv else "")
     # Typer, or a library, may have made something else of the KeyboardInterrupt.
     signum = stopped_by()
     return code if signum is None else _stopped(signum, as_json)
 
 
-def _failed(error: Exception, as_json: bool) -> int:
+def _failed(error: Exception, as_json: bool, command: str) -> int:
+    if (
+        type(error).__name__ == "NoArgsIsHelpError"
+    ):  # `curator`, `curator demo`: typer hides the class
+        show(str(error))
+        return 0
+    if isinstance(error, ImportError):
+        from curator.core.package import missing_extra
+
+        error = missing_extra(error, command) or error
     if isinstance(error, CuratorError):
         line = {
             "code": error.code,

@@ -47,6 +47,8 @@ class SettingsGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command as typer does, and give it the options of the file."""
         found = super().resolve_command(ctx, args)
+        if ctx.resilient_parsing:  # shell completion: reads no file, says nothing
+            return found
         ctx.default_map = self._default_map(args)
         return found
 

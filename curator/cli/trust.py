@@ -39,9 +39,9 @@ def _is_inside(value: Any, folder: Path) -> bool:
 
 
 def _is_policy(value: Any, _folder: Path) -> bool:
-    from curator.policy.model import presets  # with pydantic
+    from curator.policy.model import PRESETS  # with pydantic
 
-    return value in presets()
+    return value in PRESETS.names()
 
 
 def _is_prompt(value: Any, _folder: Path) -> bool:

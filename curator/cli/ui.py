@@ -23,17 +23,22 @@ def ui(
     store: o.StoreOption = None,
     studies: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also show this study, or the studies below it."),
+        typer.Option(metavar="FOLDER", help="Also show this study, or all studies in this folder."),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; there is no password, so mind who is there.")
+        str,
+        typer.Option(
+            help="Address to listen on. There is no password: whoever reaches it can edit."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8501,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.")
+    ] = 8501,
 ) -> None:
-    """Look through the captions in a browser, correct them, try policies.
+    """Open the dashboard: inspect, review, compare, query.
 
-    Shows the address and runs until Ctrl-C. It only reads what is there, beside a running job as
-    well; edits, ratings and versions are added when somebody asks for them on a page.
+    Prints the address and runs until Ctrl-C. It reads the store, also while a job is running, and
+    writes only what somebody asks for on a page: edits, ratings, policy files, versions.
 
     Example:
 

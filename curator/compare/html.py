@@ -23,6 +23,7 @@ from curator.compare.text import CHOOSER_NOTE, policy_name, verdict
 from curator.compare.values import Diff, Side
 from curator.core import images
 from curator.core.errors import DamageError, Unusable
+from curator.policy.fields import FIELDS
 from curator.policy.model import ALT_TEXT
 from curator.shards.scan import Dataset, read_bytes
 from curator.store import index
@@ -153,13 +154,15 @@ _PICKS = {
 
 
 def _rule(rule: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
+    row = FIELDS.get(rule["field"])  # None: the version was decided by another release
+    unit = f" {row.unit}" if row and row.unit else ""
     parts = []
     if rule.get("none_of"):
         parts.append("none of " + ", ".join(rule["none_of"]))
     if rule.get("min") is not None:
-        parts.append(f"at least {rule['min']:g}")
+        parts.append(f"at least {rule['min']:g}{unit}")
     if rule.get("max") is not None:
-        parts.append(f"at most {rule['max']:g}")
+        parts.append(f"at most {rule['max']:g}{unit}")
     if rule.get("min_percentile") is not None:
         values = [
             f"{value:.3f} for {_source(key.partition('@')[2])}"
@@ -169,7 +172,7 @@ def _rule(rule: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
         reached = f" ({', '.join(values)})" if values else ""
         parts.append(f"at or above percentile {rule['min_percentile']:g}{reached}")
     whose = "" if rule.get("source", "any") == "any" else f" of {_source(rule['source'])}"
-    return f"{rule['field']}{whose}: {', '.join(parts)}"
+    return f"{row.label if row else rule['field']}{whose}: {', '.join(parts)}"
 
 
 def _limit(surgery: Mapping[str, Any]) -> str:

@@ -1,16 +1,21 @@
-"""Two texts held against each other, word by word: which words only one of them has."""
+"""Two texts held against each other, word by word: which words only one of them has.
+
+Words count as the same whatever their case and the punctuation around them. Costs a fraction of a
+millisecond a caption.
+"""
 
 from __future__ import annotations
 
 import string
-from typing import NamedTuple
+from itertools import groupby
+from typing import Literal, NamedTuple
 
 from rapidfuzz.distance import Indel
 
 from curator.compare.values import Change
 
 # Below this share of common words, marking single words says less than the two texts do.
-MIN_SIMILARITY = 0.3
+_MIN_SIMILARITY = 0.3
 
 
 class Part(NamedTuple):
@@ -40,24 +45,54 @@ def text_parts(change: Change) -> tuple[list[list[Part]], list[list[Part]]]:
 def word_diff(old: str, new: str) -> tuple[list[Part], list[Part]]:
     """Two texts in runs of words: those that only this text has are `changed`.
 
-    Case and punctuation at the ends of a word make no difference.
+    Texts with little in common are not marked at all: it would say less than the texts do.
     """
-    old_words, new_words = old.split(), new.split()
-    old_plain, new_plain = map(bare, old_words), map(bare, new_words)
-    steps = Indel.opcodes(list(old_plain), list(new_plain))
-    num_equal = sum(step.src_end - step.src_start for step in steps if step.tag == "equal")
-    if 2 * num_equal < MIN_SIMILARITY * (len(old_words) + len(new_words)):
+    runs = _runs(old, new)
+    if runs is None:
         return [Part(old, changed=False)], [Part(new, changed=False)]
-    before: list[Part] = []
-    after: list[Part] = []
-    for step in steps:
-        removed = " ".join(old_words[step.src_start : step.src_end])
-        added = " ".join(new_words[step.dest_start : step.dest_end])
-        before += [Part(removed, step.tag != "equal")] if removed else []
-        after += [Part(added, step.tag != "equal")] if added else []
+    before = [Part(words, not is_same) for is_same, words, _ in runs if words]
+    after = [Part(words, not is_same) for is_same, _, words in runs if words]
     return before, after
 
 
-def bare(word: str) -> str:
+Kind = Literal["same", "removed", "added"]
+
+
+def word_changes(old: str, new: str) -> list[tuple[Kind, str]]:
+    """Both texts as one list of words; what was taken out comes before what took its place.
+
+    The words of all `same` and `removed` runs are the old text, of `same` and `added` the new one
+    (but for case and punctuation of words that stayed, and for white space). Texts with little in
+    common come as one removed and one added.
+    """
+    runs = _runs(old, new)
+    if runs is None:
+        runs = [(False, " ".join(old.split()), " ".join(new.split()))]
+    found: list[tuple[Kind, str]] = []
+    for is_same, removed, added in runs:
+        found += [("same", added)] if is_same else [("removed", removed), ("added", added)]
+    return [(kind, words) for kind, words in found if words]
+
+
+def _runs(old: str, new: str) -> list[tuple[bool, str, str]] | None:
+    """Runs of words in reading order: (both have them, as the old text writes them, as the new).
+
+    None for texts with little in common.
+    """
+    old_words, new_words = old.split(), new.split()
+    steps = Indel.opcodes(list(map(_bare, old_words)), list(map(_bare, new_words)))
+    num_same = sum(step.src_end - step.src_start for step in steps if step.tag == "equal")
+    if 2 * num_same < _MIN_SIMILARITY * (len(old_words) + len(new_words)):
+        return None
+    found = []
+    for is_same, run in groupby(steps, key=lambda step: step.tag == "equal"):
+        parts = list(run)
+        removed = old_words[parts[0].src_start : parts[-1].src_end]
+        added = new_words[parts[0].dest_start : parts[-1].dest_end]
+        found.append((is_same, " ".join(removed), " ".join(added)))
+    return found
+
+
+def _bare(word: str) -> str:
     """A word as it is compared."""
     return word.casefold().strip(string.punctuation) or word

@@ -1,8 +1,12 @@
-"""The two pictures of a comparison; `curator.compare.svg` puts them into the page."""
+"""The drawings of a comparison: scores and lengths of both versions, and the raters' win rate.
+
+The page of `curator diff --html` and the dashboard show the same ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +16,9 @@ from curator.compare.stats import MAX_WORDS_SHOWN, LengthStats, length_shares
 from curator.compare.svg import draw_svg, quiet
 from curator.compare.text import histograms
 from curator.compare.values import ScoreShift
+
+if TYPE_CHECKING:
+    from curator.ratings.stats import WinRate  # with statsmodels, which takes a second
 
 _OLD, _NEW, _MUTED, _LINE = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
 _VARIABLES = {_OLD: "--old", _NEW: "--new", _MUTED: "--muted", _LINE: "--line"}
@@ -44,6 +51,29 @@ def length_plot(old: LengthStats, new: LengthStats) -> str:
         axes.xaxis.set_major_formatter(FuncFormatter(_words_label))
 
     return _svg("length", "histogram of the words a text before and after", draw)
+
+
+def win_rate_plot(found: WinRate, names: tuple[str, str]) -> str:
+    """The win rate of the newer version with its 95 % interval, on a line from 0 to 1."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axvline(0.5, color=_MUTED, linewidth=1, linestyle=(0, (4, 4)))
+        axes.plot([found.low, found.high], [0, 0], color=_NEW, linewidth=3, solid_capstyle="round")
+        axes.plot([found.rate], [0], marker="o", markersize=10, color=_NEW)
+        axes.set_xlim(0, 1)
+        axes.set_yticks([])
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.0%}"))
+        quiet(axes, muted=_MUTED, line=_LINE, grid="x")
+        older, newer = names
+        axes.set_xlabel(
+            f"{older} is better  \u2190    win rate of {newer}    \u2192  {newer} is better",
+            color=_MUTED,
+        )
+
+    label = "win rate of the newer version with its 95 % interval"
+    return draw_svg(draw, salt="win", label=label, size_in=(7.2, 1.3), variables=_VARIABLES)
 
 
 def _words_label(value: float, _position: int) -> str:

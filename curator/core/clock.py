@@ -12,6 +12,16 @@ def now() -> float:
     return float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
 
 
+_MINUTE, _HOUR = 60.0, 3600.0
+
+
+def duration(seconds: float) -> str:
+    """For people: `45 s`, from two minutes `3 min`, from two hours `2.5 h`."""
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s"
+    return f"{seconds / _MINUTE:.0f} min" if seconds < 2 * _HOUR else f"{seconds / _HOUR:.1f} h"
+
+
 def iso(seconds: float) -> str:
     """A UTC timestamp for people, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

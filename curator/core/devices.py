@@ -9,6 +9,13 @@ from curator.core.errors import UsageError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def gpu_names() -> list[str]:
+    """The CUDA devices of this machine, by name; none without a GPU."""
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
 def choose_device(name: str | None) -> torch.device:
     """The device named, e.g. `cuda:1`; the first GPU, else the CPU, when none is named.
 

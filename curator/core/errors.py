@@ -8,6 +8,7 @@ The tree (exit code behind the name; a code not listed means failure):
     ├── QuarantineLimitError   4   stopped: more rows unusable than --max-quarantine allows
     ├── GateError              5   `diff` found more than its gates allow
     ├── NotFoundError         10   dataset, version or tag does not exist
+    │   └── MissingExtraError      a package that this command needs is not installed
     ├── ConflictError         11   another writer was faster, or holds the lock
     ├── DamageError           12   a file is not what was written, or a source shard changed
     ├── FormatError           13   written by a newer version of this tool
@@ -91,6 +92,12 @@ class NotFoundError(CuratorError):
 
     code = 10
     reason = "not_found"
+
+
+class MissingExtraError(NotFoundError):
+    """A package that this command needs is not installed; names the extra that brings it."""
+
+    reason = "extra.missing"
 
 
 class ConflictError(CuratorError):

@@ -20,21 +20,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-
 from curator.core.errors import EngineError, NotFoundError, UsageError
 from curator.core.registry import load
 
-# The reasons for these four, with licences, are in docs/models.md.
+# The reasons for these four, with licences, are in docs/reference/models.md.
 DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"
 DEFAULT_SCORER_GPU = "hf-hub:timm/ViT-B-16-SigLIP2-256"
 DEFAULT_CAPTIONER = "HuggingFaceTB/SmolVLM-500M-Instruct"
@@ -189,12 +178,8 @@ def _repository(model: str) -> str:
 
 def _cached(repository: str, revision: str | None) -> Path | None:
     """The snapshot of `repository` in the hub cache; its name is the commit."""
-    try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    except HFValidationError as error:
-        raise UsageError(str(error), reason="model.name") from error
+    folder: Path | None = load("curator.core.hub:cached")(repository, revision)
+    return folder
 
 
 def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
@@ -208,31 +193,16 @@ def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
 
 
 def _fetch(repository: str, revision: str | None, files: tuple[str, ...], option: str) -> Path:
-    try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        # The hub answers 401 for what is not there as for what is private or gated.
-        wanted = repository if revision is None else f"{repository} at {revision}"
-        gated = isinstance(error, GatedRepoError)
-        raise NotFoundError(
-            f"the hub has no model {wanted} for you",
-            hint="accept its terms and log in with: hf auth login" if gated else None,
-            reason="model.not_found",
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        raise EngineError(
-            f"cannot get model {repository!r} from the hub ({type(error).__name__})",
-            hint=_by_hand(repository, option),
-            reason="model.unreachable",
-        ) from error
+    by_hand = _by_hand(repository, option)
+    folder: Path = load("curator.core.hub:fetch")(repository, revision, files, by_hand)
     # Without the hub, huggingface_hub is content with whatever part of the model is cached.
     missing = _missing(folder, files)
     if missing:
         raise EngineError(
             f"model {repository!r} lacks {', '.join(missing)}",
             where=folder,
-            hint="the hub is out of reach, or has only pickles of it (docs/models.md says how to "
-            "convert those); " + _by_hand(repository, option),
+            hint="the hub is out of reach, or has only pickles of it (docs/reference/models.md "
+            "says how to convert those); " + by_hand,
             reason="model.incomplete",
         )
     return folder

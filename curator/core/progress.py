@@ -22,6 +22,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from curator.core.clock import duration
+
 _MINUTE_SEC = 60.0
 _AT_ONCE_SEC = 1.0
 
@@ -130,7 +132,7 @@ class Lines:
         said = f"{self._what}: {self._done:,}{of} {self._unit}, {_rate(rate)}"
         if self._total is None or self._done >= self._total:
             return said
-        return f"{said}, {_duration((self._total - self._done) / rate) if rate else '?'} left"
+        return f"{said}, {duration((self._total - self._done) / rate) if rate else '?'} left"
 
     @contextmanager
     def each_minute(self) -> Iterator[None]:
@@ -157,14 +159,6 @@ def _rate(per_sec: float) -> str:
     if per_sec >= 10:  # noqa: PLR2004 - below ten a decimal tells something
         return f"{per_sec:,.0f}/s"
     return f"{per_sec:.1f}/s" if per_sec >= 0.1 or not per_sec else f"{per_sec * 60:.1f}/min"  # noqa: PLR2004 - slower ones are told by the minute
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return "under a minute"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 def say(line: str) -> None:

@@ -26,6 +26,7 @@ from curator.core.models import (
     identify,
     locate,
 )
+from curator.core.package import require
 from curator.core.registry import load
 from curator.scorers import SCORERS
 from curator.store.store import MAKER_DIGEST_CHARS
@@ -85,6 +86,7 @@ def scorer_maker(
     """
     if scorer == "text":
         return checker_maker("en")
+    require("models", f"--scorer {scorer}")
     model = _default(DEFAULT_SCORER, DEFAULT_SCORER_GPU, device) if scorer == "clip" else scorer
     if ":" not in model and "/" not in model:
         raise UsageError(
@@ -209,6 +211,7 @@ def _model_of(choice: CaptionerChoice) -> tuple[str | None, str | None, dict[str
         timeout = choice.stall_timeout_sec
         options = {"model": choice.model, "url": choice.url, "stall_timeout_sec": timeout}
         return choice.model, choice.revision, options
+    require("models", f"--captioner {choice.captioner}")
     model = choice.model
     if model is None and choice.captioner == "local":
         model = _default(DEFAULT_CAPTIONER, DEFAULT_CAPTIONER_GPU, choice.device)

@@ -31,7 +31,8 @@ from curator.policy.candidates import (
     set_quantile,
     whole_first,
 )
-from curator.policy.model import ALT_TEXT, GENERATED, NUMERIC_FIELDS, Policy, Rule
+from curator.policy.fields import FIELDS
+from curator.policy.model import ALT_TEXT, GENERATED, Policy, Rule
 from curator.store import index, parquet
 from curator.store.facts import CAPTIONS, SCORES, Facts
 from curator.store.store import Store
@@ -252,38 +253,16 @@ class Decider:
         texts = self._operate(self._with_flags(texts))
         if self.policy.needs_copies:
             texts = texts.join(self._copies[shard], on="row", how="left", maintain_order="left")
-        lengths = {
-            "num_chars": pl.col("text").str.len_chars(),
-            "num_words": pl.col("text").str.count_matches(r"\S+"),
-        }
-        asked = {rule.field for rule in self.policy.rule}
-        texts = texts.with_columns(**{name: lengths[name] for name in asked & set(lengths)})
+        asked = dict.fromkeys(rule.field for rule in self.policy.rule)
+        texts = texts.with_columns(**{name: FIELDS[name].value for name in asked})
         verdicts = [
-            pl.when(self._applies(rule) & ~self._passes(rule)).then(pl.lit(rule.name))
+            pl.when(applies(rule) & ~passes(rule, self._limit_of(rule.name))).then(
+                pl.lit(rule.name)
+            )
             for rule in self.policy.rule
         ]
         nothing_left = pl.when(pl.col("text") == "").then(pl.lit("surgery"))
         return texts.with_columns(failed=pl.coalesce(nothing_left, *verdicts))
-
-    @staticmethod
-    def _applies(rule: Rule) -> pl.Expr:
-        is_alt = pl.col("source") == ALT_TEXT
-        return {"any": pl.lit(True), ALT_TEXT: is_alt, GENERATED: ~is_alt}[rule.source]
-
-    def _passes(self, rule: Rule) -> pl.Expr:
-        if rule.field == "flags":
-            bad = pl.col("flags").list.set_intersection(list(rule.none_of)).list.len() > 0
-            return (~bad).fill_null(False)
-        assert rule.field in NUMERIC_FIELDS
-        value = pl.col(rule.field)
-        passed = value.is_not_null() & (value.is_not_nan() if rule.field == "score" else True)
-        if rule.min is not None:
-            passed &= value >= rule.min
-        if rule.max is not None:
-            passed &= value <= rule.max
-        if rule.min_percentile is not None:
-            passed &= value >= self._limit_of(rule.name)
-        return passed.fill_null(False)
 
     # -- choice ---------------------------------------------------------------------------------
 
@@ -311,7 +290,7 @@ class Decider:
     def _choose(self, alive: pl.DataFrame) -> pl.DataFrame:
         """The texts taken, with slot, weight, action and because."""
         pick = self.policy.pick
-        if not self.policy.judges_truncated:
+        if not self.policy.has_rule_on_truncated:
             alive = whole_first(alive, pick=pick)
         worst_last = [-pl.col("score").fill_null(-np.inf)] if pick == "best" else []
         ordered = alive.sort(pl.col("row"), *worst_last, maintain_order=True)
@@ -390,6 +369,31 @@ class Decider:
             weight=pl.when(keep).then(pl.lit(1.0, pl.Float32)),
             score=pl.when(keep).then("score"),
         )
+
+
+def applies(rule: Rule) -> pl.Expr:
+    """Whether a rule is about a text, by its `source`."""
+    is_alt = pl.col("source") == ALT_TEXT
+    return {"any": pl.lit(True), ALT_TEXT: is_alt, GENERATED: ~is_alt}[rule.source]
+
+
+def passes(rule: Rule, percentile: pl.Expr) -> pl.Expr:
+    """Whether a text passes a rule that it is about; the column of its field must be there.
+
+    `percentile` is the score that `min_percentile` came out at for the source of the text.
+    """
+    value = pl.col(rule.field)
+    if FIELDS[rule.field].names:
+        bad = value.list.set_intersection(list(rule.none_of)).list.len() > 0
+        return (~bad).fill_null(False)
+    passed = value.is_not_null() & value.is_not_nan()  # polars counts NaN above all numbers
+    if rule.min is not None:
+        passed &= value >= rule.min
+    if rule.max is not None:
+        passed &= value <= rule.max
+    if rule.min_percentile is not None:
+        passed &= value >= percentile
+    return passed.fill_null(False)
 
 
 def read_decision(store: Store, entry: ShardEntry) -> pl.DataFrame:

@@ -35,14 +35,14 @@ passes, unless a rule on `truncated` says otherwise (`max = 0`: never; `max = 1`
 from __future__ import annotations
 
 import tomllib
-from importlib.resources import files
-from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from curator.core.errors import UsageError, nearest
+from curator.core.presets import Presets
 from curator.core.validation import explain
+from curator.policy.fields import FIELDS
 
 MAX_NAME_CHARS = 60
 CHANGED = "+"
@@ -51,47 +51,59 @@ ALT_TEXT = "alt_text"
 GENERATED = "generated"
 
 Source = Literal["alt_text", "generated"]
-NumericField = Literal[
-    "score", "num_words", "num_chars", "copies", "copy_number", "width", "height", "truncated"
-]
-NUMERIC_FIELDS: tuple[str, ...] = get_args(NumericField)
+_STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Rule(BaseModel):
+    """One condition on a row of `curator.policy.fields.FIELDS`.
 
-
-class Rule(_Strict):
-    """One condition. A text without a value for `field` (never scored, say) fails the rule.
-
-    `copies` counts the rows of the dataset that hold the same image, `copy_number` is 0 for the
-    first of them, 1 for the next, and so on. `truncated` is 1 for a caption that the token limit
-    cut in the middle of a sentence, 0 for any other text.
+    A text without a value for `field` (never scored, say) fails the rule.
     """
+
+    model_config = _STRICT
 
     name: str = Field(min_length=1, max_length=60)
     source: Source | Literal["any"] = "any"
-    field: NumericField | Literal["flags"]
+    field: str
     min: float | None = None
     max: float | None = None
     min_percentile: float | None = Field(default=None, ge=0, le=100)
     none_of: tuple[str, ...] = ()
 
+    @field_validator("field")
+    @classmethod
+    def _is_in_the_table(cls, name: str) -> str:
+        if name not in FIELDS:
+            raise ValueError(nearest(name, FIELDS))
+        return name
+
     @model_validator(mode="after")
-    def _one_kind_of_limit(self) -> Self:
+    def _its_limits_are_allowed(self) -> Self:
+        row = FIELDS[self.field]
         limits = [self.min, self.max, self.min_percentile]
-        if self.field == "flags":
+        if row.names:
             if not self.none_of or any(limit is not None for limit in limits):
-                raise ValueError("a rule on flags has `none_of` and nothing else")
+                raise ValueError(f"a rule on {self.field} has `none_of` and nothing else")
+            for name in self.none_of:
+                if name not in row.names:
+                    raise ValueError(
+                        f"`none_of` has an unknown name {name!r}: {nearest(name, row.names)}"
+                    )
         elif self.none_of or all(limit is None for limit in limits):
             raise ValueError(f"a rule on {self.field} has `min`, `max` or `min_percentile`")
+        for bound, limit in (("min", self.min), ("max", self.max)):
+            # Also refuses NaN, which no text is above or below.
+            if limit is not None and not row.lowest <= limit <= row.highest:
+                raise ValueError(f"`{bound}` of {self.field} is {limit:g}; allowed: {row.range}")
         if self.min_percentile is not None and self.field != "score":
             raise ValueError("`min_percentile` is for field = 'score'")
         return self
 
 
-class Surgery(_Strict):
+class Surgery(BaseModel):
     """Drop the sentences of a text that score below the limit; texts of one sentence stay."""
+
+    model_config = _STRICT
 
     min_score: float | None = None
     min_percentile: float | None = Field(default=None, ge=0, le=100)
@@ -103,15 +115,19 @@ class Surgery(_Strict):
         return self
 
 
-class Weights(_Strict):
+class Weights(BaseModel):
     """Sampling weights for `pick = "all"`, shared among the texts of a source."""
+
+    model_config = _STRICT
 
     alt_text: float = Field(default=1.0, ge=0)
     generated: float = Field(default=1.0, ge=0)
 
 
-class Policy(_Strict):
+class Policy(BaseModel):
     """A whole policy. See the module for an example with every key."""
+
+    model_config = _STRICT
 
     name: str = Field(min_length=1, max_length=MAX_NAME_CHARS)
     description: str = ""
@@ -126,20 +142,16 @@ class Policy(_Strict):
     @property
     def needs_score(self) -> bool:
         """Whether alignment scores decide anything."""
-        return (
-            self.pick == "best"
-            or self.surgery is not None
-            or any(rule.field == "score" for rule in self.rule)
-        )
+        return self.pick == "best" or self.surgery is not None or self._has_rule_with("scores")
 
     @property
     def needs_flags(self) -> bool:
         """Whether the health of the texts decides anything."""
-        return any(rule.field == "flags" for rule in self.rule)
+        return self._has_rule_with("flags")
 
     @property
-    def judges_truncated(self) -> bool:
-        """Whether its rules say what becomes of captions cut at the token limit.
+    def has_rule_on_truncated(self) -> bool:
+        """Whether a rule says what becomes of captions cut at the token limit.
 
         Without such a rule they are taken only where there is no whole text.
         """
@@ -153,24 +165,14 @@ class Policy(_Strict):
     @property
     def needs_copies(self) -> bool:
         """Whether duplicate images decide anything."""
-        return any(rule.field in ("copies", "copy_number") for rule in self.rule)
+        return self._has_rule_with("copies")
+
+    def _has_rule_with(self, needs: str) -> bool:
+        return any(FIELDS[rule.field].needs == needs for rule in self.rule)
 
 
-def presets() -> list[str]:
-    """Names of the policies that come with the tool."""
-    folder = files("curator.policy") / "presets"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
-
-
-def preset_text(name: str) -> str:
-    """The TOML of a preset, to be copied and changed."""
-    if name not in presets():
-        raise UsageError(
-            f"unknown policy {name!r}",
-            hint=f"{nearest(name, presets())}; or give the path of a .toml file",
-            reason="policy.unknown",
-        )
-    return (files("curator.policy") / "presets" / f"{name}.toml").read_text()
+PRESETS = Presets("policy", "curator.policy", "presets")
+"""The policies that come with the tool."""
 
 
 def load_policy(name_or_path: str) -> Policy:
@@ -179,19 +181,7 @@ def load_policy(name_or_path: str) -> Policy:
     Raises:
         UsageError: no such policy, not TOML, or a key or value that is not allowed.
     """
-    path = Path(name_or_path)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise UsageError("no such policy file", where=path, reason="policy.unknown")
-        try:
-            text = path.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                f"not valid TOML ({error})", where=path, reason="policy.invalid"
-            ) from error
-    else:
-        text = preset_text(name_or_path)
-    return parse_policy(text, where=name_or_path)
+    return parse_policy(PRESETS.read(name_or_path), where=name_or_path)
 
 
 def under_its_own_name(policy: Policy) -> Policy:
@@ -203,7 +193,7 @@ def under_its_own_name(policy: Policy) -> Policy:
     description alone makes no difference.
     """
     base = policy.name.partition(CHANGED)[0]
-    if base not in presets():
+    if base not in PRESETS.names():
         return policy
     preset = load_policy(base)
     differing = _differing(policy, preset)

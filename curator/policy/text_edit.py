@@ -15,15 +15,8 @@ from pydantic import ValidationError
 
 from curator.core.errors import ConflictError, NotFoundError, UsageError
 from curator.core.validation import explain
-from curator.policy.model import (
-    Policy,
-    Rule,
-    Weights,
-    load_policy,
-    parse_policy,
-    preset_text,
-    presets,
-)
+from curator.policy.fields import FIELDS
+from curator.policy.model import PRESETS, Policy, Rule, Weights, load_policy, parse_policy
 from curator.store import fsops
 from curator.store.versions import Version
 
@@ -80,14 +73,14 @@ def policy_of(version: Version) -> Policy:
     except ValidationError as error:
         raise UsageError(
             f"{version.name} was not decided by a policy ({explain(error, Policy)})",
-            hint=f"start from a preset: {', '.join(presets())}",
+            hint=f"start from a preset: {', '.join(PRESETS.names())}",
             reason="policy.none",
         ) from error
 
 
 def base_text(name: str, version: Version | None) -> str:
     """Where somebody starts who changes a policy: the text of a preset, or of the version's."""
-    return preset_text(name) if version is None else to_toml(policy_of(version))
+    return PRESETS.text(name) if version is None else to_toml(policy_of(version))
 
 
 def save_policy(text: str, folder: Path, *, replace: bool = False) -> Path:
@@ -145,18 +138,13 @@ def _check_replaceable(path: Path) -> None:
 # -- changing one -----------------------------------------------------------------------------
 
 
-NEW_RULES: Mapping[str, Mapping[str, object]] = {
-    "best scores of each source": {"name": "aligned", "field": "score", "min_percentile": 30},
-    "score at least": {"name": "fits", "field": "score", "min": 0.2},
-    "words at least": {"name": "long_enough", "field": "num_words", "min": 3},
-    "words at most": {"name": "short_enough", "field": "num_words", "max": 60},
-    "health of the text": {"name": "healthy", "field": "flags"},
-    "whole sentences only": {"name": "whole", "field": "truncated", "max": 0},
-    "width at least": {"name": "wide_enough", "field": "width", "min": 200},
-    "height at least": {"name": "high_enough", "field": "height", "min": 200},
-    "first of equal images": {"name": "unique", "field": "copy_number", "max": 0},
-}
-"""What can be added with one click, and what it starts as."""
+def new_rules() -> dict[str, dict[str, object]]:
+    """What can be added with one click, and the keys that it starts with."""
+    return {
+        kind: {**keys, "field": name}
+        for name, row in FIELDS.items()
+        for kind, keys in row.starts.items()
+    }
 
 
 def change(policy: Policy, **values: object) -> Policy:
@@ -181,8 +169,8 @@ def drop_rule(policy: Policy, place: int) -> Policy:
 
 
 def add_rule(policy: Policy, kind: str) -> Policy:
-    """The policy with one more rule, of a kind of `NEW_RULES`; its name is made unique."""
-    values = NEW_RULES[kind]
+    """The policy with one more rule, of a kind of `new_rules`; its name is made unique."""
+    values = new_rules()[kind]
     if values["field"] == "flags":
         values = load_policy(HEALTHY_PRESET).rule[0].model_dump() | {"name": values["name"]}
     taken = {rule.name for rule in policy.rule}

@@ -55,7 +55,7 @@ def repository(name: str, tag: str) -> str:
         raise UsageError(
             f"the weights of {name}:{tag} are a pickle ({location or config['url']})",
             did="nothing was loaded",
-            hint="docs/models.md says how to convert them into a folder",
+            hint="docs/reference/models.md says how to convert them into a folder",
             reason="model.pickle",
         )
     return location.rstrip("/")

@@ -61,7 +61,7 @@ _ENGLISH_WORD = re.compile(
 _MIN_WORDS, _MIN_LETTERS = 4, 15
 _IMPOSSIBLE = 3e-3
 """Loses 5 of the 10,000 captions above, finds 141 of 151 foreign alt texts of the rendered world;
-1e-2 would be 10 and 144, 1e-3 would be 2 and 138, which is too few (promise R13)."""
+1e-2 would be 10 and 144, 1e-3 would be 2 and 138, which is too few."""
 
 _ENGLISH_SHARE = 0.1
 _DOUBTFUL = 0.2

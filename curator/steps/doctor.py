@@ -9,15 +9,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-import httpx
-import huggingface_hub
-import torch
-
 from curator.core.errors import CuratorError, NotFoundError, mask_secrets
 from curator.core.models import DEFAULT_CAPTIONER, DEFAULT_SCORER, identify
+from curator.core.package import EXTRAS, first_missing, install_command
 from curator.core.registry import load
 from curator.store import fsops
 
@@ -26,7 +24,6 @@ _FLOORS = {"pillow": (12, 3), "pyarrow": (14, 0, 1), "torch": (2, 10), "streamli
 _PYTHON_FLOORS = {11: 13, 12: 11, 13: 4}
 _MIN_FREE_BYTES = 1 << 30
 _MIN_OPEN_FILES = 1024
-_HUB_TIMEOUT_SEC = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +56,32 @@ def doctor(
         yield DoctorCheck("dataset", "fail", f"there is no {dataset}")
     yield _python()
     for package, floor in _FLOORS.items():
-        found = package_version(package)
+        try:
+            found = package_version(package)
+        except PackageNotFoundError:
+            continue  # of an extra; said below
         numbers = tuple(int(part) for part in found.split("+")[0].split(".") if part.isdigit())
         yield DoctorCheck(
             package, "ok" if numbers >= floor else "fail", f"{found} (at least {_dotted(floor)})"
         )
-    yield _device()
+    missing = {extra: first_missing(extra) for extra in EXTRAS}
+    for extra, module in missing.items():
+        if module is not None:
+            said = f"{module} is not installed; if you need it: {install_command(extra)}"
+            yield DoctorCheck(f"extra {extra}", "warn", said)
+    has_models = missing["models"] is None
+    if has_models:
+        yield _device()
     folder = next(path for path in (store_root, *store_root.parents) if path.exists())
     yield _space(folder)
     yield _open_files()
     yield _put_if_absent(folder)
-    if asked.scorer != "text":  # it loads no model
+    if has_models and asked.scorer != "text":  # it loads no model
         scorer = DEFAULT_SCORER if asked.scorer in (None, "clip") else asked.scorer
         yield _model("scorer", scorer or DEFAULT_SCORER)
-    if asked.url is None:
+    if asked.url is None and has_models:
         yield _model("captioner", asked.model or DEFAULT_CAPTIONER)
-    else:
+    elif asked.url is not None:
         yield _server(asked.url)
 
 
@@ -93,9 +100,9 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 
 def _device() -> DoctorCheck:
-    if not torch.cuda.is_available():
+    names = load("curator.core.devices:gpu_names")()
+    if not names:
         return DoctorCheck("device", "warn", "no CUDA device: captioning runs on the CPU, slowly")
-    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return DoctorCheck("device", "ok", ", ".join(names))
 
 
@@ -132,20 +139,9 @@ def _model(kind: str, model: str) -> DoctorCheck:
             return DoctorCheck(kind, "fail", str(error))
     except CuratorError as error:
         return DoctorCheck(kind, "fail", str(error))
-    if (why := _hub_is_away()) is not None:
+    if (why := load("curator.core.hub:why_unreachable")()) is not None:
         return DoctorCheck(kind, "fail", f"{model} is not in the hub cache, and {why}")
     return DoctorCheck(kind, "warn", f"{model} is not in the hub cache; it is fetched on first use")
-
-
-def _hub_is_away() -> str | None:
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE keeps it from being fetched"
-    hub = huggingface_hub.constants.ENDPOINT
-    try:
-        httpx.head(hub, timeout=_HUB_TIMEOUT_SEC)
-    except httpx.HTTPError as error:
-        return f"the hub at {hub} does not answer ({type(error).__name__})"
-    return None
 
 
 def _server(url: str) -> DoctorCheck:

@@ -417,6 +417,8 @@ def _not_that(labels: str, folder: Path, missing: Mapping[str, Sequence[str]]) -
         f"no {labels} data set of layout {' or '.join(missing)}",
         where=folder,
         did=f"not found here: {told}",
-        hint="docs/dense-data.md shows every layout" if below is None else f"did you mean {below}?",
+        hint="docs/reference/layouts.md shows every layout"
+        if below is None
+        else f"did you mean {below}?",
         reason="dense.layout",
     )

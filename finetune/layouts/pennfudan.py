@@ -67,7 +67,7 @@ def open_original(folder: Path) -> Opened:
             raise damaged(
                 f"{len(files)} pictures, none falls to {split}",
                 folder,
-                "use lists: docs/dense-data.md",
+                "use lists: docs/reference/layouts.md",
             )
     train, test = (pairs(parts[is_test], NumberedMasks()) for is_test in (False, True))
     note = f"test is {len(test)} of {len(files)} pictures: sha256 of the name in the lowest 30 %"

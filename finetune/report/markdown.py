@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from curator.core.clock import duration
 from finetune.metrics import Metric
 from finetune.report import text
-from finetune.report.html import (
+from finetune.report.stats import Mean
+from finetune.report.tables import (
     arm_lines,
+    asked_gaps,
     comparisons_of,
     families,
     gap_columns,
     gap_rows,
     study_lines,
     task_lines,
-    told_gaps,
 )
-from finetune.report.stats import Mean
 from finetune.report.values import Report, TaskResult
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>|#~])")
@@ -124,7 +125,7 @@ def _gaps(report: Report) -> Iterator[str]:
     head = [f"times fewer than {report.baseline}", *(title for title, _ in columns)]
     yield from _table(head, rows)
     yield ""
-    for gap in told_gaps(report):
+    for gap in asked_gaps(report):
         yield f"* {_safe(text.gap_sentence(gap))}"
     yield ""
 
@@ -164,8 +165,8 @@ def _costs(report: Report) -> Iterator[str]:
             cost.arm,
             f"{cost.samples.mean:,.0f}" if cost.samples else text.NONE,
             text.flops(cost.flops.mean) if cost.flops else text.NONE,
-            text.duration(cost.seconds.mean) if cost.seconds else text.NONE,
-            text.duration(cost.dense_seconds.mean) if cost.dense_seconds else text.NONE,
+            duration(cost.seconds.mean) if cost.seconds else text.NONE,
+            duration(cost.dense_seconds.mean) if cost.dense_seconds else text.NONE,
             *(_mean(means.get(cost.arm), metric) for metric, means in report.retrieval),
         ]
         for cost in report.costs

@@ -37,8 +37,6 @@ _SAME = 0.01  # a batch more or less
 
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-_MINUTE, _HOUR = 60.0, 3600.0
-
 
 def sentence(comparison: Comparison) -> str:
     """One comparison in one sentence."""
@@ -320,13 +318,6 @@ def p_value(gain: Difference) -> str:
 def effect(gain: Difference) -> str:
     """The effect size, to one decimal."""
     return NONE if gain.effect is None else f"{gain.effect:.1f}".replace("-", "\u2212")
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 2 * _MINUTE:
-        return f"{seconds:.0f} s"
-    return f"{seconds / _MINUTE:.0f} min" if seconds < 2 * _HOUR else f"{seconds / _HOUR:.1f} h"
 
 
 def flops(number: float) -> str:

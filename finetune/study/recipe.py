@@ -46,13 +46,13 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from curator.core.errors import UsageError, nearest
+from curator.core.presets import Presets
 from curator.core.validation import explain
 from finetune.options import DenseOptions, TaskName, parse_options
 from pretrain.data.options import NEED_REFERENCE, Control
@@ -203,10 +203,8 @@ class Study(_Strict):
         return next(arm for arm in self.arm if arm.name == name)
 
 
-def ready_studies() -> list[str]:
-    """Names of the studies that come with the tool."""
-    folder = files("finetune") / "studies"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
+PRESETS = Presets("study", "finetune", "studies")
+"""The studies that come with the tool."""
 
 
 def read_study(name_or_path: str, values: Mapping[str, str] | None = None) -> Study:
@@ -216,20 +214,9 @@ def read_study(name_or_path: str, values: Mapping[str, str] | None = None) -> St
         UsageError: no such study, not TOML, a key or value that is not allowed, or a {name}
             without a value.
     """
-    if name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise UsageError("no such study file", where=path, reason="study.unknown")
-        try:
-            text, folder = path.read_text("utf-8"), path.parent
-        except UnicodeDecodeError as error:
-            raise UsageError(f"not UTF-8 ({error})", where=path, reason="study.invalid") from error
-    elif name_or_path in ready_studies():
-        text = (files("finetune") / "studies" / f"{name_or_path}.toml").read_text("utf-8")
-        folder = Path()
-    else:
-        hint = f"{nearest(name_or_path, ready_studies())}; or give the path of a .toml file"
-        raise UsageError(f"unknown study {name_or_path!r}", hint=hint, reason="study.unknown")
+    is_file = name_or_path.endswith(".toml")
+    folder = Path(name_or_path).parent if is_file else Path()
+    text = PRESETS.read(name_or_path)
     return parse_study(text, where=name_or_path, folder=folder, values=values or {})
 
 

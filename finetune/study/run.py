@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curator.core import package, progress
+from curator.core.clock import duration
 from curator.core.errors import DamageError, UsageError
 from curator.core.stopping import StopRequest
 from curator.store import fsops
@@ -30,7 +31,6 @@ from pretrain.data.cuts import Cuts
 LOCK = ".lock"
 _POLL_SEC = 0.2
 _KEPT = "finished runs are kept"
-_MINUTE, _HOUR = 60.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +213,7 @@ def _told(record: Json) -> str:
     if record["status"] == "failed":
         return f"failed ({record['error']['message']})"
     outcome = record["outcome"]
-    took = f"in {_duration(record['seconds'])}"
+    took = f"in {duration(record['seconds'])}"
     if "tried" in outcome:
         return f"{outcome['lr']:g} is best {took}"
     metrics, texts = outcome["metrics"], outcome.get("texts") or {}
@@ -243,14 +243,8 @@ def time_left(
     if unknown:
         return ""
     left /= jobs
-    return f"; about {_duration(left)} left" if left else ""
+    return f"; about {duration(left)} left" if left else ""
 
 
 def _task_of(cell: Cell) -> str | None:
     return None if isinstance(cell, PretrainCell) else cell.task.title
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 2 * _MINUTE:
-        return f"{seconds:.0f} s"
-    return f"{seconds / _MINUTE:.0f} min" if seconds < 2 * _HOUR else f"{seconds / _HOUR:.1f} h"

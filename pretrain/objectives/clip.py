@@ -94,7 +94,7 @@ class Contrastive(torch.nn.Module, ABC):
 
         No wider than the longest text: captions fill less than half of a context on average. On a
         CPU texts of like length go together, so that most are cut much shorter; on a GPU all do,
-        where every group is one more pass of small kernels (docs/gpu.md).
+        where every group is one more pass of small kernels (docs/results/2026-11-27-h100.md).
         """
         device = self.model.logit_scale.device
         with short_attention(device):

@@ -20,7 +20,7 @@ from curator.browse.lineage import lineage
 from curator.browse.runs import runs, unfinished, without_folders
 from curator.browse.sample import SampleView, WrittenText
 from curator.browse.thumbnails import Thumbnails, placeholder, shrink
-from curator.browse.words import word_changes
+from curator.compare.marks import word_changes
 from curator.core.errors import Unusable, UsageError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
@@ -336,6 +336,7 @@ def test_a_shard_that_is_gone_is_a_grey_picture(tmp_path: Path) -> None:
         Thumbnails(kit.ws).get("00000", 6)
 
 
+@pytest.mark.long
 def test_another_picture_at_the_same_place_is_not_shown(tmp_path: Path) -> None:
     kit = open_kit(tmp_path / "shards")
     before = Thumbnails(kit.ws).get("00000", 0, side_px=64)

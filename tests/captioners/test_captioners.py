@@ -140,7 +140,7 @@ def test_overflow_in_fp16_is_redone_in_fp32(folder, tmp_path):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "vlm.oom"),  # row 58
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "vlm.oom"),
         (ValueError("absolute aspect ratio must be smaller than 200"), "engine.error"),
     ],
 )
@@ -189,6 +189,7 @@ def test_a_folder_that_is_no_captioner_is_named(folder, tmp_path):
         LocalCaptioner(model=path, device="cpu")
 
 
+@pytest.mark.long
 def test_a_folder_without_an_image_processor_is_named(folder, tmp_path):
     path = damaged(folder("blip"), tmp_path / "text", lambda weights: None)
     for name in ("processor_config.json", "preprocessor_config.json"):

@@ -1,4 +1,4 @@
-"""The guard: bad generations are noticed, tried again once, and never stored (rows 52 to 58)."""
+"""The guard: bad generations are noticed, tried again once, and never stored."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def reasons(outcomes: list[Caption | CaptionFailure]) -> set[str | None]:
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("refusal", "vlm.refusal"),  # row 52
-        ("loop", "vlm.repetition"),  # row 53
-        ("language", "vlm.language"),  # row 55
+        ("refusal", "vlm.refusal"),
+        ("loop", "vlm.repetition"),
+        ("language", "vlm.language"),
         ("empty", "vlm.empty"),
         ("echo", "vlm.echo"),
         ("boilerplate", "vlm.boilerplate"),
         ("special", "vlm.special_token"),
-        ("n_minus_1", "vlm.mismatch"),  # row 57, when asking singly does not help
+        ("n_minus_1", "vlm.mismatch"),  # when asking singly does not help
         ("n_plus_1", "vlm.mismatch"),
     ],
 )
@@ -205,7 +205,7 @@ def test_tidy(text, tidied):
 # -- one caption for all -------------------------------------------------------------------------
 
 
-# -- R13: 200 bad outputs ------------------------------------------------------------------------
+# -- 200 bad outputs ------------------------------------------------------------------------
 
 REFUSALS = [
     "I'm sorry, but I can't {do} this {image}.",
@@ -284,7 +284,7 @@ WORDS = [
 
 
 def bad_outputs(seed: int) -> list[tuple[str, str]]:
-    """(kind, text) of the mix of R13, one by one (`repeated` is tested in test_stuck)."""
+    """(kind, text) of the mix, one by one (`repeated` is tested in test_stuck)."""
     rng = random.Random(seed)
 
     def words(low: int, high: int) -> str:

@@ -1,7 +1,4 @@
-"""Every kind of pixels as upright RGB.
-
-Tests named row_N answer row N of the bad-input table (docs/design, C.5).
-"""
+"""Every kind of pixels as upright RGB."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from curator.core.images import Limits, decode, probe
 from tests.kit.pictures import ALL, PHOTO, chunk, notes, pixels, png, reason, saved, with_exif
 
 
-def test_row_33_cmyk() -> None:
+def test_cmyk() -> None:
     # Full cyan, nothing else. Pillow writes it inverted with Adobe's marker, as Photoshop does.
     data = saved(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG")
     assert b"Adobe" in data
@@ -23,14 +20,14 @@ def test_row_33_cmyk() -> None:
     assert notes(data) == ("mode_was.CMYK",)
 
 
-def test_row_33_cmyk_without_adobes_marker() -> None:
+def test_cmyk_without_adobes_marker() -> None:
     data = saved(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG")
     at = data.index(b"\xff\xee")
     length = 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     assert pixels(data[:at] + data[at + length :])[0][0] == (0, 255, 255)
 
 
-def test_row_33_lab() -> None:
+def test_lab() -> None:
     # Pillow keeps a and b with 128 as neutral. L 255 of 255 is white (within rounding), L 0 black.
     for lightness, rgb in ((255, (255, 255, 255)), (0, (0, 0, 0))):
         data = saved(Image.new("LAB", (4, 4), (lightness, 128, 128)), "TIFF")
@@ -39,7 +36,7 @@ def test_row_33_lab() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_row_34_transparent_pixels_are_white(kind: str) -> None:
+def test_transparent_pixels_are_white(kind: str) -> None:
     # Hidden red behind alpha 0 must not show; half of pure red over white is (255, 127, 127):
     # 255 - 255 * 128 / 255 = 127.
     image = Image.new("RGBA", (2, 1))
@@ -49,7 +46,7 @@ def test_row_34_transparent_pixels_are_white(kind: str) -> None:
     assert notes(saved(image, kind, **options)) == ("mode_was.RGBA",)
 
 
-def test_row_34_grey_with_alpha() -> None:
+def test_grey_with_alpha() -> None:
     data = saved(Image.new("LA", (1, 1), (0, 0)), "PNG")
     assert pixels(data) == [[(255, 255, 255)]]
 
@@ -66,14 +63,14 @@ PALETTE = chunk(b"PLTE", bytes((255, 0, 0, 0, 0, 255)))  # 0 red, 1 blue
     ],
     ids=["index", "bytes", "none"],
 )
-def test_row_34_palette(alpha: bytes | None, expected: list[tuple[int, ...]]) -> None:
+def test_palette(alpha: bytes | None, expected: list[tuple[int, ...]]) -> None:
     extra = PALETTE if alpha is None else PALETTE + chunk(b"tRNS", alpha)
     data = png(2, 1, bits=8, color=3, rows=[b"\0\1"], extra=extra)
     assert pixels(data)[0] == expected
     assert notes(data) == ("mode_was.P",)
 
 
-def test_row_34_a_colour_that_is_transparent() -> None:
+def test_a_colour_that_is_transparent() -> None:
     key = chunk(b"tRNS", struct.pack(">3H", 255, 0, 0))
     data = png(2, 1, bits=8, color=2, rows=[bytes((255, 0, 0, 1, 2, 3))], extra=key)
     assert pixels(data)[0] == [(255, 255, 255), (1, 2, 3)]
@@ -83,32 +80,32 @@ RAMP = struct.pack(">6H", 0, 0x00FF, 0x1234, 0x7FFF, 0x8000, 0xFFFF)
 SHIFTED = [0, 0, 0x12, 0x7F, 0x80, 0xFF]
 
 
-def test_row_35_sixteen_bit_grey_png() -> None:
+def test_sixteen_bit_grey_png() -> None:
     # Clipping would make all but the first two 255.
     data = png(6, 1, bits=16, color=0, rows=[RAMP])
     assert pixels(data)[0] == [(value,) * 3 for value in SHIFTED]
     assert notes(data) == ("mode_was.I;16",)
 
 
-def test_row_35_sixteen_bit_grey_png_with_a_transparent_value() -> None:
+def test_sixteen_bit_grey_png_with_a_transparent_value() -> None:
     key = chunk(b"tRNS", struct.pack(">H", 0x1234))
     data = png(6, 1, bits=16, color=0, rows=[RAMP], extra=key)
     assert pixels(data)[0][2] == (255, 255, 255)
     assert pixels(data)[0][3] == (0x7F,) * 3
 
 
-def test_row_35_sixteen_bit_rgb_png() -> None:
+def test_sixteen_bit_rgb_png() -> None:
     data = png(2, 1, bits=16, color=2, rows=[RAMP])
     assert pixels(data)[0] == [tuple(SHIFTED[:3]), tuple(SHIFTED[3:])]
 
 
-def test_row_35_sixteen_bit_grey_with_alpha_png() -> None:
+def test_sixteen_bit_grey_with_alpha_png() -> None:
     data = png(1, 1, bits=16, color=4, rows=[struct.pack(">2H", 0x1234, 0xFFFF)])
     assert pixels(data)[0] == [(0x12,) * 3]
 
 
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
-def test_row_35_sixteen_bit_grey_tiff(order: str) -> None:
+def test_sixteen_bit_grey_tiff(order: str) -> None:
     # A TIFF by hand: Pillow writes the byte order of the machine only.
     tags = [(256, 6), (257, 1), (258, 16), (259, 1), (262, 1), (273, 110), (277, 1), (278, 1)]
     tags.append((279, 12))
@@ -125,12 +122,12 @@ def test_row_35_sixteen_bit_grey_tiff(order: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_row_35_thirty_two_bits_have_no_known_range(mode: str) -> None:
+def test_thirty_two_bits_have_no_known_range(mode: str) -> None:
     assert reason(saved(Image.new(mode, (4, 4)), "TIFF"), ALL) == "image.format_not_allowed"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_row_36_the_first_frame_of_an_animation(kind: str) -> None:
+def test_the_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (32, 32), color) for color in ("red", "blue", "lime")]
     options = {"save_all": True, "append_images": frames[1:], "duration": 100}
     if kind == "WEBP":
@@ -160,7 +157,7 @@ STORED = {
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
-def test_row_37_exif_orientation_once(kind: str, orientation: int) -> None:
+def test_exif_orientation_once(kind: str, orientation: int) -> None:
     image = Image.new("RGB", (2, 2))
     image.putdata(STORED[orientation])
     image = image.resize((64, 32), Image.Resampling.NEAREST)
@@ -181,7 +178,7 @@ def test_row_37_exif_orientation_once(kind: str, orientation: int) -> None:
         assert np.abs(np.subtract(got, want)).max() <= 8  # JPEG rounds
 
 
-def test_row_37_exif_behind_the_pixels_of_a_png() -> None:
+def test_exif_behind_the_pixels_of_a_png() -> None:
     block = b"II\x2a\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
     data = PHOTO["PNG"][:-12] + chunk(b"eXIf", block) + PHOTO["PNG"][-12:]
     assert (probe(data).width, probe(data).height) == (48, 64)
@@ -199,12 +196,12 @@ def test_row_37_exif_behind_the_pixels_of_a_png() -> None:
     ],
     ids=["no_tiff", "nothing", "entries", "offset", "orientation_99"],
 )
-def test_row_37_broken_exif_is_ignored_with_a_note(block: bytes) -> None:
+def test_broken_exif_is_ignored_with_a_note(block: bytes) -> None:
     data = with_exif(block)
     assert notes(data) == ("exif.broken",)
     assert pixels(data) == pixels(PHOTO["JPEG"])
 
 
-def test_row_37_orientation_0_means_unknown() -> None:
+def test_orientation_0_means_unknown() -> None:
     block = b"Exif\0\0II\x2a\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\0\0\0\0\0\0\0\0"
     assert notes(with_exif(block)) == ()

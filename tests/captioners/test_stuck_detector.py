@@ -1,4 +1,4 @@
-"""One caption for too many different images of a shard (row 56)."""
+"""One caption for too many different images of a shard."""
 
 from __future__ import annotations
 

@@ -87,6 +87,7 @@ def test_tag_and_move_it(shards: Path) -> None:
     assert (refused.code, refused.exit_line["error"]) == (2, "tag.invalid")
 
 
+@pytest.mark.long
 def test_diff(made: Path, tmp_path: Path) -> None:
     pages = ("--html", tmp_path / "diff.html", "--changes", tmp_path / "changes.jsonl")
     said = curator("diff", f"{made}@v1", f"{made}@v2", *pages)

@@ -39,6 +39,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("typed", PLACES)
+@pytest.mark.long
 def test_the_hints_of_all_commands_that_make_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
 ) -> None:
@@ -102,6 +103,7 @@ def test_texts_without_a_score_say_which_scorer_and_store(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.long
 def test_errors_that_name_a_command_name_the_store_too(tmp_path: Path) -> None:
     kit = storekit.open_kit(tmp_path / "my photos", store=tmp_path / "my store")
     more = ["--store", tmp_path / "my store"]

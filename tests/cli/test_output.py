@@ -85,6 +85,7 @@ def real(*arguments: object, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.long
 def test_a_run_in_ascii_ends_as_in_utf_8(tmp_path: Path) -> None:
     shards = tmp_path / "кошки"
     shards.mkdir()

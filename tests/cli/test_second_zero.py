@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from curator.core.errors import EngineError, UsageError
@@ -123,10 +124,8 @@ def test_doctor_is_content_with_a_server_that_answers(tmp_path: Path, server: st
 def test_doctor_fails_when_the_hub_cannot_be_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from curator.steps import doctor
-
-    monkeypatch.setattr(doctor.huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(doctor.huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     said = curator("doctor", tmp_path, "--model", "org/no-such-model")
     assert said.code == 20
     assert "the hub at http://127.0.0.1:9 does not answer (ConnectError)" in said.out

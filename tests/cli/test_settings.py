@@ -495,6 +495,7 @@ def example(param: Any) -> str:
 
 
 @pytest.mark.parametrize(("words", "name"), sorted(listed(OF_ONES_OWN)))
+@pytest.mark.long
 def test_what_is_not_harmless_is_refused_and_said_with_its_line(
     theirs: Path, words: str, name: str
 ) -> None:

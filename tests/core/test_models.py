@@ -207,6 +207,7 @@ def test_no_heavy_import() -> None:
 
 
 @pytest.mark.realdata
+@pytest.mark.long
 def test_real_folders(shared: Path) -> None:
     clip, vlm = (identify(str(shared / "models" / name)) for name in ("photo-clip", "photo-vlm"))
     assert (clip.name, vlm.name) == ("photo-clip", "photo-vlm")

@@ -33,7 +33,7 @@ def test_a_line_has_what_is_done_the_rate_and_the_time_left() -> None:
     assert lines.line() == "caption (local): 1,500 of 10,000 captions, 0.0/s, ? left"
     clock.now += 60
     lines.advance(3)
-    assert lines.line() == "caption (local): 1,503 of 10,000 captions, 3.0/min, 47 h 12 min left"
+    assert lines.line() == "caption (local): 1,503 of 10,000 captions, 3.0/min, 47.2 h left"
     clock.now += 60
     lines.advance(8497)
     assert lines.line() == "caption (local): 10,000 of 10,000 captions, 142/s"

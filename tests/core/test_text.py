@@ -19,17 +19,17 @@ ENGLAND = "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in "gbeng") + "\U00
     ("raw", "text", "flags"),
     [
         (b"A dog runs.", "A dog runs.", ()),
-        # row 42: nothing, or only white space (the third is an ideographic space)
+        # nothing, or only white space (the third is an ideographic space)
         (b"", "", ("caption.empty",)),
         (" \n\t\u3000".encode(), "", ("caption.empty",)),
-        # row 43: Latin-1 bytes; the accent is lost, the rest is not
+        # Latin-1 bytes; the accent is lost, the rest is not
         (b"caf\xe9 noir", "caf\ufffd noir", ("caption.invalid_utf8",)),
         # a surrogate encoded as if it were UTF-8 is three invalid bytes
         (b"x\xed\xa0\x80y", "x\ufffd\ufffd\ufffdy", ("caption.invalid_utf8",)),
-        # row 45: NUL, C0 and C1 vanish, line ends and tabs (NEL, form feed too) are white space
+        # NUL, C0 and C1 vanish, line ends and tabs (NEL, form feed too) are white space
         (b"a\x00b\x1bc\xc2\x9bd\x7f", "abcd", ("caption.control",)),
         (b" two\r\nlines\tand\x0cmore\xc2\x85end ", "two lines and more end", ()),
-        # row 46: bidi override and isolate, zero-width space, BOM, soft hyphen
+        # bidi override and isolate, zero-width space, BOM, soft hyphen
         ("\u202eevil\u202c".encode(), "evil", ("caption.bidi",)),
         ("\ufeffdog\u200bs \u2067x\u2069".encode(), "dogs x", ("caption.bidi",)),
         # tag characters spell "hi" invisibly
@@ -78,7 +78,7 @@ def test_what_only_hides_goes(text: str, clean: str) -> None:
 
 
 def test_surrogates() -> None:
-    # row 44: json makes a lone half of an escape; two halves in a row are one character
+    # json makes a lone half of an escape; two halves in a row are one character
     assert clean_str(json.loads(r'"dog \ud83d"')) == type(clean_str(""))(
         "dog \ufffd", ("caption.surrogate",)
     )

@@ -1,6 +1,6 @@
 """Human edits as facts: what is acknowledged stays, what comes too late is refused by name.
 
-R15 with threads and with killed processes; the whole size of it is in the slow suite.
+Many writers at once, as threads and as killed processes; in full size in the slow suite.
 """
 
 from __future__ import annotations
@@ -413,7 +413,7 @@ def test_whatever_reviewers_do_the_last_one_who_saw_it_all_is_followed(
     assert wanted(store, DOG, "a") == expected
 
 
-# -- R15: many at once, and kill -9 ----------------------------------------------------------------
+# -- many at once, and kill -9 ----------------------------------------------------------------
 
 
 def storm(root: Path, *, num_sessions: int, num_edits: int, num_samples: int) -> Counter[str]:
@@ -535,6 +535,7 @@ def killed(root: Path, *, num_processes: int, num_kills: int) -> Counter[str]:
     return outcome
 
 
+@pytest.mark.long
 def test_kill_9_loses_no_acknowledged_edit(tmp_path: Path) -> None:
     outcome = killed(tmp_path / "store", num_processes=3, num_kills=6)
     assert outcome["acknowledged"] > 20

@@ -313,6 +313,7 @@ def test_the_commands_that_help(ws: Workspace) -> None:
     )
 
 
+@pytest.mark.long
 def test_edits_apply_says_what_is_missing(ws: Workspace) -> None:
     edit(ws, "a0", DOGS, "dogs")
     said = curator("edits", "apply", f"{ws.spec}@v2", "--who", "Anna")

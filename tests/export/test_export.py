@@ -547,7 +547,7 @@ def test_a_shard_that_is_not_given(kit: Kit, tmp_path: Path) -> None:
 
 
 def test_hostile_names_write_nothing_outside(tmp_path: Path) -> None:
-    """S1: every file that is opened for writing, renamed or linked lies below `out`."""
+    """Every file that is opened for writing, renamed or linked lies below `out`."""
     names = ["../up", "/etc/abs", "C:\\win", "a\\b", "d/../../x", "..", "ok"]
     files = [file for number, name in enumerate(names) for file in tars.sample(name, number)]
     kit = custom(tmp_path / "in", {"00000": tars.tar(files)})

@@ -221,7 +221,7 @@ def test_classes_that_never_occur_are_said(tmp_path: Path) -> None:
     found = examined(data)
     ignored = (
         "255 means ignored: in a mask of 0 and 255, store the second class as 1 "
-        "(docs/dense-data.md)."
+        "(docs/reference/layouts.md)."
     )
     assert found.warnings == (
         "Of 3, 1 class occurs in no training label; nothing can be learnt about: blue. " + ignored,
@@ -361,6 +361,7 @@ def test_a_study_refuses_labels_that_say_nothing_before_anything_is_pretrained(
         ModelRunner().labels(task, (0,))
 
 
+@pytest.mark.long
 def test_a_study_refuses_shares_and_rates_before_anything_is_pretrained(tmp_path: Path) -> None:
     """Of two training pictures one is ignored; held out is the other one, or it is trained on."""
     camvid(tmp_path, train=BOTH, test=BOTH)

@@ -1,4 +1,4 @@
-"""The bad-input table (design notes on reliability, C.5) through the real command, rows 1-24.
+"""Bad datasets, paths and tars through the real command: what is said, and what is used.
 
 Each case is a shard of which something is wrong, with whole samples beside. What must hold for
 every one of them: the run goes on and exits 0, 3 with --strict; each loss is a quarantine row with
@@ -201,7 +201,7 @@ def test_a_quarantine_row_says_where_the_bytes_are(tmp_path: Path) -> None:
     assert (of_sample["key"], of_sample["shard"]) == ("000000001", "00000")
 
 
-def test_row_13_the_same_key_in_two_shards(tmp_path: Path) -> None:
+def test_the_same_key_in_two_shards(tmp_path: Path) -> None:
     for shard in ("00000", "00001"):
         (tmp_path / f"{shard}.tar").write_bytes(tar(sample("a", int(shard))))
     said = recaption(tmp_path)
@@ -210,7 +210,7 @@ def test_row_13_the_same_key_in_two_shards(tmp_path: Path) -> None:
     assert check_whole(tmp_path)["totals"]["num_texts"] == 2
 
 
-def test_row_19_is_counted(tmp_path: Path) -> None:
+def test_is_counted(tmp_path: Path) -> None:
     (tmp_path / "00000.tar").write_bytes(CASES["19-pkl"].data)
     said = recaption(tmp_path)
     assert said.json["index"]["num_ignored_members"] == 1
@@ -234,7 +234,7 @@ OTHER_IMAGE = tar([(n, tars.image_bytes(77) if n.endswith("1.jpg") else d) for n
         ("facts/scores/text", "gone"),
     ],
 )
-def test_row_22_the_shard_changes_during_the_run(tmp_path: Path, step: str, change: str) -> None:
+def test_the_shard_changes_during_the_run(tmp_path: Path, step: str, change: str) -> None:
     shard = tmp_path / "00000.tar"
     shard.write_bytes(WHOLE)
     (tmp_path / "00001.tar").write_bytes(tar(ONE_MORE))
@@ -263,7 +263,7 @@ def test_row_22_the_shard_changes_during_the_run(tmp_path: Path, step: str, chan
     check_whole(tmp_path)
 
 
-def test_row_22_a_new_time_alone_is_no_change(tmp_path: Path) -> None:
+def test_a_new_time_alone_is_no_change(tmp_path: Path) -> None:
     shard = tmp_path / "00000.tar"
     shard.write_bytes(WHOLE)
     fsops.set_step_hook(lambda _operation, _path: shard.touch())
@@ -275,7 +275,7 @@ def test_row_22_a_new_time_alone_is_no_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", ["", "nothing-here", "*.tar", "{00000..00003}.tar"])
-def test_row_23_no_shards(tmp_path: Path, spec: str) -> None:
+def test_no_shards(tmp_path: Path, spec: str) -> None:
     said = recaption(tmp_path / spec)
     assert (said.code, said.exit_line["error"]) == (2, "input.none_found")
     assert str(tmp_path) in said.exit_line["path"]
@@ -287,7 +287,7 @@ def test_row_23_no_shards(tmp_path: Path, spec: str) -> None:
     "spec",
     ["pipe:cat x.tar", "http://host/{0..3}.tar", "https://host/x.tar", "s3://b/x", "file:///x.tar"],
 )
-def test_row_24_schemes(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schemes(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said = recaption(spec)
     assert (said.code, said.exit_line["error"]) == (2, "input.scheme_refused")

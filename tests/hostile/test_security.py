@@ -1,4 +1,4 @@
-"""Security promises S1-S3 and S8 (design notes on reliability), over hostile shards.
+"""The security promises of docs/design/reliability.md, over hostile shards.
 
 Python's own audit events are recorded in the command and in every worker it starts, and a snapshot
 of everything around catches what native libraries might write. Our own worker processes are the

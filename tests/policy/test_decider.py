@@ -11,7 +11,7 @@ from curator.core.errors import QuarantineLimitError, UsageError
 from curator.core.hashing import text_sha256
 from curator.core.stopping import StopRequest
 from curator.policy.decider import read_decision
-from curator.policy.model import load_policy, parse_policy, presets
+from curator.policy.model import PRESETS, load_policy, parse_policy
 from curator.steps.decide import MakerChoice, decide, resolve_inputs
 from curator.store.facts import CAPTIONS, SCORES, Facts
 from curator.store.versions import Version
@@ -317,7 +317,7 @@ def test_nan_is_no_alt_text(cut_kit: Kit) -> None:
     assert rows(cut_kit, cut_kit.decide(as_is))["a3"] == [("dropped", None, "no_text")]
 
 
-@pytest.mark.parametrize("name", [name for name in presets() if name != "as-is"])
+@pytest.mark.parametrize("name", [name for name in PRESETS.names() if name != "as-is"])
 def test_no_preset_lets_an_unreadable_text_win(name: str) -> None:
     policy = load_policy(name)
     for source in policy.sources:

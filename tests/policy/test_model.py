@@ -7,21 +7,29 @@ from pathlib import Path
 import pytest
 
 from curator.core.errors import UsageError
-from curator.policy.model import load_policy, parse_policy, preset_text, presets
+from curator.policy.model import PRESETS, load_policy, parse_policy
 from curator.scorers.text import FLAGS
 
 
 def test_the_presets_are_those_promised() -> None:
-    assert presets() == ["as-is", "best", "filter", "keep-all", "mix", "raw-if-good", "replace"]
+    assert PRESETS.names() == [
+        "as-is",
+        "best",
+        "filter",
+        "keep-all",
+        "mix",
+        "raw-if-good",
+        "replace",
+    ]
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", PRESETS.names())
 def test_a_preset_loads_and_uses_flags_that_exist(name: str) -> None:
     policy = load_policy(name)
     assert policy.name == name
     used = {flag for rule in policy.rule for flag in rule.none_of}
     assert used <= set(FLAGS)
-    assert parse_policy(preset_text(name), where=name) == policy
+    assert parse_policy(PRESETS.text(name), where=name) == policy
 
 
 BASE = 'name = "x"\nsources = ["alt_text"]\npick = "first"\n'
@@ -32,7 +40,19 @@ BASE = 'name = "x"\nsources = ["alt_text"]\npick = "first"\n'
     [
         (BASE + 'sorces = ["a"]', "did you mean 'sources'"),
         (BASE.replace("first", "frist"), "pick"),
-        (BASE + '[[rule]]\nname = "a"\nfield = "scor"\nmin = 1', "field"),
+        (
+            BASE + '[[rule]]\nname = "a"\nfield = "scor"\nmin = 1',
+            "field is 'scor': did you mean 's",
+        ),
+        (
+            BASE + '[[rule]]\nname = "a"\nfield = "truncated"\nmin = 2',
+            "`min` of truncated is 2; allowed: from 0 to 1",
+        ),
+        (
+            BASE + '[[rule]]\nname = "a"\nfield = "width"\nmax = nan',
+            "`max` of width is nan; allowed: 0 or more",
+        ),
+        (BASE + '[[rule]]\nname = "a"\nfield = "flags"\nnone_of = ["urll"]', "did you mean 'url'"),
         (BASE + '[[rule]]\nname = "a"\nfield = "score"\nminn = 1', "did you mean 'min'"),
         (BASE + '[[rule]]\nname = "a"\nfield = "score"', "min_percentile"),
         (BASE + '[[rule]]\nname = "a"\nfield = "flags"\nmin = 1', "none_of"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator.core.stopping import StopRequest
-from curator.policy.model import Policy, load_policy, parse_policy, presets, under_its_own_name
+from curator.policy.model import PRESETS, Policy, load_policy, parse_policy, under_its_own_name
 from curator.policy.text_edit import policy_of, to_toml
 from curator.steps.decide import MakerChoice, decide
 from tests.kit.cli import curator
@@ -23,7 +23,7 @@ def changed(**values: Any) -> str:
     return under_its_own_name(BEST.model_copy(update=values)).name
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", PRESETS.names())
 def test_presets_keep_their_names_and_text(name: str) -> None:
     assert under_its_own_name(load_policy(name)) == load_policy(name)
 
@@ -52,7 +52,7 @@ def test_the_description_does_not_praise_what_was_taken_out() -> None:
     assert found.description.startswith("The preset best with other otherwise.")
 
 
-@given(st.sampled_from(presets()), st.sampled_from(presets()))
+@given(st.sampled_from(PRESETS.names()), st.sampled_from(PRESETS.names()))
 def test_a_preset_under_the_name_of_another(name: str, other: str) -> None:
     policy = load_policy(name).model_copy(update={"name": other})
     found = under_its_own_name(policy)

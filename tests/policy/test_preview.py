@@ -52,6 +52,7 @@ def ways(found: Preview) -> dict[tuple[str | None, str, bool], int]:
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, "filter", "raw-if-good", "mix"])
+@pytest.mark.long
 def test_counts_are_those_of_the_version_that_decide_commits(tmp_path: Path, policy: str) -> None:
     mine = storekit.small_store(tmp_path, policies=("alt",))
     add_checks(mine)
@@ -212,6 +213,7 @@ def test_the_first_rule_that_refuses_a_text_has_it(kit: Kit) -> None:
     assert one.num_inside == two.num_inside == 3  # inside passes every rule
 
 
+@pytest.mark.long
 def test_flags_have_examples_and_no_limit(tmp_path: Path) -> None:
     mine = storekit.small_store(tmp_path, policies=("alt",))
     add_checks(mine)

@@ -10,36 +10,34 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from curator.core.errors import ConflictError, NotFoundError, UsageError
-from curator.policy.model import (
-    NUMERIC_FIELDS,
-    Policy,
-    Rule,
-    Surgery,
-    Weights,
-    load_policy,
-    parse_policy,
-    presets,
-)
+from curator.policy.fields import FIELDS
+from curator.policy.model import PRESETS, Policy, Rule, Surgery, Weights, load_policy, parse_policy
 from curator.policy.text_edit import base_text, policy_of, save_policy, to_toml
+from curator.scorers.text import FLAGS
 from tests.kit import store
 
 _numbers = some.floats(allow_nan=False)
 _percent = some.floats(0, 100)
 # What a TOML file can hold at all: text without lone surrogates.
 _texts = some.text(some.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
-_of_numbers = some.builds(
-    Rule,
-    name=_texts,
-    source=some.sampled_from(["any", "alt_text", "generated"]),
-    field=some.sampled_from(NUMERIC_FIELDS),
-    min=_numbers,
-    max=some.none() | _numbers,
+_of_numbers = some.sampled_from([name for name, row in FIELDS.items() if not row.names]).flatmap(
+    lambda name: some.builds(
+        Rule,
+        name=_texts,
+        source=some.sampled_from(["any", "alt_text", "generated"]),
+        field=some.just(name),
+        min=some.floats(FIELDS[name].lowest, FIELDS[name].highest),
+        max=some.none() | some.floats(FIELDS[name].lowest, FIELDS[name].highest),
+    )
 )
 _of_percentiles = some.builds(
     Rule, name=_texts, field=some.just("score"), min_percentile=_percent, max=some.none() | _numbers
 )
 _of_flags = some.builds(
-    Rule, name=_texts, field=some.just("flags"), none_of=some.lists(_texts, min_size=1).map(tuple)
+    Rule,
+    name=_texts,
+    field=some.just("flags"),
+    none_of=some.lists(some.sampled_from(sorted(FLAGS)), min_size=1).map(tuple),
 )
 _policies = some.builds(
     Policy,
@@ -62,7 +60,7 @@ def test_a_policy_comes_back_from_its_text(policy: Policy) -> None:
     assert parse_policy(to_toml(policy), where="test") == policy
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", PRESETS.names())
 def test_presets_come_back(name: str) -> None:
     assert parse_policy(to_toml(load_policy(name)), where="test") == load_policy(name)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator.core.errors import UsageError
-from pretrain.recipe import Recipe, presets, read_recipe
+from pretrain.recipe import PRESETS, Recipe, read_recipe
 
 BASE = {
     "name": "x",
@@ -28,7 +28,7 @@ def write(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", PRESETS.names())
 def test_a_preset_is_named_like_its_file_and_says_what_it_is_for(name: str) -> None:
     found = read_recipe(name)
     assert found.name == name

@@ -76,6 +76,7 @@ from tests.kit.paths import ROOT
         ),
     ],
 )
+@pytest.mark.long
 def test_quick(name: str, rows: list[str], tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(out)]

@@ -333,6 +333,7 @@ EDIT_ATTACKS = (
 
 
 @pytest.mark.parametrize("attack", [*SQL_ATTACKS, *EDIT_ATTACKS, "", "-- nothing"])
+@pytest.mark.long
 def test_attacks_read_and_write_nothing(
     edited: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
 ) -> None:
@@ -349,6 +350,7 @@ def test_attacks_read_and_write_nothing(
     assert (snapshot(tmp_path), snapshot(edited.ws.dataset.root)) == before
 
 
+@pytest.mark.long
 def test_a_foreign_file_among_the_logs_is_damage_and_not_shown(edited: Kit, tmp_path: Path) -> None:
     shutil.copytree(edited.ws.dataset.root, tmp_path / "shards")
     mine = Kit(store.open_workspace(str(tmp_path / "shards"), None))
@@ -533,7 +535,7 @@ def test_the_process_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_kernel_forbids_the_process_to_write(kit: Kit, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (
-        "import sys; from curator import query_worker as w; from curator.query.run import Request; "
+        "import sys; from curator.query import worker as w; from curator.query.run import Request; "
         "w._limit_process(Request(root='', sql='', version=None, shards=None, limit=1,"
         " timeout_sec=5, memory_mib=512)); open(sys.argv[1], 'wb', 0).write(b'x')"
     )

@@ -152,6 +152,7 @@ def worker(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_several_processes_at_once_lose_nothing(store: Store) -> None:
     """Two people in two windows each: every acknowledged answer is there, each once."""
     names = ("Anna", "Anna", "Bob", "Bob")

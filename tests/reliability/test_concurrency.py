@@ -1,4 +1,4 @@
-"""Promise R6: two verbs at once on one store never leave it broken, and lose nothing.
+"""Two verbs at once on one store never leave it broken, and lose nothing.
 
 Either both finish, or one is refused by name (exit 11) and succeeds when it is run again.
 """

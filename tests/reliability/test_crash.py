@@ -64,7 +64,7 @@ def _fsck(root: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("wanted", [10, pytest.param(50, marks=pytest.mark.slow)])
 def test_random_kills_of_the_real_command(tmp_path: Path, wanted: int) -> None:
-    """R2: nothing acknowledged is lost or made twice, every version can be read."""
+    """Nothing acknowledged is lost or made twice, every version can be read."""
     from curator.store.facts import CAPTIONS
     from tests.kit.crash_worker import acknowledged
 

@@ -406,7 +406,7 @@ def test_no_torch() -> None:
 
 @pytest.mark.realdata
 def test_real_captions(shared: Path) -> None:
-    # R13 of the reliability plan: at most 0.5 % of 2,000 human captions
+    # Promised: at most 0.5 % of 2,000 human captions
     table = pl.read_parquet(shared / "data" / "photos" / "captions.parquet")
     human = [captions[0] for captions in table["human_captions"]]
     assert len(human) == 2000

@@ -1,4 +1,4 @@
-"""Which shards a user means. Tests named row_N answer row N of the bad-input table (C.5)."""
+"""Which shards a user means."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_discover_names_missing_shards_of_a_brace_pattern(shards: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["none.tar", "*.zip", "{7..9}.tar", "*/*/*.tar"])
-def test_row_23_no_shard_found(shards: Path, pattern: str) -> None:
+def test_no_shard_found(shards: Path, pattern: str) -> None:
     with pytest.raises(UsageError) as error:
         discover(str(shards / pattern))
     assert (error.value.reason, error.value.code) == ("input.none_found", 2)
@@ -98,7 +98,7 @@ def test_row_23_no_shard_found(shards: Path, pattern: str) -> None:
     "spec",
     ["pipe:cat x.tar", "http://a/x.tar", "https://a/{0..9}.tar", "s3://b/x", "gs://b", "file:///x"],
 )
-def test_row_24_schemes_are_refused(spec: str) -> None:
+def test_schemes_are_refused(spec: str) -> None:
     with pytest.raises(UsageError) as error:
         discover(spec)
     assert (error.value.reason, error.value.code) == ("input.scheme_refused", 2)

@@ -93,6 +93,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.long
 def test_what_no_reader_holds_is_refused_by_the_index(tmp_path: Path) -> None:
     reasons, exported = round_trip(tmp_path, ["good", *REFUSED])
     assert list(reasons.values()) == [None, *REFUSED.values()]

@@ -1,7 +1,4 @@
-"""Shards in: damaged archives, and the shard as a file.
-
-Tests named row_N answer row N of the bad-input table (docs/design, C.5).
-"""
+"""Shards in: damaged archives, and the shard as a file."""
 
 from __future__ import annotations
 
@@ -70,7 +67,7 @@ def test_keys_with_folders_and_extensions_in_capitals(tmp_path: Path) -> None:
 # Damage of the archive
 
 
-def test_row_1_cut_inside_data(tmp_path: Path) -> None:
+def test_cut_inside_data(tmp_path: Path) -> None:
     # In the image of sample 2: its header is there, 100 of its bytes are.
     result = scan(tmp_path, tar(FOUR)[: header_at(FOUR, 6) + 512 + 100])
     assert reasons(result) == {"0": None, "1": None, "2": "tar.truncated"}
@@ -79,24 +76,24 @@ def test_row_1_cut_inside_data(tmp_path: Path) -> None:
     assert "6 members read before it, 0 behind it" in result.problems[0].detail
 
 
-def test_row_1_half_a_sample_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+def test_half_a_sample_is_not_taken_for_the_whole(tmp_path: Path) -> None:
     # Cut in the text of sample 1: its image alone would look like a sample without a caption.
     result = scan(tmp_path, tar(FOUR)[: header_at(FOUR, 4) + 512 + 3])
     assert reasons(result) == {"0": None, "1": "tar.truncated"}
 
 
-def test_row_2_cut_at_a_member_boundary(tmp_path: Path) -> None:
+def test_cut_at_a_member_boundary(tmp_path: Path) -> None:
     result = scan(tmp_path, tar(FOUR)[: header_at(FOUR, 6)])
     assert reasons(result) == {"0": None, "1": None}
     assert shard_reasons(result) == ["tar.no_eof"]
 
 
-def test_row_2_cut_between_image_and_text(tmp_path: Path) -> None:
+def test_cut_between_image_and_text(tmp_path: Path) -> None:
     result = scan(tmp_path, tar(FOUR)[: header_at(FOUR, 4)])
     assert reasons(result) == {"0": None, "1": "tar.no_eof"}
 
 
-def test_row_3_cut_inside_a_header(tmp_path: Path) -> None:
+def test_cut_inside_a_header(tmp_path: Path) -> None:
     result = scan(tmp_path, tar(FOUR)[: header_at(FOUR, 6) + 100])
     assert reasons(result) == {"0": None, "1": None}
     assert shard_reasons(result) == ["tar.truncated"]
@@ -108,7 +105,7 @@ def test_row_3_cut_inside_a_header(tmp_path: Path) -> None:
     [(3, "tar.bad_header"), (4, "tar.bad_header"), (5, None)],
     ids=["image", "text", "json"],
 )
-def test_row_4_one_flipped_header_byte(tmp_path: Path, index: int, expected: str | None) -> None:
+def test_one_flipped_header_byte(tmp_path: Path, index: int, expected: str | None) -> None:
     # Without its image or its text sample 1 is lost, and said so; without its json it is whole.
     at = header_at(FOUR, index)
     result = scan(tmp_path, flip(tar(FOUR), at + 3))
@@ -118,14 +115,14 @@ def test_row_4_one_flipped_header_byte(tmp_path: Path, index: int, expected: str
     assert f"{index} members read before it, {11 - index} behind it" in result.problems[0].detail
 
 
-def test_row_4_a_sample_that_has_no_caption_anyway(tmp_path: Path) -> None:
+def test_a_sample_that_has_no_caption_anyway(tmp_path: Path) -> None:
     # Sample 3 has no caption and lies far from the damage: it keeps its null caption.
     files = [*samples(3), *sample("000000003", caption=None)]
     result = scan(tmp_path, flip(tar(files), header_at(files, 4) + 3))
     assert reasons(result) == {"0": None, "1": "tar.bad_header", "2": None, "3": None}
 
 
-def test_row_5_four_kilobytes_of_zeros(tmp_path: Path) -> None:
+def test_four_kilobytes_of_zeros(tmp_path: Path) -> None:
     # From the text of sample 1 on; what they cover depends on the sizes of the images (each member
     # of FOUR takes two blocks or three): here the headers from 000000001.txt on.
     data = tar(FOUR)
@@ -138,18 +135,18 @@ def test_row_5_four_kilobytes_of_zeros(tmp_path: Path) -> None:
     assert found["3"] is None  # behind the zeros: recovered
 
 
-def test_row_6_no_byte_at_all(tmp_path: Path) -> None:
+def test_no_byte_at_all(tmp_path: Path) -> None:
     result = scan(tmp_path, b"")
     assert (reasons(result), shard_reasons(result)) == ({}, ["tar.empty"])
     assert result.sha256 == hashlib.sha256(b"").hexdigest()
 
 
-def test_row_6_zeros_only(tmp_path: Path) -> None:
+def test_zeros_only(tmp_path: Path) -> None:
     assert shard_reasons(scan(tmp_path, bytes(10240))) == ["tar.empty"]
 
 
 @pytest.mark.parametrize("size", [50, 5000], ids=["short", "long"])
-def test_row_7_an_html_page(tmp_path: Path, size: int) -> None:
+def test_an_html_page(tmp_path: Path, size: int) -> None:
     result = scan(tmp_path, b"<!DOCTYPE html><title>404</title>".ljust(size, b"."))
     assert shard_reasons(result) == ["tar.not_a_tar"]
     assert "<!DOCTYPE html>" in result.problems[0].detail
@@ -165,34 +162,34 @@ def test_row_7_an_html_page(tmp_path: Path, size: int) -> None:
     ],
     ids=["gzip", "zstd", "bzip2", "xz"],
 )
-def test_row_8_compressed(tmp_path: Path, data: bytes, name: str) -> None:
+def test_compressed(tmp_path: Path, data: bytes, name: str) -> None:
     result = scan(tmp_path, data)
     assert shard_reasons(result) == ["tar.compressed"]
     assert name in result.problems[0].detail
 
 
-def test_row_9_parquet(tmp_path: Path) -> None:
+def test_parquet(tmp_path: Path) -> None:
     result = scan(tmp_path, b"PAR1" + bytes(5000) + b"PAR1")
     assert shard_reasons(result) == ["tar.not_a_tar"]
     assert "curator pack" in result.problems[0].detail
 
 
 @pytest.mark.parametrize("build", [tar, foreign_tar], ids=["ours", "records"])
-def test_row_10_concatenated(tmp_path: Path, build: object) -> None:
+def test_concatenated(tmp_path: Path, build: object) -> None:
     assert callable(build)
     result = scan(tmp_path, build(FOUR) + build(samples(1, first=4)))
     assert reasons(result) == dict.fromkeys("01234")
     assert shard_reasons(result) == ["tar.data_after_eof"]
 
 
-def test_row_10_something_else_behind_the_end(tmp_path: Path) -> None:
+def test_something_else_behind_the_end(tmp_path: Path) -> None:
     result = scan(tmp_path, tar(FOUR) + b"signature")
     assert reasons(result) == dict.fromkeys("0123")
     assert shard_reasons(result) == ["tar.data_after_eof"]
     assert "9 bytes that are no tar" in result.problems[0].detail
 
 
-def test_row_11_the_same_name_twice(tmp_path: Path) -> None:
+def test_the_same_name_twice(tmp_path: Path) -> None:
     files = [("a.jpg", image_bytes(1)), ("a.jpg", image_bytes(2)), ("a.txt", b"x")]
     result = scan(tmp_path, tar(files))
     assert only(result).reason is None
@@ -203,19 +200,19 @@ def test_row_11_the_same_name_twice(tmp_path: Path) -> None:
     ]
 
 
-def test_row_11_a_sample_that_comes_again_whole(tmp_path: Path) -> None:
+def test_a_sample_that_comes_again_whole(tmp_path: Path) -> None:
     result = scan(tmp_path, tar(FOUR + FOUR[:3]))
     assert reasons(result) == dict.fromkeys("0123")
     assert shard_reasons(result) == ["key.duplicate_member"] * 3
 
 
-def test_row_11_names_that_differ_in_case_only(tmp_path: Path) -> None:
+def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
     # WebDataset lowers extensions, so these are one name to every reader.
     result = scan(tmp_path, tar([("a.jpg", image_bytes()), ("a.JPG", image_bytes(1))]))
     assert shard_reasons(result) == ["key.duplicate_member"]
 
 
-def test_row_12_files_apart(tmp_path: Path) -> None:
+def test_files_apart(tmp_path: Path) -> None:
     # All images first, then all texts: the layout of somebody who sorted by extension.
     files = [("a.jpg", image_bytes()), ("b.jpg", image_bytes()), ("a.txt", b"x"), ("b.txt", b"y")]
     result = scan(tmp_path, tar([*files, *sample("c")]))
@@ -265,7 +262,7 @@ def test_read_bytes(tmp_path: Path) -> None:
     assert read_bytes(ref.path, image.offset, image.length) == image_bytes(2)
 
 
-def test_row_22_a_shard_that_got_shorter_or_went(tmp_path: Path) -> None:
+def test_a_shard_that_got_shorter_or_went(tmp_path: Path) -> None:
     ref = write(tmp_path, bytes(100))
     with pytest.raises(DamageError, match="60 of 90 bytes") as shorter:
         read_bytes(ref.path, 40, 90)
@@ -276,7 +273,7 @@ def test_row_22_a_shard_that_got_shorter_or_went(tmp_path: Path) -> None:
     assert gone.value.reason == "source.changed"
 
 
-def test_row_22_a_shard_that_changes_while_it_is_scanned(
+def test_a_shard_that_changes_while_it_is_scanned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref = write(tmp_path, tar(FOUR))

@@ -45,6 +45,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("first", [["index"], ["index", "old"]])
+@pytest.mark.long
 def test_another_dataset_is_refused_by_every_command_and_changes_nothing(
     tmp_path: Path, first: list[str]
 ) -> None:
@@ -89,6 +90,7 @@ def test_one_dataset_however_it_is_addressed(
 
 @pytest.mark.parametrize("times", ["kept", "lost"])
 @pytest.mark.parametrize("where", ["beside", "inside"])
+@pytest.mark.long
 def test_a_dataset_that_was_moved_or_is_mounted_elsewhere(
     tmp_path: Path, where: str, times: str
 ) -> None:

@@ -96,6 +96,7 @@ def test_index_says_it_of_the_newest_version(kit: Kit) -> None:
     assert f"note: {SAID.format(kit.ws.spec).replace('v1', 'v2')}" in done.err
 
 
+@pytest.mark.long
 def test_nothing_is_said_when_all_are_there(tmp_path: Path) -> None:
     kit = small_store(tmp_path / "shards", ["alt", "best"])
     for command in (["show"], ["log"], ["diff"], ["fsck"], ["decide", "--policy", "as-is"]):
@@ -143,6 +144,7 @@ WHOLE = (
 
 
 @pytest.mark.parametrize("version", ["v1", "v99", "no-such-tag", ""])
+@pytest.mark.long
 def test_commands_about_the_whole_dataset_refuse_a_version(tmp_path: Path, version: str) -> None:
     kit = small_store(tmp_path / "shards", ["alt"])
     before = sorted(tmp_path.rglob("*"))
@@ -154,6 +156,7 @@ def test_commands_about_the_whole_dataset_refuse_a_version(tmp_path: Path, versi
 
 
 @pytest.mark.parametrize("version", ["v99", "no-such-tag", ""])
+@pytest.mark.long
 def test_commands_about_a_version_refuse_one_that_is_not_there(
     tmp_path: Path, version: str
 ) -> None:

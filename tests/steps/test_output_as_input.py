@@ -28,6 +28,7 @@ def num_samples(spec: Path | str) -> int:
 
 @pytest.mark.parametrize("out", ["shards/out", "shards", "shards/a/b", "link", "link/new"])
 @pytest.mark.parametrize("spec", ["shards", "shards/**/*.tar"])
+@pytest.mark.long
 def test_export_into_its_own_dataset_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, out: str
 ) -> None:

@@ -146,7 +146,7 @@ def test_finishing_turns_the_journal_into_one_file_named_by_content(store: Store
     assert len(list((store.root / "facts").rglob("*.parquet"))) == 1
 
 
-def test_row_61_a_journal_has_one_writer(store: Store) -> None:
+def test_a_journal_has_one_writer(store: Store) -> None:
     first = facts_of(store).writer("s0")
     with pytest.raises(ConflictError) as caught:
         facts_of(store).writer("s0")

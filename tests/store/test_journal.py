@@ -98,6 +98,7 @@ def test_cut_anywhere_a_journal_keeps_the_batches_that_were_whole(tmp_path: Path
         assert replay(path).records == [*journal.records, {"n": 9}]
 
 
+@pytest.mark.long
 def test_every_flipped_bit_is_damage_also_in_the_last_batch(tmp_path: Path) -> None:
     path = tmp_path / "x.jnl"
     data = _written(path)
@@ -117,6 +118,7 @@ def test_a_batch_that_is_gone_or_twice_there_is_damage(tmp_path: Path, first: in
     _refused(path, old + parts[0] + parts[0] + parts[1])
 
 
+@pytest.mark.long
 def test_sectors_that_never_came_to_the_disk_are_a_torn_tail(tmp_path: Path) -> None:
     """Of the last write any sectors may be missing, and the file may have grown or not."""
     path = tmp_path / "x.jnl"
@@ -173,6 +175,7 @@ def test_an_old_journal_cut_anywhere_keeps_what_was_whole(tmp_path: Path) -> Non
         assert replay(path).torn == len(tail)
 
 
+@pytest.mark.long
 def test_every_flipped_bit_of_an_old_journal_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "x.jnl"
     for data in (_old(RECORDS), _old(RECORDS) + batchlog.batch(0, b'[{"n":7}]')):

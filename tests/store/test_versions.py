@@ -154,6 +154,7 @@ def _commit_many(root: Path, writer: int, count: int) -> None:
         store.commit(draft(f"{writer}-{number}"))
 
 
+@pytest.mark.long
 def test_16_concurrent_writers_lose_no_update(store: Store) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [

@@ -290,7 +290,7 @@ def test_a_threshold_is_moved_and_committed(board: Board) -> None:
         assert page.locator(".cc-edge").count() == 2
         assert page.evaluate("window.hacked") is None
         assert not scrolls_sideways(page)
-        field = page.get_by_label("Score at least")
+        field = page.get_by_label("Score at least", exact=True)
         field.fill("0.15")
         field.press("Enter")
         settle(page)

@@ -1,4 +1,4 @@
-"""R15 through the page: reviewers in a real browser, and `kill -9` of the server that they use.
+"""Edits through the page: reviewers in a real browser, and `kill -9` of the server that they use.
 
 Pages of one Chromium press the buttons of Review over the same texts, all at once, while `curator
 ui` is killed at random moments and started again on its port. The pages stay open all the time;

@@ -312,7 +312,7 @@ def test_make_a_version(ws: Workspace) -> None:
     assert not app.code
 
 
-# -- R15 -------------------------------------------------------------------------------------------
+# -- many at once ----------------------------------------------------------------------------------
 
 
 def storm(ws: Workspace, *, num_sessions: int, num_edits: int, num_places: int) -> Counter[str]:

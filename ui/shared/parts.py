@@ -17,7 +17,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from curator.browse.words import word_changes
+from curator.compare.marks import word_changes
 from curator.core.errors import CuratorError
 
 _THEME = Path(__file__).resolve().parents[1] / "theme"

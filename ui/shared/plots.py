@@ -1,14 +1,29 @@
-"""Small plots as HTML: bars in rows, a histogram, what became of samples.
+"""Plots: bars, histograms and outcomes as HTML, and the drawings that reports have as SVG.
 
-Plain boxes with sizes: no script, nothing to load, the colours of the page in either light.
+The HTML is plain boxes with sizes: no script, nothing to load, the colours of the page in either
+light. A drawing (`curator.compare.plots`, `finetune.report.plots`) is the one of the report's page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import streamlit as st
+
 from curator.store.versions import ACTIONS
 from ui.shared.parts import escaped
+
+_ARMS = {
+    "light": "#94846c #2b59c3 #17806a #b8602a #7d4fa3 #6b6f78 #b03a63 #6f7d1f",
+    "dark": "#b8a78b #82a6ff #4fc3a5 #eb9a62 #c095e8 #a2a7b0 #ee86a6 #bcca66",
+}
+"""The colours of a report, by slot; the first two are also an older and a newer version."""
+
+_GROUND = {
+    "light": "--ink:#1c2026;--muted:#5f646d;--line:#dfe2e7;--card:#ffffff",
+    "dark": "--ink:#e6e8ec;--muted:#9aa0aa;--line:#333944;--card:#14171c",
+}
+_SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 
 
 def outcome_html(counts: Mapping[str, int], *, legend: bool = False) -> str:
@@ -71,3 +86,30 @@ def histogram_html(
     )
     axis = "".join(f"<span>{escaped(label)}</span>" for label in labels)
     return f'<div class="cc-hist">{bars}</div><div class="cc-axis">{axis}</div>'
+
+
+def flows_html(transitions: Mapping[str, Mapping[str, int]]) -> str:
+    """One bar an action of the older version, cut into what became of its samples."""
+    rows = "".join(
+        f'<span class="cc-label">{before}</span>{outcome_html(became)}'
+        f'<span class="cc-number">{sum(became.values()):,}</span>'
+        for before, became in transitions.items()
+        if became
+    )
+    return f'<div class="cc-rows">{rows}</div>{actions_html()}'
+
+
+def svg(drawn: str, about: str, *, width_px: int) -> None:
+    """A drawing of a report, `width_px` wide where there is room.
+
+    As an image it has no page around it, so it brings its colours along.
+    """
+    kind = st.context.theme.type or "light"
+    slots = _ARMS[kind].split()
+    rules = "".join(f"--arm{slot}:{colour};" for slot, colour in enumerate(slots)) + _GROUND[kind]
+    rules += f";--old:{slots[0]};--new:{slots[1]};--sans:{_SANS}"
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    whole = drawn.replace("<svg", f"<svg {spaces}", 1)
+    start = whole.index(">") + 1
+    style = f"<style>:root{{{rules}}}</style>"
+    st.image(whole[:start] + style + whole[start:], width=width_px, alt=about)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from curator.policy.decider import Decider, Inputs, read_decision
+from curator.policy.decider import Decider, Inputs, applies, read_decision
 from curator.policy.model import Policy, Rule
 from curator.policy.preview.values import Bound, Extent
 from curator.store import index
@@ -75,7 +75,7 @@ class Watched(Decider):
     def beside(self, limit: Limit, texts: pl.DataFrame) -> pl.DataFrame:
         """The texts that a limit is about: what they have (`value`), and whether they are in."""
         rule = limit.rule
-        mine = self._applies(rule)
+        mine = applies(rule)
         if limit.percentile is not None:
             mine &= pl.col("source") == limit.source
         value = pl.lit(None, pl.Float64)

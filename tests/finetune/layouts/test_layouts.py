@@ -41,7 +41,7 @@ def test_a_folder_of_nothing_says_what_each_layout_lacks(tmp_path: Path) -> None
     told = str(error.value)
     for layout, entry in LAYOUTS["depth"].rows.items():
         assert f"{layout} needs {', '.join(entry.needs)}" in told
-    assert "docs/dense-data.md" in told
+    assert "docs/reference/layouts.md" in told
 
 
 def test_only_what_is_missing_is_listed(tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ def test_a_picture_that_went_away_is_named(tmp_path: Path) -> None:
         _ = data.train[0]
 
 
+@pytest.mark.long
 def test_a_picture_is_turned_upright_like_everywhere(tmp_path: Path) -> None:
     """Stored 6 x 4, shown 4 x 6: a label of what is seen fits, one of what is stored does not."""
     make_camvid(tmp_path)
@@ -229,5 +230,5 @@ def test_a_picture_is_turned_upright_like_everywhere(tmp_path: Path) -> None:
         _ = opened(tmp_path).train[0]
     label(tmp_path / "train" / "labels" / "a.png", [[0] * 4] * 6)
     item = opened(tmp_path).train[0]
-    # The stored left column became the top row, its lowest pixel (row 3) on the left.
+    # The stored left column became the top row, its lowest pixel on the left.
     assert item.image[0, :, 1].tolist() == [3, 2, 1, 0]

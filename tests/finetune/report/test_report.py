@@ -24,7 +24,8 @@ from finetune.report.text import how_trained, matched, relative, relative_is, se
 from finetune.report.values import Comparison, Report
 from finetune.report.warnings import warnings_of
 from finetune.report.write import write_report
-from finetune.study.recipe import read_study, ready_studies
+from finetune.study.recipe import PRESETS as STUDIES
+from finetune.study.recipe import read_study
 from finetune.study.results import METRICS
 from tests.kit.study import SMALL, FakeRunner, run, study
 
@@ -252,7 +253,8 @@ def test_cells_of_an_earlier_version_did_not_count(tmp_path: Path) -> None:
 WORDS = {"two", "three", "five", "six", "seven", "eight", "nine", "ten", "hundred", "thousand"}
 
 
-@pytest.mark.parametrize("name", ready_studies())
+@pytest.mark.parametrize("name", STUDIES.names())
+@pytest.mark.long
 def test_no_sentence_has_numbers_of_other_settings(tmp_path: Path, name: str) -> None:
     """A ready study with other settings than its own: 113 steps, three seeds, 3,210 samples."""
     values = {"seeds": "3", "steps": "113", "samples": "3210"}
@@ -301,6 +303,7 @@ def test_a_study_with_failures_and_gaps(tmp_path: Path) -> None:
     assert "What failed" in render_markdown(report)
 
 
+@pytest.mark.long
 def test_before_any_dense_run(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(study(SMALL), out, FakeRunner(fails=("depth",)))
@@ -455,6 +458,7 @@ def test_markdown(report: Report) -> None:
     assert all(count >= 3 for count in tables.values())  # no row has a column more than its head
 
 
+@pytest.mark.long
 def test_written_beside_each_other(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(study(SMALL), out)
@@ -474,6 +478,7 @@ def test_reports_load_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.long
 def test_a_winner_is_named_no_more_often_than_promised(tmp_path: Path) -> None:
     """The whole way, from cells to sentences, with arms that do not differ."""
 

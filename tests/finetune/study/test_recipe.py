@@ -9,11 +9,13 @@ from typing import get_args
 import pytest
 
 from curator.core.errors import UsageError
-from finetune.study.recipe import parse_study, read_study, ready_studies
+from finetune.study.recipe import PRESETS as STUDIES
+from finetune.study.recipe import Study, parse_study, read_study
 from pretrain.data.options import Control
 from pretrain.objectives import objective_class
 from pretrain.objectives.masked import Masked
-from pretrain.recipe import presets, read_recipe
+from pretrain.recipe import PRESETS as RECIPES
+from pretrain.recipe import read_recipe
 from tests.kit.paths import ROOT
 from tests.kit.study import SMALL, STUDY, study
 
@@ -58,7 +60,7 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
     assert made.pretrain.recipe == f"{tmp_path}/tiny.toml"
 
 
-@pytest.mark.parametrize("name", ready_studies())
+@pytest.mark.parametrize("name", STUDIES.names())
 def test_ready_studies(name: str) -> None:
     made = read_study(name, {name: "folder", "seeds": "2"})
     assert made.name == name
@@ -66,7 +68,7 @@ def test_ready_studies(name: str) -> None:
     assert made.arm_named(made.baseline).data == "folder/shards@v2"
     assert {task.mode for task in made.task} == {"probe"}
     assert {"captions", "images", "random"} <= {arm.kind for arm in made.arm}
-    assert made.pretrain.recipe in presets()
+    assert made.pretrain.recipe in RECIPES.names()
 
 
 def test_the_study_of_the_large_world_takes_both_kinds_of_nets() -> None:
@@ -135,9 +137,20 @@ def test_two_tasks_of_a_kind_need_names() -> None:
         study(STUDY + task)
 
 
+def shown_on(page: str) -> tuple[str, Study]:
+    """The text of a page of docs/, and the study file that it shows first."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return text, parse_study(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0], where=page)
+
+
 def test_the_study_of_the_docs() -> None:
-    text = (ROOT / "docs" / "study.md").read_text("utf-8")
-    made = parse_study(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0], where="docs/study.md")
+    text, made = shown_on("reference/study.md")
     assert made.verdict == ("recaptioned",)
     for control in get_args(Control):
         assert f"| `{control}` |" in text
+
+
+def test_the_study_that_reproduces_the_paper() -> None:
+    _, made = shown_on("how-to/reproduce-clip-quality-captions.md")
+    assert [task.task for task in made.task] == ["segmentation", "depth"]
+    assert made.mae == "masked images"

@@ -135,6 +135,7 @@ def test_in_order_gives_each_sample_once_with_its_heaviest_text(kit: Kit) -> Non
     assert same(list(made.in_order()), found)
 
 
+@pytest.mark.long
 def test_an_error_of_a_worker_arrives_as_it_was_raised(tmp_path: Path) -> None:
     tars.write(tmp_path, tars.tar([("bad.jpg", half_jpeg()), ("bad.txt", b"noise")]))
     with pytest.raises(DamageError) as error:

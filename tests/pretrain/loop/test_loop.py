@@ -296,6 +296,7 @@ def test_grouped_convolutions_cost_three_times_their_forward_pass(groups: int) -
 
 
 @pytest.mark.parametrize("name", ["clip", "mae", "simmim"])
+@pytest.mark.long
 def test_a_pretraining_objective_goes_on_bit_by_bit(tmp_path: Path, name: str) -> None:
     made = recipe(tmp_path, objective=name)
     values = {"total_steps": 4, "precision": "bf16", "log_every": 1}
@@ -311,6 +312,7 @@ def test_a_pretraining_objective_goes_on_bit_by_bit(tmp_path: Path, name: str) -
     assert [row["loss"] for row in found.history] == [row["loss"] for row in wanted.history]
 
 
+@pytest.mark.long
 def test_parts_give_the_same_training(tmp_path: Path) -> None:
     made = recipe(tmp_path)
     values = {"total_steps": 3, "precision": "fp32", "log_every": 1}

@@ -14,14 +14,14 @@ import streamlit as st
 
 from curator.compare import blind
 from curator.compare.blind import Question, Queue
+from curator.compare.plots import win_rate_plot
 from curator.ratings import log as rating_log
 from curator.ratings import stats as rating_stats
 from curator.ratings.log import Answer, Rating, ShownPair
 from curator.store.store import Store
 from curator.store.versions import Version
-from ui.pages.compare import charts
 from ui.pages.compare import parts as compare_parts
-from ui.shared import context, parts
+from ui.shared import context, parts, plots
 
 _SIZES = ("50", "100", "200", "500")
 _KEPT_QUEUES = 8
@@ -156,7 +156,8 @@ def _results(
     compare_parts.lead(rating_stats.sentence(won, *names))
     chart, table = st.columns([1.6, 1], gap="large")
     with chart:
-        st.altair_chart(charts.win_rate(won, names), width="stretch")
+        drawn = win_rate_plot(won, names)
+        plots.svg(drawn, "win rate with its 95 % interval", width_px=720)
         compare_parts.note(
             f"{len(queue.questions):,} questions drawn from {queue.num_samples:,} samples whose "
             "text differs. Ties count as half a win; several ratings of a picture count once, by "

@@ -9,18 +9,20 @@ from __future__ import annotations
 import streamlit as st
 
 from curator.compare import diff as comparison
+from curator.compare.plots import length_plot, score_plot
 from curator.compare.stats import Distribution, LengthStats
 from curator.compare.text import CHOOSER_NOTE, verdict
 from curator.compare.values import Diff, ScoreShift
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, Version
-from ui.pages.compare import blind, charts
+from ui.pages.compare import blind
 from ui.pages.compare import parts as compare_parts
 from ui.pages.compare.parts import NONE, number, share
-from ui.shared import context, parts
+from ui.shared import context, parts, plots
 
 _KEPT_COMPARISONS = 8
 _KEPT_SEC = 600
+_PLOT_PX = 720
 _NUM_EXAMPLES = 12
 _GALLERIES = {
     "Largest gains": "The first text scores most above the one before.",
@@ -116,7 +118,7 @@ def _samples(diff: Diff) -> None:
     parts.section("What became of the samples")
     chart, table = st.columns([1.6, 1], gap="large")
     with chart:
-        st.altair_chart(charts.flows(diff), width="stretch")
+        st.html(plots.flows_html(diff.transitions))
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in diff.num_changed.items() if count)
         told = [f"In both versions {diff.num_common:,}: unchanged {diff.num_unchanged:,}"]
         told[0] += f", {kinds}." if kinds else "."
@@ -156,8 +158,8 @@ def _scores(diff: Diff) -> None:
     )
     chart, table = st.columns([1.6, 1], gap="large")
     with chart:
-        names = (diff.old.name, diff.new.name)
-        st.altair_chart(charts.scores(scores, names), width="stretch")
+        _versions_key(diff)
+        plots.svg(score_plot(scores), "scores before and after", width_px=_PLOT_PX)
     with table:
         compare_parts.table(("scores", diff.old.name, diff.new.name), _score_rows(scores))
         paired = scores.paired
@@ -171,6 +173,14 @@ def _scores(diff: Diff) -> None:
                 f"Of {paired.n:,} reworded samples {share(paired.improved)} score higher, "
                 f"{share(paired.worse)} lower; on average {paired.mean:+.3f}{interval}."
             )
+
+
+def _versions_key(diff: Diff) -> None:
+    """Which colour of the drawing below is which version."""
+    st.html(
+        f'<div class="cc-legend"><span><i class="cc-old"></i>{parts.escaped(diff.old.name)}</span>'
+        f'<span><i class="cc-new"></i>{parts.escaped(diff.new.name)}</span></div>'
+    )
 
 
 def _score_rows(scores: ScoreShift) -> list[tuple[str, str, str]]:
@@ -199,8 +209,8 @@ def _lengths(diff: Diff) -> None:
     old, new = diff.old_lengths, diff.new_lengths
     chart, table = st.columns([1.6, 1], gap="large")
     with chart:
-        names = (diff.old.name, diff.new.name)
-        st.altair_chart(charts.lengths(old, new, names), width="stretch")
+        _versions_key(diff)
+        plots.svg(length_plot(old, new), "words a text before and after", width_px=_PLOT_PX)
     with table:
 
         def quantile(side: LengthStats, place: int) -> str:

@@ -21,17 +21,8 @@ from ui.shared import context, parts, plots
 NEWEST = 12
 """Versions in the graph; older ones are in the select box."""
 
-COLORS = {
-    "ground": "#f5f6f8",
-    "line": "#dfe2e7",
-    "soft": "#59616d",
-    "accent": "#2f5fc4",
-    "good": "#0f6b43",
-    "captioned": "#3b6fd4",
-    "kept": "#2f9e6e",
-    "dropped": "#d9822b",
-    "quarantined": "#c0392b",
-}
+_NAMES = ("ground", "line", "soft", "accent", "good", *ACTIONS)
+COLORS = {name: f"#0c00{number:02x}" for number, name in enumerate(_NAMES)}
 """Name of a colour in theme/parts.css -> what stands for it in DOT."""
 
 _TAG = re.compile(r"<[^>]*>")

@@ -7,7 +7,7 @@ import time
 import streamlit as st
 
 from curator.browse.runs import RunState, runs, unfinished
-from curator.core.clock import iso
+from curator.core.clock import duration, iso
 from curator.store.store import Store
 from ui.shared import parts, plots
 
@@ -51,7 +51,7 @@ def _run(run: RunState) -> str:
         f"<b>{parts.escaped(run.verb)}</b>",
         f'<span class="cc-about">{parts.escaped(_asked(run))}</span>',
         f'<span class="cc-about cc-end">{iso(run.started).replace("T", " ").removesuffix("Z")}, '
-        f"{parts.escaped(_duration(run.seconds(now)))}</span>",
+        f"{parts.escaped(duration(run.seconds(now)))}</span>",
     ]
     said = [part for part in (_quarantined(run), run.error, _NEXT.get(run.status)) if part]
     below = f'<div class="cc-small">{parts.escaped("; ".join(said))}</div>' if said else ""
@@ -80,11 +80,3 @@ def _asked(run: RunState) -> str:
     makers = run.options.get("makers") or ()
     told = [f"policy {policy}"] if policy else []
     return " · ".join([*told, *map(str, makers if isinstance(makers, list) else ())])
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

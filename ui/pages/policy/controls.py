@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable, Mapping
+from math import inf
 
 import streamlit as st
 
 from curator.core.errors import UsageError
+from curator.policy.fields import FIELDS, PolicyField
 from curator.policy.model import Policy, Rule, parse_policy
-from curator.policy.text_edit import NEW_RULES, add_rule, change, change_rule, drop_rule, to_toml
-from curator.scorers.text import FLAGS
+from curator.policy.text_edit import add_rule, change, change_rule, drop_rule, new_rules, to_toml
 from ui.shared import parts
 
 TEXT = "policy_text"
@@ -26,18 +27,6 @@ _MAX_TEXT_BYTES = 20_000
 _SOURCES = {"any": "any text", "alt_text": "alt texts", "generated": "generated captions"}
 _PICKS = {"best": "best score", "first": "first", "all": "all"}
 _OTHERWISE = {"drop": "drop the sample", "keep_alt": "keep its alt text"}
-_KINDS = {"": "choose a kind of rule", **{kind: kind for kind in NEW_RULES}}
-_FIELDS = {
-    "score": "score",
-    "num_words": "words",
-    "num_chars": "characters",
-    "copies": "copies of the image",
-    "copy_number": "number of the copy, from 0",
-    "width": "width in pixels",
-    "height": "height in pixels",
-    "truncated": "cut at the token limit, 1 or 0",
-    "flags": "flags",
-}
 
 
 def pack(text: str) -> str:
@@ -68,7 +57,8 @@ def controls(policy: Policy) -> None:
     _surgery(policy)
     for place, rule in enumerate(policy.rule):
         _rule(place, rule)
-    _select("new_rule", "Add a rule", _KINDS, "", add_rule)
+    kinds = {"": "choose a kind of rule", **{kind: kind for kind in new_rules()}}
+    _select("new_rule", "Add a rule", kinds, "", add_rule)
 
 
 def _edit(key: str, edit: Callable[[Policy, object], Policy]) -> None:
@@ -131,11 +121,21 @@ def _select(
 
 
 def _number(
-    name: str, label: str, value: float, edit: Callable[[Policy, object], Policy], *, step: float
+    name: str,
+    label: str,
+    value: float,
+    edit: Callable[[Policy, object], Policy],
+    *,
+    step: float,
+    row: PolicyField | None = None,
 ) -> None:
     key = _set(name, float(value))
+    lowest, highest = (row.lowest, row.highest) if row else (-inf, inf)
     st.number_input(
         label,
+        min_value=float(lowest) if lowest > -inf else None,
+        max_value=float(highest) if highest < inf else None,
+        help=row.help if row else None,
         key=key,
         step=step,
         format="%.3f" if step < 1 else "%.0f",
@@ -218,9 +218,9 @@ def _rule(place: int, rule: Rule) -> None:
 
 
 def _limits(place: int, rule: Rule) -> None:
-    label, step = _FIELDS[rule.field], 0.01 if rule.field == "score" else 1.0
-    if rule.field == "flags":
-        _flags(place, rule)
+    row = FIELDS[rule.field]
+    if row.names:
+        _names(place, rule, row)
     if rule.min_percentile is not None:
         _percentile(
             f"percentile_{place}",
@@ -235,16 +235,18 @@ def _limits(place: int, rule: Rule) -> None:
             def edit(policy: Policy, found: object, bound: str = bound) -> Policy:
                 return change_rule(policy, place, **{bound: found})
 
-            _number(f"{bound}_{place}", f"{label} {word}".capitalize(), value, edit, step=step)
+            unit = f" ({row.unit})" if row.unit else ""
+            label = f"{row.label} {word}".capitalize() + unit
+            _number(f"{bound}_{place}", label, value, edit, step=row.step, row=row)
 
 
-def _flags(place: int, rule: Rule) -> None:
+def _names(place: int, rule: Rule, row: PolicyField) -> None:
     key = _set(f"flags_{place}", list(rule.none_of))
     st.multiselect(
-        "None of these flags",
-        list(dict.fromkeys([*FLAGS, *rule.none_of])),
+        f"None of these {row.label}",
+        list(row.names),
         key=key,
-        help="; ".join(f"{name}: {about}" for name, about in FLAGS.items()),
+        help="; ".join(f"{name}: {about}" for name, about in row.names.items()),
         on_change=_edit,
         args=(key, lambda policy, chosen: change_rule(policy, place, none_of=tuple(chosen))),
     )

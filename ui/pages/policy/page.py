@@ -10,7 +10,7 @@ import streamlit as st
 
 from curator.core.errors import CuratorError
 from curator.core.stopping import StopRequest
-from curator.policy.model import Policy, parse_policy, presets
+from curator.policy.model import PRESETS, Policy, parse_policy
 from curator.policy.preview.preview import Previewer, makers
 from curator.policy.preview.values import Extent, Preview
 from curator.policy.text_edit import base_text, save_policy, to_toml
@@ -77,7 +77,7 @@ def _base(against: Version) -> str:
         context.put("base", known.base)
 
     return context.pick(
-        "base", "Start from", [_OF_VERSION, *presets()], default="best", title=title
+        "base", "Start from", [_OF_VERSION, *PRESETS.names()], default="best", title=title
     )
 
 

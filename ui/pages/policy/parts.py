@@ -6,12 +6,12 @@ import base64
 
 import streamlit as st
 
-from curator.browse.words import word_changes
+from curator.compare.marks import word_changes
+from curator.policy.fields import FIELDS
 from curator.policy.preview.values import Candidate, Line, Move, Moved, Preview
 from curator.store.versions import ACTIONS, Version
 from ui.shared import context, parts
 
-_UNITS = {"num_words": "words", "num_chars": "characters", "width": "px wide", "height": "px high"}
 _NONE = "\u2013"
 _TAGS = {"removed": "del", "added": "ins"}
 
@@ -95,12 +95,12 @@ def _limit(found: Line) -> str:
     source = {"any": "", "alt_text": " of alt texts", "generated": " of generated captions"}
     whose = source.get(found.source, f" of {found.source}")
     if found.bound == "flags":
-        return f"{found.rule}: flags{whose}"
-    field = _UNITS.get(found.field, found.field.replace("_", " "))
-    value = "no value yet" if found.limit is None else f"{found.limit:.5g}"
+        return f"{found.rule}: {FIELDS[found.field].label}{whose}"
+    row = FIELDS[found.field]
+    value = "no value yet" if found.limit is None else f"{found.limit:.5g} {row.unit}".rstrip()
     sign = "≥" if found.bound == "min" else "≤"
     share = "" if found.percentile is None else f" (percentile {found.percentile:g})"
-    return f"{found.rule}: {field}{whose} {sign} {value}{share}"
+    return f"{found.rule}: {row.label}{whose} {sign} {value}{share}"
 
 
 def _edge(name: str, about: str, shown: tuple[Candidate, ...], found: Line, *, kind: str) -> None:

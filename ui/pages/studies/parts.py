@@ -1,6 +1,6 @@
 """What a study looks like: verdict, results, curves, pictures, cost, how it was made.
 
-Every number and sentence is the report's (`finetune.report_*`).
+Every number and sentence is the report's (`finetune.report`).
 """
 
 from __future__ import annotations
@@ -11,25 +11,15 @@ from pathlib import Path
 
 import streamlit as st
 
+from curator.core.clock import duration
 from finetune.metrics import Metric
-from finetune.report import html as report_html
 from finetune.report import plots as report_plots
+from finetune.report import tables as report_tables
 from finetune.report import text as report_text
 from finetune.report.stats import Mean
 from finetune.report.values import Comparison, Gap, Report, TaskResult
-from ui.shared import parts
+from ui.shared import parts, plots
 
-_ARMS = {
-    "light": "#94846c #2b59c3 #17806a #b8602a #7d4fa3 #6b6f78 #b03a63 #6f7d1f",
-    "dark": "#b8a78b #82a6ff #4fc3a5 #eb9a62 #c095e8 #a2a7b0 #ee86a6 #bcca66",
-}
-"""The colours of the report page, by slot; studies.css has them as well."""
-
-_GROUND = {
-    "light": "--ink:#1c2026;--muted:#5f646d;--line:#dfe2e7;--card:#ffffff",
-    "dark": "--ink:#e6e8ec;--muted:#9aa0aa;--line:#333944;--card:#14171c",
-}
-_SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 _MAX_PICTURE_BYTES = 4 << 20
 _TASK_PX, _CURVE_PX, _LOSS_PX = 1060, 600, 520
 
@@ -64,7 +54,7 @@ def figures(report: Report) -> None:
             "arms": len(report.arms),
             "seeds": len(report.seeds),
             "tasks": len(report.tasks),
-            "computing time": report_text.duration(report.total_seconds),
+            "computing time": duration(report.total_seconds),
         },
         about={
             "runs finished": f"of {report.num_cells:,}{failed}",
@@ -94,11 +84,11 @@ def task(report: Report, found: TaskResult) -> None:
         f"labelled pictures{labels}. Lines are 95 % intervals, dots are seeds.",
     )
     drawn = report_plots.task_plot(found, report.arms)
-    plot(drawn, f"{found.name}: {metric.label}", width_px=_TASK_PX)
+    plots.svg(drawn, f"{found.name}: {metric.label}", width_px=_TASK_PX)
     others = [other for other, _ in found.others]
     head = ["arm", "seeds", metric.label, *(other.label for other in others)]
     head += [f"gain over {report.baseline}", "adjusted p", "effect"]
-    compared = report_html.comparisons_of(report)[found.name]
+    compared = report_tables.comparisons_of(report)[found.name]
     rows = [
         _row(report, found, arm.name, compared.get(arm.name))
         for arm in report.arms
@@ -108,9 +98,9 @@ def task(report: Report, found: TaskResult) -> None:
     table(head, rows, marked=bases)
     _sentences(report_text.sentence(one) for one in found.comparisons)
     hint(
-        f"Green and red: better and worse than {report.baseline} beyond noise; grey: no difference "
-        f"can be told. p is adjusted over {report_html.families(report)}; effect is the mean gain "
-        "in standard deviations, with Hedges' correction."
+        f"Green and red: better and worse than {report.baseline} beyond noise; grey: no "
+        f"difference can be shown. p is adjusted over {report_tables.families(report)}; effect is "
+        "the mean gain in standard deviations, with Hedges' correction."
     )
 
 
@@ -150,15 +140,15 @@ def curves(report: Report) -> bool:
         with columns[place % 2]:
             title = f"{_capital(task_.name)}, by {what}"
             st.html(f'<div class="cc-rule">{parts.escaped(title)}</div>')
-            plot(draw(found, report.arms, task_.metric, what=what), title, width_px=_CURVE_PX)
+            plots.svg(draw(found, report.arms, task_.metric, what=what), title, width_px=_CURVE_PX)
     rows = [
         [arm_name(report, name), *(_gap(gap) for gap in gaps)]
-        for name, gaps in report_html.gap_rows(report)
+        for name, gaps in report_tables.gap_rows(report)
     ]
     if rows:
-        titles = [title for title, _ in report_html.gap_columns(report)]
+        titles = [title for title, _ in report_tables.gap_columns(report)]
         table([f"times fewer than {report.baseline}", *titles], rows)
-        _sentences(report_text.gap_sentence(gap) for gap in report_html.told_gaps(report))
+        _sentences(report_text.gap_sentence(gap) for gap in report_tables.asked_gaps(report))
         hint(report_text.GAPS_ARE)
     return True
 
@@ -205,7 +195,7 @@ def learning(report: Report) -> bool:
     for place, (stage, runs) in enumerate(report.learning.items()):
         with columns[place % 2]:
             st.html(f'<div class="cc-rule">{parts.escaped(_capital(stage))}</div>')
-            plot(draw(runs, report.arms, stage), f"loss of {stage}", width_px=_LOSS_PX)
+            plots.svg(draw(runs, report.arms, stage), f"loss of {stage}", width_px=_LOSS_PX)
     hint("Losses of different objectives have different units: compare shapes, not heights.")
     return True
 
@@ -253,7 +243,7 @@ def _picture(folder: Path, name: str | None) -> str:
 
 def costs(report: Report) -> None:
     """What each arm cost, and how its pretraining went."""
-    none, duration = report_text.NONE, report_text.duration
+    none = report_text.NONE
     rows = [
         [
             arm_name(report, cost.arm),
@@ -274,10 +264,10 @@ def costs(report: Report) -> None:
 
 def made(report: Report) -> None:
     """The study, its tasks and its arms in names and values."""
-    blocks = [("Study", report_html.study_lines(report)), *report_html.task_lines(report)]
+    blocks = [("Study", report_tables.study_lines(report)), *report_tables.task_lines(report)]
     body = "".join(_lines(parts.escaped(_capital(name)), lines) for name, lines in blocks)
     body += "".join(
-        _lines(arm_name(report, name), lines) for name, lines in report_html.arm_lines(report)
+        _lines(arm_name(report, name), lines) for name, lines in report_tables.arm_lines(report)
     )
     st.html(f'<div class="cc-made">{body}</div>')
 
@@ -292,24 +282,9 @@ def _lines(head: str, lines: Sequence[tuple[str, str]]) -> str:
 # -- pieces ---------------------------------------------------------------------------------------
 
 
-def plot(svg: str, about: str, *, width_px: int) -> None:
-    """A drawing of the report, `width_px` wide where there is room.
-
-    As a picture it has no page around it, so it brings its colours along.
-    """
-    kind = st.context.theme.type or "light"
-    slots = enumerate(_ARMS[kind].split())
-    rules = "".join(f"--arm{slot}:{colour};" for slot, colour in slots) + _GROUND[kind]
-    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    whole = svg.replace("<svg", f"<svg {spaces}", 1)
-    start = whole.index(">") + 1
-    style = f"<style>:root{{{rules};--sans:{_SANS}}}</style>"
-    st.image(whole[:start] + style + whole[start:], width=width_px, alt=about)
-
-
 def arm_name(report: Report, name: str) -> str:
     """An arm with its colour, as HTML."""
-    slot = report.arm(name).slot % len(_ARMS["light"].split())
+    slot = report.arm(name).slot % report_plots.NUM_COLOURS
     return f'<i class="cc-arm cc-arm{slot}"></i>{parts.escaped(name)}'
 
 

@@ -1,0 +1,54 @@
+"""TOML files that come with the tool and go by a name: policies, recipes, studies.
+
+An argument that ends in `.toml` is a path, any other one a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from curator.core.errors import UsageError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Presets:
+    """The files of one kind; `noun` is how errors call one, and begins their reasons."""
+
+    noun: str
+    package: str
+    folder: str
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        entries = (files(self.package) / self.folder).iterdir()
+        return sorted(entry.name.removesuffix(".toml") for entry in entries)
+
+    def text(self, name: str) -> str:
+        """The TOML of one, to be copied and changed. Raises UsageError for an unknown name."""
+        if name not in self.names():
+            raise UsageError(
+                f"unknown {self.noun} {name!r}",
+                hint=f"{nearest(name, self.names())}; or give the path of a .toml file",
+                reason=f"{self.noun}.unknown",
+            )
+        return (files(self.package) / self.folder / f"{name}.toml").read_text("utf-8")
+
+    def read(self, name_or_path: str) -> str:
+        """The TOML of a preset by its name, or of a file by its path.
+
+        Raises:
+            UsageError: there is none, or the file is not UTF-8.
+        """
+        path = Path(name_or_path)
+        if path.suffix != ".toml":
+            return self.text(name_or_path)
+        if not path.is_file():
+            raise UsageError(f"no such {self.noun} file", where=path, reason=f"{self.noun}.unknown")
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"not valid TOML: not UTF-8 ({error})", where=path, reason=f"{self.noun}.invalid"
+            ) from error

@@ -1,0 +1,152 @@
+"""The tables of a report that the page, the Markdown and the page Studies share: plain cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.report import text
+from finetune.report.values import Comparison, Gap, Report
+from pretrain.data.cuts import percent
+
+Lines = list[tuple[str, str]]
+"""(label, value), one below the other."""
+
+
+def families(report: Report) -> str:
+    """Which comparisons are corrected together, in words."""
+    asked = {comparison.arm for _, comparison in report.verdict}
+    sizes = {True: 0, False: 0}
+    for task in report.tasks:
+        for comparison in task.comparisons:
+            gain = comparison.difference
+            sizes[comparison.arm in asked] += gain is not None and gain.p is not None
+    if not sizes[False]:
+        return f"all {sizes[True]} comparisons of this page"
+    return f"the {sizes[True]} of {', '.join(sorted(asked))}, and over the {sizes[False]} others"
+
+
+def comparisons_of(report: Report) -> dict[str, dict[str, Comparison]]:
+    """By task and arm."""
+    return {task.name: {one.arm: one for one in task.comparisons} for task in report.tasks}
+
+
+def gap_columns(report: Report) -> list[tuple[str, dict[str, Gap]]]:
+    """(title, gap by arm) of every table column on efficiency."""
+    found = []
+    for task in report.tasks:
+        for what in dict.fromkeys(gap.what for gap in task.gaps):
+            gaps = {gap.arm: gap for gap in task.gaps if gap.what == what}
+            if gaps:
+                found.append((f"{task.name}, {what}", gaps))
+    return found
+
+
+def gap_rows(report: Report) -> list[tuple[str, list[Gap | None]]]:
+    """(arm, gaps in the order of the columns) of the arms that have any."""
+    columns = gap_columns(report)
+    rows = [(arm.name, [gaps.get(arm.name) for _, gaps in columns]) for arm in report.arms]
+    return [(name, gaps) for name, gaps in rows if any(gaps)]
+
+
+def asked_gaps(report: Report) -> list[Gap]:
+    """The gaps that the question is about, for sentences."""
+    asked = {comparison.arm for _, comparison in report.verdict}
+    return [gap for task in report.tasks for gap in task.gaps if gap.arm in asked]
+
+
+# -- how it was made -----------------------------------------------------------------------------
+
+
+def study_lines(report: Report) -> Lines:
+    """The study in (label, value) pairs."""
+    study = report.plan["study"]
+    matched = "FLOPs" if report.match == "flops" else "samples seen"
+    lines = [
+        ("seeds", ", ".join(map(str, report.seeds))),
+        ("matched", matched),
+        ("baseline", report.baseline),
+        ("recipe", study["pretrain"]["recipe"]),
+    ]
+    common = _common(list(report.plan["recipes"].values()))
+    return lines + [(key, plain(value)) for key, value in sorted(common.items())]
+
+
+def _common(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all recipes agree on and is set; the study's own keys are shown elsewhere."""
+    if not recipes:
+        return {}
+    return {
+        key: value
+        for key, value in recipes[0].items()
+        if value not in (None, "")
+        and key not in ("name", "description", "seed", "samples_seen")
+        and all(other.get(key) == value for other in recipes)
+    }
+
+
+def task_lines(report: Report) -> list[tuple[str, Lines]]:
+    """(task, its options and labels) in pairs."""
+    found = []
+    for task in report.plan["study"]["task"]:
+        name = task["name"] or task["task"]
+        lines = [("task", f"{task['task']}, {task['mode']}")]
+        lines.append(("labels", ", ".join(map(text.share, sorted(task["fractions"])))))
+        if task["lrs"]:
+            lines.append(("learning rates", " or ".join(f"{rate:g}" for rate in task["lrs"])))
+        lines += [(key, plain(value)) for key, value in sorted(task["options"].items())]
+        lines += [
+            (key.replace("_", " "), plain(value))
+            for key, value in report.plan["labels"].get(name, {}).items()
+            if key in ("layout", "classes", "num_train", "num_val", "num_test", "notes") and value
+        ]
+        found.append((name, lines))
+    return found
+
+
+def arm_lines(report: Report) -> list[tuple[str, Lines]]:
+    """(arm, where its captions or weights come from) in pairs."""
+    found = []
+    common = _common(list(report.plan["recipes"].values()))
+    for arm in report.plan["study"]["arm"]:
+        recipe = report.plan["recipes"].get(arm["name"], {})
+        source = report.plan["sources"].get(arm["name"], {})
+        lines = [
+            ("kind", report.plan["kinds"][arm["name"]]),
+            *((key, plain(arm[key])) for key in ("backbone", "control", "reference") if arm[key]),
+            *(
+                (key.replace("_", " "), _without_folders(plain(value)))
+                for key, value in source.items()
+                if value not in (None, "", [], {}) and key != "reference"
+            ),
+            *(
+                (key, plain(value))
+                for key, value in sorted(recipe.items())
+                if key not in common
+                and key not in ("name", "description", "seed", "samples_seen", "control")
+                and value is not None
+            ),
+        ]
+        cuts = report.cuts.get(arm["name"])
+        if cuts is not None and cuts.total is not None:
+            lines.append(("captions cut", percent(cuts.total.share)))
+        found.append((arm["name"], lines))
+    return found
+
+
+def _without_folders(name: str) -> str:
+    """`/data/photos/shards@v2` -> `shards@v2`: a page travels, where data lie does not."""
+    return "@".join(part.rstrip("/").rpartition("/")[2] for part in name.split("@"))
+
+
+def plain(value: object) -> str:
+    """A value of a recipe as people write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(inner)}" for key, inner in sorted(value.items()))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

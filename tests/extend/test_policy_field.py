@@ -1,0 +1,72 @@
+"""A newcomer adds a policy field: the file of docs/extend and one row of the table, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from curator.policy.fields import FIELDS
+from docs.extend.policy_field import DISTINCT_WORDS
+from tests.contracts import test_policy_fields as contract
+from tests.kit.cli import curator
+from tests.kit.pages import opener, shown
+from tests.kit.store import Row, open_kit
+
+NAME = "distinct_words"
+POLICY = """
+name = "varied"
+sources = ["alt_text"]
+pick = "first"
+
+[[rule]]
+name = "says-something"
+field = "distinct_words"
+min = 0.5
+"""
+ROWS = (
+    Row("k0", "a red car"),  # 3 of 3 words are different
+    Row("k1", "dog dog cat cat"),  # 2 of 4: just enough
+    Row("k2", "sale sale sale sale now"),  # 2 of 5
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setitem(FIELDS, NAME, DISTINCT_WORDS)
+        yield
+
+
+def test_it_decides_and_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = open_kit(tmp_path / "shards", {"00000": ROWS})
+    kit.decide("alt")
+    policy = tmp_path / "varied.toml"
+    policy.write_text(POLICY)
+    said = curator("decide", kit.ws.spec, "--policy", policy, "--json")
+    assert said.code == 0, said.err
+    rows = curator("query", kit.ws.spec, "select key, action, because from captions", "--json")
+    assert rows.out.splitlines() == [
+        '{"key": "k0", "action": "kept", "because": "first that passes"}',
+        '{"key": "k1", "action": "kept", "because": "first that passes"}',
+        '{"key": "k2", "action": "dropped", "because": "alt_text: says-something"}',
+    ]
+    page = tmp_path / "diff.html"
+    assert curator("diff", kit.ws.spec, "--html", page).code == 0
+    assert "distinct words among all words: at least 0.5" in page.read_text()
+    with opener(monkeypatch, "policy") as open_page:
+        app = open_page(kit, base="version", v="v2")
+        assert "says-something: distinct words among all words ≥ 0.5" in shown(app)
+        assert "2 texts pass everything, 1 fail here" in shown(app)
+        (box,) = app.number_input
+        assert (box.label, box.step) == ("Distinct words among all words at least", 0.05)
+        box.set_value(0.7).run()
+        assert "1 texts pass everything, 2 fail here" in shown(app)
+        app.selectbox(key="control_new_rule").set_value("distinct words at least").run()
+        assert 'name = "varied"\nfield = "distinct_words"\nmin = 0.5\n' in app.text_area[0].value
+
+
+@pytest.mark.parametrize("check", [one for one in dir(contract) if one.startswith("test_")])
+def test_it_meets_the_contract(check: str) -> None:
+    getattr(contract, check)(NAME)
