@@ -4,7 +4,7 @@
     checkpoints/      of the loop, until the cell is finished
     log.jsonl, tensorboard/
     predictions/      a few test images with truth and prediction
-    metrics.json      the result, with the digests of the pictures; the cell is finished
+    metrics.json      the result, with the digests of the images; the cell is finished
 
 Torch-free.
 """
@@ -158,12 +158,12 @@ def finished(out: Path) -> DenseResult | None:
     """The result of a finished cell; None if it is not finished.
 
     Raises:
-        DamageError: the result or a picture is not what was written, or the result is gone.
+        DamageError: the result or an image is not what was written, or the result is gone.
     """
     path = out / RESULT_FILE
     if not path.is_file():
         if (out / _PICTURES).exists() and not (out / "checkpoints").exists():
-            # Pictures come before the result, and the checkpoints stay until it is there.
+            # Images come before the result, and the checkpoints stay until it is there.
             raise _gone(RESULT_FILE, out, f"remove {_PICTURES}/ to train again")
         return None
     body = sealed.read(path, hint=_AGAIN)

@@ -1,4 +1,4 @@
-"""One backbone over shares of the labels and seeds: what `curator finetune` runs."""
+"""One backbone over fractions of the labels and seeds: what `curator finetune` runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from finetune.tasks import TASKS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The results by share of the labels, one a seed; `swept` says how the rate was chosen, and
+    """The results by fraction of the labels, one a seed; `swept` says how the rate was chosen, and
     `data` is the set with what its labels hold.
     """
 

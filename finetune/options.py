@@ -1,4 +1,4 @@
-"""What one dense cell is trained and judged with. Torch-free: reports and studies read it too.
+"""What one dense cell is trained and evaluated with. Torch-free: reports and studies read it too.
 
 Two rungs (docs/design of the study): a *probe* (`freeze`) trains a linear head on frozen features,
 which is cheap and repeatable; *finetuning* trains everything. Values left at None follow from the
@@ -63,17 +63,17 @@ class DenseOptions(BaseModel):
     Attributes:
         head: "auto" is linear for a probe; else UperNet for a plain ViT and Semantic FPN for a
             conv net. Detection always has Mask R-CNN's heads, so only "auto" fits there.
-        freeze: a probe: the backbone is frozen and in evaluation mode, and pictures are not
+        freeze: a probe: the backbone is frozen and in evaluation mode, and images are not
             augmented, so that features need computing only once.
-        batch_size: pictures a step; two at least, the heads have batch norms.
+        batch_size: images a step; two at least, the heads have batch norms.
         lr: peak rate; None is the default of the mode.
         layer_decay: the rate of a block of a plain ViT, or of a stage of a pyramid, is this times
             the rate of the next deeper one; None is the default of the architecture
             (`finetune.tasks.base.layer_decay_of`), 1 trains all at one rate. A probe takes none.
-        image_px: height and width that pictures are trained at, and seen at in "whole" inference.
-        fraction: share of the training pictures, nested over shares of the same seed.
+        image_px: height and width that images are trained at, and seen at in "whole" inference.
+        fraction: fraction of the training images, nested over shares of the same seed.
         scale: range of the random zoom in training; (1, 1) is none, the default of depth.
-        inference: "whole" resizes the picture to `image_px`; "slide" keeps its shape and moves a
+        inference: "whole" resizes the image to `image_px`; "slide" keeps its shape and moves a
             window of `image_px` over it with a third of overlap.
     """
 

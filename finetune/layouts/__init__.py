@@ -34,7 +34,7 @@ IGNORE = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boxes:
-    """The objects of one picture.
+    """The objects of one image.
 
     Attributes:
         boxes: (n, 4) float32, x0, y0, x1, y1 in pixels, ends excluded; none is empty.
@@ -63,13 +63,13 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledImage:
-    """One labelled picture.
+    """One labelled image.
 
     Attributes:
         name: unique within its split.
         image: (H, W, 3) uint8, upright.
         target: segmentation: (H, W) uint8, classes from 0, `IGNORE` = 255; depth: (H, W) float32,
-            metres, 0 = no reading (a picture may have none at all); detection: `Boxes`.
+            metres, 0 = no reading (an image may have none at all); detection: `Boxes`.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Split(Sequence[LabelledImage]):
         return self.read(self.names[place])
 
     def label(self, name: str) -> Array | Boxes:
-        """The target of an item without its picture, and objects without their masks: quick."""
+        """The target of an item without its image, and objects without their masks: quick."""
         read: Any = getattr(self.read, "label", None)  # a plain function reads whole items only
         target: Array | Boxes = self.read(name).target if read is None else read(name)
         return target
@@ -164,7 +164,7 @@ class DenseSet(Opened):
     )
 
     def describe(self) -> dict[str, object]:
-        """Facts for a report: names, counts, classes, the first picture. Reads that picture.
+        """Facts for a report: names, counts, classes, the first image. Reads that image.
 
         A study tells its cells apart by them, so a key that says nothing new is left out.
         """
@@ -361,7 +361,7 @@ def take_fraction(split: Split, fraction: float, seed: int) -> Split:
     """A share of a split, rounded to whole items, at least one.
 
     Nested: 1 % lies within 10 % of the same seed. Whether an item is among the first depends on
-    the seed and on its name only, so a picture that is added pushes out at most one other.
+    the seed and on its name only, so an image that is added pushes out at most one other.
 
     Raises:
         UsageError: `fraction` is not above 0 and at most 1.

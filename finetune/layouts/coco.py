@@ -1,8 +1,8 @@
-"""Objects as COCO writes them: label files beside the pictures, with boxes and masks.
+"""Objects as COCO writes them: label files beside the images, with boxes and masks.
 
 Category ids may have gaps; labels are their places in order, from 1. A crowd stays, marked
 (`Boxes.crowd`). Objects that cover nothing are left out and counted in `Opened.notes`: COCO has
-a few, and no detector can be trained on them. Masks are drawn when a picture is read.
+a few, and no detector can be trained on them. Masks are drawn when an image is read.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Records:
     masks: Path | None
 
     def __call__(self, name: str) -> LabelledImage:
-        """Decode the picture, draw its masks."""
+        """Decode the image, draw its masks."""
         record = self.records[name]
         image_HW3 = read_image(record.image)
         height, width = image_HW3.shape[:2]
         if (height, width) != record.size:
             said = f"{self.path} says {record.size[1]} x {record.size[0]}"
-            raise damaged(f"a picture of {width} x {height} px", record.image, said)
+            raise damaged(f"an image of {width} x {height} px", record.image, said)
         target = Boxes(
             boxes=record.boxes.copy(),
             labels=record.labels.copy(),
@@ -71,7 +71,7 @@ class Records:
 
 
 def _numbered(path: Path, record: Record) -> Array:
-    """Masks out of a picture of numbers, held against the boxes: the order is all that binds."""
+    """Masks out of an image of numbers, held against the boxes: the order is all that binds."""
     numbers_HW = read_numbers(path, record.size, 8)
     masks: Array = numbers_HW == record.numbers[:, None, None]
     empty = ~masks.any((1, 2))
@@ -99,7 +99,7 @@ def open_coco_flat(folder: Path) -> Opened:
     """{train,test}.json, and val.json when there is one, beside images/.
 
     Without segmentations, masks/NAME.png is read when that folder is there: n is the n-th object of
-    the picture in the order of the file, 0 is none.
+    the image in the order of the file, 0 is none.
     """
     files = {
         split: read_label_file(folder / f"{split}.json", folder / "images")

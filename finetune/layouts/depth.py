@@ -1,4 +1,4 @@
-"""Metres for every pixel: pictures beside 16-bit PNGs of millimetres.
+"""Metres for every pixel: images beside 16-bit PNGs of millimetres.
 
 0 stays "no reading", whatever the sensor's own sign for it is. What is read here was measured or
 given; no hole is filled.
@@ -56,10 +56,10 @@ def open_nyuv2(folder: Path) -> Opened:
 
 
 def open_nyuv2_lists(folder: Path) -> Opened:
-    """The lists that came with BTS (Lee et al. 2019): a picture, its depth and a focal length.
+    """The lists that came with BTS (Lee et al. 2019): an image, its depth and a focal length.
 
     Paths begin at sync/ for train and at official_splits/test/ for test where these folders are
-    there, else at the folder of the lists. The official 654 pictures are those of the test list.
+    there, else at the folder of the lists. The official 654 images are those of the test list.
     """
     train, test = (
         _listed(below if below.is_dir() else folder, folder / _BTS_LISTS.format(split))
@@ -88,7 +88,7 @@ def _listed(below: Path, listed_in: Path) -> Split:
             raise damaged(what, listed_in, f"looked in {below}")
         name = image.relative_to(below).with_suffix("").as_posix()
         if name in files:
-            raise damaged(f"{name!r} is there twice", listed_in, "wanted: every picture once")
+            raise damaged(f"{name!r} is there twice", listed_in, "wanted: every image once")
         files[name] = image, depth
     return pairs(files, Millimetres())
 

@@ -1,6 +1,6 @@
 """Pedestrians with numbered masks: the Penn-Fudan database, as handed out or with lists.
 
-The mask of a picture is a PNG in which 0 is the background and 1 to n are its pedestrians. Boxes
+The mask of an image is a PNG in which 0 is the background and 1 to n are its pedestrians. Boxes
 are drawn around the masks. Any set of one class in this form can be read.
 
 Source: Wang et al., "Object Detection Combining Recognition and Segmentation", ACCV 2007.
@@ -65,15 +65,15 @@ def open_original(folder: Path) -> Opened:
         if not part:
             split = "test" if is_test else "train"
             raise damaged(
-                f"{len(files)} pictures, none falls to {split}",
+                f"{len(files)} images, none falls to {split}",
                 folder,
                 "use lists: docs/reference/layouts.md",
             )
     train, test = (pairs(parts[is_test], NumberedMasks()) for is_test in (False, True))
-    note = f"test is {len(test)} of {len(files)} pictures: sha256 of the name in the lowest 30 %"
+    note = f"test is {len(test)} of {len(files)} images: sha256 of the name in the lowest 30 %"
     return Opened(train=train, test=test, classes=_CLASSES, has_masks=True, notes=(note,))
 
 
 def _is_test(name: str) -> bool:
-    """By the name alone, so that nothing moves when pictures are added."""
+    """By the name alone, so that nothing moves when images are added."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < _TEST_SHARE * 2**64

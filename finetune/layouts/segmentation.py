@@ -92,7 +92,7 @@ def _straight(count: int, ignored: frozenset[int], first: int = 0) -> Numbers:
     return Numbers({first + n: n for n in range(count)}, ignored)
 
 
-# -- CamVid, and any folders of pictures and labels ------------------------------------------------
+# -- CamVid, and any folders of images and labels ------------------------------------------------
 
 
 def open_camvid(folder: Path) -> Opened:

@@ -197,7 +197,7 @@ class Runner(Protocol):
 
     def labels(self, task: TaskSettings, seeds: Sequence[int]) -> Json:
         """What is in a labelled folder, without its path; raises UsageError where there is nothing
-        to learn, to choose a rate on or to judge on.
+        to learn, to choose a rate on or to evaluate on.
         """
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
@@ -212,7 +212,7 @@ class Runner(Protocol):
     def finetune(
         self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
     ) -> DenseResult:
-        """Train on a dense task and judge on test; `options` are those of the cell with its lr."""
+        """Train on a dense task, evaluate on test; `options` are those of the cell with its lr."""
 
 
 def _rules(options: Json) -> Json:

@@ -55,7 +55,7 @@ def read_cells(out: Path, damaged: list[DamageError] | None = None) -> dict[str,
     With a list `damaged`, cells that are not what was written go there, and are left out.
 
     Raises:
-        DamageError: a cell, or a picture that it names, is not what was written.
+        DamageError: a cell, or an image that it names, is not what was written.
     """
     found = {}
     for path in sorted((out / CELLS).glob("*.json")):

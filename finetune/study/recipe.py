@@ -2,7 +2,7 @@
 
     name = "captions"
     seeds = 5                        # 0..4, or a list
-    baseline = "noisy"               # gains are told against it
+    baseline = "noisy"               # gains are measured against it
     mae = "masked images"            # relative changes, as the paper prints them; may be absent
     verdict = ["recaptioned"]        # arms that the question is about; default: all others
     match = "samples"                # or "flops": equal pretraining FLOPs

@@ -113,7 +113,7 @@ class _Walk:
         self.records = read_cells(out, damaged)
         for error in damaged:
             progress.say(f"{error.what} in {error.where}; this cell is run again")
-        self.pictured = _pictured(plan)
+        self.with_images = _with_images(plan)
 
     def run(self, *, pretrain_only: bool) -> StudySummary:
         """Every cell once; see the module."""
@@ -181,7 +181,7 @@ class _Walk:
             cell=cell,
             out=self.out,
             lr=None if sweep is None else self.records[sweep.digest]["outcome"]["lr"],
-            has_images=cell.digest in self.pictured,
+            has_images=cell.digest in self.with_images,
         )
 
     def _is_done(self, digest: str) -> bool:
@@ -197,7 +197,7 @@ def _needs(cell: Cell) -> list[str]:
     return needs + ([] if sweep is None else [sweep.digest])
 
 
-def _pictured(plan: StudyPlan) -> set[str]:
+def _with_images(plan: StudyPlan) -> set[str]:
     """Of every arm and task the first dense cell: first seed, most samples, most labels."""
     first: dict[tuple[str, str], str] = {}
     for cell in plan.cells:

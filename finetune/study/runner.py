@@ -82,8 +82,8 @@ class ModelRunner:
         return found
 
     def labels(self, task: TaskSettings, seeds: Sequence[int]) -> Json:
-        """What is in a labelled folder; reads its labels, and refuses what no number could be told
-        for, in the shares of every seed as well: before anything is pretrained.
+        """What is in a labelled folder. Reads its labels and refuses what no number could be
+        reported for, also in the fractions of every seed: before anything is pretrained.
         """
         TASKS.get(task.task)  # refuse a class that does not keep its contract first
         found = self._dense_set(task)
@@ -159,7 +159,7 @@ class ModelRunner:
     def finetune(
         self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
     ) -> DenseResult:
-        """Train on a share of the labels, judge on test."""
+        """Train on a fraction of the labels, evaluate on test."""
         return finetune(
             backbone,
             self._dense_set(cell.task),

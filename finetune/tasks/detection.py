@@ -3,10 +3,10 @@
 A conv net gets a feature pyramid network, a plain ViT ViTDet's simple feature pyramid; both get one
 more level by pooling (He et al. 2017, Li et al. 2022). Data without masks get Faster R-CNN.
 
-torchvision's parts are called one by one, not through its `forward`: pictures come resized and
+torchvision's parts are called one by one, not through its `forward`: images come resized and
 normalised like those of the other tasks, and a frozen backbone's maps can be kept. Anchors are 8
-strides wide on a picture of 800 pixels, the size that recipes have, and shrink with smaller ones.
-Backbones narrower than 256 channels get heads as narrow, and fewer regions a picture.
+strides wide on an image of 800 pixels, the size that recipes have, and shrink with smaller ones.
+Backbones narrower than 256 channels get heads as narrow, and fewer regions an image.
 
 AP is COCO's, mean over IoU 0.50 to 0.95 and the classes that occur in the truth of the split, by
 pycocotools; crowds count neither way. Shares, not per cent.
@@ -111,7 +111,7 @@ class Detection(BackboneTask):
         detector = self.detector
         height, width = self.options.image_px
         number = len(maps[0])
-        # Only the shape of the pictures is looked at from here on.
+        # Only the shape of the images is looked at from here on.
         images = ImageList(self.mean.new_zeros(1).expand(number, 3, height, width), [
             (height, width)] * number)  # fmt: skip
         levels = detector.backbone(maps)
@@ -121,7 +121,7 @@ class Detection(BackboneTask):
 
     @torch.inference_mode()
     def found(self, items: Sequence[LabelledImage], maps: Sequence[torch.Tensor]) -> list[Found]:
-        """What is found, at the pictures' own sizes. In evaluation mode."""
+        """What is found, at the images' own sizes. In evaluation mode."""
         self.eval()
         _, found = self._through([level.float() for level in maps], None)
         sizes = [(item.image.shape[0], item.image.shape[1]) for item in items]
@@ -181,7 +181,7 @@ class Detection(BackboneTask):
         return true
 
     def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The picture, the true objects, and what is found with a score above a half."""
+        """The image, the true objects, and what is found with a score above a half."""
         split = Split((item.name,), lambda _: item)
         self.eval()
         with torch.inference_mode():

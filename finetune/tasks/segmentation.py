@@ -1,7 +1,7 @@
 """Semantic segmentation: cross entropy, and mIoU over all pixels of the split.
 
 mIoU is computed from one confusion matrix of the whole split, the convention of ADE20K, Cityscapes
-and CamVid (and torchmetrics' `MulticlassJaccardIndex`; its `MeanIoU` averages over pictures, which
+and CamVid (and torchmetrics' `MulticlassJaccardIndex`; its `MeanIoU` averages over images, which
 is another number). The mean is over the classes that occur in the truth of the split, so that it is
 over the same classes for every backbone. MMSegmentation and torchmetrics leave out a class that
 occurs neither in truth nor prediction, and count one that is only predicted as 0: one wrong pixel
@@ -53,7 +53,7 @@ class Segmentation(PixelTask):
     def evaluate(
         self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Evaluation:
-        """mIoU and mAcc of the split, mIoU of every picture, IoU of every class."""
+        """mIoU and mAcc of the split, mIoU of every image, IoU of every class."""
         num_classes = len(self.classes)
         total = torch.zeros(num_classes, num_classes, dtype=torch.long)
         per_image = {}
@@ -80,7 +80,7 @@ class Segmentation(PixelTask):
         )
 
     def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The picture, and truth and prediction in the colours of their classes."""
+        """The image, and truth and prediction in the colours of their classes."""
         split = Split((item.name,), lambda _: item)
         ((_, logits),) = self.predictions(split, None, StopRequest())
         truth, found = _truth(item), _classes(logits)

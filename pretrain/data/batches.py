@@ -44,7 +44,7 @@ class Measuring(Protocol):
 _CROP = 20  # purpose of draws
 _MAX_OPEN_FILES = 128
 KEEP_BYTES = 256 << 20
-"""Of decoded pictures, over all worker processes of a rank."""
+"""Of decoded images, over all worker processes of a rank."""
 
 
 def _no_lengths() -> torch.Tensor:
@@ -102,8 +102,8 @@ class BatchPlan:
 class Loader:
     """Makes batches of plans: a map-style dataset for torch's loader.
 
-    With `drawn` crops and texts are drawn; without, pictures are whole and texts the heaviest.
-    The decoded pictures of a small source, `num_samples` of which fit into `keep_bytes`, are kept:
+    With `drawn` crops and texts are drawn; without, images are whole and texts the heaviest.
+    The decoded images of a small source, `num_samples` of which fit into `keep_bytes`, are kept:
     from its second epoch on they are only cut and resized.
     """
 

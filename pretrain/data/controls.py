@@ -1,6 +1,6 @@
-"""Control arms: the same pictures with other texts, to tell what it is in a version that helps.
+"""Control arms: the same images with other texts, to tell what it is in a version that helps.
 
-    shuffled        every sample gets the texts of another: what the pictures alone teach
+    shuffled        every sample gets the texts of another: what the images alone teach
     count-matched   as many samples as the reference version: quality against quantity
     length-matched  texts cut to the lengths of the reference version: content against length
     captions-only   texts that are no alt texts: generated, or edited by hand

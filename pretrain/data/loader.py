@@ -95,7 +95,7 @@ class Pipeline:
     def in_order(self) -> Generator[Batch]:
         """Every sample once, in order of shards, whatever the rank; the last batch may be smaller.
 
-        Pictures are whole (but for the ends of those longer than 4:3), each with its text of the
+        Images are whole (but for the ends of those longer than 4:3), each with its text of the
         highest weight.
         """
         return self._load(self.plans_in_order(), drawn=False)

@@ -23,7 +23,7 @@ class DataOptions:
 
     `batch_size` is global, over all ranks. `captions`: "one" drawn by weight, or "all" (up to
     `max_captions`, drawn by weight without replacement). `sentences` is the probability that a
-    text is replaced by one of its sentences. `crop_scale_min` is the smallest share of a picture
+    text is replaced by one of its sentences. `crop_scale_min` is the smallest share of an image
     that is cut out. `window_samples` are mixed with each other; their table rows lie in memory
     (some 500 bytes each, twice). `num_workers` processes a rank decode; 0 decodes in this one.
 

@@ -168,7 +168,7 @@ def test_fractions_are_nested_and_counted() -> None:
 
 def unreadable(split: Split) -> Split:
     def read(name: str) -> object:
-        raise AssertionError(f"test picture {name} was looked at")
+        raise AssertionError(f"test image {name} was looked at")
 
     return Split(split.names, read)  # type: ignore[arg-type]  # it never returns
 
@@ -193,7 +193,7 @@ def test_pictures_held_out_are_not_trained_on() -> None:
     apart, _ = held_out(blocks(), options())
     assert set(apart.train.names) & set(apart.test.names) == set()
     assert sorted(apart.train.names + apart.test.names) == list(blocks().train.names)
-    with pytest.raises(UsageError, match="one training picture cannot be divided"):
+    with pytest.raises(UsageError, match="one training image cannot be divided"):
         held_out(blocks(), options(fraction=0.01))
 
 
@@ -236,7 +236,7 @@ def test_cells_on_one_frozen_backbone_share_its_features(monkeypatch: pytest.Mon
     data, features = blocks(), Features()
     for seed in range(3):
         finetune("any", data, options(freeze=True, seed=seed), device="cpu", features=features)
-    num_shown = 2  # sample predictions go through the backbone as a picture does
+    num_shown = 2  # sample predictions go through the backbone as an image does
     assert sum(seen) == 6 + 2 + 3 * num_shown
     # Random backbones differ by seed: their features are made anew.
     seen.clear()

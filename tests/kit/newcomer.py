@@ -18,7 +18,7 @@ EXTEND = ROOT / "docs" / "extend"
 def add_row(
     patch: pytest.MonkeyPatch, page: str, table: Registry[Any], scope: dict[str, Any]
 ) -> str:
-    """Register the row that docs/extend/PAGE.md shows first; gives its name."""
+    """Register the row that the page shows first; gives its name."""
     patch.syspath_prepend(EXTEND)
     (row, *_) = re.findall(r"```python\n(.*?)```", (EXTEND / f"{page}.md").read_text(), re.DOTALL)
     ((name, spec),) = eval(f"{{{row}}}", scope).items()

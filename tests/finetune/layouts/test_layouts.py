@@ -96,7 +96,7 @@ def test_a_picture_without_a_label_is_named(tmp_path: Path) -> None:
 def test_a_label_without_a_picture_is_named(tmp_path: Path) -> None:
     make_camvid(tmp_path)
     label(tmp_path / "test" / "labels" / "lonely.png", [[0]])
-    with pytest.raises(DamageError, match="no picture for lonely"):
+    with pytest.raises(DamageError, match="no image for lonely"):
         open_dense("segmentation", tmp_path)
 
 
@@ -117,11 +117,11 @@ def test_files_of_the_desktop_are_no_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ("b\na\nnone\n", r"'none' has no picture \(1 of 3 have none\)"),
+        ("b\na\nnone\n", r"'none' has no image \(1 of 3 have none\)"),
         ("b\na\nb\n", "'b' is there twice"),
         ("\n\n", "an empty list"),
         (b"\xff\xfe\x00", "not readable"),
-        ("a\nc\n", r"'c' is in train and in test \(1 pictures are\)"),
+        ("a\nc\n", r"'c' is in train and in test \(1 images are\)"),
     ],
 )
 def test_a_list_is_judged(content: str | bytes, what: str, tmp_path: Path) -> None:
