@@ -262,6 +262,7 @@ def test_no_sentence_has_numbers_of_other_settings(tmp_path: Path, name: str) ->
     run(made, tmp_path / "out")
     report = build_report(tmp_path / "out")
     notes = " ".join([report.description, *report.notes])
+    notes = re.sub(r"docs/\S+", "", notes)  # pages are named after their date
     allowed = {"113", "3", "3,210", "3210"}
     assert set(re.findall(r"\d[\d,.]*\b", notes)) <= allowed
     assert not set(re.findall(r"[a-z]+", notes.lower())) & WORDS
