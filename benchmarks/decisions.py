@@ -85,7 +85,7 @@ def references(labels: pl.DataFrame, alt: pl.DataFrame) -> dict[str, list[str]]:
     }
 
 
-def judge(
+def evaluate(
     ws: Workspace,
     version: Version,
     labels: pl.DataFrame,
@@ -128,7 +128,7 @@ def main() -> None:
     for name in PRESETS.names():
         choice = MakerChoice(scorer=scorer, max_quarantine=1.0)
         version, _ = decide(ws, load_policy(name), choice, stop=StopRequest())
-        rows.append(judge(ws, version, labels, chrf))
+        rows.append(evaluate(ws, version, labels, chrf))
     print("| policy | wrong alt texts gone | right ones kept | samples used | mean score | chrF |")
     print("|---|---|---|---|---|---|")
     for row in rows:

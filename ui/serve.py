@@ -84,7 +84,7 @@ def _free_port(host: str, port: int) -> int:
 
 
 def options(serving: Serving) -> dict[str, Any]:
-    """What Streamlit is told."""
+    """What Streamlit is started with."""
     return {
         "server.address": serving.host,
         "server.port": serving.port,
@@ -121,8 +121,8 @@ def serve(serving: Serving) -> None:
         os.environ.pop(name, None)
         if folder is not None:
             os.environ[name] = str(folder)
-    told = options(serving)
-    bootstrap.load_config_options(told)
+    settings = options(serving)
+    bootstrap.load_config_options(settings)
     # More than a second of imports, done while the browser still fetches its scripts.
     Thread(target=_warm, name="warm", daemon=True).start()
-    bootstrap.run(str(_FOLDER / "app.py"), False, [], told)
+    bootstrap.run(str(_FOLDER / "app.py"), False, [], settings)

@@ -241,7 +241,7 @@ class VersionColumns:
 
     @property
     def signatures(self) -> list[Array]:
-        """Of each shard one 64-bit number a sample that tells its set of texts; 0 for none."""
+        """Of each shard one 64-bit number a sample that stands for its set of texts; 0 for none."""
         return self._once(
             "signatures", lambda: self.each(lambda _, entry: self._signatures_of(entry))
         )

@@ -2,7 +2,7 @@
 
 Short texts do not tell their language, and a detector is sure of itself without reason
 (`curator.scorers.language`). So a text counts as English when the detector says so, as another
-language only when it surely is not English either, and else as one that cannot be told. Costs
+language only when it surely is not English either, and else as one that cannot be determined. Costs
 1 ms a text and 40 MB; a million rows are read for the draw, which takes a second.
 """
 
@@ -50,7 +50,7 @@ class Languages:
 
     @property
     def num_untold(self) -> int:
-        """Texts whose language cannot be told."""
+        """Texts whose language cannot be determined."""
         return self.num_read - sum(self.counts.values())
 
 
@@ -67,8 +67,8 @@ def of_version(columns: VersionColumns) -> Languages:
 
 def _languages(shards: Iterable[pl.Series]) -> Languages:
     read = draw(shards, MAX_READ)
-    told = Counter(filter(None, map(language, read)))
-    return Languages(counts=dict(told.most_common()), num_read=len(read))
+    found = Counter(filter(None, map(language, read)))
+    return Languages(counts=dict(found.most_common()), num_read=len(read))
 
 
 def draw(shards: Iterable[pl.Series], count: int) -> list[str]:
@@ -91,7 +91,7 @@ def draw(shards: Iterable[pl.Series], count: int) -> list[str]:
 
 
 def language(text: str) -> str | None:
-    """The English name of the language that `text` is in; None where that cannot be told."""
+    """The English name of the language that `text` is in; None where that cannot be determined."""
     num_latin = len(_LATIN_LETTER.findall(text))
     is_latin = 2 * num_latin >= sum(map(str.isalpha, text))
     if is_latin and (len(text.split()) < _MIN_WORDS or num_latin < _MIN_LETTERS):

@@ -48,8 +48,8 @@ def _sources(version: Version) -> dict[str, str]:
     found = {ALT_TEXT: "alt texts"} if uses_alt else {}
     for maker, recipe in version.makers.items():
         if "captioner" in recipe:
-            told = (recipe.get("model"), recipe.get("prompt"))
-            found[maker] = ", ".join(str(part) for part in told if part) or maker
+            parts = (recipe.get("model"), recipe.get("prompt"))
+            found[maker] = ", ".join(str(part) for part in parts if part) or maker
     return found
 
 

@@ -38,7 +38,7 @@ Options = Mapping[str, Any]
 
 _MAX_SHOWN = 60
 _MOST_LINES = 1000
-_ONLY_TYPED = "json"  # how errors are told is settled before any file is read
+_ONLY_TYPED = "json"  # how errors are shown is settled before any file is read
 
 
 class SettingsGroup(TyperGroup):

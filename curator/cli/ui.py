@@ -45,16 +45,16 @@ def ui(
         curator ui shards/
     """
     from curator.core import progress
-    from curator.core.registry import load
     from curator.steps.workspace import open_workspace, refuse_version
+    from ui.serve import Serving, serve
 
     refuse_version(dataset, "ui")
     opened = open_workspace(dataset, store)
-    serving = load("ui.serve:Serving")(
+    serving = Serving(
         dataset=opened.spec, store=opened.store.root, studies=studies, host=host, port=port
     )
     if not serving.is_private:
         progress.say(f"anybody who can reach {host}:{serving.port} can read and edit the captions")
     show(serving.url)
     sys.stdout.flush()  # it may be a pipe, and the server keeps this process for itself
-    load("ui.serve:serve")(serving)
+    serve(serving)

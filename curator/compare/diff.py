@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 
 from curator.compare.names import MAYBE, Items, items_of, lost_items
-from curator.compare.pairs import Judge, ShardPair, texts_of
+from curator.compare.pairs import ShardPair, VersionScores, texts_of
 from curator.compare.stats import LengthCounter, PairCounter, ScoreCounter
 from curator.compare.values import (
     GAINED,
@@ -59,17 +59,17 @@ def diff(
     """Compare two versions of one store.
 
     `scorer` is a maker of scores; by default the one that the new version's policy used, or the
-    old one's, or the only one there is. Without any, the scores are left out. `advance` is told of
-    each shard of the two.
+    old one's, or the only one there is. Without any, the scores are left out. `advance` is called
+    for each shard of the two.
 
     Raises:
         UsageError: no such scorer. DamageError: a file is not what was written.
     """
-    judge = Judge(store, old, new, scorer)
+    scores = VersionScores(store, old, new, scorer)
     before, after = _entries(old), _entries(new)
     found = _Comparison(num_examples)
     for name in sorted(before.keys() | after.keys()):
-        pair = ShardPair(store, judge, name, old=before.get(name), new=after.get(name))
+        pair = ShardPair(store, scores, name, old=before.get(name), new=after.get(name))
         # Seeded by the shard's name: the same samples are picked whatever other shards there are.
         found.add(pair, np.random.default_rng([seed, zlib.crc32(name.encode())]))
         advance(1)
@@ -95,7 +95,7 @@ def diff(
             }
             for first in ACTIONS
         },
-        scores=_shift(found, judge, new),
+        scores=_shift(found, scores, new),
         old_lengths=found.old.lengths.result(),
         new_lengths=found.new.lengths.result(),
         vocabulary=found.words.result(),
@@ -108,13 +108,13 @@ def diff(
     )
 
 
-def _shift(found: _Comparison, judge: Judge, new: Version) -> ScoreShift | None:
-    if judge.scorer is None:
+def _shift(found: _Comparison, scores: VersionScores, new: Version) -> ScoreShift | None:
+    if scores.scorer is None:
         return None
     return ScoreShift(
-        scorer=judge.scorer,
-        is_chooser=new.policy.get("scorer_facts") == judge.scorer,
-        recipe=judge.recipe,
+        scorer=scores.scorer,
+        is_chooser=new.policy.get("scorer_facts") == scores.scorer,
+        recipe=scores.recipe,
         old=found.old.scores.result(),
         new=found.new.scores.result(),
         paired=found.paired.result(),
@@ -129,10 +129,10 @@ def changes(
     Raises:
         as `diff`.
     """
-    judge = Judge(store, old, new, scorer)
+    scores = VersionScores(store, old, new, scorer)
     before, after = _entries(old), _entries(new)
     for name in sorted(before.keys() & after.keys()):
-        pair = ShardPair(store, judge, name, old=before[name], new=after[name])
+        pair = ShardPair(store, scores, name, old=before[name], new=after[name])
         yield from pair.examples(pair.changed)
 
 

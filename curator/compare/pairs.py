@@ -19,7 +19,7 @@ from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version
 
 
-class Judge:
+class VersionScores:
     """Scores of texts under one scorer, for both versions."""
 
     def __init__(self, store: Store, old: Version, new: Version, scorer: str | None) -> None:
@@ -36,7 +36,7 @@ class Judge:
         self._own = [version.policy.get("scores_by") == self.scorer for version in (old, new)]
         self._facts = Facts(store, SCORES, self.scorer) if self.scorer else None
 
-    def judge(self, decision: pl.DataFrame, *, is_new: bool) -> pl.DataFrame:
+    def add_to(self, decision: pl.DataFrame, *, is_new: bool) -> pl.DataFrame:
         """A decision of the old or new version with its column `score` as this scorer has it."""
         if self._facts is None:
             return _unscored(decision)
@@ -49,7 +49,7 @@ class Judge:
 class ShardPair:
     """What two versions decided for one shard; either may lack it.
 
-    `old` and `new` are decisions with the column `score` as the judge has it, null without a judge.
+    `old` and `new` are decisions with a column `score`, null where `scores` is None.
     `samples` has one row a sample of either: key, nth, alt_text, and with the suffix _old or _new
     row, action, because, image_sha256, text_sha256 and score (of the first text) and texts (their
     identity as a set); then `kind` (null if nothing changed or it is in one version only) and
@@ -59,7 +59,7 @@ class ShardPair:
     def __init__(
         self,
         store: Store,
-        judge: Judge | None,
+        scores: VersionScores | None,
         shard: str,
         *,
         old: ShardEntry | None,
@@ -67,11 +67,11 @@ class ShardPair:
     ) -> None:
         self.shard = shard
         self.old, self.new = _decision(store, old), _decision(store, new)
-        if judge is None:
+        if scores is None:
             self.old, self.new = map(_unscored, (self.old, self.new))
         else:
-            self.old = judge.judge(self.old, is_new=False)
-            self.new = judge.judge(self.new, is_new=True)
+            self.old = scores.add_to(self.old, is_new=False)
+            self.new = scores.add_to(self.new, is_new=True)
         both = _heads(self.old, "_old").join(
             _heads(self.new, "_new"), on=["key", "nth"], how="full", coalesce=True, nulls_equal=True
         )

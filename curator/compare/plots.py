@@ -59,8 +59,10 @@ def win_rate_plot(found: WinRate, names: tuple[str, str]) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(0.5, color=_MUTED, linewidth=1, linestyle=(0, (4, 4)))
-        axes.plot([found.low, found.high], [0, 0], color=_NEW, linewidth=3, solid_capstyle="round")
-        axes.plot([found.rate], [0], marker="o", markersize=10, color=_NEW)
+        if found.low is not None and found.high is not None:
+            axes.plot([found.low, found.high], [0, 0], color=_NEW, linewidth=3)
+        if found.rate is not None:
+            axes.plot([found.rate], [0], marker="o", markersize=10, color=_NEW)
         axes.set_xlim(0, 1)
         axes.set_yticks([])
         axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -62,5 +62,5 @@ def _inline(svg: str, label: str, variables: Mapping[str, str]) -> str:
     body = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", body)
     for stand_in, variable in variables.items():
         body = body.replace(stand_in, f"var({variable})")
-    # The label is told of a name from a file, and this is put into the page as it is.
+    # The label may hold a name from a file, and it is put into the page as it is.
     return body.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1).strip()

@@ -58,19 +58,19 @@ def _score_part(diff: Diff) -> str:
     if scores is None:
         return ""
     paired = scores.paired
-    judge = " by the scorer that chose them" if scores.is_chooser else ""
+    by_chooser = " by the scorer that chose them" if scores.is_chooser else ""
     if paired.low is not None and paired.high is not None and paired.mean is not None:
         spread = f"± {(paired.high - paired.low) / 2:.3f}"
         about = f"(95 %, n = {paired.n:,})"
         if paired.low > 0:
-            return f"reworded ones score {paired.mean:.3f} {spread} higher {about}{judge}"
+            return f"reworded ones score {paired.mean:.3f} {spread} higher {about}{by_chooser}"
         if paired.high < 0:
-            return f"reworded ones score {-paired.mean:.3f} {spread} lower {about}{judge}"
+            return f"reworded ones score {-paired.mean:.3f} {spread} lower {about}{by_chooser}"
         return f"reworded ones score the same within noise, {paired.mean:+.3f} {spread} {about}"
     if scores.old.mean is None or scores.new.mean is None:
         return ""
     return (
-        f"the mean score{judge} is {scores.new.mean:.3f} over {scores.new.n:,} texts "
+        f"the mean score{by_chooser} is {scores.new.mean:.3f} over {scores.new.n:,} texts "
         f"instead of {scores.old.mean:.3f} over {scores.old.n:,}"
     )
 

@@ -53,7 +53,7 @@ _quarantine: ContextVar[Quarantine | None] = ContextVar("quarantine", default=No
 def reporting_to(listener: Listener, quarantine: Quarantine) -> Iterator[None]:
     """Have every bar of the block report to `listener` as well, terminal or not.
 
-    What `quarantined` is told goes to `quarantine`.
+    What `quarantined` counts goes to `quarantine`.
     """
     token, other = _listener.set(listener), _quarantine.set(quarantine)
     try:
@@ -156,9 +156,9 @@ class Lines:
 
 
 def _rate(per_sec: float) -> str:
-    if per_sec >= 10:  # noqa: PLR2004 - below ten a decimal tells something
+    if per_sec >= 10:  # noqa: PLR2004 - below ten a decimal says something
         return f"{per_sec:,.0f}/s"
-    return f"{per_sec:.1f}/s" if per_sec >= 0.1 or not per_sec else f"{per_sec * 60:.1f}/min"  # noqa: PLR2004 - slower ones are told by the minute
+    return f"{per_sec:.1f}/s" if per_sec >= 0.1 or not per_sec else f"{per_sec * 60:.1f}/min"  # noqa: PLR2004 - slower ones are shown by the minute
 
 
 def say(line: str) -> None:

@@ -155,14 +155,15 @@ def _other_names(scene: Scene, plan: SentencePlan, kind: str) -> list[SentencePl
             names = {(group.color, group.shape): (new.color, new.shape)}
             if (new.color, new.shape) not in taken:
                 relations = tuple(
-                    (names.get(a, a), told, names.get(b, b)) for a, told, b in plan.relations
+                    (names.get(a, a), relation, names.get(b, b))
+                    for a, relation, b in plan.relations
                 )
                 found.append(replace(_with_group(plan, number, new), relations=relations))
     return found
 
 
 def _other_attributes(scene: Scene, plan: SentencePlan, kind: str) -> list[SentencePlan]:
-    """Another size or material for a group that tells one, so that no solid fits it."""
+    """Another size or material for a group that names one, so that no solid fits it."""
     found = []
     for number, group in enumerate(plan.groups):
         if getattr(group, kind) is not None:
@@ -185,8 +186,8 @@ def _other_counts(plan: SentencePlan) -> list[SentencePlan]:
 
 def _other_relations(plan: SentencePlan) -> list[SentencePlan]:
     found = []
-    for number, (a, told, b) in enumerate(plan.relations):
-        turned = (a, _OPPOSITES[told], b)
+    for number, (a, relation, b) in enumerate(plan.relations):
+        turned = (a, _OPPOSITES[relation], b)
         relations = (*plan.relations[:number], turned, *plan.relations[number + 1 :])
         found.append(replace(plan, relations=relations))
     return found

@@ -39,7 +39,7 @@ class ClaimCounts:
 
     @property
     def recall(self) -> float:
-        """Share of the truth that is told; 0 where there is nothing to tell."""
+        """Share of the truth that is claimed; 0 where there is nothing to claim."""
         return self.right / self.in_truth if self.in_truth else 0.0
 
     @property
@@ -62,12 +62,12 @@ class CaptionCheck:
 
     @property
     def precision(self) -> float:
-        """Share of what is told that is right."""
+        """Share of what is claimed that is right."""
         return self.attributes.precision
 
     @property
     def recall(self) -> float:
-        """Share of the scene's attributes that are told."""
+        """Share of the scene's attributes that are claimed."""
         return self.attributes.recall
 
     @property
@@ -87,7 +87,7 @@ class CaptionCheck:
 
     @property
     def is_right(self) -> bool:
-        """Whether it names a solid, tells one thing more, has nothing wrong and is no spam."""
+        """Whether it names a solid, claims one thing more, has nothing wrong and is no spam."""
         tallies = self.facts.values()
         tells_more = sum(tally.claimed for tally in tallies) > self.mentioned > 0
         return tells_more and all(t.right == t.claimed for t in tallies) and not self.is_spam
@@ -109,7 +109,7 @@ class CheckSummary:
 def check(text: str, scene: Scene) -> CaptionCheck:
     """Hold every claim of an English caption against the scene.
 
-    Mentions are matched to different solids so that most of what is told is right. "Two red
+    Mentions are matched to different solids so that most of what is claimed is right. "Two red
     cubes" is a right count if exactly two solids fit; "a" and "the" count nothing. The truth has
     a count for every color and shape that several solids share, and relations in both directions.
     """
@@ -162,15 +162,15 @@ def _match(mentions: list[Mention], solids: tuple[Solid, ...]) -> dict[Fact, Cla
         chosen = max((facts for key, facts in best.items() if key.bit_count() == most), key=len)
         right["object"] += most
         right.update(kind for kind, _ in chosen)
-    claimed = Counter(kind for mention in mentions for kind, _ in mention.told)
+    claimed = Counter(kind for mention in mentions for kind, _ in mention.claims)
     claimed["object"] = len(mentions)
     return {kind: ClaimCounts(right[kind], claimed[kind], len(solids)) for kind in ATTRIBUTES[:4]}
 
 
 def _holds(subjects: list[Mention], name: Relation, others: list[Mention], scene: Scene) -> bool:
     return any(
-        told == name
+        relation == name
         and any(mention.fits(scene.solids[a]) for mention in subjects)
         and any(mention.fits(scene.solids[b]) for mention in others)
-        for a, told, b in scene.relations()
+        for a, relation, b in scene.relations()
     )

@@ -38,7 +38,7 @@ def read_truth(out: Path) -> pl.DataFrame:
     return pl.concat([parquet.read(path, TRUTH_SCHEMA) for path in paths])
 
 
-def judge(store: Store, version: Version, truth: pl.DataFrame) -> TruthScores:
+def score_against_truth(store: Store, version: Version, truth: pl.DataFrame) -> TruthScores:
     """Check the first text of every sample that has one."""
     rows = _first_texts(store, version).join(truth, on="image_sha256")
     checks = [

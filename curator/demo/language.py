@@ -31,10 +31,12 @@ from curator.demo.scene import (
 )
 
 Length = Literal["short", "detailed", "spatial"]
+"""short: colors, shapes and the ground. detailed: every solid with all its attributes, the ground
+and the sky, in one sentence. spatial: that, and up to three sentences on how solids relate."""
 LENGTHS: tuple[Length, ...] = get_args(Length)
 
 Name = tuple[str, Shape]
-"""Color and shape: what a solid is called when a relation is told."""
+"""Color and shape: what a solid is called when a relation is named."""
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 PLURALS: dict[Shape, str] = {
@@ -67,7 +69,7 @@ _MAX_RELATIONS = 3
 
 @dataclass(frozen=True, slots=True)
 class ObjectGroup:
-    """`count` solids that are told in one breath; None is an attribute that is not told."""
+    """`count` solids that are named together; None is an attribute that is not named."""
 
     shape: Shape
     color: str
@@ -76,7 +78,7 @@ class ObjectGroup:
     count: int = 1
 
     def fits(self, solid: Solid) -> bool:
-        """Whether all that is told, but for the count, is true of the solid."""
+        """Whether all that it names, but for the count, is true of the solid."""
         return (
             (solid.shape, solid.color) == (self.shape, self.color)
             and self.size in (None, solid.size)
@@ -86,35 +88,20 @@ class ObjectGroup:
     def say(self) -> str:
         """The group in words: "a small shiny red cube", "two blue spheres"."""
         noun = self.shape if self.count == 1 else PLURALS[self.shape]
-        told = " ".join(word for word in (self.size, self.material, self.color, noun) if word)
+        words = " ".join(word for word in (self.size, self.material, self.color, noun) if word)
         if self.count > 1:
-            return f"{NUMBERS[self.count]} {told}"
-        return f"an {told}" if told[0] in "aeiou" else f"a {told}"
+            return f"{NUMBERS[self.count]} {words}"
+        return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
 @dataclass(frozen=True, slots=True)
 class SentencePlan:
-    """What a caption tells, before it is put into words; without a sky it is a short one."""
+    """What a caption says, before it is put into words; without a sky it is a short one."""
 
     groups: tuple[ObjectGroup, ...]
     ground: Ground
     sky: Sky | None = None
     relations: tuple[tuple[Name, Relation, Name], ...] = ()
-
-
-def short(scene: Scene, rng: np.random.Generator) -> str:
-    """Colors, shapes and the ground: "a red cube and two blue spheres standing on grass"."""
-    return caption(scene, "short", rng)
-
-
-def detailed(scene: Scene, rng: np.random.Generator) -> str:
-    """Every solid with all its attributes, the ground and the sky, as one sentence."""
-    return caption(scene, "detailed", rng)
-
-
-def spatial(scene: Scene, rng: np.random.Generator) -> str:
-    """`detailed`, and up to three sentences on how solids relate that a name tells apart."""
-    return caption(scene, "spatial", rng)
 
 
 def caption(scene: Scene, length: Length, rng: np.random.Generator) -> str:
@@ -171,13 +158,13 @@ def _pick_relations(
 ) -> tuple[tuple[Name, Relation, Name], ...]:
     """One to three that hold, no two of the same pair; none if no two solids have own names."""
     names: list[Name] = [(solid.color, solid.shape) for solid in scene.solids]
-    held = [(a, told, b) for a, told, b in scene.relations() if _unique(names, a, b)]
+    held = [(a, relation, b) for a, relation, b in scene.relations() if _unique(names, a, b)]
     wanted = int(rng.integers(1, _MAX_RELATIONS + 1))
     picked: dict[frozenset[int], tuple[Name, Relation, Name]] = {}
     for number in rng.permutation(len(held)):
-        a, told, b = held[number]
+        a, relation, b = held[number]
         if len(picked) < wanted:
-            picked.setdefault(frozenset((a, b)), (names[a], told, names[b]))
+            picked.setdefault(frozenset((a, b)), (names[a], relation, names[b]))
     return tuple(picked.values())
 
 

@@ -26,23 +26,23 @@ _TOKEN = re.compile(r"[a-z0-9]+|[.,;:!?\n]")
 
 @dataclass(slots=True, eq=False)
 class Mention:
-    """A solid that a caption speaks of, and the (kind, value) pairs it tells of it."""
+    """A solid that a caption speaks of, and the (kind, value) pairs it claims of it."""
 
     shape: Shape
-    told: set[tuple[str, str]] = field(default_factory=set)
+    claims: set[tuple[str, str]] = field(default_factory=set)
 
     def right(self, solid: Solid) -> set[tuple[str, str]]:
-        """What is told and true of the solid."""
-        return {(kind, value) for kind, value in self.told if getattr(solid, kind) == value}
+        """What is claimed and true of the solid."""
+        return {(kind, value) for kind, value in self.claims if getattr(solid, kind) == value}
 
     def fits(self, solid: Solid) -> bool:
-        """Whether shape and all that is told are true of the solid."""
-        return self.shape == solid.shape and self.right(solid) == self.told
+        """Whether shape and all that is claimed are true of the solid."""
+        return self.shape == solid.shape and self.right(solid) == self.claims
 
-    def clashes(self, told: set[tuple[str, str]]) -> bool:
-        """Whether `told` gives another value for a kind that is told already."""
-        kinds = {kind for kind, _ in self.told - told}
-        return any(kind in kinds for kind, _ in told - self.told)
+    def clashes(self, claims: set[tuple[str, str]]) -> bool:
+        """Whether `claims` gives another value for a kind that is claimed already."""
+        kinds = {kind for kind, _ in self.claims - claims}
+        return any(kind in kinds for kind, _ in claims - self.claims)
 
 
 @dataclass(slots=True)
@@ -119,30 +119,30 @@ class _Reader:
     def finish(self) -> Reading:
         """All that was claimed, when the last word is taken."""
         for mention in self.reading.mentions:
-            _drop_mark_color(mention.told)
+            _drop_mark_color(mention.claims)
         if len(self.reading.sky) > 1:
             self.reading.sky.discard("clear")  # "a blue sky with clouds", "a clear sky at night"
         return self.reading
 
     def _noun(self, shape: Shape, plural: bool) -> None:
-        told, number = self.pending, self.number
+        claims, number = self.pending, self.number
         self.pending, self.number, self.linked, self.joined = set(), None, False, False
         if self.negated:
             return
-        _drop_mark_color(told)
-        self.last = self._earlier(shape, told, plural, number) if self.definite else None
+        _drop_mark_color(claims)
+        self.last = self._earlier(shape, claims, plural, number) if self.definite else None
         if self.last is None:
-            self.last = [Mention(shape, set(told)) for _ in range(number or 1)]
+            self.last = [Mention(shape, set(claims)) for _ in range(number or 1)]
             self.reading.mentions += self.last
             if number:
-                self.reading.counts.append((Mention(shape, set(told)), number))
+                self.reading.counts.append((Mention(shape, set(claims)), number))
         self.definite, self.open = False, True
         self._close_relation(self.last)
         self.listed = False
 
     def _pattern(self, meaning: str) -> None:
         for mention in [] if self.negated else self.last or []:
-            mention.told.add(("material", meaning))
+            mention.claims.add(("material", meaning))
         self.pending = set()
 
     def _article(self, meaning: str) -> None:
@@ -187,11 +187,11 @@ class _Reader:
         """Give "is red", when no noun has followed, to the solid before it."""
         if self.linked and self.open and not self.stale:
             for mention in self.last or []:
-                mention.told |= self.pending
+                mention.claims |= self.pending
         self.pending, self.stale = set(), False
 
     def _leave(self) -> None:
-        """Go past something that is no solid: what was told last is its own."""
+        """Go past something that is no solid: what was named last is its own."""
         self.pending, self.number, self.definite, self.negated = set(), None, False, False
         self.open, self.relation = False, None
         self._end_list(keep=True)
@@ -206,18 +206,18 @@ class _Reader:
         self.stale = self.open = self.negated = False
 
     def _earlier(
-        self, shape: Shape, told: set[tuple[str, str]], plural: bool, number: int | None
+        self, shape: Shape, claims: set[tuple[str, str]], plural: bool, number: int | None
     ) -> list[Mention] | None:
         """Whom "the red cube" means: None for a new solid, nobody if it could be several."""
         alike = [mention for mention in self.reading.mentions if mention.shape == shape]
-        named = [mention for mention in alike if told <= mention.told]
-        pool = named or [mention for mention in alike if not mention.clashes(told)]
+        named = [mention for mention in alike if claims <= mention.claims]
+        pool = named or [mention for mention in alike if not mention.clashes(claims)]
         if not pool or (number or 1) > len(pool):
             return None
-        if not plural and any(mention.told != pool[0].told for mention in pool):
+        if not plural and any(mention.claims != pool[0].claims for mention in pool):
             return []
         for mention in (meant := pool[:number] if plural else pool[:1]):
-            mention.told |= told
+            mention.claims |= claims
         return meant
 
     def _relate(self, name: Relation, phrase: str) -> None:
@@ -267,8 +267,8 @@ class _Reader:
         self.listed = False
 
 
-def _drop_mark_color(told: set[tuple[str, str]]) -> None:
+def _drop_mark_color(claims: set[tuple[str, str]]) -> None:
     """Stripes and dots are white, or black on white: "red and white striped" is a red solid."""
-    colors = {value for kind, value in told if kind == "color"}
-    if {("material", "striped"), ("material", "dotted")} & told and len(colors) > 1:
-        told.discard(("color", "black" if "white" in colors and "black" in colors else "white"))
+    colors = {value for kind, value in claims if kind == "color"}
+    if {("material", "striped"), ("material", "dotted")} & claims and len(colors) > 1:
+        claims.discard(("color", "black" if "white" in colors and "black" in colors else "white"))

@@ -27,7 +27,6 @@ SHAPES: tuple[Shape, ...] = get_args(Shape)
 MATERIALS: tuple[Material, ...] = get_args(Material)
 GROUNDS: tuple[Ground, ...] = get_args(Ground)
 SKIES: tuple[Sky, ...] = get_args(Sky)
-RELATIONS: tuple[Relation, ...] = get_args(Relation)
 COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0.80, 0.08, 0.08),
     "orange": (0.95, 0.45, 0.05),

@@ -139,7 +139,7 @@ def torn_bytes(store: Store, shard: str) -> int:
     return _read(_log(store, shard), shard).torn
 
 
-class _Read(NamedTuple):
+class _LogContent(NamedTuple):
     """All edits of a log, where they end, the bytes of an unfinished write behind, and batches."""
 
     edits: list[Edit]
@@ -148,7 +148,7 @@ class _Read(NamedTuple):
     num_batches: int
 
 
-def _read(path: Path, shard: str) -> _Read:
+def _read(path: Path, shard: str) -> _LogContent:
     data = path.read_bytes() if path.exists() else b""
     lines, start = [], 0
     while line := _OLD_LINE.match(data, start):
@@ -162,7 +162,7 @@ def _read(path: Path, shard: str) -> _Read:
         found = batchlog.read(data, start, path, reason=_DAMAGED)
     lines += [line for body in found.bodies for line in body.splitlines()]
     edits = [_parse(line, path, shard, number) for number, line in enumerate(lines)]
-    return _Read(edits, found.valid, found.torn, len(found.bodies))
+    return _LogContent(edits, found.valid, found.torn, len(found.bodies))
 
 
 def intact(path: Path, shard: str) -> tuple[list[Edit], int]:
@@ -369,7 +369,7 @@ def _line(edit: Edit) -> bytes:
 
 @contextmanager
 def _writing(store: Store, shard: str) -> Iterator[_Log]:
-    """Hold the log of a shard; its unfinished tail is cut, which nobody was told about."""
+    """Hold the log of a shard; its unfinished tail is cut, which was never acknowledged."""
     path = _log(store, shard)
     file = fsops.appender_when_free(path, LOCK_WAIT_SEC)
     try:

@@ -33,12 +33,12 @@ def read_folder(source: Path, options: SourceOptions) -> Iterator[PackItem]:
     """
     root = ImageRoot(options.images or source)
     tables = Sidecars(source, options)
-    yield from _walk(source, _Walk(source, root, tables, options))
+    yield from _walk(source, _FolderWalk(source, root, tables, options))
     yield from tables.left_over(root)
 
 
 @dataclass(frozen=True, slots=True)
-class _Walk:
+class _FolderWalk:
     """What stays the same from folder to folder."""
 
     top: Path
@@ -47,7 +47,7 @@ class _Walk:
     options: SourceOptions
 
 
-def _walk(folder: Path, walk: _Walk) -> Iterator[PackItem]:
+def _walk(folder: Path, walk: _FolderWalk) -> Iterator[PackItem]:
     below = folder.relative_to(walk.top)
     try:
         entries = _entries(folder, walk)
@@ -82,7 +82,7 @@ def _walk(folder: Path, walk: _Walk) -> Iterator[PackItem]:
             yield PackItem(origin=printable(path), problem=lone)
 
 
-def _entries(folder: Path, walk: _Walk) -> list[os.DirEntry[str]]:
+def _entries(folder: Path, walk: _FolderWalk) -> list[os.DirEntry[str]]:
     if folder != walk.top and folder.is_symlink():
         raise Unusable("path.traversal", "a link to a folder; pack that folder itself")
     with os.scandir(folder) as found:
@@ -101,7 +101,7 @@ def _picture(
     *,
     text: os.DirEntry[str] | None,
     data: os.DirEntry[str] | None,
-    walk: _Walk,
+    walk: _FolderWalk,
 ) -> PackItem:
     """The item of one image with what lies beside it; `path` is below the top folder."""
     origin, root, wanted = printable(path), walk.root, walk.options.caption_column

@@ -248,7 +248,7 @@ class Decider:
 
     # -- rules ----------------------------------------------------------------------------------
 
-    def _judge(self, shard: str, texts: pl.DataFrame) -> pl.DataFrame:
+    def _evaluate(self, shard: str, texts: pl.DataFrame) -> pl.DataFrame:
         """Add `failed`: the name of the first rule that a text fails, or null."""
         texts = self._operate(self._with_flags(texts))
         if self.policy.needs_copies:
@@ -269,7 +269,7 @@ class Decider:
     def decide(self, shard: str) -> pl.DataFrame:
         """The decision for one shard, in the columns of DECISION_SCHEMA and its row order."""
         samples, made = self._inputs(shard)
-        texts = self._judge(shard, self._texts(shard, samples, made))
+        texts = self._evaluate(shard, self._texts(shard, samples, made))
         if self.policy.needs_score:
             with self._counting:
                 self.num_unscored += texts["score"].null_count()

@@ -64,7 +64,7 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the query process is told. `shards` None means all that are indexed."""
+    """What the query process gets. `shards` None means all that are indexed."""
 
     root: str
     sql: str

@@ -1,8 +1,8 @@
 """The alt text of one sample: from a text file beside the image, or from a field of a .json.
 
-Without being told, KEY.txt is read, or else KEY.caption, KEY.cap or KEY.text. A text of another
+By default KEY.txt is read, or else KEY.caption, KEY.cap or KEY.text. A text of another
 name (KEY.url.txt of DataCompDR, KEY.license.txt) may be anything and is no alt text; what lies
-there is found by `curator.shards.alttext_counts`, so that a user can be told what to type.
+there is found by `curator.shards.alttext_counts`, so that a message can say what to type.
 
 JSON comes from anywhere, so its size is judged before it is read and its depth before it is
 parsed. Without a field no JSON is opened for a sample that has its text: a broken one then costs

@@ -58,7 +58,8 @@ class AltTexts:
 
     def in_words(self) -> list[str]:
         """One line for people, and a second one if most samples have no text."""
-        found = [f"{number:,} from {source}" for source, number in _most_first(self.found)]
+        most_first = sorted(self.found.items(), key=lambda item: (-item[1], item[0]))
+        found = [f"{number:,} from {source}" for source, number in most_first]
         counts = {
             "missing": self.num_missing,
             "empty": self.num_empty,
@@ -110,10 +111,6 @@ def tally(samples: Iterable[ScannedSample], read: Read) -> AltTexts:
 
 def _count(counts: dict[str, int], name: str) -> None:
     counts[name] = counts.get(name, 0) + 1
-
-
-def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def elsewhere(members: Iterable[Member], read: Read) -> Iterator[str]:

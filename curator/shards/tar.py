@@ -77,7 +77,7 @@ def walk(
     A member that cannot be used (a link, a size above `max_member_bytes`, data cut off) is yielded
     as a problem that names it.
     """
-    return _Walk(buffer, max_member_bytes).run()
+    return _ArchiveReader(buffer, max_member_bytes).run()
 
 
 # name, size, checksum, type, magic with version, prefix
@@ -106,7 +106,7 @@ _FOREIGN = (
 )
 
 
-class _Walk:
+class _ArchiveReader:
     """One pass over one archive. `at` is always on the 512-byte grid."""
 
     def __init__(self, buffer: Buffer, max_member_bytes: int) -> None:

@@ -33,9 +33,9 @@ WORLD = Scene(
 
 
 def said(text: str) -> list[tuple[str, ...]]:
-    """The solids a text mentions: shape, then what is told of it in alphabetical order."""
+    """The solids a text mentions: shape, then what is claims of it in alphabetical order."""
     return [
-        (mention.shape, *sorted(value for _, value in mention.told))
+        (mention.shape, *sorted(value for _, value in mention.claims))
         for mention in read(text).mentions
     ]
 
@@ -264,8 +264,8 @@ def test_captions_of_the_grammar_are_right(seed: int, length: Length) -> None:
     world = sample_scene(seed)
     done = check(caption(world, length, np.random.default_rng(seed)), world)
     assert done.is_right
-    told = ("object", "color") if length == "short" else ("object", "color", "size", "material")
-    assert [done.facts[fact].recall for fact in told] == [1.0] * len(told)
+    claims = ("object", "color") if length == "short" else ("object", "color", "size", "material")
+    assert [done.facts[fact].recall for fact in claims] == [1.0] * len(claims)
     if length != "short":
         assert done.recall == 1.0
 

@@ -44,7 +44,7 @@ def test_short_groups_color_and_shape_from_left_to_right() -> None:
     world = scene(
         solid("sphere", "blue", 0.0), solid("cube", "red", -1.5), solid("sphere", "blue", 1.5)
     )
-    text = language.short(world, rng())
+    text = language.caption(world, "short", rng())
     assert plainly(text) == "a red cube and two blue spheres standing on grass"
 
 
@@ -54,7 +54,7 @@ def test_detailed_tells_all_and_groups_only_what_is_alike() -> None:
         solid("torus", "orange", 1.5),
         solid("torus", "orange", -1.5, size="large"),
     )
-    text = language.detailed(world, rng())
+    text = language.caption(world, "detailed", rng())
     assert plainly(text) == (
         "a large matte orange torus and two small matte orange tori standing on grass"
         " under a clear sky."
@@ -67,7 +67,7 @@ def test_a_stacked_solid_comes_right_after_the_one_below() -> None:
         solid("sphere", "blue", 0.05, z=8.0),
         solid("cube", "red", 0.0, size="large"),
     )
-    text = language.short(world, rng())
+    text = language.caption(world, "short", rng())
     assert plainly(text) == "a red cube, a green cone and a blue sphere standing on grass"
 
 
@@ -75,13 +75,16 @@ def test_spatial_tells_a_relation_of_solids_with_their_own_names() -> None:
     world = scene(solid("cube", "red", -1.5), solid("sphere", "blue", 1.5))
     left = "the red cube is left of the blue sphere."
     right = "the blue sphere is right of the red cube."
-    said = {plainly(language.spatial(world, rng(seed))).split(". ", 1)[1] for seed in range(20)}
+    said = {
+        plainly(language.caption(world, "spatial", rng(seed))).split(". ", 1)[1]
+        for seed in range(20)
+    }
     assert {text.replace("to the right", "right") for text in said} == {left, right}
 
 
 def test_spatial_is_detailed_where_names_are_shared() -> None:
     world = scene(solid("cube", "red", -1.5), solid("cube", "red", 1.5, size="large"))
-    assert language.spatial(world, rng()).count(".") == 1
+    assert language.caption(world, "spatial", rng()).count(".") == 1
 
 
 def test_an_before_a_vowel() -> None:

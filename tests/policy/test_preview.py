@@ -74,7 +74,7 @@ CHECKER = storekit.maker_name("text-en", {"scorer": "text"})
 
 
 def add_checks(kit: Kit) -> None:
-    """Every text is judged healthy but one, which is spam (a5, storekit)."""
+    """Every text is evaluated healthy but one, which is spam (a5, storekit)."""
     store = kit.ws.store
     store.write_recipe(SCORES, CHECKER, {"scorer": "text"})
     rows = [row for rows in storekit.SHARDS.values() for row in rows]

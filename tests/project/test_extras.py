@@ -20,6 +20,7 @@ import pytest
 
 from curator.core.errors import MissingExtraError
 from curator.core.package import EXTRAS, INCLUDED, missing_extra, require
+from curator.engine.executors.local import ProcessExecutor
 from tests.kit import tars
 from tests.kit.paths import ROOT, STUB_SERVER
 
@@ -226,6 +227,23 @@ def test_a_package_of_no_extra_is_no_missing_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(EXTRAS, "models", ("nonsense",))
     with pytest.raises(MissingExtraError, match=r"--captioner local needs nonsense"):
         require("models", "--captioner local")
+
+
+def build_without_torch() -> Any:
+    """What a worker process meets where an import was not foreseen."""
+    raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
+def test_an_import_that_fails_in_a_worker_process_names_its_extra() -> None:
+    """The error keeps the module's name on its way to the process that shows it."""
+    executor = ProcessExecutor(1, 60.0)
+    outcomes = executor.run(build_without_torch, [[1]], probe=str, stop=lambda: False)
+    with pytest.raises(ModuleNotFoundError) as raised:
+        list(outcomes)
+    found = missing_extra(raised.value, "recaption")
+    assert found is not None
+    assert found.what == "curator recaption needs torch, which is not installed"
+    assert found.hint == "install it with: pip install 'caption-curator[models]'"
 
 
 # -- a real environment ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ A page is a plain script that ends in `context.run(page)`. Whatever a page lets 
 the URL, so that the address shows a colleague the same view. The workspace is opened once a
 process; a page reads the store and never waits for a running job.
 
-What to show is told by the variables of `ui.shared.environment`, which `curator ui` sets.
+What to show is set by the variables of `ui.shared.environment`, which `curator ui` sets.
 """
 
 from __future__ import annotations
@@ -255,8 +255,8 @@ def put(key: str, value: str | int | float | bool | Sequence[str] | None) -> Non
         if key in st.query_params:
             del st.query_params[key]
     else:
-        told = str(int(value)) if isinstance(value, bool) else value
-        spelled = told if isinstance(told, str) else _spelled(told)
+        shown = str(int(value)) if isinstance(value, bool) else value
+        spelled = shown if isinstance(shown, str) else _spelled(shown)
         now: object = st.query_params.get_all(key)
         if now != (spelled if isinstance(spelled, list) else [spelled]):
             st.query_params[key] = spelled

@@ -1,4 +1,4 @@
-"""How `curator ui` tells the pages what to show: the names of environment variables."""
+"""How `curator ui` says to the pages what to show: the names of environment variables."""
 
 from __future__ import annotations
 

@@ -26,7 +26,15 @@ import polars as pl
 from curator.policy.decider import SHARDS_AT_ONCE, Inputs
 from curator.policy.model import Policy
 from curator.policy.preview.values import Candidate, Extent, Line, Move, Moved, Preview, Totals
-from curator.policy.preview.watch import WAY, Limit, LineSeen, Seen, Watch, Watched, first
+from curator.policy.preview.watch import (
+    WAY,
+    Limit,
+    LinePreview,
+    PreviewDecider,
+    ShardPreview,
+    ShardPreviewer,
+    first,
+)
 from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
 from curator.store.store import Store
@@ -78,9 +86,9 @@ class Previewer:
         entries = {entry.name: entry for entry in against.shards}
         sizes = {name: self._num_samples(name, entries.get(name)) for name in inputs.shards}
         chosen = choose_shards(sizes, extent)
-        decider = Watched(self.store, policy, replace(inputs, shards=chosen), self._facts)
+        decider = PreviewDecider(self.store, policy, replace(inputs, shards=chosen), self._facts)
         decider.prepare()
-        watch = Watch(decider, against, extent)
+        watch = ShardPreviewer(decider, against, extent)
         with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
             seen = list(pool.map(watch.look, chosen))
         before_is_ours = inputs.scorer is not None and (
@@ -145,7 +153,7 @@ def choose_shards(sizes: dict[str, int], extent: Extent) -> tuple[str, ...]:
 # -- putting shards together -------------------------------------------------------------------
 
 
-def _actions(seen: Sequence[Seen], when: str) -> dict[str, int]:
+def _actions(seen: Sequence[ShardPreview], when: str) -> dict[str, int]:
     found: Counter[str] = Counter()
     for one in seen:
         for action, num in one.moves.select(when, "num_samples").iter_rows():
@@ -162,7 +170,7 @@ def _totals(sums: Sequence[pl.DataFrame], *, is_ours: bool) -> Totals:
     )
 
 
-def _moves(seen: Sequence[Seen], count: int) -> tuple[Move, ...]:
+def _moves(seen: Sequence[ShardPreview], count: int) -> tuple[Move, ...]:
     """All ways, changed ones first, and of those the most travelled first."""
     if not seen:
         return ()
@@ -186,7 +194,7 @@ def _moved(row: dict[str, object]) -> Moved:
     return Moved(**{name: row[name] for name in names}, because=row["because_after"])  # type: ignore[arg-type]  # a row of a frame
 
 
-def _line(limit: Limit, seen: Sequence[LineSeen], count: int) -> Line:
+def _line(limit: Limit, seen: Sequence[LinePreview], count: int) -> Line:
     near = first(pl.concat([one.examples for one in seen]), ["inside"], count)
     return Line(
         rule=limit.rule.name,
@@ -208,7 +216,7 @@ def _candidates(frame: pl.DataFrame) -> Iterator[Candidate]:
         yield Candidate(**row | {"flags": tuple(row["flags"] or ())})
 
 
-def _because(seen: Sequence[Seen]) -> tuple[tuple[str, str, int], ...]:
+def _because(seen: Sequence[ShardPreview]) -> tuple[tuple[str, str, int], ...]:
     if not seen:
         return ()
     found = pl.concat([one.because for one in seen]).group_by("action", "because")

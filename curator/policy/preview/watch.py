@@ -1,7 +1,7 @@
 """The decision of one shard, watched: what a preview keeps of it.
 
-`Decider` decides; this takes note of the texts it judged and of what it chose. Nothing here knows
-how a rule is applied.
+`Decider` decides; this takes note of the texts it evaluated and of what it chose. Nothing here
+knows how a rule is applied.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from curator.store.store import Store
 from curator.store.versions import Version
 
 WAY = ("before", "after", "is_changed")
-"""What tells the ways apart that samples go."""
+"""The columns that say which way a sample goes."""
 
 
 class Limit(NamedTuple):
@@ -36,8 +36,8 @@ class Limit(NamedTuple):
     percentile: float | None = None
 
 
-class Watched(Decider):
-    """A decider that keeps the judged texts of a shard, and takes facts that are known."""
+class PreviewDecider(Decider):
+    """A decider that keeps the evaluated texts of a shard, and takes facts that are known."""
 
     def __init__(
         self, store: Store, policy: Policy, inputs: Inputs, known: Callable[[str, str], Facts]
@@ -48,11 +48,11 @@ class Watched(Decider):
             self._scores = known(SCORES, self._scores.maker)
         if self._checks is not None:
             self._checks = known(SCORES, self._checks.maker)
-        self.judged: dict[str, pl.DataFrame] = {}
+        self.evaluated: dict[str, pl.DataFrame] = {}
 
-    def _judge(self, shard: str, texts: pl.DataFrame) -> pl.DataFrame:
-        judged = self.judged[shard] = super()._judge(shard, texts)
-        return judged
+    def _evaluate(self, shard: str, texts: pl.DataFrame) -> pl.DataFrame:
+        evaluated = self.evaluated[shard] = super()._evaluate(shard, texts)
+        return evaluated
 
     def limits(self) -> list[Limit]:
         """Every limit of every rule; a percentile is one for each source it was taken in."""
@@ -92,7 +92,7 @@ class Watched(Decider):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LineSeen:
+class LinePreview:
     """What one shard has for one limit."""
 
     num_inside: int
@@ -102,31 +102,31 @@ class LineSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class ShardPreview:
     """What is kept of one shard."""
 
     moves: pl.DataFrame
     examples: pl.DataFrame
     because: pl.DataFrame
-    lines: list[LineSeen]
+    lines: list[LinePreview]
     texts: pl.DataFrame
     texts_before: pl.DataFrame
     num_cut: int
 
 
-class Watch:
+class ShardPreviewer:
     """Decides shard by shard and keeps what a preview shows."""
 
-    def __init__(self, decider: Watched, against: Version, extent: Extent) -> None:
+    def __init__(self, decider: PreviewDecider, against: Version, extent: Extent) -> None:
         self._decider = decider
         self._entries = {entry.name: entry for entry in against.shards}
         self._extent = extent
         self._limits = decider.limits()
 
-    def look(self, shard: str) -> Seen:
+    def look(self, shard: str) -> ShardPreview:
         """Decide one shard; several threads may do so at once."""
         decision = self._decider.decide(shard)
-        texts = self._decider.judged.pop(shard)
+        texts = self._decider.evaluated.pop(shard)
         before = self._before(shard, decision)
         order = np.random.default_rng([self._extent.seed, zlib.crc32(shard.encode())])
         heads = _heads(decision, "after").join(_heads(before, "before"), on="row", how="left")
@@ -140,11 +140,10 @@ class Watch:
         )
         keys = decision.unique("row").select("row", "key")
         way = list(WAY)
-        unpicked = decision.filter(
-            (pl.col("slot") == 0)
-            & (pl.col("action").is_in(["dropped", "quarantined"]) | _is_otherwise())
-        )
-        return Seen(
+        is_left_out = pl.col("action").is_in(["dropped", "quarantined"])
+        is_otherwise = pl.col("because").str.starts_with("no other: ")
+        unpicked = decision.filter((pl.col("slot") == 0) & (is_left_out | is_otherwise))
+        return ShardPreview(
             moves=heads.group_by(way).len("num_samples"),
             examples=first(heads.filter("is_changed"), way, self._extent.num_examples),
             because=unpicked.group_by("action", "because").len("num_samples"),
@@ -169,7 +168,7 @@ class Watch:
         texts: pl.DataFrame,
         keys: pl.DataFrame,
         order: np.random.Generator,
-    ) -> LineSeen:
+    ) -> LinePreview:
         found = self._decider.beside(limit, texts)
         distance = pl.Series(order.random(len(found)), dtype=pl.Float64)
         if limit.limit is not None:
@@ -178,16 +177,12 @@ class Watch:
         near = first(found.drop_nulls("order"), ["inside"], self._extent.num_examples)
         num_inside = int(found["inside"].sum())
         missing = found.filter(~pl.col("inside") & pl.col("value").is_null())
-        return LineSeen(
+        return LinePreview(
             num_inside=num_inside,
             num_outside=len(found) - num_inside,
             num_missing=0 if limit.bound == "flags" else len(missing),
             examples=near.join(keys, on="row", how="left"),
         )
-
-
-def _is_otherwise() -> pl.Expr:
-    return pl.col("because").str.starts_with("no other: ")
 
 
 def _heads(decision: pl.DataFrame, when: str) -> pl.DataFrame:

@@ -120,16 +120,16 @@ def _samples(diff: Diff) -> None:
     with chart:
         st.html(plots.flows_html(diff.transitions))
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in diff.num_changed.items() if count)
-        told = [f"In both versions {diff.num_common:,}: unchanged {diff.num_unchanged:,}"]
-        told[0] += f", {kinds}." if kinds else "."
+        lines = [f"In both versions {diff.num_common:,}: unchanged {diff.num_unchanged:,}"]
+        lines[0] += f", {kinds}." if kinds else "."
         if diff.only_old or diff.only_new:
-            told.append(
+            lines.append(
                 f"Only in {diff.old.name} {diff.only_old:,}, only in {diff.new.name}"
                 f" {diff.only_new:,}."
             )
         if diff.shards_changed:
-            told.append(f"Shards with other bytes: {len(diff.shards_changed):,}.")
-        compare_parts.note(" ".join(told))
+            lines.append(f"Shards with other bytes: {len(diff.shards_changed):,}.")
+        compare_parts.note(" ".join(lines))
     with table:
         old, new = diff.old, diff.new
         rows = [

@@ -104,9 +104,11 @@ def _side(
     *,
     tag: str,
 ) -> str:
+    whose = parts.escaped(side.name)
     blocks = [
         f'<div class="cc-side cc-{tag}"><div class="cc-head">'
-        f'<span class="cc-source">{_who(side, text)}</span>{_score(text)}</div>'
+        f'<span class="cc-source">{whose} · {parts.escaped(source_name(text.source))}</span>'
+        f"{'' if text.score is None else parts.score_html(text.score)}</div>"
         f'<div class="cc-text" dir="auto">{" ".join(_part(one, tag) for one in pieces)}</div></div>'
         for text, pieces in zip(texts, marked, strict=True)
     ]
@@ -117,14 +119,6 @@ def _side(
         f'{parts.escaped(side.name)}</span></div><div class="cc-none">no text: '
         f"{parts.escaped(else_)}</div></div>"
     )
-
-
-def _who(side: Side, text: ComparedText) -> str:
-    return parts.escaped(f"{side.name} · {source_name(text.source)}")
-
-
-def _score(text: ComparedText) -> str:
-    return "" if text.score is None else parts.score_html(text.score)
 
 
 def _part(piece: Part, tag: str) -> str:
@@ -140,9 +134,9 @@ def source_name(source: str) -> str:
 
 def _foot(found: Change) -> str:
     gain = "" if found.gain is None else parts.score_html(found.gain, delta=True)
-    told = {text.text for text in (*found.old, *found.new)}
+    shown = {text.text for text in (*found.old, *found.new)}
     alt = ""
-    if found.alt_text and found.alt_text not in told:
+    if found.alt_text and found.alt_text not in shown:
         alt = f'<span class="cc-alt" dir="auto">alt text: {parts.escaped(found.alt_text)}</span>'
     place = parts.escaped(f"{found.shard}/{found.key}")
     return f'<div class="cc-foot">{gain}<code>{place}</code>{alt}</div>'
@@ -155,14 +149,14 @@ def lost(examples: Sequence[LostItems]) -> None:
     ):
         with column:
             for found in some[: _NUM_LOST // 2]:
-                picture, told = st.columns([1, 4], vertical_alignment="center")
-                with picture:
+                image, words = st.columns([1, 4], vertical_alignment="center")
+                with image:
                     st.image(context.thumbnail(found.shard, found.row, _SMALL_PX), width="stretch")
                 chips = "".join(
                     f'<span class="cc-word">{parts.escaped(item)}</span>' for item in found.items
                 )
                 before, after = parts.escaped(found.alt_text), parts.escaped(found.new)
-                told.html(
+                words.html(
                     f'<div class="cc-lost">{chips}<div dir="auto">{before}</div>'
                     f'<div class="cc-note" dir="auto">→ {after}</div></div>'
                 )

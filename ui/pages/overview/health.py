@@ -178,10 +178,10 @@ def _languages(title: str, found: Languages) -> None:
         "other languages": sum(found.counts.values()) - sum(most.values()),
         "too short or too unclear to tell": found.num_untold,
     }
-    told = {**most, **{name: count for name, count in rest.items() if count}}
+    shown = {**most, **{name: count for name, count in rest.items() if count}}
     rows = [
         (name, count / found.num_read, f"{count / found.num_read:.1%}")
-        for name, count in told.items()
+        for name, count in shown.items()
     ]
     of = f"{found.num_read:,} texts"
     of = f"of {of} read at random" if found.num_read == languages.MAX_READ else f"of all {of}"

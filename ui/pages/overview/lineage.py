@@ -70,8 +70,8 @@ def style() -> str:
 
 def said(nodes: Sequence[Node]) -> str:
     """The graph in words, for those who do not see it."""
-    told = [f"{node.version.name} {_comes_from(node)}" for node in nodes]
-    return f"How {len(nodes)} versions came about: {'; '.join(told)}"
+    shown = [f"{node.version.name} {_comes_from(node)}" for node in nodes]
+    return f"How {len(nodes)} versions came about: {'; '.join(shown)}"
 
 
 def _comes_from(node: Node) -> str:
@@ -182,14 +182,14 @@ def _bar(counts: Mapping[str, int]) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    told = [
+    shown = [
         f"{_colored('&#9632;', action)} {counts[action]:,}" for action in ACTIONS if counts[action]
     ]
-    return "&#160; ".join(told) or "no samples"
+    return "&#160; ".join(shown) or "no samples"
 
 
 def _tags(tags: Sequence[str]) -> str:
-    told = [label(tag, _TAG_CHARS) for tag in tags[:_NUM_TAGS]]
+    shown = [label(tag, _TAG_CHARS) for tag in tags[:_NUM_TAGS]]
     if len(tags) > _NUM_TAGS:
-        told.append(f"+{len(tags) - _NUM_TAGS}")
-    return f"<B>{_colored('&#160; '.join(told), 'good')}</B>" if told else ""
+        shown.append(f"+{len(tags) - _NUM_TAGS}")
+    return f"<B>{_colored('&#160; '.join(shown), 'good')}</B>" if shown else ""

@@ -78,5 +78,5 @@ def _quarantined(run: RunState) -> str:
 def _asked(run: RunState) -> str:
     policy = run.options.get("policy")
     makers = run.options.get("makers") or ()
-    told = [f"policy {policy}"] if policy else []
-    return " · ".join([*told, *map(str, makers if isinstance(makers, list) else ())])
+    shown = [f"policy {policy}"] if policy else []
+    return " · ".join([*shown, *map(str, makers if isinstance(makers, list) else ())])

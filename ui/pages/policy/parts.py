@@ -78,7 +78,7 @@ def line(found: Line) -> None:
     """One limit, with the texts on both sides of it."""
     counts = f"{found.num_inside:,} texts pass everything, {found.num_outside:,} fail here"
     if found.num_missing:
-        counts += f", {found.num_missing:,} of them were never judged"
+        counts += f", {found.num_missing:,} of them were never evaluated"
     st.html(
         f'<div class="cc-limit"><b>{parts.escaped(_limit(found))}</b>'
         f"<span>{parts.escaped(counts)}</span></div>"
@@ -115,7 +115,7 @@ def _candidate(one: Candidate, found: Line) -> str:
         value = ", ".join(one.flags) or "no flags"
     else:
         value = _NONE if one.value is None else f"{one.value:.5g}"
-    whose = "" if one.source == found.source else one.source  # told above already
+    whose = "" if one.source == found.source else one.source  # shown above already
     meta = (
         f'<div class="cc-meta"><b>{parts.escaped(value)}</b>'
         f"<span>{parts.escaped(whose)}</span></div>"

@@ -50,7 +50,7 @@ def show(catalog: Catalog, order: QueueOrder, place: int, who: str) -> None:
         _past(catalog, item)
 
 
-def told() -> None:
+def show_result() -> None:
     """What the last click did, or why it did nothing."""
     said = st.session_state.pop(_SAID, None)
     if isinstance(said, CuratorError):

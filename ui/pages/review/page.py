@@ -47,7 +47,7 @@ def page() -> None:
     with right:
         view = context.view("view", "View", _VIEWS, name="review_view")
     store = context.workspace().store
-    one.told()
+    one.show_result()
     if view == "one":
         _one_by_one(context.catalog(version), version, who)
     elif view == "many":

@@ -41,14 +41,14 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def runs(plan: Mapping[str, Any], records: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a run of the study: what it is, how it ended, its metrics as they are told."""
+    """One row a run of the study: what it is, how it ended, its metrics as they are shown."""
     rows = []
     for cell in plan["cells"]:
         record = records.get(cell["digest"], {})
         outcome = record.get("outcome") or {}
         found = [(metric_of(name), value) for name, value in outcome.get("metrics", {}).items()]
         found.sort(key=lambda one: not one[0].primary)
-        told = [metric.amount(value) for metric, value in found if metric.is_possible(value)]
+        shown = [metric.amount(value) for metric, value in found if metric.is_possible(value)]
         rows.append(
             {
                 "arm": cell["arm"],
@@ -57,7 +57,7 @@ def runs(plan: Mapping[str, Any], records: Mapping[str, Any]) -> list[dict[str, 
                 "seed": cell.get("seed"),
                 "labels": cell.get("fraction"),
                 "samples": cell.get("budget"),
-                "result": ", ".join(told) or None,
+                "result": ", ".join(shown) or None,
                 "state": record.get("status", "waiting"),
                 "learning rate": outcome.get("lr"),
                 "seconds": record.get("seconds"),
