@@ -34,7 +34,8 @@ MODEL_CODE = frozenset(
     f"pretrain.{name}"
     for name in (
         "checks", "data.batches", "data.loader", "demo_models", "distributed", "loop.checkpoint",
-        "loop.flops", "loop.loop", "loop.onednn_workaround", "objectives.clip", "objectives.images",
+        "loop.flops", "loop.loop", "loop.onednn_workaround", "loop.runlog", "objectives.clip",
+        "objectives.images",
         "objectives.mae", "objectives.masked", "objectives.siglip", "objectives.simmim", "run",
         "towers",
     )
