@@ -28,7 +28,8 @@ from finetune.feeding import DenseBatch, Features, Feed
 from finetune.layouts import DenseSet, LabelledImage, Split
 from finetune.options import DenseOptions
 from finetune.tasks.segmentation import Segmentation
-from pretrain.loop.loop import LoopOptions, train
+from pretrain.loop.loop import train
+from pretrain.loop.options import LoopOptions
 from pretrain.towers.backbone import load_backbone
 
 NUM_CLASSES = 11
@@ -91,7 +92,7 @@ def _ways(
     num_steps = 2 if args.quick else 8
     data = _made_up(4 if args.quick else 32, size)
     options = DenseOptions(
-        task="segmentation",
+        labels="segmentation",
         freeze=freeze,
         image_px=size,
         batch_size=2 if args.quick else 8,
@@ -145,7 +146,7 @@ def _made_up(number: int, size: tuple[int, int]) -> DenseSet:
     split = Split(tuple(items), items.__getitem__)
     classes = tuple(f"class {place}" for place in range(NUM_CLASSES))
     return DenseSet(
-        task="segmentation",
+        labels="segmentation",
         layout="memory",
         folder=Path("memory"),
         classes=classes,

@@ -26,7 +26,8 @@ import torch
 from benchmarks.common import Laps
 from curator.shards.scan import ScanOptions, ShardRef, read_bytes, scan_shard
 from pretrain.data import pixels
-from pretrain.data.loader import DataOptions, Pipeline, open_source
+from pretrain.data.loader import Pipeline, open_source
+from pretrain.data.options import DataOptions
 from pretrain.data.rng import uniforms
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD

@@ -40,9 +40,9 @@ from benchmarks.common import parser, ratio, rounds, show, spread, take_turns
 from curator.core.devices import DTYPES, choose_device
 from pretrain.data.loader import Batch
 from pretrain.loop.flops import counted
-from pretrain.loop.loop import LoopOptions, choose_precision, train
+from pretrain.loop.loop import choose_precision, train
+from pretrain.loop.options import LoopOptions
 from pretrain.objectives.clip import ClipObjective
-from pretrain.objectives.clip import build as build_objective
 from pretrain.recipe import Recipe
 
 TERA = 1e12
@@ -122,7 +122,7 @@ class Steady:
 
 
 def _objective(args: argparse.Namespace, device: torch.device) -> ClipObjective:
-    made = build_objective(
+    made = ClipObjective(
         Recipe(
             name="benchmark",
             model=args.model,
@@ -132,7 +132,6 @@ def _objective(args: argparse.Namespace, device: torch.device) -> ClipObjective:
             lr=1e-3,
         )
     )
-    assert isinstance(made, ClipObjective)
     return made.to(device, memory_format=torch.channels_last)
 
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from benchmarks.common import parser, show
 from finetune.feeding import Features
 from finetune.layouts import open_dense
-from finetune.options import METRICS, DenseOptions
+from finetune.options import DenseOptions
 from finetune.run import finetune, sweep
+from finetune.tasks import TASKS
 
 SETS = {
     "segmentation": ("camvid", (192, 256)),
@@ -61,7 +62,7 @@ def main() -> None:
             began, features, lr = time.perf_counter(), Features(), asked.lr
             if args.sweep:
                 found = sweep(backbone, data, asked, features=features)
-                lr, details[f"{task} {name} sweep"] = found.best_lr, asdict(found)
+                lr, details[f"{task} {name} sweep"] = found.lr, asdict(found)
             runs = [
                 finetune(
                     backbone,
@@ -71,13 +72,14 @@ def main() -> None:
                 )
                 for seed in range(args.seeds)
             ]
-            for metric in METRICS[task]:
+            metrics = [metric.name for metric in TASKS.spec(task).metrics]
+            for metric in metrics:
                 values = [run.metrics[metric] for run in runs]
                 spread = statistics.stdev(values) if len(values) > 1 else 0.0
                 told = f"{statistics.mean(values):.3f} ± {spread:.3f}"
                 rows.append([f"{task} {metric}", name, told, f"{time.perf_counter() - began:.0f}"])
                 details[f"{task} {name} {metric}"] = values
-            print(*rows[-len(METRICS[task])], flush=True)
+            print(*rows[-len(metrics)], flush=True)
     show(["metric", "backbone", "mean ± sd", "s"], rows, args=args, details=details)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy, grid_sample
 
 from benchmarks.common import parser, show
-from finetune.augment import picture
+from finetune.augment import whole_image
 from finetune.layouts import Boxes, DenseSet, Split, open_dense
 from pretrain.towers.backbone import Backbone, load_backbone
 
@@ -64,7 +64,7 @@ def features(backbone: Backbone, split: Split, size: int) -> Samples:
         if not len(boxes):
             continue
         middles = (boxes[:, :2] + boxes[:, 2:]) / torch.tensor([width, height]) - 1
-        maps = backbone(((picture(item, (size, size)).float() / 255 - mean) / std)[None])
+        maps = backbone(((whole_image(item, (size, size)).float() / 255 - mean) / std)[None])
         read = [grid_sample(one, middles[None, :, None], align_corners=False) for one in maps]
         at_solids.append(torch.cat([one[0, :, :, 0].T for one in read], 1))
         kinds.append(torch.as_tensor(item.target.labels))

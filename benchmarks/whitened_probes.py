@@ -27,11 +27,12 @@ from benchmarks.common import parser, show
 from curator.core.stopping import StopRequest
 from finetune.feeding import Features, Feed, Kept
 from finetune.layouts import DenseSet, open_dense
-from finetune.options import METRICS, DenseOptions
+from finetune.options import DenseOptions
 from finetune.report.stats import difference, pair
 from finetune.scaling import scaled
 from finetune.tasks import TASKS
-from pretrain.loop.loop import LoopOptions, train
+from pretrain.loop.loop import train
+from pretrain.loop.options import LoopOptions
 from pretrain.towers.backbone import load_backbone
 
 SHRINKAGE = (
@@ -64,15 +65,15 @@ def main() -> None:
                 seed: probed(f"random:{args.random}", data, asked.model_copy(update={"seed": seed}))
                 for seed in range(3)
             }
-        (metric, more_is_better), *_ = METRICS[asked.task].items()
+        metric = asked.spec.metrics[0]
         (base,) = (values for name, values in found.items() if name.endswith(args.baseline))
         for name, values in sorted(found.items()):
             mean = sum(values.values()) / len(values)
             against = ""
             if values is not base:
-                told = difference(pair(values, base), higher_is_better=more_is_better)
+                told = difference(pair(values, base), higher_is_better=metric.higher_is_better)
                 against = f"{told.mean:+.4f} [{told.low:.4f}, {told.high:.4f}]"
-            rows.append([f"{task} {metric}", name, str(len(values)), f"{mean:.4f}", against])
+            rows.append([f"{task} {metric.name}", name, str(len(values)), f"{mean:.4f}", against])
     show(["task", "learnt from", "seeds", "mean", "gain"], rows, args=args, details=details)
 
 
@@ -109,7 +110,7 @@ def probed(backbone: str, data: DenseSet, options: DenseOptions) -> float:
     train(task, Feed(data.train, options, of_train).batches, loop, folder=None, what="probe",
           parameter_groups=task.groups())  # fmt: skip
     metrics = task.evaluate(data.test, kept=of_test, stop=stop).metrics
-    return float(metrics[next(iter(METRICS[options.task]))])
+    return float(metrics[options.spec.metrics[0].name])
 
 
 def statistics(kept: Sequence[Kept], level: int) -> Statistics:

@@ -1,6 +1,6 @@
-"""Labelled pictures on their way to a batch: resized, and in finetuning zoomed, cropped, flipped.
+"""Labelled images on their way to a batch: resized, and in finetuning zoomed, cropped, flipped.
 
-Picture and label go through the same geometry (torchvision's tv_tensors), labels by the nearest
+Image and label go through the same geometry (torchvision's tv_tensors), labels by the nearest
 pixel, so no class and no depth is ever blended. All that is random comes from the generator handed
 in: the same generator, the same sample, in whatever thread.
 
@@ -8,7 +8,7 @@ Habits followed: zoom 0.5 to 2, crop and flip as in MMSegmentation's recipes. De
 unless asked for (BTS, AdaBins and GLPDepth do not: size is what tells distance); when it is, metres
 are divided by the zoom (Eigen et al. 2014). Colours are jittered lightly.
 
-Costs: a zoom and a crop of a 480x360 picture take a few milliseconds.
+Costs: a zoom and a crop of a 480x360 image take a few milliseconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MIN_SIDE_PX = 1.0
 
 @dataclass(frozen=True, slots=True)
 class AugmentedSample:
-    """A picture (3, h, w) uint8 and its label at the same size."""
+    """An image (3, h, w) uint8 and its label at the same size."""
 
     name: str
     image: torch.Tensor
@@ -42,13 +42,13 @@ class AugmentedSample:
 
 
 def plain(item: LabelledImage, image_px: tuple[int, int]) -> AugmentedSample:
-    """The whole picture, resized."""
+    """The whole image, resized."""
     fields = _fields(item)
     return _sample(item, {name: _resize(value, image_px) for name, value in fields.items()})
 
 
-def picture(item: LabelledImage, image_px: tuple[int, int]) -> torch.Tensor:
-    """Only the picture of `plain`."""
+def whole_image(item: LabelledImage, image_px: tuple[int, int]) -> torch.Tensor:
+    """Only the image of `plain`."""
     resized: torch.Tensor = _resize(_image(item), image_px).as_subclass(torch.Tensor)
     return resized.contiguous()
 
@@ -63,7 +63,7 @@ def augmented(
 ) -> AugmentedSample:
     """A random view: zoomed by a factor of `scale`, cropped or padded, flipped, recoloured.
 
-    At zoom 1 the picture has `image_px`, squeezed like in "whole" inference; with `keep_shape` it
+    At zoom 1 the image has `image_px`, squeezed like in "whole" inference; with `keep_shape` it
     covers `image_px` and keeps its shape, as the sliding window sees it.
     """
     zoom = float(rng.uniform(*scale))

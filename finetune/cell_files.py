@@ -3,8 +3,8 @@
     run.json          what the cell is: backbone, data, options; written first
     checkpoints/      of the loop, until the cell is finished
     log.jsonl, tensorboard/
-    predictions/      a few test pictures with truth and prediction
-    metrics.json      the result, with the digests of the pictures; the cell is finished
+    predictions/      a few test images with truth and prediction
+    metrics.json      the result, with the digests of the images; the cell is finished
 
 Torch-free.
 """
@@ -28,26 +28,27 @@ from finetune.options import DenseOptions
 RUN_FILE, RESULT_FILE = "run.json", "metrics.json"
 _PICTURES = "predictions"
 _AGAIN = "restore it from a copy, or train again in another folder"
-_PNGS = ("picture", "truth", "prediction")
+# What is shown of a test image -> the word for it in the names of files.
+IMAGES = {"image": "picture", "truth": "truth", "prediction": "prediction"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedImages:
-    """One test picture with its truth and prediction, as small PNG files."""
+    """One test image with its truth and prediction, as small PNG files."""
 
     name: str
-    picture: bytes
+    image: bytes
     truth: bytes
     prediction: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseResult:
-    """What a cell found out.
+    """What a cell found out; `to_json` of it is the record, here and in the cells of a study.
 
     Attributes:
-        metrics: by name; see `finetune.options.METRICS`.
-        seconds: of training and judging, also before a stop; features that an earlier cell made
+        metrics: by name; the task's row of `finetune.tasks.TASKS` says what they are.
+        seconds: of training and evaluating, also before a stop; features that an earlier cell made
             are free.
         flops: of training; of a probe on kept features those of the head only.
         history: what the loop logged.
@@ -67,6 +68,30 @@ class DenseResult:
     weights: str
     predictions: tuple[SavedImages, ...]
     layer_decay: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, with the names of the images that predictions are shown of."""
+        body = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "predictions"}
+        return {**body, "predictions": [shown.name for shown in self.predictions]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """Learning rates that were tried, and what each came to.
+
+    Attributes:
+        lr: the best of them.
+        metric: the one that was looked at, the first of the task.
+        tried: (rate, its value), in rising order; None where the training did not stay finite.
+        evaluated_on: the images, in words.
+        at_edge: the best is the smallest or largest rate tried: a wider sweep may find a better.
+    """
+
+    lr: float
+    metric: str
+    tried: tuple[tuple[float, float | None], ...]
+    evaluated_on: str
+    at_edge: bool
 
 
 def identity(backbone: str, data: DenseSet, options: DenseOptions) -> dict[str, Any]:
@@ -119,14 +144,13 @@ def store(out: Path, result: DenseResult) -> None:
     """Write the result, then let go of the checkpoints."""
     digests = {}
     for number, shown in enumerate(result.predictions):
-        for kind in _PNGS:
+        for kind in IMAGES:
             path, data = _png(out, number, kind), getattr(shown, kind)
             fsops.write_atomic(path, data)
             digests[path.relative_to(out).as_posix()] = hashlib.sha256(data).hexdigest()
-    body = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "predictions"}
-    body["predictions"] = [shown.name for shown in result.predictions]
     # Not sorted: metrics are shown in the order of their task, the deciding one first.
-    sealed.write(out / RESULT_FILE, {**body, sealed.FILES: digests}, indent=1, sort_keys=False)
+    body = {**result.to_json(), sealed.FILES: digests}
+    sealed.write(out / RESULT_FILE, body, indent=1, sort_keys=False)
     _drop_checkpoints(out)
 
 
@@ -134,12 +158,12 @@ def finished(out: Path) -> DenseResult | None:
     """The result of a finished cell; None if it is not finished.
 
     Raises:
-        DamageError: the result or a picture is not what was written, or the result is gone.
+        DamageError: the result or an image is not what was written, or the result is gone.
     """
     path = out / RESULT_FILE
     if not path.is_file():
         if (out / _PICTURES).exists() and not (out / "checkpoints").exists():
-            # Pictures come before the result, and the checkpoints stay until it is there.
+            # Images come before the result, and the checkpoints stay until it is there.
             raise _gone(RESULT_FILE, out, f"remove {_PICTURES}/ to train again")
         return None
     body = sealed.read(path, hint=_AGAIN)
@@ -148,7 +172,7 @@ def finished(out: Path) -> DenseResult | None:
         sealed.check_file(out / name, sha256, RESULT_FILE, hint=_AGAIN)
     _drop_checkpoints(out)  # a crash may have come between
     body["predictions"] = tuple(
-        SavedImages(name=name, **{kind: _png(out, number, kind).read_bytes() for kind in _PNGS})
+        SavedImages(name=name, **{kind: _png(out, number, kind).read_bytes() for kind in IMAGES})
         for number, name in enumerate(body["predictions"])
     )
     return DenseResult(**body)
@@ -165,7 +189,7 @@ def _gone(name: str, out: Path, way_out: str) -> DamageError:
 
 
 def _png(out: Path, number: int, kind: str) -> Path:
-    return out / _PICTURES / f"{number}-{kind}.png"
+    return out / _PICTURES / f"{number}-{IMAGES[kind]}.png"
 
 
 def _drop_checkpoints(out: Path) -> None:

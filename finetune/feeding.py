@@ -1,11 +1,11 @@
-"""Batches of labelled pictures, in an order that depends on the seed and the step only.
+"""Batches of labelled images, in an order that depends on the seed and the step only.
 
-The pictures of a split are permuted epoch after epoch into one endless sequence; step s takes
+The images of a split are permuted epoch after epoch into one endless sequence; step s takes
 positions s*B to (s+1)*B of it, so a run can go on at any step without reading what came before,
-and a split of one picture still fills a batch. What is random about a sample comes from (seed,
+and a split of one image still fills a batch. What is random about a sample comes from (seed,
 position), not from a global generator: threads, resuming and other cells change nothing.
 
-A frozen backbone always sees the same picture the same way, so its feature maps are computed once
+A frozen backbone always sees the same image the same way, so its feature maps are computed once
 and kept in memory (`Features`), as long as they fit: then a step of a probe costs the head only,
 and further cells on the same backbone (seeds, fractions, learning rates) skip the backbone.
 """
@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,8 +25,10 @@ from curator.core.progress import bar
 from curator.core.stopping import StopRequest
 from finetune.augment import AugmentedSample, Target, augmented, plain
 from finetune.layouts import LabelledImage, Split
-from finetune.options import DenseOptions
 from pretrain import distributed
+
+if TYPE_CHECKING:
+    from finetune.options import DenseOptions
 
 LIMIT_BYTES = 2 << 30
 _AHEAD = 2
@@ -35,7 +38,7 @@ _CHUNK = 8
 
 @dataclass(frozen=True, slots=True)
 class DenseBatch:
-    """Pictures (B, 3, h, w) uint8, or their feature maps, and B targets."""
+    """Images (B, 3, h, w) uint8, or their feature maps, and B targets."""
 
     images: torch.Tensor | None
     maps: tuple[torch.Tensor, ...] | None
@@ -47,7 +50,7 @@ class DenseBatch:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is kept of a picture: its feature maps, one (h, w, C) a level, and its target.
+    """What is kept of an image: its feature maps, one (h, w, C) a level, and its target.
 
     Channels are last because what comes next, a convolution, is a third faster so.
     """
@@ -98,7 +101,7 @@ class Features:
         fits = self._fill(split, image_px, maps, stop)
         keys = [(id(split.read), name) for name in split.names]
         if not fits and self._kept.keys() - set(keys):
-            self._forget(owner)  # maps of other pictures were in the way
+            self._forget(owner)  # maps of other images were in the way
             fits = self._fill(split, image_px, maps, stop)
         return [self._kept[key] for key in keys] if fits else None
 
@@ -159,14 +162,14 @@ class Feed:
         return np.random.default_rng((self._options.seed, epoch)).permutation(len(self._split))
 
     def batches(self, start_step: int) -> Iterator[DenseBatch]:
-        """Endless, from `start_step` on. Pictures are read ahead in a few threads."""
+        """Endless, from `start_step` on. Images are read ahead in a few threads."""
         if self._kept is not None:
             step = start_step
             while True:
                 kept = [self._kept[place] for _, place in self.positions(step)]
                 yield DenseBatch(None, stacked(kept), [one.target for one in kept])
                 step += 1
-        # One torch thread each: on small pictures the pool of OpenMP costs a hundred times more
+        # One torch thread each: on small images the pool of OpenMP costs a hundred times more
         # than it saves.
         with ThreadPoolExecutor(
             _THREADS, initializer=torch.set_num_threads, initargs=(1,)
@@ -204,6 +207,6 @@ def _collate(samples: Sequence[AugmentedSample]) -> DenseBatch:
 
 
 def stacked(kept: Sequence[Kept]) -> tuple[torch.Tensor, ...]:
-    """The maps of some pictures: one (B, C, h, w) a level, in channels-last memory."""
+    """The maps of some images: one (B, C, h, w) a level, in channels-last memory."""
     levels = zip(*(one.maps for one in kept), strict=True)
     return tuple(torch.stack(level).permute(0, 3, 1, 2) for level in levels)

@@ -1,4 +1,4 @@
-"""One backbone over shares of the labels and seeds: what `curator finetune` runs."""
+"""One backbone over fractions of the labels and seeds: what `curator finetune` runs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 
 from curator.core.progress import say
 from curator.core.stopping import StopRequest
-from finetune.cell_files import DenseResult
+from finetune.cell_files import DenseResult, Sweep
 from finetune.feeding import Features
 from finetune.labels import examined
 from finetune.layouts import DenseSet
 from finetune.options import DenseOptions
-from finetune.run import Sweep, finetune, require_cells, sweep
+from finetune.run import finetune, require_cells, sweep
+from finetune.tasks import TASKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The results by share of the labels, one a seed; `swept` says how the rate was chosen, and
+    """The results by fraction of the labels, one a seed; `swept` says how the rate was chosen, and
     `data` is the set with what its labels hold.
     """
 
@@ -45,6 +46,7 @@ def run_grid(
     Raises:
         UsageError, EngineError, StoppedError: as `finetune.run.finetune`.
     """
+    TASKS.get(cells[0].task)  # refuse a class that does not keep its contract first
     data = examined(data, stop)
     for warning in data.warnings:
         say(f"warning: {warning}")
@@ -63,7 +65,7 @@ def run_grid(
         )
     results: dict[float, list[DenseResult]] = {}
     for cell in cells:
-        options = cell if swept is None else cell.model_copy(update={"lr": swept.best_lr})
+        options = cell if swept is None else cell.model_copy(update={"lr": swept.lr})
         found = finetune(
             backbone,
             data,

@@ -9,7 +9,7 @@ channel, so what differs between two tasks is the loss.
 * `UPerHead`: transformers' UperNetHead (Xiao et al. 2018), for the pyramid of a plain ViT.
 
 Widths follow the papers (256/128 and 512) and shrink with narrow backbones, whose cost they would
-dwarf. Shapes: B pictures, C channels, K channels out, h x w places.
+dwarf. Shapes: B images, C channels, K channels out, h x w places.
 """
 
 from __future__ import annotations

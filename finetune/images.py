@@ -1,4 +1,4 @@
-"""Pictures for people: labels and predictions in colours, as small PNG files."""
+"""Images for people: labels and predictions in colours, as small PNG files."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What the labels of a data set hold, told from all of them before a model is loaded.
+"""What the labels of a data set hold: all of them are read before a model is loaded.
 
 A statistic that stands for a data set is taken from every label, never from the first ones: sets
 lie sorted by scene, and the first scene is not the set. `examined` reads the labels of train and
-test once, without their pictures, in a few threads; what is kept of each is one small row, so
-memory is flat in the size of the pictures, and cells of other shares and seeds read nothing again.
+test once, without their images, in a few threads; what is kept of each is one small row, so
+memory is flat in the size of the images, and cells of other shares and seeds read nothing again.
 
-Refused is what no number could be told for: no label at all, or one class or depth
+Refused is what no number could be reported for: no label at all, or one class or depth
 everywhere, where whoever always names it is right. What a reader of the numbers must know becomes
 `DenseSet.warnings`, and goes with the set into results and reports.
 
@@ -36,7 +36,6 @@ _WANTED = {
     "depth": "a depth reading",
     "detection": "an object that can be found",
 }
-_METRIC = {"segmentation": "mIoU", "detection": "AP"}
 
 
 def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
@@ -48,11 +47,11 @@ def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
     """
     for split, what in ((data.train, "training"), (data.test, "test")):
         require_told_apart(data, split, what, stop)
-    if data.task == "depth":
+    if data.labels == "depth":
         nearest, farthest = depth_range(data, stop)
         if nearest == farthest:
             raise UsageError(
-                f"every depth reading of the training pictures is {nearest:g} m",
+                f"every depth reading of the training images is {nearest:g} m",
                 where=data.folder,
                 did="nothing else would ever be predicted, whatever the backbone",
                 hint="give labels of two depths at least",
@@ -66,22 +65,22 @@ def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
 def require_labels(
     data: DenseSet, split: Split, what: str, stop: StopRequest | None = None
 ) -> None:
-    """Refuse a split, or a share of one, that has nothing to learn or to judge on.
+    """Refuse a split, or a share of one, that has nothing to learn or to evaluate on.
 
     Raises:
-        UsageError: says what none of its pictures has; `what` is the word for one of them.
+        UsageError: says what none of its images has; `what` is the word for one of them.
     """
     found = _rows(data, split, stop)
-    if data.task == "depth":
+    if data.labels == "depth":
         has_any = any(row[0] > 0 for row in found)
     else:
         has_any = any(row[: len(data.classes)].any() for row in found)
     if not has_any:
         raise UsageError(
-            f"no {what} has {_WANTED[data.task]} ({len(split):,} looked at)",
+            f"no {what} has {_WANTED[data.labels]} ({len(split):,} looked at)",
             where=data.folder,
             did="; ".join(data.notes) or None,
-            hint=_HINTS[data.task],
+            hint=_HINTS[data.labels],
             reason="dense.empty",
         )
 
@@ -89,13 +88,13 @@ def require_labels(
 def require_told_apart(
     data: DenseSet, split: Split, what: str, stop: StopRequest | None = None
 ) -> None:
-    """Refuse a split on which no number, or always the same one, could be told.
+    """Refuse a split on which no number, or always the same one, could be reported.
 
     Raises:
-        UsageError: it has no label, or all of it is one class; `what` is the word for its pictures.
+        UsageError: it has no label, or all of it is one class; `what` is the word for its images.
     """
-    require_labels(data, split, f"{what} picture", stop)
-    if data.task == "segmentation":
+    require_labels(data, split, f"{what} image", stop)
+    if data.labels == "segmentation":
         _require_classes(data, _occurring(data, split, stop), what)
 
 
@@ -112,7 +111,7 @@ _HINTS = {
 
 
 def depth_range(data: DenseSet, stop: StopRequest | None = None) -> tuple[float, float]:
-    """Nearest and farthest metres that are ever predicted: one rule for all shares of the labels.
+    """Nearest and farthest metres that are ever predicted, whatever fraction of the labels is used.
 
     The data set's own limits where it has some, else those of all its training labels.
 
@@ -121,7 +120,7 @@ def depth_range(data: DenseSet, stop: StopRequest | None = None) -> tuple[float,
     """
     if data.depth_m is not None:
         return data.depth_m
-    require_labels(data, data.train, "training picture", stop)
+    require_labels(data, data.train, "training image", stop)
     found = np.array(_rows(data, data.train, stop))
     # Rounded to float32, the type of a label: as a log and back they would move in the last digit.
     nearest, farthest = np.exp([found[:, 3].min(), found[:, 4].max()])
@@ -129,12 +128,12 @@ def depth_range(data: DenseSet, stop: StopRequest | None = None) -> tuple[float,
 
 
 def log_depth_moments(data: DenseSet, train: Split) -> tuple[float, float]:
-    """Mean and standard deviation of log metres over all readings of the training pictures.
+    """Mean and standard deviation of log metres over all readings of the training images.
 
     Raises:
         UsageError: there is no depth reading.
     """
-    require_labels(data, train, "training picture")
+    require_labels(data, train, "training image")
     count, total, squares = np.array(_rows(data, train, None))[:, :3].sum(0)
     mean = total / count
     return float(mean), math.sqrt(max(0.0, float(squares / count - mean**2)))
@@ -155,7 +154,7 @@ def _require_classes(data: DenseSet, found: Array, what: str) -> None:
         return
     absent = [name for name in data.classes if name not in present]
     raise UsageError(
-        f"every labelled pixel of the {what} pictures is {present[0]!r}",
+        f"every labelled pixel of the {what} images is {present[0]!r}",
         where=data.folder,
         did=f"in no {what} label: {_listed(absent)}; whoever always says {present[0]!r} is right",
         hint=_ignored_hint(found) or "give labels of two classes at least",
@@ -176,14 +175,14 @@ def _absences(data: DenseSet, in_train: Array, in_test: Array) -> Iterator[str]:
     count = len(data.classes)
     for found, what, so in (
         (in_train, "training", "nothing can be learnt about"),
-        (in_test, "test", f"left out of {_METRIC[data.task]}"),
+        (in_test, "test", "left out of the mean over classes"),
     ):
         absent = [name for name, is_there in zip(data.classes, found, strict=False) if not is_there]
         if not absent:
             continue
         number = "1 class occurs" if len(absent) == 1 else f"{len(absent)} classes occur"
         said = f"Of {count}, {number} in no {what} label; {so}: {_listed(absent)}."
-        hint = _ignored_hint(found) if data.task == "segmentation" else ""
+        hint = _ignored_hint(found) if data.labels == "segmentation" else ""
         yield f"{said} {hint}." if hint else said
 
 
@@ -223,7 +222,7 @@ def _row(data: DenseSet, split: Split, name: str) -> Array:
     if isinstance(target, Boxes):
         occurs[target.without_crowd().labels - 1] = True
         return occurs
-    if data.task == "depth":
+    if data.labels == "depth":
         logs = np.log(target[target > 0].astype(np.float64))
         if not len(logs):
             return np.array([0, 0, 0, math.inf, -math.inf])

@@ -1,4 +1,6 @@
-"""The metrics of every task: which way is better, and how they are shown. Loads nothing.
+"""A metric: which way is better, and how it is shown. Loads nothing.
+
+The metrics of a task are in its row of `finetune.tasks.TASKS`; those of pretraining are here.
 
 Values are stored as the tasks compute them (mIoU from 0 to 1, RMSE in metres) and shown as papers
 print them (mIoU from 0 to 100): in the terminal, in reports and in the dashboard alike.
@@ -6,7 +8,6 @@ print them (mIoU from 0 to 100): in the terminal, in reports and in the dashboar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 _PERCENT = 100.0
@@ -17,7 +18,7 @@ RETRIEVAL = "retrieval"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """How a metric is told. `primary` metrics decide; the others are in the table.
+    """How a metric is shown. `primary` metrics decide; the others are in the table.
 
     A shown value is the stored one times `scale`, with `digits` decimals and `unit` behind it.
     """
@@ -53,8 +54,8 @@ class Metric:
         return f"{self.number(value)} {f'{self.unit} ' if self.unit else ''}{self.label}"
 
 
-def _percent(name: str, *, label: str = "", primary: bool = False) -> Metric:
-    """Shares between 0 and 1, shown from 0 to 100."""
+def percent(name: str, *, label: str = "", primary: bool = False) -> Metric:
+    """A metric between 0 and 1, more is better, shown from 0 to 100."""
     return Metric(
         name=name,
         label=label or name,
@@ -65,26 +66,11 @@ def _percent(name: str, *, label: str = "", primary: bool = False) -> Metric:
     )
 
 
-METRICS_OF: Mapping[str, tuple[Metric, ...]] = {
-    "segmentation": (_percent("mIoU", primary=True), _percent("mAcc")),
-    "depth": (
-        Metric(name="RMSE", label="RMSE", higher_is_better=False, unit="m", primary=True),
-        Metric(name="AbsRel", label="AbsRel", higher_is_better=False),
-        _percent("delta1", label="\u03b4\u2081"),
-        Metric(name="RMSE pooled", label="RMSE pooled", higher_is_better=False, unit="m"),
-    ),
-    "detection": (
-        _percent("box AP", primary=True),
-        _percent("box AP50"),
-        _percent("mask AP"),
-        _percent("mask AP50"),
-    ),
-    RETRIEVAL: (
-        _percent("image_to_text_r1", label="image to text R@1", primary=True),
-        _percent("image_to_text_r5", label="image to text R@5"),
-        _percent("text_to_image_r1", label="text to image R@1"),
-        _percent("text_to_image_r5", label="text to image R@5"),
-        Metric(name="word_auroc", label="zero-shot AUROC", higher_is_better=True),
-    ),
-}
-"""Task -> its metrics; the first is what decides, and what learning rates are chosen by."""
+RETRIEVAL_METRICS = (
+    percent("image_to_text_r1", label="image to text R@1", primary=True),
+    percent("image_to_text_r5", label="image to text R@5"),
+    percent("text_to_image_r1", label="text to image R@1"),
+    percent("text_to_image_r5", label="text to image R@5"),
+    Metric(name="word_auroc", label="zero-shot AUROC", higher_is_better=True),
+)
+"""What pretraining itself gives on held-out pairs; the first one decides."""

@@ -4,7 +4,7 @@ The simple feature pyramid of ViTDet (Li et al. 2022, "Exploring plain vision tr
 for object detection"): the last map only, scaled by 4, 2, 1 and 1/2 with transposed convolutions
 and a max pooling, then a 1x1 and a 3x3 convolution, each with a layer norm over the channels.
 
-Shapes: B pictures, C channels, h x w places.
+Shapes: B images, C channels, h x w places.
 """
 
 from __future__ import annotations

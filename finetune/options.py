@@ -1,4 +1,4 @@
-"""What one dense cell is trained and judged with. Torch-free: reports and studies read it too.
+"""What one dense cell is trained and evaluated with. Torch-free: reports and studies read it too.
 
 Two rungs (docs/design of the study): a *probe* (`freeze`) trains a linear head on frozen features,
 which is cheap and repeatable; *finetuning* trains everything. Values left at None follow from the
@@ -12,28 +12,31 @@ Defaults lie where recipes with AdamW do; they are points to sweep from, not opt
   see a thousand steps, not 160,000.
 * Probes: 1e-3 of DINOv2's and DINOv3's linear segmentation over 40,000 steps, to 1e-2 and more for
   a few hundred to a thousand; the rates of depth are 1e-4 and 3e-4 there, with other heads.
-* Layer decay, see `layer_decay_of`.
+* Layer decay: see `finetune.tasks.base.layer_decay_of`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curator.core.errors import UsageError
+from curator.core.errors import UsageError, nearest
 from curator.core.validation import explain
-from finetune.metrics import METRICS_OF
+from finetune.tasks import TASKS, TaskSpec
 
-Task = Literal["segmentation", "depth", "detection"]
 Head = Literal["auto", "linear", "upernet", "fpn"]
 
-METRICS = {
-    task: {metric.name: metric.higher_is_better for metric in METRICS_OF[task]}
-    for task in get_args(Task)
-}
-"""Metrics of a task and whether more is better; the first is what learning rates are chosen by."""
+
+def _in_the_table(task: str) -> str:
+    if task not in TASKS.rows:
+        raise ValueError(nearest(task, TASKS.rows))
+    return task
+
+
+TaskName = Annotated[str, AfterValidator(_in_the_table)]
+"""A row of `finetune.tasks.TASKS`."""
 
 PROBE_LR = 1e-2
 FINETUNE_LR = 1e-4
@@ -46,11 +49,6 @@ PROBE_SWEEP = (1e-3, 3e-3, 1e-2, 3e-2)
 FINETUNE_SWEEP = (3e-5, 1e-4, 3e-4, 1e-3)
 HEADS_SWEEP = (1e-4, 3e-4, 1e-3, 3e-3)
 """The rates that `sweep` tries unless some are given, for the same three cases."""
-
-PYRAMID_LAYER_DECAY = 0.9
-PLAIN_LAYER_DECAYS = ((12, 0.65), (24, 0.75))
-DEEP_LAYER_DECAY = 0.9
-"""(blocks at most, decay); see `layer_decay_of`."""
 
 _UNUSED_LAYER_DECAY = 0.8
 """What probes have always been stored with. They have no use for one, and a study knows its cells
@@ -65,23 +63,23 @@ class DenseOptions(BaseModel):
     Attributes:
         head: "auto" is linear for a probe; else UperNet for a plain ViT and Semantic FPN for a
             conv net. Detection always has Mask R-CNN's heads, so only "auto" fits there.
-        freeze: a probe: the backbone is frozen and in evaluation mode, and pictures are not
+        freeze: a probe: the backbone is frozen and in evaluation mode, and images are not
             augmented, so that features need computing only once.
-        batch_size: pictures a step; two at least, the heads have batch norms.
+        batch_size: images a step; two at least, the heads have batch norms.
         lr: peak rate; None is the default of the mode.
         layer_decay: the rate of a block of a plain ViT, or of a stage of a pyramid, is this times
             the rate of the next deeper one; None is the default of the architecture
-            (`layer_decay_of`), 1 trains all at one rate. A probe takes none.
-        image_px: height and width that pictures are trained at, and seen at in "whole" inference.
-        fraction: share of the training pictures, nested over shares of the same seed.
+            (`finetune.tasks.base.layer_decay_of`), 1 trains all at one rate. A probe takes none.
+        image_px: height and width that images are trained at, and seen at in "whole" inference.
+        fraction: fraction of the training images, nested over shares of the same seed.
         scale: range of the random zoom in training; (1, 1) is none, the default of depth.
-        inference: "whole" resizes the picture to `image_px`; "slide" keeps its shape and moves a
+        inference: "whole" resizes the image to `image_px`; "slide" keeps its shape and moves a
             window of `image_px` over it with a third of overlap.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: Task
+    task: TaskName
     head: Head = "auto"
     freeze: bool = False
     steps: int = Field(default=1000, ge=1)
@@ -111,32 +109,37 @@ class DenseOptions(BaseModel):
             raise ValueError("image_px: height and width are 16 at least")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError("scale: two numbers above 0, the smaller one first")
-        if self.task == "detection" and self.head != "auto":
-            raise ValueError("head: detection has Mask R-CNN's own heads; leave it at auto")
-        if self.inference == "slide" and (self.freeze or self.task == "detection"):
-            raise ValueError("inference: probes and detection see whole pictures only")
+        if self.spec.has_own_head and self.head != "auto":
+            raise ValueError(f"head: {self.task} has heads of its own; leave it at auto")
+        if self.inference == "slide" and (self.freeze or self.spec.has_own_head):
+            who = f"{self.task} sees" if self.spec.has_own_head else "probes see"
+            raise ValueError(f"inference: {who} whole images only")
         return self
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The row of its task."""
+        return TASKS.spec(self.task)
 
     def settled(self) -> DenseOptions:
         """The same with the values that were left open."""
-        scales = {"segmentation": (0.5, 2.0), "depth": (1.0, 1.0), "detection": (0.8, 1.25)}
         return self.model_copy(
             update={
-                "lr": self._rates[0] if self.lr is None else self.lr,
-                "scale": scales[self.task] if self.scale is None else self.scale,
+                "lr": self._learning_rates[0] if self.lr is None else self.lr,
+                "scale": self.spec.scale if self.scale is None else self.scale,
             }
         )
 
     @property
-    def swept_rates(self) -> tuple[float, ...]:
+    def swept_learning_rates(self) -> tuple[float, ...]:
         """What `sweep` tries unless rates are given."""
-        return self._rates[1]
+        return self._learning_rates[1]
 
     @property
-    def _rates(self) -> tuple[float, tuple[float, ...]]:
+    def _learning_rates(self) -> tuple[float, tuple[float, ...]]:
         if not self.freeze:
             return FINETUNE_LR, FINETUNE_SWEEP
-        if self.task == "detection":
+        if self.spec.has_own_head:
             return HEADS_LR, HEADS_SWEEP
         return PROBE_LR, PROBE_SWEEP
 
@@ -144,22 +147,6 @@ class DenseOptions(BaseModel):
     def mode(self) -> str:
         """`probe` or `finetune`."""
         return "probe" if self.freeze else "finetune"
-
-
-def layer_decay_of(*, is_pyramid: bool, num_groups: int) -> float:
-    """The decay from one group of layers to the next shallower one that recipes of its kind have.
-
-    `num_groups` counts the stem or embedding. A pyramid is divided by stages: 0.9, ConvNeXt's
-    "stage_wise" decay (UPerNet on ADE20K). A plain ViT is divided by blocks: 0.65 for up to 12
-    (MAE ViT-B, UPerNet; BEiT-B), 0.75 for up to 24 (MAE and BEiT ViT-L), 0.9 for more (ViTDet
-    ViT-H). The first layers then learn at 0.9^5 = 0.59, 0.65^13 = 0.0037, 0.75^25 = 0.00075 and
-    0.9^33 = 0.031 of the head's rate.
-    """
-    if is_pyramid:
-        return PYRAMID_LAYER_DECAY
-    blocks = num_groups - 1
-    fitting = (decay for at_most, decay in PLAIN_LAYER_DECAYS if blocks <= at_most)
-    return next(fitting, DEEP_LAYER_DECAY)
 
 
 def parse_options(values: Mapping[str, Any]) -> DenseOptions:

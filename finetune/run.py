@@ -1,7 +1,7 @@
-"""One dense cell: a backbone, a task, a share of the labels, a seed -> how good it gets.
+"""One dense cell: a backbone, a task, a fraction of the labels, a seed -> how good it gets.
 
-`finetune` trains and judges on the test pictures; `sweep` chooses the learning rate, and sees no
-test picture: it judges on the validation pictures, or on a fifth of the training pictures where a
+`finetune` trains and evaluates on the test images; `sweep` chooses the learning rate, and sees no
+test image: it evaluates on the validation images, or on a fifth of the training images where a
 data set has none.
 
 With a folder, a cell can be stopped and goes on, and a finished one is not done again:
@@ -28,20 +28,21 @@ from curator.core.progress import say
 from curator.core.stopping import StopRequest
 from curator.store import sealed
 from finetune import cell_files as files
-from finetune.cell_files import DenseResult, SavedImages
+from finetune.cell_files import DenseResult, SavedImages, Sweep
 from finetune.feeding import Features, Feed
 from finetune.images import png
 from finetune.labels import depth_range, require_labels, require_told_apart
 from finetune.layouts import DenseSet, Split, take_fraction
-from finetune.options import METRICS, DenseOptions
+from finetune.options import DenseOptions
 from finetune.tasks import TASKS, DenseTask, Evaluation
 from pretrain import distributed
-from pretrain.loop.loop import LoopOptions, TrainResult, train
+from pretrain.loop.loop import TrainResult, train
+from pretrain.loop.options import LoopOptions
 from pretrain.towers.backbone import Backbone, load_backbone
 
-WARMUP_SHARE = 0.05
-HELD_OUT_SHARE = 0.2
-NUM_PICTURES = 6
+WARMUP_FRACTION = 0.05
+HELD_OUT_FRACTION = 0.2
+NUM_EXAMPLES = 6
 
 
 def finetune(
@@ -54,7 +55,7 @@ def finetune(
     device: str | None = None,
     features: Features | None = None,
 ) -> DenseResult:
-    """Train on a share of `data.train`, judge on `data.test`.
+    """Train on a fraction of `data.train`, evaluate on `data.test`.
 
     Args:
         backbone: as `pretrain.towers.backbone.load_backbone` takes it.
@@ -62,17 +63,20 @@ def finetune(
         features: shared by cells on one frozen backbone, so that it runs once for all of them.
 
     Raises:
-        UsageError: options that do not fit together, nothing to learn or to judge on, or `out`
+        UsageError: options that do not fit together, nothing to learn or to evaluate on, or `out`
             holds another cell.
         EngineError: the loss is not finite.
         StoppedError: `stop` was asked for.
     """
     stop, options = stop or StopRequest(), options.settled()
-    if options.task != data.task:
-        raise UsageError(f"the data are of {data.task}, the options of {options.task}")
-    share = take_fraction(data.train, options.fraction, options.seed)
-    require_labels(data, share, "training picture", stop)
-    require_labels(data, data.test, "picture to judge on", stop)
+    TASKS.get(options.task)  # a class that does not keep its contract is refused first
+    if options.spec.labels != data.labels:
+        raise UsageError(
+            f"{options.task} needs {options.spec.labels} labels, the data have {data.labels} labels"
+        )
+    subset = take_fraction(data.train, options.fraction, options.seed)
+    require_labels(data, subset, "training image", stop)
+    require_labels(data, data.test, "image to evaluate on", stop)
     if out is not None:
         files.begin(out, files.identity(backbone, data, options))
         if (found := files.finished(out)) is not None:
@@ -100,10 +104,10 @@ class _Cell:
 def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -> DenseResult:
     options, data = cell.options, cell.data
     began = time.monotonic()
-    share = take_fraction(data.train, options.fraction, options.seed)
+    subset = take_fraction(data.train, options.fraction, options.seed)
     backbone = load_backbone(cell.backbone, image_px=options.image_px, seed=options.seed)
     weights = _weights_digest(backbone)
-    task = _build(backbone, options, data, share)
+    task = _build(backbone, options, data, subset)
     # A frozen conv net takes a quarter less time so on a CPU, one in training a tenth.
     task.to(on, memory_format=torch.channels_last)
     task.eval()
@@ -116,20 +120,20 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
             else None
         )
 
-    feed = Feed(share, options, kept_of(share))
+    feed = Feed(subset, options, kept_of(subset))
     before = time.monotonic() - began
     trained = _train(task, feed, cell, stop)
     began = time.monotonic()
     with torch.random.fork_rng(devices=[]):
-        judged: Evaluation = task.evaluate(data.test, kept=kept_of(data.test), stop=stop)
+        evaluation: Evaluation = task.evaluate(data.test, kept=kept_of(data.test), stop=stop)
     shown = _shown(task, data.test)
     return DenseResult(
-        metrics=judged.metrics,
-        per_image=judged.per_image,
-        per_class=judged.per_class,
-        num_train=len(share),
+        metrics=evaluation.metrics,
+        per_image=evaluation.per_image,
+        per_class=evaluation.per_class,
+        num_train=len(subset),
         num_test=len(data.test),
-        lr=_rate(options),
+        lr=_learning_rate(options),
         seconds=before + trained.seconds + time.monotonic() - began,
         flops=trained.flops,
         history=trained.history,
@@ -139,19 +143,19 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
     )
 
 
-def _build(backbone: Backbone, options: DenseOptions, data: DenseSet, share: Split) -> Any:
+def _build(backbone: Backbone, options: DenseOptions, data: DenseSet, subset: Split) -> Any:
     """The task with a head from the seed; the random state outside stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        return TASKS.get(options.task)(backbone, options, data, share)
+        return TASKS.get(options.task)(backbone, options, data, subset)
 
 
 def _train(task: Any, feed: Feed, cell: _Cell, stop: StopRequest) -> TrainResult:
     options = cell.options
     loop = LoopOptions(
         total_steps=options.steps,
-        lr=_rate(options),
-        warmup_steps=math.ceil(options.steps * WARMUP_SHARE),
+        lr=_learning_rate(options),
+        warmup_steps=math.ceil(options.steps * WARMUP_FRACTION),
         weight_decay=options.weight_decay,
         precision=options.precision,
         log_every=max(1, options.steps // 50),
@@ -164,21 +168,19 @@ def _train(task: Any, feed: Feed, cell: _Cell, stop: StopRequest) -> TrainResult
     )  # fmt: skip
 
 
-def _rate(options: DenseOptions) -> float:
+def _learning_rate(options: DenseOptions) -> float:
     assert options.lr is not None, "options are settled"
     return options.lr
 
 
 def _shown(task: DenseTask, test: Split) -> tuple[SavedImages, ...]:
-    """Test pictures from all over the split, with what is predicted for them."""
-    number = min(NUM_PICTURES, len(test))
+    """Test images from all over the split, with what is predicted for them."""
+    number = min(NUM_EXAMPLES, len(test))
     shown = []
     for place in [index * len(test) // number for index in range(number)]:
         item = test[place]
-        picture, truth, prediction = (png(one) for one in task.pictures(item))
-        shown.append(
-            SavedImages(name=item.name, picture=picture, truth=truth, prediction=prediction)
-        )
+        image, truth, prediction = (png(one) for one in task.example(item))
+        shown.append(SavedImages(name=item.name, image=image, truth=truth, prediction=prediction))
     return tuple(shown)
 
 
@@ -189,24 +191,6 @@ def _weights_digest(backbone: Backbone) -> str:
         total.update(name.encode())
         total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
-    """Learning rates that were tried, and what each came to.
-
-    Attributes:
-        metric: the one that was looked at, the first of the task.
-        tried: rate -> its value; None where the training did not stay finite.
-        judged_on: the pictures, in words.
-        at_edge: the best is the smallest or largest rate tried: a wider sweep may find a better.
-    """
-
-    best_lr: float
-    metric: str
-    tried: dict[float, float | None]
-    judged_on: str
-    at_edge: bool
 
 
 def sweep(
@@ -220,21 +204,22 @@ def sweep(
     device: str | None = None,
     features: Features | None = None,
 ) -> Sweep:
-    """Choose the learning rate without a look at the test pictures.
+    """Choose the learning rate without a look at the test images.
 
-    Judged on the validation pictures; without any, on a fifth of the training pictures that
-    `options` takes, which are then not trained on. Of equal rates the smaller one is chosen.
+    Evaluated on the validation images; without any, on a fifth of the training images that
+    `options` takes, which are then not trained on. Of learning rates that do equally well the
+    smallest is chosen.
 
     Raises:
-        UsageError: fewer than two training pictures where some have to be held out.
+        UsageError: fewer than two training images where some have to be held out.
         EngineError: no rate stayed finite.
     """
     settled = options.settled()
-    rates = sorted(set(lrs or settled.swept_rates))
-    (metric, more_is_better), *_ = METRICS[options.task].items()
-    if data.task == "depth":  # as in the cells that the rate is for
+    rates = sorted(set(lrs or settled.swept_learning_rates))
+    metric = settled.spec.metrics[0]
+    if data.labels == "depth":  # as in the cells that the rate is for
         data = replace(data, depth_m=depth_range(data, stop))
-    apart, judged_on = held_out(data, settled, stop)
+    apart, evaluated_on = held_out(data, settled, stop)
     shared = features or Features()
     tried: dict[float, float | None] = {}
     for lr in rates:
@@ -250,7 +235,7 @@ def sweep(
             say(f"lr {lr:g}: {error.what}")
             tried[lr] = None
         else:
-            tried[lr] = result.metrics[metric]
+            tried[lr] = result.metrics[metric.name]
     finite = {lr: value for lr, value in tried.items() if value is not None}
     if not finite:
         raise EngineError(
@@ -258,13 +243,13 @@ def sweep(
             hint="try smaller ones",
             reason="train.not_finite",
         )
-    sign = 1 if more_is_better else -1
+    sign = 1 if metric.higher_is_better else -1
     best = max(sorted(finite), key=lambda lr: sign * finite[lr])
     found = Sweep(
-        best_lr=best,
-        metric=metric,
-        tried=tried,
-        judged_on=judged_on,
+        lr=best,
+        metric=metric.name,
+        tried=tuple(tried.items()),
+        evaluated_on=evaluated_on,
         at_edge=len(rates) > 1 and best in (rates[0], rates[-1]),
     )
     if out is not None and distributed.rank() == 0:
@@ -281,15 +266,15 @@ def require_cells(
 ) -> None:
     """Refuse before the first cell is run what a later one, or their sweep, would be refused for.
 
-    The sweep is that of the first cell with the largest share.
+    The sweep is that of the first cell with the largest fraction.
 
     Raises:
-        UsageError: a share has nothing to learn, or no rate could be chosen; names it.
+        UsageError: a fraction has nothing to learn, or no rate could be chosen; names it.
     """
     for cell in cells:
-        share = take_fraction(data.train, cell.fraction, cell.seed)
-        what = f"training picture of share {cell.fraction:g}, seed {cell.seed},"
-        require_labels(data, share, what, stop)
+        subset = take_fraction(data.train, cell.fraction, cell.seed)
+        what = f"training image of fraction {cell.fraction:g}, seed {cell.seed},"
+        require_labels(data, subset, what, stop)
     if choose_rate:
         held_out(data, max(cells, key=lambda cell: cell.fraction), stop)
 
@@ -297,28 +282,28 @@ def require_cells(
 def held_out(
     data: DenseSet, options: DenseOptions, stop: StopRequest | None = None
 ) -> tuple[DenseSet, str]:
-    """The data set to sweep on, whose `test` are no test pictures; and what they are, in words.
+    """The data set to sweep on, whose `test` are no test images; and what they are, in words.
 
     Raises:
-        UsageError: fewer than two training pictures where some have to be held out, or no rate
+        UsageError: fewer than two training images where some have to be held out, or no rate
             could be chosen on those that are.
     """
-    share = take_fraction(data.train, options.fraction, options.seed)
+    subset = take_fraction(data.train, options.fraction, options.seed)
     nothing = data.val[:0]
     if len(data.val):
         require_told_apart(data, data.val, "validation", stop)
-        apart = replace(data, train=share, val=nothing, test=data.val)
-        return apart, f"{len(data.val):,} validation pictures"
-    if len(share) < 2:  # noqa: PLR2004 - one to train on, one to judge on
+        apart = replace(data, train=subset, val=nothing, test=data.val)
+        return apart, f"{len(data.val):,} validation images"
+    if len(subset) < 2:  # noqa: PLR2004 - one to train on, one to evaluate on
         raise UsageError(
-            "one training picture cannot be divided to choose a learning rate",
+            "one training image cannot be divided to choose a learning rate",
             hint="give the rate, or a larger fraction",
             reason="option.value",
         )
-    judged = take_fraction(share, HELD_OUT_SHARE, options.seed + 1)
-    kept = set(share.names) - set(judged.names)
-    rest = Split(tuple(name for name in share.names if name in kept), share.read)
-    require_told_apart(data, judged, "held-out training", stop)
-    require_labels(data, rest, "training picture that is not held out", stop)
-    words = f"{len(judged):,} of {len(share):,} training pictures, held out"
-    return replace(data, train=rest, val=nothing, test=judged), words
+    test = take_fraction(subset, HELD_OUT_FRACTION, options.seed + 1)
+    kept = set(subset.names) - set(test.names)
+    rest = Split(tuple(name for name in subset.names if name in kept), subset.read)
+    require_told_apart(data, test, "held-out training", stop)
+    require_labels(data, rest, "training image that is not held out", stop)
+    words = f"{len(test):,} of {len(subset):,} training images, held out"
+    return replace(data, train=rest, val=nothing, test=test), words

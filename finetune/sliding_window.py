@@ -1,4 +1,4 @@
-"""A window that slides over a picture, for networks that see one size best (plain ViTs).
+"""A window that slides over an image, for networks that see one size best (plain ViTs).
 
 As in MMSegmentation: windows overlap by a third, the last one of a row or column ends at the
 border, and where windows overlap their outputs are averaged.

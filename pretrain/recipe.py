@@ -1,12 +1,17 @@
 """What to train, on how much, and how: a recipe is a small TOML file. It runs no code.
 
     name = "demo"
-    objective = "clip"            # clip | siglip | mae | simmim
+    objective = "clip"            # clip | siglip | mae | simmim: a row of pretrain.objectives
     model = "tiny-conv"           # an open_clip architecture, a .json of one, or one of ours
     image_px = 64
     samples_seen = 60000          # images drawn; the steps follow from it
     batch_size = 256              # over all processes
     lr = 1e-3
+
+What only one objective has lies in a table of its name, at the end of the file:
+
+    [mae]
+    mask = 0.75
 
 Two arms of a study share a recipe: what they differ in is the version of the captions. No torch
 here: `curator report` reads recipes too.
@@ -15,24 +20,43 @@ here: `curator report` reads recipes too.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from curator.core.errors import UsageError
+from curator.core.errors import UsageError, nearest
 from curator.core.hashing import digest
 from curator.core.presets import Presets
 from curator.core.validation import explain
+from pretrain.data.options import Captions, Control, DataOptions
+from pretrain.loop.options import LoopOptions
+from pretrain.objectives import OBJECTIVES, ObjectiveSpec
 
-ObjectiveName = Literal["clip", "siglip", "mae", "simmim"]
-Control = Literal[
-    "shuffled", "length-matched", "count-matched", "captions-only", "filter-only", "alt-only"
-]
+
+def _in_the_table(name: str) -> str:
+    if name not in OBJECTIVES.rows:
+        raise ValueError(nearest(name, OBJECTIVES.rows))
+    return name
+
+
+ObjectiveName = Annotated[str, AfterValidator(_in_the_table)]
+"""A row of `pretrain.objectives.OBJECTIVES`."""
 
 
 class Recipe(BaseModel):
-    """A whole recipe; see the module for an example. Shares (`warmup`, ...) are from 0 to 1.
+    """A whole recipe; see the module for an example. Fractions (`warmup`, ...) are from 0 to 1.
 
     captions: `one` sampled by weight a step, or `all` of a sample as positives, at most
         `max_captions`. `sentences` is the probability that a caption is replaced by one of its
@@ -50,7 +74,7 @@ class Recipe(BaseModel):
     model: str = Field(min_length=1)
     image_px: int = Field(ge=16, le=2048)
     init: str | None = None
-    captions: Literal["one", "all"] = "one"
+    captions: Captions = "one"
     max_captions: int = Field(default=4, ge=1)
     sentences: float = Field(default=0.0, ge=0, le=1)
     control: Control | None = None
@@ -65,46 +89,135 @@ class Recipe(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     crop_scale_min: float = Field(default=0.9, gt=0, le=1)
-    mask_ratio: float = Field(default=0.75, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
+
+    _options: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_a_table(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Take the table of the objective apart, and check it by the objective's row."""
+        if not isinstance(values, Mapping):
+            return handler(values)
+        tables = {key: value for key, value in values.items() if key in OBJECTIVES.rows}
+        recipe = handler({key: value for key, value in values.items() if key not in tables})
+        own = tables.pop(recipe.objective, {})
+        if tables:
+            other = next(iter(tables))
+            raise ValueError(
+                f"[{other}] is for objective = {other!r}, and this recipe has "
+                f"{recipe.objective!r}: leave it out"
+            )
+        model = recipe.spec.options_model()
+        try:
+            recipe._options = model.model_validate(own).model_dump()
+        except ValidationError as error:
+            raise ValueError(f"[{recipe.objective}] {explain(error, model)}") from error
+        return recipe
+
+    @model_serializer(mode="wrap")
+    def _and_its_table(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return values | ({self.objective: self.options} if self._options else {})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate")
-        if self.captions == "all" and self.objective == "siglip":
-            raise ValueError('captions = "all" is for objective = "clip"')
-        if self.control and not self.needs_text:
+        if self.captions == "all" and not self.spec.takes_all_captions:
+            able = [name for name in OBJECTIVES if OBJECTIVES.spec(name).takes_all_captions]
+            raise ValueError(f'captions = "all" is for objective = {" or ".join(map(repr, able))}')
+        if self.control and not self.has_text:
             raise ValueError(f"control is for objectives with text, not {self.objective}")
         return self
 
     @property
-    def needs_text(self) -> bool:
+    def spec(self) -> ObjectiveSpec:
+        """The row of its objective."""
+        return OBJECTIVES.spec(self.objective)
+
+    @property
+    def has_text(self) -> bool:
         """Whether captions are trained on."""
-        return self.objective in ("clip", "siglip")
+        return self.spec.has_text
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that only its objective has, with their defaults."""
+        return dict(self._options)
 
     @property
     def total_steps(self) -> int:
         """Steps that see at least `samples_seen` images."""
         return -(-self.samples_seen // self.batch_size)
 
+    def data_options(self, *, num_workers: int = 0) -> DataOptions:
+        """How its batches are drawn, by so many processes (0: by the one that trains)."""
+        return DataOptions(
+            image_px=self.image_px,
+            batch_size=self.batch_size,
+            captions=self.captions,
+            max_captions=self.max_captions,
+            sentences=self.sentences,
+            crop_scale_min=self.crop_scale_min,
+            seed=self.seed,
+            num_workers=num_workers,
+        )
+
+    def loop_options(self) -> LoopOptions:
+        """How the loop trains it."""
+        return LoopOptions(
+            total_steps=self.total_steps,
+            lr=self.lr,
+            warmup_steps=round(self.total_steps * self.warmup),
+            weight_decay=self.weight_decay,
+            beta2=self.beta2,
+            clip_grad=self.clip_grad,
+            precision=self.precision,
+            accumulate=self.accumulate,
+            compile=self.compile,
+            seed=self.seed,
+        )
+
     def digest(self) -> str:
         """SHA-256 (hex) of every value but the description."""
         return digest(self.model_dump(exclude={"description"}))
 
     def changed(self, settings: Sequence[str]) -> Recipe:
-        """The recipe with `key=value` settings on top; values are written as in TOML.
+        """The recipe with `key=value` settings on top; values are written as in TOML, and a key of
+        the objective's own as `mae.mask=0.6`.
 
         Raises:
             UsageError: no such key, or a value it cannot have.
         """
-        values = self.model_dump()
+        values: dict[str, Any] = {}
         for setting in settings:
             key, sign, text = setting.partition("=")
             if not sign:
                 raise UsageError(f"--set {setting!r}", hint="write --set key=value")
-            values[key.strip()] = _value(text.strip())
-        return _validated(values, where="--set")
+            table, dot, inner = key.strip().partition(".")
+            if dot:
+                values[table] = {**values.get(table, {}), inner: _value(text.strip())}
+            else:
+                values[table] = _value(text.strip())
+        return self.with_values(values, where="--set")
+
+    def with_values(self, values: Mapping[str, Any], *, where: str) -> Recipe:
+        """The recipe with some values changed; `where` they come from is for errors.
+
+        A changed objective leaves the table of the one before behind; of its own table, the keys
+        that are given change.
+
+        Raises:
+            UsageError: no such key, or a value it cannot have.
+        """
+        merged = {**self.model_dump(), **values}
+        table = values.get(self.objective)
+        if merged["objective"] != self.objective and table is None:
+            merged.pop(self.objective, None)
+        elif isinstance(table, Mapping):
+            merged[self.objective] = {**self.options, **table}
+        return _validated(merged, where=where)
 
 
 def _value(text: str) -> Any:

@@ -36,10 +36,10 @@ from pretrain import distributed, run_files
 from pretrain.checks.retrieval import encode, recalls
 from pretrain.checks.zeroshot import zero_shot
 from pretrain.data.cuts import Cuts
-from pretrain.data.loader import Batch, DataOptions, Pipeline, Source, open_source
+from pretrain.data.loader import Batch, Pipeline, Source, open_source
 from pretrain.data.texts import heaviest
-from pretrain.loop.loop import LoopOptions, TrainResult, train
-from pretrain.objectives import OBJECTIVES
+from pretrain.loop.loop import TrainResult, train
+from pretrain.objectives import objective_class
 from pretrain.recipe import Recipe
 from pretrain.run_files import RUN_FILE, SUMMARY_FILE
 
@@ -83,10 +83,12 @@ class RunSummary:
         """Plain values."""
         return asdict(self)
 
-    def cuts_told(self) -> list[str]:
+    def cut_texts(self) -> list[str]:
         """What was cut at the context of the text tower, in sentences; none if nothing was."""
         parts = (("", self.texts), ("held-out pairs: ", self.held_out_texts))
-        said = [f"{what}{Cuts(**found).told()}" for what, found in parts if found.get("num_cut")]
+        said = [
+            f"{what}{Cuts(**found).sentence()}" for what, found in parts if found.get("num_cut")
+        ]
         if cut := self.zero_shot.get("num_words_cut"):
             said.append(f"zero-shot: {cut:,.0f} words are asked for in more tokens than are read")
         return said
@@ -110,11 +112,13 @@ def pretrain(
     500. Under torchrun all processes call this alike.
 
     Raises:
-        UsageError: the recipe does not fit the data, or `out` holds another run.
+        UsageError: the objective does not keep its contract, the recipe does not fit the data, or
+            `out` holds another run.
         EngineError: the loss is not finite.
         StoppedError: `stop` was asked for; the same call goes on.
         ConflictError: another process trains in `out`.
     """
+    objective_class(recipe)  # refuse a class that could not be saved before data are opened
     with distributed.joined(device) as chosen:
         is_writer = distributed.rank() == 0
         with fsops.locked(out / ".lock") if is_writer else nullcontext():
@@ -123,7 +127,7 @@ def pretrain(
                 store,
                 control=recipe.control,
                 reference=reference,
-                need_text=recipe.needs_text,
+                need_text=recipe.has_text,
                 seed=recipe.seed,
             )
             run = _Run(source, recipe, out, held_out, chosen)
@@ -212,10 +216,10 @@ class _Run:
         """Train, save the model, check it, and write the summary."""
         run_files.check_can_begin(self.out)
         recipe = self.recipe
-        objective = OBJECTIVES.get(recipe.objective)(recipe)
+        objective = objective_class(recipe)(recipe)
         objective.to(self.device, memory_format=torch.channels_last)
         pipeline = self._pipeline(self.training, objective)
-        options = loop_options(recipe)
+        options = recipe.loop_options()
         if distributed.rank() == 0:
             say(
                 f"{recipe.objective} of {recipe.model} on {self.training.num_samples:,} samples of "
@@ -228,7 +232,7 @@ class _Run:
             folder=self.out,
             stop=stop,
             what=f"pretrain {recipe.name}",
-            count=_CutCounter(_context(objective)) if recipe.needs_text else None,
+            count=_CutCounter(objective.tokenizer().context_length) if recipe.has_text else None,
         )
         if distributed.rank() == 0:
             objective.save(self.out / "model")
@@ -236,20 +240,10 @@ class _Run:
 
     def _pipeline(self, source: Source, objective: Any, *, alone: bool = False) -> Pipeline:
         recipe = self.recipe
-        options = DataOptions(
-            image_px=recipe.image_px,
-            batch_size=recipe.batch_size,
-            captions=recipe.captions,
-            max_captions=recipe.max_captions,
-            sentences=recipe.sentences,
-            crop_scale_min=recipe.crop_scale_min,
-            seed=recipe.seed,
-            num_workers=0 if alone else num_workers(self.device),
-        )
         return Pipeline(
             source,
-            options,
-            tokenize=objective.clip.tokenize if recipe.needs_text else None,
+            recipe.data_options(num_workers=0 if alone else num_workers(self.device)),
+            tokenize=objective.tokenizer() if recipe.has_text else None,
             rank=0 if alone else distributed.rank(),
             world_size=1 if alone else distributed.size(),
         )
@@ -257,8 +251,8 @@ class _Run:
     def _summarise(self, objective: Any, result: TrainResult) -> None:
         checked = self._check(objective)
         texts = {}
-        if self.recipe.needs_text:
-            texts = Cuts(context=_context(objective), **result.counts).to_json()
+        if self.recipe.has_text:
+            texts = Cuts(context=objective.tokenizer().context_length, **result.counts).to_json()
         seen = result.steps * self.recipe.batch_size
         summary = RunSummary(
             recipe=self.recipe.name,
@@ -282,15 +276,15 @@ class _Run:
             held_out_texts={} if checked.texts is None else checked.texts.to_json(),
         )
         run_files.write_summary(self.out, summary.to_json())
-        for told in summary.cuts_told():
-            say(f"warning: {told}")
+        for sentence in summary.cut_texts():
+            say(f"warning: {sentence}")
 
     def _check(self, objective: Any) -> _Checked:
         """Retrieval and zero-shot recognition on the pairs kept out, if there are any."""
-        if not self.recipe.needs_text or self.held_out is None:
+        if not self.recipe.has_text or self.held_out is None:
             return _Checked({}, {}, None)
         pipeline = self._pipeline(self.held_out, objective, alone=True)
-        counter = _CutCounter(_context(objective))
+        counter = _CutCounter(objective.tokenizer().context_length)
         pairs = encode(objective, counter.passing(pipeline.in_order()))
         texts = [
             text
@@ -298,11 +292,6 @@ class _Run:
             for text in heaviest(plan.texts, plan.weights)[0]
         ]
         return _Checked(recalls(pairs), zero_shot(objective, pairs.images_ND, texts), counter.total)
-
-
-def _context(objective: Any) -> int:
-    """How many tokens the text tower of a contrastive objective reads."""
-    return int(objective.clip.net.context_length)
 
 
 class _Checked(NamedTuple):
@@ -325,7 +314,7 @@ class _CutCounter:
         found = Cuts.of(batch.lengths.tolist(), self._context)
         self.total += found
         if found.num_cut and not self._said and distributed.rank() == 0:
-            say(f"warning: {self.total.told()} (so far; all are counted in summary.json)")
+            say(f"warning: {self.total.sentence()} (so far; all are counted in summary.json)")
         self._said = self._said or found.num_cut > 0
         return found.counts()
 
@@ -335,23 +324,6 @@ class _CutCounter:
         for batch in batches:
             self(batch)
             yield batch
-
-
-def loop_options(recipe: Recipe) -> LoopOptions:
-    """What of a recipe is for the loop."""
-    steps = recipe.total_steps
-    return LoopOptions(
-        total_steps=steps,
-        lr=recipe.lr,
-        warmup_steps=round(steps * recipe.warmup),
-        weight_decay=recipe.weight_decay,
-        beta2=recipe.beta2,
-        clip_grad=recipe.clip_grad,
-        precision=recipe.precision,
-        accumulate=recipe.accumulate,
-        compile=recipe.compile,
-        seed=recipe.seed,
-    )
 
 
 def num_workers(device: torch.device) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from curator.core.registry import Registry
+from curator.core.registry import Registry, Spec
 
 STOP = "stop"
 LENGTH = "length"
@@ -68,9 +68,10 @@ class Captioner(Protocol):
 CAPTIONERS = Registry(
     "captioner",
     {
-        "local": "curator.captioners.local:LocalCaptioner",
-        "coca": "curator.captioners.coca:CocaCaptioner",
-        "server": "curator.captioners.server:ServerCaptioner",
-        "echo": "curator.captioners.echo:EchoCaptioner",
+        "local": Spec("curator.captioners.local:LocalCaptioner"),
+        "coca": Spec("curator.captioners.coca:CocaCaptioner"),
+        "server": Spec("curator.captioners.server:ServerCaptioner"),
+        "echo": Spec("curator.captioners.echo:EchoCaptioner"),
     },
+    protocol=Captioner,
 )

@@ -1,16 +1,22 @@
-"""finetune: what a pretrained backbone is worth for segmentation, depth and detection."""
+"""finetune: what a pretrained backbone is worth for dense tasks."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
+from curator.core.errors import UsageError
+from finetune.tasks import TASKS
+
+if TYPE_CHECKING:
+    from finetune.grid import Grid
+    from finetune.metrics import Metric
 
 
 def register(app: typer.Typer) -> None:
@@ -28,10 +34,11 @@ def finetune(
         ),
     ],
     *,
-    task: Annotated[str, typer.Option(help="segmentation, depth or detection.")],
-    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Labelled pictures.")],
+    task: Annotated[str, typer.Option(help=f"One of: {', '.join(TASKS)}.")],
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of labelled images.")],
     layout: Annotated[
-        str | None, typer.Option(help="Layout of the folder; default: recognised.")
+        str | None,
+        typer.Option(help="How the folder is laid out; default: recognised from its files."),
     ] = None,
     head: Annotated[
         str, typer.Option(help="linear, fpn or upernet; auto: by backbone and mode.")
@@ -39,53 +46,60 @@ def finetune(
     probe: Annotated[
         bool,
         typer.Option(
-            "--probe/--finetune", help="Train a linear head only, or everything (default)."
+            "--probe/--finetune", help="Train only a linear head, or the whole network (default)."
         ),
     ] = False,
     fraction: Annotated[
-        str, typer.Option(metavar="SHARE,...", help="Shares of the training pictures, e.g. 0.1,1.")
+        str,
+        typer.Option(
+            metavar="FRACTION,...", help="Fractions of the training images to use, e.g. 0.1,1."
+        ),
     ] = "1",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each share; the spread is shown.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Runs per fraction; their standard deviation is shown.")
+    ] = 1,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: by mode.")] = None,
     layer_decay: Annotated[
         float | None,
         typer.Option(
-            help="Rate of a block (plain ViT) or stage, as a share of the next deeper one's; "
-            "default: by architecture. 1: one rate."
+            help="Learning rate of a block (plain ViT) or stage, relative to the next deeper one; "
+            "default: by architecture. 1: the same for all layers."
         ),
     ] = None,
     sweep: Annotated[
         bool,
-        typer.Option("--sweep", help="Choose the rate on validation pictures, never on test."),
+        typer.Option(
+            "--sweep", help="Choose the learning rate on validation images, never on test images."
+        ),
     ] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Pictures a step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images per step.")] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Pixels to train at, e.g. 360x480.")
     ] = None,
     inference: Annotated[
-        str, typer.Option(help="whole: resized pictures; slide: a moving window.")
+        str, typer.Option(help="whole: resized images; slide: a sliding window.")
     ] = "whole",
     out: Annotated[
-        Path | None, typer.Option(help="Keep results here; a stopped run goes on there.")
+        Path | None, typer.Option(help="Keep the results in this folder; also resumes a run there.")
     ] = None,
     device: o.Device = None,
     json: o.Json = False,
 ) -> None:
-    """Train a backbone on a dense task; judge it.
+    """Train a backbone on a dense task and evaluate it.
 
-    mIoU, AP and δ₁ are in per cent (0 to 100), RMSE in metres, as in the report; ± is the standard
-    deviation over seeds. --json has both: `metrics` as stored (shares from 0 to 1, metres), and
-    `shown` as in the table.
+    Metrics are shown as in the report: mIoU, AP and δ₁ in per cent (0 to 100), RMSE in metres; ± is
+    the standard deviation over seeds. --json has both: `metrics` as stored (fractions from 0 to 1,
+    metres), and `shown` as in the table.
 
     Example:
 
         curator finetune runs/clip-v2 --task segmentation --data camvid/ --size 360x480 --probe
     """
-    from curator.core.errors import UsageError
     from curator.core.package import require
-    from curator.core.registry import load
     from curator.core.stopping import stop_on_signals
+    from finetune.layouts import open_dense
+    from finetune.options import parse_options
 
     require("train", "curator finetune")  # before the labels are read, which can take minutes
     if sweep and lr is not None:
@@ -108,26 +122,27 @@ def finetune(
         "inference": inference,
     }
     values = {name: value for name, value in given.items() if value is not None}
-    parse = load("finetune.options:parse_options")
     cells = [
-        parse({**values, "fraction": share, "seed": seed})
-        for share in _shares(fraction)
+        parse_options({**values, "fraction": one, "seed": seed})
+        for one in _fractions(fraction)
         for seed in range(seeds)
     ]
-    opened = load("finetune.layouts:open_dense")(task, data, layout)
+    TASKS.get(task)  # a class that does not keep its contract is refused before data are opened
+    opened = open_dense(TASKS.spec(task).labels, data, layout)
+
+    from finetune.grid import run_grid  # loads torch, after mistakes in the options
+
     with stop_on_signals() as stop:
-        found = load("finetune.grid:run_grid")(
+        found = run_grid(
             backbone, opened, cells, choose_rate=sweep, out=out, device=device, stop=stop
         )
     if json:
-        show_json(_as_json(backbone, found.data.describe(), found.swept, found.results))
+        show_json(_as_json(backbone, found))
     else:
-        _show(found.data, found.swept, found.results)
+        _show(task, found)
 
 
-def _shares(text: str) -> list[float]:
-    from curator.core.errors import UsageError
-
+def _fractions(text: str) -> list[float]:
     try:
         return sorted({float(part) for part in text.split(",")})
     except ValueError as error:
@@ -137,8 +152,6 @@ def _shares(text: str) -> list[float]:
 
 
 def _pixels(text: str) -> tuple[int, int]:
-    from curator.core.errors import UsageError
-
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal()):
         raise UsageError(
@@ -147,81 +160,61 @@ def _pixels(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _show(opened: Any, swept: Any, results: Mapping[float, Sequence[Any]]) -> None:
-    from curator.core.registry import load
+def _show(task: str, found: Grid) -> None:
+    from finetune.study.results import metric_of
 
-    metric_of = load("finetune.study.results:metric_of")
-    facts = opened.describe()
-    show(f"{facts['folder']}, {facts['task']}: judged on {facts['num_test']:,} test pictures")
+    data, swept = found.data, found.swept
+    show(f"{data.folder.name}, {task}: evaluated on {len(data.test):,} test images")
     if swept is not None:
         by = metric_of(swept.metric)
         tried = ", ".join(
             f"{rate:g}: {'not finite' if value is None else by.number(value)}"
-            for rate, value in swept.tried.items()
+            for rate, value in swept.tried
         )
-        show(f"learning rate {swept.best_lr:g} by {by.heading} on {swept.judged_on} ({tried})")
+        show(f"learning rate {swept.lr:g} by {by.heading} on {swept.evaluated_on} ({tried})")
         if swept.at_edge:
-            show("that is the edge of what was tried: a wider range may hold a better one")
-    names = list(next(iter(results.values()))[0].metrics)
+            show("that is the smallest or largest one tried: a wider range may hold a better one")
+    metrics = [metric_of(name) for name in next(iter(found.results.values()))[0].metrics]
     rows = []
-    for found in results.values():
-        spread = [_spread(metric_of(name), [one.metrics[name] for one in found]) for name in names]
-        seconds = statistics.mean(one.seconds for one in found)
-        rows.append([found[0].num_train, len(found), *spread, f"{seconds:,.0f} s"])
-    headings = [metric_of(name).heading for name in names]
-    show(table(rows, ["labels", "seeds", *headings, "time"]))
-    if len(next(iter(results.values()))) == 1:
+    for runs in found.results.values():
+        spread = [_spread(metric, [run.metrics[metric.name] for run in runs]) for metric in metrics]
+        seconds = statistics.mean(run.seconds for run in runs)
+        rows.append([runs[0].num_train, len(runs), *spread, f"{seconds:,.0f} s"])
+    show(table(rows, ["labels", "seeds", *(metric.heading for metric in metrics), "time"]))
+    if len(next(iter(found.results.values()))) == 1:
         show("--seeds 3 shows the spread, without which two backbones cannot be compared")
     else:
         show("compare it with the same for another backbone; `curator study` gives intervals")
 
 
-def _spread(metric: Any, values: Sequence[float]) -> str:
-    mean: str = metric.number(statistics.mean(values))
+def _spread(metric: Metric, values: Sequence[float]) -> str:
+    mean = metric.number(statistics.mean(values))
     return mean if len(values) == 1 else f"{mean} ± {metric.number(statistics.stdev(values))}"
 
 
-def _shown(metric_of: Any, metrics: Mapping[str, float]) -> dict[str, float]:
-    """The numbers of the table under its headings: {"mIoU (%)": 8.7}."""
-    told = {metric_of(name): value for name, value in metrics.items()}
-    return {one.heading: round(value * one.scale, one.digits) for one, value in told.items()}
+def _as_json(backbone: str, found: Grid) -> dict[str, object]:
+    from dataclasses import asdict
 
+    from finetune.study.results import metric_of
 
-def _as_json(
-    backbone: str,
-    facts: Mapping[str, object],
-    swept: Any,
-    results: Mapping[float, Sequence[Any]],
-) -> dict[str, object]:
-    from curator.core.registry import load
-
-    metric_of = load("finetune.study.results:metric_of")
+    cells = []
+    for fraction, runs in found.results.items():
+        for seed, run in enumerate(runs):
+            shown = [(metric_of(name), value) for name, value in run.metrics.items()]
+            cells.append(
+                {
+                    "fraction": fraction,
+                    "seed": seed,
+                    **run.to_json(),
+                    "shown": {
+                        metric.heading: round(value * metric.scale, metric.digits)
+                        for metric, value in shown
+                    },
+                }
+            )
     return {
         "backbone": backbone,
-        "data": facts,
-        "sweep": None
-        if swept is None
-        else {
-            "best_lr": swept.best_lr,
-            "metric": swept.metric,
-            "tried": swept.tried,
-            "judged_on": swept.judged_on,
-        },
-        "cells": [
-            {
-                "fraction": share,
-                "seed": seed,
-                "lr": one.lr,
-                "layer_decay": one.layer_decay,
-                "num_train": one.num_train,
-                "num_test": one.num_test,
-                "seconds": one.seconds,
-                "flops": one.flops,
-                "metrics": one.metrics,
-                "shown": _shown(metric_of, one.metrics),
-                "per_class": one.per_class,
-            }
-            for share, found in results.items()
-            for seed, one in enumerate(found)
-        ],
+        "data": found.data.describe(),
+        "sweep": None if found.swept is None else asdict(found.swept),
+        "cells": cells,
     }

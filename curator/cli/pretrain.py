@@ -11,6 +11,7 @@ import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json
+from pretrain.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from pretrain.run import RunSummary
@@ -25,7 +26,7 @@ def pretrain(
     dataset: Annotated[
         str,
         typer.Argument(
-            metavar="DATASET[@VERSION]", help="Shards with a store, or exported shards without."
+            metavar="DATASET[@VERSION]", help="Shards with a store, or exported shards without one."
         ),
     ],
     *,
@@ -33,19 +34,33 @@ def pretrain(
         str, typer.Option("--recipe", help="A preset (demo, vit-b16, ...) or a .toml file.")
     ] = "demo",
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Default: runs/RECIPE-VERSION.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Folder of the run; default: runs/RECIPE-VERSION."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeat."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one value of the recipe (lr=5e-4, simmim.mask=0.5); repeat for more. "
+            f"Objectives: {', '.join(OBJECTIVES)}.",
+        ),
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(metavar="DATASET@VERSION", help="What a control of the recipe matches."),
+        typer.Option(
+            metavar="DATASET@VERSION",
+            help="The version whose text lengths or sample count a control arm imitates.",
+        ),
     ] = None,
     held_out: Annotated[
         int | None,
-        typer.Option(min=0, help="Pairs for the checks; default a tenth, at most 500."),
+        typer.Option(
+            min=0,
+            help="Pairs kept out of training for the checks; default: a tenth, at most 500.",
+        ),
     ] = None,
     device: o.Device = None,
     store: o.StoreOption = None,
@@ -53,21 +68,24 @@ def pretrain(
 ) -> None:
     """Train an image tower on the captions of a version.
 
-    CLIP or SigLIP on image-text pairs, MAE or SimMIM on the images alone. Goes on where an
-    earlier run was stopped. With torchrun, on several GPUs:
+    CLIP or SigLIP learn from image-text pairs, MAE or SimMIM from the images alone. Everything else
+    is set by the recipe. The same command resumes a run that was stopped. On several GPUs:
     torchrun --nproc-per-node 8 -m curator pretrain ...
 
     Example:
 
         curator pretrain shards/@v2 --recipe demo --set seed=1 --out runs/v2-seed1
     """
-    from curator.core.registry import load
     from curator.core.stopping import stop_on_signals
+    from pretrain.recipe import read_recipe
 
-    chosen = load("pretrain.recipe:read_recipe")(recipe).changed(settings or [])
+    chosen = read_recipe(recipe).changed(settings or [])
+
+    from pretrain import run  # loads torch, after mistakes in the recipe
+
     where = out or Path("runs") / f"{chosen.name}-{_label(dataset)}"
     with stop_on_signals() as stop:
-        summary = load("pretrain.run:pretrain")(
+        summary = run.pretrain(
             dataset,
             chosen,
             where,
@@ -99,7 +117,7 @@ def _summary_text(out: Path, summary: RunSummary) -> str:
         f"{summary.precision} on {summary.device}",
         "  " + ", ".join(f"{name} {value:.4g}" for name, value in summary.final.items()),
     ]
-    lines += [f"  {told}" for told in summary.cuts_told()]
+    lines += [f"  {sentence}" for sentence in summary.cut_texts()]
     if summary.retrieval:
         found = summary.retrieval
         lines.append(
@@ -110,9 +128,11 @@ def _summary_text(out: Path, summary: RunSummary) -> str:
     if summary.zero_shot:
         found = summary.zero_shot
         lines.append(
-            f"  zero-shot recognition of {found['num_words']:,.0f} words of theirs: AUROC "
+            f"  zero-shot recognition of {found['num_words']:,.0f} words of their captions: AUROC "
             f"{found['word_auroc']:.3f} (0.5 is chance)"
         )
-    lines.append(f"`curator finetune {shlex.quote(str(out))}` judges it on your labelled pictures:")
+    lines.append(
+        f"`curator finetune {shlex.quote(str(out))}` evaluates it on your labelled images:"
+    )
     lines.append("next: curator finetune --help")
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +23,10 @@ def register(app: typer.Typer) -> None:
 
 
 def study(
-    recipe: Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or demo.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="STUDY", help="A .toml file, or a study of the tool: demo, world."),
+    ],
     *,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the study; default: its name.")
@@ -35,19 +37,24 @@ def study(
     ] = None,
     store: o.StoreOption = None,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Runs at a time: a GPU each, or a share of the cores.")
+        int,
+        typer.Option(min=1, help="Runs side by side, each on a GPU or a part of the cores."),
     ] = 1,
     device: o.Device = None,
     pretrain_only: Annotated[
-        bool, typer.Option("--pretrain-only", help="No dense runs yet: a later call makes them.")
+        bool,
+        typer.Option(
+            "--pretrain-only",
+            help="Pretrain only; the same command without it adds the dense runs.",
+        ),
     ] = False,
     json: o.Json = False,
 ) -> None:
-    """Pretrain on versions, judge on dense tasks.
+    """Pretrain on versions, evaluate on dense tasks.
 
-    Arms times seeds times tasks; runs what is missing, so the same command goes on after a stop or
-    a crash. A cell that fails keeps its reason and the others go on; the exit code is then 30.
-    With --jobs, several cells run side by side.
+    Every arm is pretrained with every seed and finetuned on every task. Only runs that are missing
+    are made, so the same command resumes after a stop or a crash. Where a run fails, its reason is
+    kept, the others continue, and the exit code is 30.
 
     Example:
 
@@ -56,23 +63,27 @@ def study(
     from contextlib import nullcontext
     from dataclasses import asdict
 
-    from curator.core.registry import load
     from curator.core.stopping import stop_on_signals
+    from finetune.study.jobs import workers
+    from finetune.study.recipe import read_study
+    from finetune.study.run import run_study
 
     values = dict(_setting(setting) for setting in settings or ())
-    asked = load("finetune.study.recipe:read_study")(recipe, values)
+    asked = read_study(recipe, values)
+
+    from finetune.study import runner  # loads torch, after mistakes in the study file
+
     folder = out or Path(asked.name)
-    models = {"store": store, "device": device}
-    runner = load("finetune.study.runner:ModelRunner")(**models)
-    workers, make = load("finetune.study.jobs:workers"), "finetune.study.runner:runner_of_job"
     with (
         stop_on_signals() as stop,
-        workers(make, models, jobs) if jobs > 1 else nullcontext() as side_by_side,
+        workers(runner.runner_of_job, {"store": store, "device": device}, jobs)
+        if jobs > 1
+        else nullcontext() as side_by_side,
     ):
-        summary = load("finetune.study.run:run_study")(
+        summary = run_study(
             asked,
             folder,
-            runner=runner,
+            runner=runner.ModelRunner(store, device),
             stop=stop,
             jobs=side_by_side,
             pretrain_only=pretrain_only,
@@ -83,7 +94,8 @@ def study(
         show(f"{summary.num_done} of {summary.num_cells} runs are finished in {folder}")
         for reason in summary.reasons:
             show(f"failed: {reason}")
-        again = [recipe, "--out", folder, *_set_again(settings or ()), "--jobs", jobs]
+        again = [recipe, "--out", folder, "--jobs", jobs]
+        again += [part for setting in settings or () for part in ("--set", setting)]
         again += [*(("--store", store) if store else ()), *(("--device", device) if device else ())]
         follows = ["study", *again] if pretrain_only else ["report", folder]
         show(f"next: {shlex.join(['curator', *map(str, follows)])}")
@@ -97,10 +109,6 @@ def study(
         )
 
 
-def _set_again(settings: Sequence[str]) -> list[str]:
-    return [part for setting in settings for part in ("--set", setting)]
-
-
 def _setting(text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign:
@@ -110,12 +118,13 @@ def _setting(text: str) -> tuple[str, str]:
 
 def report(
     target: Annotated[
-        str, typer.Argument(metavar="STUDY_FOLDER", help="What `curator study` made; or a version.")
+        str, typer.Argument(metavar="STUDY_FOLDER", help="The folder of a study, or a version.")
     ],
     other: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DATASET@NEW]", help="Compare versions: DATASET@OLD DATASET@NEW, as `diff`."
+            metavar="[DATASET@NEW]",
+            help="Compare two versions instead: DATASET@OLD DATASET@NEW, as `curator diff`.",
         ),
     ] = None,
     *,
@@ -127,8 +136,8 @@ def report(
 ) -> None:
     """Write the verdict of a study as a page.
 
-    HTML that opens without a network, and Markdown beside it. With two versions instead of a
-    folder, it is the comparison of `curator diff --html`.
+    One HTML file that opens without a network, and Markdown beside it. With two versions instead of
+    a folder, the page compares their captions, as `curator diff --html` does.
 
     Example:
 
@@ -138,10 +147,11 @@ def report(
         page = out or Path("report.html")
         inspect.diff(target, other, html=page, store=store, json=json)
         return
-    from curator.core.registry import load
+    from finetune.report.text import headline as headline_of
+    from finetune.report.write import write_report
 
-    written = load("finetune.report.write:write_report")(Path(target), out)
-    headline = load("finetune.report.text:headline")(written.report)
+    written = write_report(Path(target), out)
+    headline = headline_of(written.report)
     if json:
         sentences = [{"task": task, "verdict": said} for task, said in headline]
         files = {"html": str(written.html), "markdown": str(written.markdown)}

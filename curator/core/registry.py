@@ -1,14 +1,17 @@
-"""A name -> "module:object" table that imports nothing until a name is asked for.
+"""The table of a port: a name -> a row that says where the class is and what it needs.
 
-This and the bodies of the commands in `curator.cli` are the only two seams where imports are
-late, so that `curator --help` never pays for torch (docs/design/index.md).
+A table imports nothing until a class is asked for, so that `curator --help` never pays for torch,
+and it refuses a class that does not keep the port's contract before any work starts. Each port
+adds the columns that it needs to `Spec`: `CaptionerSpec` in `curator.captioners`, for instance.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from curator.core.errors import UsageError, nearest
 
@@ -19,27 +22,160 @@ def load(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-class Registry:
-    """The table of one port, e.g. all captioners. `kind` names the port in error messages."""
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One row of a table.
 
-    def __init__(self, kind: str, targets: Mapping[str, str]) -> None:
+    Attributes:
+        target: "module:Class", or whatever the port says is built.
+        help: one line about it, for `--help` and error messages.
+        tiny: "module:function" of the contract suite: (an empty folder) -> the options that a
+            tiny one is built with, as a dict. Empty: it is built without any.
+    """
+
+    target: str
+    _: KW_ONLY
+    help: str = ""
+    tiny: str = ""
+
+
+S = TypeVar("S", bound=Spec)
+
+
+class Registry(Generic[S]):
+    """The table of one port, e.g. all captioners.
+
+    `kind` names the port in error messages. With a `protocol`, every row is a class that has its
+    methods; a port of builders checks what they built with `check_contract`.
+    """
+
+    def __init__(
+        self, kind: str, rows: Mapping[str, S], *, protocol: type[Any] | None = None
+    ) -> None:
         self.kind = kind
-        self._targets = dict(targets)
+        self.rows = dict(rows)
+        self.protocol = protocol
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._targets)
+        return iter(self.rows)
 
-    def get(self, name: str) -> Any:
-        """Return the object registered under `name`.
+    def spec(self, name: str) -> S:
+        """The row of `name`; imports nothing.
 
         Raises:
             UsageError: the name is not in the table; names the nearest one.
         """
-        try:
-            return load(self._targets[name])
-        except KeyError:
+        if name not in self.rows:
             raise UsageError(
                 f"unknown {self.kind} {name!r}",
-                hint=nearest(name, self._targets),
+                hint=nearest(name, self.rows),
                 reason=f"{self.kind}.unknown",
-            ) from None
+            )
+        return self.rows[name]
+
+    def get(self, name: str) -> Any:
+        """Import and return the object of `name`.
+
+        Raises:
+            UsageError: the name is not in the table, its target is not there, or the class does
+                not keep the contract; names what is missing.
+        """
+        target = self.spec(name).target
+        module, _, attribute = target.partition(":")
+        what = None
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # the module is there; something that it imports is not
+            what = f"there is no module {error.name!r}"
+        except AttributeError as error:
+            if not str(error).startswith("module "):
+                raise  # in the code of the module
+            what = f"there is no {attribute!r} in the module {module!r}"
+        else:
+            if self.protocol is not None and not isinstance(found, type):
+                what = f"{target} is not a class"
+        if what is not None:
+            raise UsageError(
+                f"{self.kind} {name!r}: {what}",
+                hint=f"its row in the table says {target!r}: correct the row, or put the folder "
+                "of the module on PYTHONPATH",
+                reason=f"{self.kind}.contract",
+            )
+        if self.protocol is not None:
+            check_contract(self.kind, name, found, self.protocol)
+        return found
+
+
+def check_contract(kind: str, name: str, found: object, protocol: type[Any]) -> None:
+    """Refuse a class (or an object) that lacks a member of `protocol`, before any work starts.
+
+    Methods must be there and take the arguments that the protocol gives them; annotations and
+    further arguments with defaults do not matter. Other members (properties) are only looked for
+    on objects, since a class may set them when it is made.
+
+    Raises:
+        UsageError: names the class, its file and the member.
+    """
+    cls = found if isinstance(found, type) else type(found)
+    for member, wanted in _members(protocol).items():
+        is_method = inspect.isfunction(wanted)
+        if found is cls and not is_method:
+            continue
+        call = f"{member}({', '.join(_arguments(wanted))})" if is_method else member
+        problem = None
+        if not hasattr(found, member):
+            problem = f"has no method `{call}`" if is_method else f"has no `{member}`"
+        elif is_method and not _takes(found, member, wanted):
+            problem = f"has a `{member}` that cannot be called as `{call}`"
+        if problem is not None:
+            raise UsageError(
+                f"{kind} {name!r}: the class {cls.__qualname__} {problem}",
+                where=_file_of(cls),
+                did="nothing was started",
+                hint=f"the contract is {protocol.__module__}.{protocol.__qualname__}",
+                reason=f"{kind}.contract",
+            )
+
+
+def _members(protocol: type[Any]) -> dict[str, Any]:
+    """Name -> what a protocol defines, with the protocols that it extends."""
+    found: dict[str, Any] = {}
+    for base in reversed(protocol.__mro__):
+        if base not in (object, Protocol, Generic):
+            names = {**getattr(base, "__annotations__", {}), **vars(base)}
+            found |= {name: vars(base).get(name) for name in names if not name.startswith("_")}
+    return found
+
+
+def _arguments(method: Any) -> list[str]:
+    """The names of a method's arguments without `self`."""
+    return list(inspect.signature(method).parameters)[1:]
+
+
+def _takes(found: object, member: str, wanted: Any) -> bool:
+    """Whether `found.member` can be called with the arguments of `wanted`, a plain method."""
+    method = getattr(found, member)
+    if not callable(method):
+        return False
+    given = list(inspect.signature(wanted).parameters.values())
+    static = inspect.getattr_static(found, member)
+    if not isinstance(found, type) or isinstance(static, (staticmethod, classmethod)):
+        given = given[1:]  # bound already, or without `self`
+    by_name = {one.name: None for one in given if one.kind is one.KEYWORD_ONLY}
+    in_place = [one for one in given if one.kind is not one.KEYWORD_ONLY]
+    try:
+        inspect.signature(method).bind(*in_place, **by_name)
+    except TypeError:
+        return False
+    except ValueError:  # built in C: it has no signature to read
+        return True
+    return True
+
+
+def _file_of(cls: type) -> str:
+    try:
+        return inspect.getfile(cls)
+    except (TypeError, OSError):
+        return cls.__module__

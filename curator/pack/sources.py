@@ -22,7 +22,7 @@ from pathlib import Path
 
 from curator.core.errors import Unusable, UsageError, nearest
 from curator.core.hashing import canonical_json
-from curator.core.registry import Registry
+from curator.core.registry import Registry, Spec
 from curator.shards.scan import IMAGE_EXT
 from curator.shards.tar import printable
 
@@ -32,11 +32,11 @@ CAPTION_COLUMNS = ("caption", "text", "alt_text", "title")
 FORMATS = Registry(
     "format",
     {
-        "folder": "curator.pack.folder:read_folder",
-        "jsonl": "curator.pack.tables:read_jsonl",
-        "csv": "curator.pack.tables:read_csv",
-        "coco": "curator.pack.tables:read_coco",
-        "parquet": "curator.pack.tables:read_parquet",
+        "folder": Spec("curator.pack.folder:read_folder"),
+        "jsonl": Spec("curator.pack.tables:read_jsonl"),
+        "csv": Spec("curator.pack.tables:read_csv"),
+        "coco": Spec("curator.pack.tables:read_coco"),
+        "parquet": Spec("curator.pack.tables:read_parquet"),
     },
 )
 _FORMAT_OF_SUFFIX = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from curator.core.registry import Registry
+from curator.core.registry import Registry, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Scorer(Protocol):
 SCORERS = Registry(
     "scorer",
     {
-        "clip": "curator.scorers.clip:ClipScorer",
-        "text": "curator.scorers.text:TextScorer",
+        "clip": Spec("curator.scorers.clip:ClipScorer"),
+        "text": Spec("curator.scorers.text:TextScorer"),
     },
+    protocol=Scorer,
 )

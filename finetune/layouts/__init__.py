@@ -1,8 +1,8 @@
-"""Labelled data sets of dense tasks as their authors publish them: `open_dense(task, folder)`.
+"""Labelled data sets of dense tasks as their authors publish them: `open_dense(labels, folder)`.
 
 What a task gets is always a `DenseSet` of three `Split`s of `LabelledImage`s, whatever lies on
-disk. A new layout is a function `open(folder) -> DenseSet` in a file of this package and a line in
-`LAYOUTS`.
+disk. A new layout is a function `open(folder) -> Opened` in a file of its own and a row in
+`LAYOUTS` (docs/extend/layout.md).
 
 Invariants: opening lists files and reads no pixel; an item is read when it is asked for, the same
 bytes to the same arrays in every process; items lie sorted by name. Nothing is skipped silently: an
@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 
 from curator.core.errors import NotFoundError, UsageError, nearest
-from curator.core.registry import load
+from curator.core.registry import Registry, Spec
 
 Array = np.ndarray[Any, Any]
 
@@ -34,7 +34,7 @@ IGNORE = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boxes:
-    """The objects of one picture.
+    """The objects of one image.
 
     Attributes:
         boxes: (n, 4) float32, x0, y0, x1, y1 in pixels, ends excluded; none is empty.
@@ -63,13 +63,13 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledImage:
-    """One labelled picture.
+    """One labelled image.
 
     Attributes:
         name: unique within its split.
         image: (H, W, 3) uint8, upright.
         target: segmentation: (H, W) uint8, classes from 0, `IGNORE` = 255; depth: (H, W) float32,
-            metres, 0 = no reading (a picture may have none at all); detection: `Boxes`.
+            metres, 0 = no reading (an image may have none at all); detection: `Boxes`.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Split(Sequence[LabelledImage]):
         return self.read(self.names[place])
 
     def label(self, name: str) -> Array | Boxes:
-        """The target of an item without its picture, and objects without their masks: quick."""
+        """The target of an item without its image, and objects without their masks: quick."""
         read: Any = getattr(self.read, "label", None)  # a plain function reads whole items only
         target: Array | Boxes = self.read(name).target if read is None else read(name)
         return target
@@ -112,44 +112,66 @@ class Split(Sequence[LabelledImage]):
         return (self.read(name) for name in self.names)
 
 
+def no_items() -> Split:
+    """The split that a layout does not have."""
+    return Split((), _no_item)
+
+
+def _no_item(name: str) -> LabelledImage:
+    raise KeyError(name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DenseSet:
-    """A labelled data set. `val` is empty when the layout has none; `test` is what is reported.
+class Opened:
+    """What a layout finds in a folder. `test` is what is reported; without a `val`, options are
+    chosen on a part of `train`.
 
     Attributes:
         classes: names, by class number (segmentation) or by label - 1 (detection); () for depth.
         has_masks: whether the objects of a detection set carry masks.
         notes: what a reader of the numbers should know: how it was split, what was left out.
+        depth_m: the nearest and farthest metres that predictions are kept within, where the data
+            set has limits of its own.
+    """
+
+    train: Split
+    test: Split
+    val: Split = field(default_factory=no_items)
+    classes: tuple[str, ...] = ()
+    has_masks: bool = False
+    notes: tuple[str, ...] = ()
+    depth_m: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseSet(Opened):
+    """A labelled data set, with where it came from.
+
+    Attributes:
+        labels: which of `LABELS` it has.
+        layout: the name of its layout in `LAYOUTS`.
         warnings: what `finetune.labels` found: sentences for the top of a report.
-        depth_m: the nearest and farthest metres that predictions are kept within; None before
-            `finetune.labels` looked, where the data set has no limits of its own.
+        depth_m: as in `Opened`; `finetune.labels` fills it in where the set has no limits.
         seen: what is remembered of labels that were read, by reader; see `finetune.labels`.
     """
 
-    task: str
+    labels: str
     layout: str
     folder: Path
-    classes: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split
-    has_masks: bool = False
-    notes: tuple[str, ...] = field(default=())
-    warnings: tuple[str, ...] = field(default=())
-    depth_m: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
     seen: dict[int, tuple[object, dict[str, Array]]] = field(
         default_factory=dict, compare=False, repr=False
     )
 
     def describe(self) -> dict[str, object]:
-        """Facts for a report: names, counts, classes, the first picture. Reads that picture.
+        """Facts for a report: names, counts, classes, the first image. Reads that image.
 
         A study tells its cells apart by them, so a key that says nothing new is left out.
         """
         first = self.train[0]
         height, width = first.image.shape[:2]
         found: dict[str, object] = {
-            "task": self.task,
+            "task": self.labels,  # the key's name is part of the digests of cells
             "layout": self.layout,
             "folder": self.folder.name,
             "classes": list(self.classes),
@@ -167,142 +189,179 @@ class DenseSet:
         return found
 
 
-class Layout(NamedTuple):
-    """How a layout is recognised and read.
+LABELS = ("segmentation", "depth", "detection")
+"""The kinds of labels, each named after the task that it was made for: a class number a pixel,
+metres a pixel, objects. Several tasks can share a kind (`finetune.tasks.TaskSpec.labels`)."""
 
-    `needs` are glob patterns, each of which must match something below the folder; `target` is a
-    function folder -> DenseSet as `curator.core.registry.load` takes it.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout(Spec):
+    """How a layout is recognised and read: `target` is a function folder -> `Opened`.
+
+    `needs` are glob patterns, each of which must match something below the folder. `tiny` is a
+    function that fills an empty folder with a set of at least two training and one test image.
     """
 
-    target: str
     needs: tuple[str, ...]
 
 
-LAYOUTS: Mapping[str, Mapping[str, Layout]] = {
-    "segmentation": {
-        "ade20k": Layout(
-            "finetune.layouts.segmentation:open_ade20k",
-            (
-                "images/training/*",
-                "annotations/training/*.png",
-                "images/validation/*",
-                "annotations/validation/*.png",
+LAYOUTS: Mapping[str, Registry[Layout]] = {
+    "segmentation": Registry(
+        "layout of segmentation",
+        {
+            "ade20k": Layout(
+                "finetune.layouts.segmentation:open_ade20k",
+                needs=(
+                    "images/training/*",
+                    "annotations/training/*.png",
+                    "images/validation/*",
+                    "annotations/validation/*.png",
+                ),
+                tiny="tests.kit.layouts:make_ade20k",
             ),
-        ),
-        "voc": Layout(
-            "finetune.layouts.segmentation:open_voc",
-            (
-                "JPEGImages/*",
-                "SegmentationClass/*.png",
-                "ImageSets/Segmentation/train.txt",
-                "ImageSets/Segmentation/val.txt",
+            "voc": Layout(
+                "finetune.layouts.segmentation:open_voc",
+                needs=(
+                    "JPEGImages/*",
+                    "SegmentationClass/*.png",
+                    "ImageSets/Segmentation/train.txt",
+                    "ImageSets/Segmentation/val.txt",
+                ),
+                tiny="tests.kit.layouts:make_voc",
             ),
-        ),
-        "camvid": Layout(
-            "finetune.layouts.segmentation:open_camvid",
-            (
-                "classes.txt",
-                "train/images/*",
-                "train/labels/*.png",
-                "test/images/*",
-                "test/labels/*.png",
+            "camvid": Layout(
+                "finetune.layouts.segmentation:open_camvid",
+                needs=(
+                    "classes.txt",
+                    "train/images/*",
+                    "train/labels/*.png",
+                    "test/images/*",
+                    "test/labels/*.png",
+                ),
+                tiny="tests.kit.layouts:make_camvid",
             ),
-        ),
-        "cityscapes": Layout(
-            "finetune.layouts.segmentation:open_cityscapes",
-            (
-                "leftImg8bit/train/*/*_leftImg8bit.png",
-                "leftImg8bit/val/*/*_leftImg8bit.png",
-                "gtFine/train/*/*_gtFine_label*Ids.png",
-                "gtFine/val/*/*_gtFine_label*Ids.png",
+            "cityscapes": Layout(
+                "finetune.layouts.segmentation:open_cityscapes",
+                needs=(
+                    "leftImg8bit/train/*/*_leftImg8bit.png",
+                    "leftImg8bit/val/*/*_leftImg8bit.png",
+                    "gtFine/train/*/*_gtFine_label*Ids.png",
+                    "gtFine/val/*/*_gtFine_label*Ids.png",
+                ),
+                tiny="tests.kit.layouts:make_cityscapes",
             ),
-        ),
-    },
-    "depth": {
-        "nyuv2": Layout(
-            "finetune.layouts.depth:open_nyuv2",
-            ("train/rgb/*", "train/depth/*.png", "test/rgb/*", "test/depth/*.png"),
-        ),
-        "nyuv2-lists": Layout(
-            "finetune.layouts.depth:open_nyuv2_lists",
-            ("nyudepthv2_train_files_with_gt.txt", "nyudepthv2_test_files_with_gt.txt"),
-        ),
-        "nyuv2-mat": Layout(
-            "finetune.layouts.nyuv2_mat:open_nyuv2_mat",
-            ("nyu_depth_v2_labeled.mat", "splits.mat"),
-        ),
-        "rgbd": Layout(
-            "finetune.layouts.depth:open_rgbd",
-            ("rgb/*", "depth/*.png", "train.txt", "test.txt"),
-        ),
-        "7scenes": Layout(
-            "finetune.layouts.depth:open_7scenes",
-            (
-                "TrainSplit.txt",
-                "TestSplit.txt",
-                "seq-*/frame-*.color.png",
-                "seq-*/frame-*.depth.png",
+        },
+    ),
+    "depth": Registry(
+        "layout of depth",
+        {
+            "nyuv2": Layout(
+                "finetune.layouts.depth:open_nyuv2",
+                needs=("train/rgb/*", "train/depth/*.png", "test/rgb/*", "test/depth/*.png"),
+                tiny="tests.kit.layouts:make_nyuv2",
             ),
-        ),
-    },
-    "detection": {
-        "coco": Layout(
-            "finetune.layouts.coco:open_coco",
-            (
-                "annotations/instances_train2017.json",
-                "annotations/instances_val2017.json",
-                "train2017/*",
-                "val2017/*",
+            "nyuv2-lists": Layout(
+                "finetune.layouts.depth:open_nyuv2_lists",
+                needs=("nyudepthv2_train_files_with_gt.txt", "nyudepthv2_test_files_with_gt.txt"),
+                tiny="tests.kit.layouts:make_nyuv2_lists",
             ),
-        ),
-        "coco-flat": Layout(
-            "finetune.layouts.coco:open_coco_flat",
-            ("images/*", "train.json", "test.json"),
-        ),
-        "pennfudan": Layout(
-            "finetune.layouts.pennfudan:open_pennfudan",
-            ("images/*", "masks/*.png", "train.txt", "test.txt"),
-        ),
-        "pennfudan-original": Layout(
-            "finetune.layouts.pennfudan:open_original",
-            ("PNGImages/*", "PedMasks/*_mask.png"),
-        ),
-    },
+            "nyuv2-mat": Layout(
+                "finetune.layouts.nyuv2_mat:open_nyuv2_mat",
+                needs=("nyu_depth_v2_labeled.mat", "splits.mat"),
+                tiny="tests.kit.layouts:make_nyuv2_mat",
+            ),
+            "rgbd": Layout(
+                "finetune.layouts.depth:open_rgbd",
+                needs=("rgb/*", "depth/*.png", "train.txt", "test.txt"),
+                tiny="tests.kit.layouts:make_rgbd",
+            ),
+            "7scenes": Layout(
+                "finetune.layouts.depth:open_7scenes",
+                needs=(
+                    "TrainSplit.txt",
+                    "TestSplit.txt",
+                    "seq-*/frame-*.color.png",
+                    "seq-*/frame-*.depth.png",
+                ),
+                tiny="tests.kit.layouts:make_7scenes",
+            ),
+        },
+    ),
+    "detection": Registry(
+        "layout of detection",
+        {
+            "coco": Layout(
+                "finetune.layouts.coco:open_coco",
+                needs=(
+                    "annotations/instances_train2017.json",
+                    "annotations/instances_val2017.json",
+                    "train2017/*",
+                    "val2017/*",
+                ),
+                tiny="tests.kit.layouts:make_coco",
+            ),
+            "coco-flat": Layout(
+                "finetune.layouts.coco:open_coco_flat",
+                needs=("images/*", "train.json", "test.json"),
+                tiny="tests.kit.layouts:make_coco_flat",
+            ),
+            "pennfudan": Layout(
+                "finetune.layouts.pennfudan:open_pennfudan",
+                needs=("images/*", "masks/*.png", "train.txt", "test.txt"),
+                tiny="tests.kit.layouts:make_pennfudan",
+            ),
+            "pennfudan-original": Layout(
+                "finetune.layouts.pennfudan:open_original",
+                needs=("PNGImages/*", "PedMasks/*_mask.png"),
+                tiny="tests.kit.layouts:make_pennfudan_original",
+            ),
+        },
+    ),
 }
 
 
-def open_dense(task: str, folder: Path, layout: str | None = None) -> DenseSet:
+def open_dense(labels: str, folder: Path, layout: str | None = None) -> DenseSet:
     """The labelled data set in a folder; the layout is recognised unless it is named.
 
     Raises:
-        UsageError: an unknown task or layout; a folder of none of the task's layouts (says what
-            each of them wants and what is missing) or of more than one.
+        UsageError: an unknown kind of labels or layout; a folder of none of the layouts (says what
+            each of them wants and what is missing) or of more than one; an opener that gives
+            something else than `Opened`.
         NotFoundError: no such folder.
         DamageError: a list or label file names what is not there, or cannot be read.
     """
-    if task not in LAYOUTS:
-        raise UsageError(f"unknown task {task!r}", hint=nearest(task, LAYOUTS), reason="dense.task")
-    table = LAYOUTS[task]
-    if layout is not None and layout not in table:
+    if labels not in LAYOUTS:
         raise UsageError(
-            f"unknown layout {layout!r} of {task}",
-            hint=nearest(layout, table),
+            f"unknown kind of labels {labels!r}", hint=nearest(labels, LAYOUTS), reason="dense.task"
+        )
+    table = LAYOUTS[labels]
+    if layout is not None and layout not in table.rows:
+        raise UsageError(
+            f"unknown layout {layout!r} of {labels}",
+            hint=nearest(layout, table.rows),
             reason="dense.layout",
         )
     if not folder.is_dir():
         raise NotFoundError("no such folder", where=folder, reason="dense.folder")
-    name = _recognised(task, folder) if layout is None else layout
-    if missing := _missing(table[name], folder):
-        raise _not_that(task, folder, {name: missing})
-    opened: DenseSet = load(table[name].target)(folder)
-    return opened
+    name = _recognised(labels, folder) if layout is None else layout
+    if missing := _missing(table.rows[name], folder):
+        raise _not_that(labels, folder, {name: missing})
+    opened = table.get(name)(folder)
+    if not isinstance(opened, Opened):
+        raise UsageError(
+            f"layout {name!r}: {table.rows[name].target} gives {type(opened).__name__}",
+            hint="it has to give finetune.layouts.Opened (docs/extend/layout.md)",
+            reason="layout.contract",
+        )
+    values = {one.name: getattr(opened, one.name) for one in fields(Opened)}
+    return DenseSet(labels=labels, layout=name, folder=folder, **values)
 
 
 def take_fraction(split: Split, fraction: float, seed: int) -> Split:
     """A share of a split, rounded to whole items, at least one.
 
     Nested: 1 % lies within 10 % of the same seed. Whether an item is among the first depends on
-    the seed and on its name only, so a picture that is added pushes out at most one other.
+    the seed and on its name only, so an image that is added pushes out at most one other.
 
     Raises:
         UsageError: `fraction` is not above 0 and at most 1.
@@ -323,26 +382,26 @@ def _rank(name: str, seed: int) -> bytes:
 # -- which layout it is ----------------------------------------------------------------------------
 
 
-def _recognised(task: str, folder: Path) -> str:
-    missing = {name: _missing(layout, folder) for name, layout in LAYOUTS[task].items()}
+def _recognised(labels: str, folder: Path) -> str:
+    missing = {name: _missing(layout, folder) for name, layout in LAYOUTS[labels].rows.items()}
     found = [name for name, lacks in missing.items() if not lacks]
     if len(found) == 1:
         return found[0]
     if found:
         raise UsageError(
-            f"more than one layout of {task} fits: {', '.join(found)}",
+            f"more than one layout of {labels} fits: {', '.join(found)}",
             where=folder,
             hint="name the one that is meant",
             reason="dense.layout",
         )
-    raise _not_that(task, folder, missing)
+    raise _not_that(labels, folder, missing)
 
 
 def _missing(layout: Layout, folder: Path) -> list[str]:
     return [need for need in layout.needs if next(folder.glob(need), None) is None]
 
 
-def _not_that(task: str, folder: Path, missing: Mapping[str, Sequence[str]]) -> UsageError:
+def _not_that(labels: str, folder: Path, missing: Mapping[str, Sequence[str]]) -> UsageError:
     """Says what each layout lacks, and names the folder below that would do, if there is one."""
     told = "; ".join(f"{name} needs {', '.join(lacks)}" for name, lacks in missing.items())
     below = next(
@@ -350,12 +409,12 @@ def _not_that(task: str, folder: Path, missing: Mapping[str, Sequence[str]]) -> 
             child
             for child in sorted(folder.glob("*/"))
             for name in missing
-            if not _missing(LAYOUTS[task][name], child)
+            if not _missing(LAYOUTS[labels].rows[name], child)
         ),
         None,
     )
     return UsageError(
-        f"no {task} data set of layout {' or '.join(missing)}",
+        f"no {labels} data set of layout {' or '.join(missing)}",
         where=folder,
         did=f"not found here: {told}",
         hint="docs/reference/layouts.md shows every layout"

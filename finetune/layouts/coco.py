@@ -1,8 +1,8 @@
-"""Objects as COCO writes them: label files beside the pictures, with boxes and masks.
+"""Objects as COCO writes them: label files beside the images, with boxes and masks.
 
 Category ids may have gaps; labels are their places in order, from 1. A crowd stays, marked
-(`Boxes.crowd`). Objects that cover nothing are left out and counted in `DenseSet.notes`: COCO has
-a few, and no detector can be trained on them. Masks are drawn when a picture is read.
+(`Boxes.crowd`). Objects that cover nothing are left out and counted in `Opened.notes`: COCO has
+a few, and no detector can be trained on them. Masks are drawn when an image is read.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.layouts import Array, Boxes, DenseSet, LabelledImage, Split
+from finetune.layouts import Array, Boxes, LabelledImage, Opened, Split, no_items
 from finetune.layouts.coco_json import LabelFile, Record, read_label_file
 from finetune.layouts.coco_masks import draw, outline
-from finetune.layouts.files import check_apart, damaged, no_items, read_image, read_numbers
+from finetune.layouts.files import check_apart, damaged, read_image, read_numbers
 
 _SLACK_PX = 1.0
 """How far a numbered mask may reach out of its box."""
@@ -36,13 +36,13 @@ class Records:
     masks: Path | None
 
     def __call__(self, name: str) -> LabelledImage:
-        """Decode the picture, draw its masks."""
+        """Decode the image, draw its masks."""
         record = self.records[name]
         image_HW3 = read_image(record.image)
         height, width = image_HW3.shape[:2]
         if (height, width) != record.size:
             said = f"{self.path} says {record.size[1]} x {record.size[0]}"
-            raise damaged(f"a picture of {width} x {height} px", record.image, said)
+            raise damaged(f"an image of {width} x {height} px", record.image, said)
         target = Boxes(
             boxes=record.boxes.copy(),
             labels=record.labels.copy(),
@@ -71,7 +71,7 @@ class Records:
 
 
 def _numbered(path: Path, record: Record) -> Array:
-    """Masks out of a picture of numbers, held against the boxes: the order is all that binds."""
+    """Masks out of an image of numbers, held against the boxes: the order is all that binds."""
     numbers_HW = read_numbers(path, record.size, 8)
     masks: Array = numbers_HW == record.numbers[:, None, None]
     empty = ~masks.any((1, 2))
@@ -86,20 +86,20 @@ def _numbered(path: Path, record: Record) -> Array:
     return masks
 
 
-def open_coco(folder: Path) -> DenseSet:
+def open_coco(folder: Path) -> Opened:
     """COCO 2017: annotations/instances_{train,val}2017.json. Test is val2017."""
     files = {
         split: read_label_file(folder / "annotations" / f"instances_{part}.json", folder / part)
         for split, part in (("train", "train2017"), ("test", "val2017"))
     }
-    return _opened(folder, "coco", files, None, ("test is val2017",))
+    return _opened(folder, files, None, ("test is val2017",))
 
 
-def open_coco_flat(folder: Path) -> DenseSet:
+def open_coco_flat(folder: Path) -> Opened:
     """{train,test}.json, and val.json when there is one, beside images/.
 
     Without segmentations, masks/NAME.png is read when that folder is there: n is the n-th object of
-    the picture in the order of the file, 0 is none.
+    the image in the order of the file, 0 is none.
     """
     files = {
         split: read_label_file(folder / f"{split}.json", folder / "images")
@@ -108,16 +108,15 @@ def open_coco_flat(folder: Path) -> DenseSet:
     }
     has_shapes = any(file.drawn for file in files.values())
     masks = folder / "masks" if not has_shapes and (folder / "masks").is_dir() else None
-    return _opened(folder, "coco-flat", files, masks, ())
+    return _opened(folder, files, masks, ())
 
 
 def _opened(
     folder: Path,
-    layout: str,
     files: Mapping[str, LabelFile],
     masks: Path | None,
     notes: tuple[str, ...],
-) -> DenseSet:
+) -> Opened:
     first = files["train"]
     drawn = {file.drawn for file in files.values()} - {None}
     for file in files.values():
@@ -132,16 +131,13 @@ def _opened(
         for split, file in files.items()
     }
     train, val, test = splits["train"], splits.get("val", no_items()), splits["test"]
-    check_apart(train, val, test, where=folder)
+    check_apart(train=train, val=val, test=test, where=folder)
     left_out = tuple(
         f"{file.num_left_out} objects of {split} cover nothing and are left out"
         for split, file in files.items()
         if file.num_left_out
     )
-    return DenseSet(
-        task="detection",
-        layout=layout,
-        folder=folder,
+    return Opened(
         classes=first.classes,
         train=train,
         val=val,

@@ -1,6 +1,6 @@
-"""A label file of COCO (instances_*.json), parsed and judged: a `Record` a picture.
+"""A label file of COCO (instances_*.json), parsed and judged: a `Record` an image.
 
-What stays in memory is a few arrays a picture, with its shapes as text (as much as the file). While
+What stays in memory is a few arrays an image, with its shapes as text (as much as the file). While
 75 MB are parsed, 0.8 GB of memory are in use for 5 s, so train2017 (450 MB) takes about 5 GB.
 
 Format: Lin et al. 2014, cocodataset.org/#format-data.
@@ -25,7 +25,7 @@ from finetune.layouts.coco_masks import MIN_POINTS, Shape
 from finetune.layouts.files import Size, damaged, inside
 
 _OVERSHOOT_PX = 1.0
-"""How far rounding may carry a box out of its picture; it is cut back."""
+"""How far rounding may carry a box out of its image; it is cut back."""
 
 _Side = Annotated[int, Field(gt=0, lt=100_000)]
 
@@ -58,11 +58,11 @@ class _File(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What the label file says about a picture; the arrays are those of `Boxes`.
+    """What the label file says about an image; the arrays are those of `Boxes`.
 
     Attributes:
         shapes: JSON, a list of `coco_masks.Shape`, one an object; of nulls when the file has none.
-        numbers: (n,) int64, the objects' places among all of the picture's in the file, from 1.
+        numbers: (n,) int64, the objects' places among all of the image's in the file, from 1.
     """
 
     image: Path
@@ -86,14 +86,14 @@ class LabelFile:
 
 
 def read_label_file(path: Path, images: Path) -> LabelFile:
-    """Parse a file whose pictures lie in `images`.
+    """Parse a file whose images lie in `images`.
 
     Objects that cover nothing are left out: an empty box, or no polygon of three corners.
 
     Raises:
-        DamageError: not of this format; names the field. Or it names a picture that is not there, a
-            category or picture that it does not list, the same one twice, a box outside its
-            picture, or has shapes for some of its objects only.
+        DamageError: not of this format; names the field. Or it names an image that is not there, a
+            category or image that it does not list, the same one twice, a box outside its
+            image, or has shapes for some of its objects only.
     """
     file = _parse(path)
     categories = sorted(file["categories"], key=lambda category: category["id"])
@@ -102,7 +102,7 @@ def read_label_file(path: Path, images: Path) -> LabelFile:
         raise damaged("no category, or one id twice", path, "wanted: every id once")
     pictures = {picture["id"]: picture for picture in file["images"]}
     if not pictures or len(pictures) < len(file["images"]):
-        raise damaged("no picture, or one id twice", path, "wanted: every id once")
+        raise damaged("no image, or one id twice", path, "wanted: every id once")
     grouped = _grouped(file, pictures, label_of, path)
     drawn = _drawn(file, path)
     _check_present(pictures, images, path)
@@ -110,7 +110,7 @@ def read_label_file(path: Path, images: Path) -> LabelFile:
     for key, picture in pictures.items():
         name = str(Path(picture["file_name"]).with_suffix(""))
         if name in records:
-            raise damaged(f"two pictures of the name {name!r}", path, "wanted: every name once")
+            raise damaged(f"two images of the name {name!r}", path, "wanted: every name once")
         image = inside(images, picture["file_name"], path)
         records[name] = _record(picture, image, grouped.get(key, []), label_of, path)
     num_kept = sum(len(record.labels) for record in records.values())
@@ -220,7 +220,7 @@ def _record(
 
 
 def _box(bbox: list[float], size: Size, name: str, path: Path) -> tuple[float, ...]:
-    """x0, y0, x1, y1 within the picture."""
+    """x0, y0, x1, y1 within the image."""
     x, y, width, height = bbox
     sides = size[1], size[0], size[1], size[0]
     corners = (x, y, x + width, y + height)
@@ -231,6 +231,6 @@ def _box(bbox: list[float], size: Size, name: str, path: Path) -> tuple[float, .
         raise damaged(
             f"the bbox {bbox} of {name}, {size[1]} x {size[0]} px",
             path,
-            "wanted: x, y, width, height in pixels, inside the picture",
+            "wanted: x, y, width, height in pixels, inside the image",
         )
     return tuple(min(max(at, 0.0), side) for at, side in zip(corners, sides, strict=True))

@@ -1,7 +1,7 @@
-"""Masks of objects: polygons and run lengths of COCO, and pictures of numbers.
+"""Masks of objects: polygons and run lengths of COCO, and images of numbers.
 
 Polygons are drawn by pycocotools. Run lengths are unpacked here: pycocotools reads beyond its
-memory when those of a file do not add up to the picture.
+memory when those of a file do not add up to the image.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def draw(shape: Shape, size: Size) -> Array:
     """The (H, W) bool mask of one object.
 
     Raises:
-        ValueError: the shape does not fit a picture of this size.
+        ValueError: the shape does not fit an image of this size.
     """
     if isinstance(shape, dict):
         return _unpack(shape, size)
@@ -52,11 +52,11 @@ def draw(shape: Shape, size: Size) -> Array:
 
 def _unpack(runs: Runs, size: Size) -> Array:
     if tuple(runs["size"]) != size:
-        raise ValueError(f"runs for {runs['size']}, the picture is {list(size)}")
+        raise ValueError(f"runs for {runs['size']}, the image is {list(size)}")
     counts = runs["counts"]
     lengths = _lengths(counts) if isinstance(counts, str) else counts
     if min(lengths, default=0) < 0 or sum(lengths) != size[0] * size[1]:
-        raise ValueError(f"runs of {sum(lengths)} pixels, the picture has {size[0] * size[1]}")
+        raise ValueError(f"runs of {sum(lengths)} pixels, the image has {size[0] * size[1]}")
     inside = np.arange(len(lengths)) % 2 == 1
     mask_WH: Array = np.repeat(inside, lengths).reshape(size[::-1])
     return np.ascontiguousarray(mask_WH.T)

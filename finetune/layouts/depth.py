@@ -1,4 +1,4 @@
-"""Metres for every pixel: pictures beside 16-bit PNGs of millimetres.
+"""Metres for every pixel: images beside 16-bit PNGs of millimetres.
 
 0 stays "no reading", whatever the sensor's own sign for it is. What is read here was measured or
 given; no hole is filled.
@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.layouts import Array, DenseSet, Split
+from finetune.layouts import Array, Opened, Split
 from finetune.layouts.files import (
     Size,
     check_apart,
     damaged,
     inside,
     list_files,
-    no_items,
     paired,
     pairs,
     read_lines,
@@ -50,19 +49,17 @@ class Millimetres:
         return stored_HW.astype(np.float32) / np.float32(1000)
 
 
-def open_nyuv2(folder: Path) -> DenseSet:
+def open_nyuv2(folder: Path) -> Opened:
     """{train,test}/{rgb,depth}, and val/ when there is one: the files are the split."""
     train, val, test = splits_by_folder(folder, "rgb", "depth", Millimetres())
-    return DenseSet(
-        task="depth", layout="nyuv2", folder=folder, classes=(), train=train, val=val, test=test
-    )
+    return Opened(train=train, val=val, test=test)
 
 
-def open_nyuv2_lists(folder: Path) -> DenseSet:
-    """The lists that came with BTS (Lee et al. 2019): a picture, its depth and a focal length.
+def open_nyuv2_lists(folder: Path) -> Opened:
+    """The lists that came with BTS (Lee et al. 2019): an image, its depth and a focal length.
 
     Paths begin at sync/ for train and at official_splits/test/ for test where these folders are
-    there, else at the folder of the lists. The official 654 pictures are those of the test list.
+    there, else at the folder of the lists. The official 654 images are those of the test list.
     """
     train, test = (
         _listed(below if below.is_dir() else folder, folder / _BTS_LISTS.format(split))
@@ -71,15 +68,10 @@ def open_nyuv2_lists(folder: Path) -> DenseSet:
             ("test", folder / "official_splits" / "test"),
         )
     )
-    check_apart(train, no_items(), test, where=folder)
-    return DenseSet(
-        task="depth",
-        layout="nyuv2-lists",
-        folder=folder,
+    check_apart(train=train, test=test, where=folder)
+    return Opened(
         depth_m=NYUV2_RANGE_M,
-        classes=(),
         train=train,
-        val=no_items(),
         test=test,
     )
 
@@ -96,34 +88,27 @@ def _listed(below: Path, listed_in: Path) -> Split:
             raise damaged(what, listed_in, f"looked in {below}")
         name = image.relative_to(below).with_suffix("").as_posix()
         if name in files:
-            raise damaged(f"{name!r} is there twice", listed_in, "wanted: every picture once")
+            raise damaged(f"{name!r} is there twice", listed_in, "wanted: every image once")
         files[name] = image, depth
     return pairs(files, Millimetres())
 
 
-def open_rgbd(folder: Path) -> DenseSet:
+def open_rgbd(folder: Path) -> Opened:
     """rgb/ and depth/, split by train.txt, test.txt and, when there is one, val.txt."""
     train, val, test = splits_by_list(folder, "rgb", "depth", Millimetres())
-    return DenseSet(
-        task="depth", layout="rgbd", folder=folder, classes=(), train=train, val=val, test=test
-    )
+    return Opened(train=train, val=val, test=test)
 
 
-def open_7scenes(folder: Path) -> DenseSet:
+def open_7scenes(folder: Path) -> Opened:
     """A scene of 7-Scenes as it is handed out: seq-XX/frame-NNNNNN.{color,depth}.png.
 
     TrainSplit.txt and TestSplit.txt list sequences ("sequence1"). Depth is not registered to
     colour there, and it is taken as given.
     """
     train, test = (_sequences(folder, folder / f"{split}Split.txt") for split in ("Train", "Test"))
-    check_apart(train, no_items(), test, where=folder)
-    return DenseSet(
-        task="depth",
-        layout="7scenes",
-        folder=folder,
-        classes=(),
+    check_apart(train=train, test=test, where=folder)
+    return Opened(
         train=train,
-        val=no_items(),
         test=test,
         notes=("depth is not registered to colour",),
     )

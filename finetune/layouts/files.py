@@ -1,8 +1,8 @@
-"""Folders of pictures and label files: which belong together, and their pixels as arrays.
+"""Folders of images and label files: which belong together, and their pixels as arrays.
 
-Pictures go through the decoder of the house; labels are PNG, because every other common format
+Images go through the decoder of the house; labels are PNG, because every other common format
 changes numbers, and lie as the data set's author stored them. A label's size is compared with its
-picture before it is decoded, and its values with the allowed ones after.
+image before it is decoded, and its values with the allowed ones after.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from PIL.PngImagePlugin import PngImageFile
 
 from curator.core.errors import DamageError, Unusable
 from curator.core.images import Limits, decode
-from finetune.layouts import Array, Boxes, LabelledImage, Split
+from finetune.layouts import Array, Boxes, LabelledImage, Split, no_items
 
 _IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
-# A labelled picture is there on purpose: it is not refused for its form as a web image is.
+# A labelled image is there on purpose: it is not refused for its form as a web image is.
 _LIMITS = Limits(formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF"), min_side_px=1, max_aspect=100_000)
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
 Target = Array | Boxes
 Size = tuple[int, int]  # height, width
 ReadTarget = Callable[[Path, Size], Target]
-"""A label file and the height and width of its picture -> the target of an item."""
+"""A label file and the height and width of its image -> the target of an item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class FilePairs:
         )
 
     def label(self, name: str) -> Target:
-        """Decode the label only; whether it is as large as its picture is not looked at."""
+        """Decode the label only; whether it is as large as its image is not looked at."""
         path = self.files[name][1]
         return self.read_target(path, _png_size(path))
 
@@ -58,15 +58,6 @@ class FilePairs:
 def pairs(files: Mapping[str, tuple[Path, Path]], read_target: ReadTarget) -> Split:
     """A split of items that are an image file and a label file each."""
     return Split(tuple(sorted(files)), FilePairs(files, read_target))
-
-
-def no_items() -> Split:
-    """The split that a layout does not have."""
-    return Split((), _no_item)
-
-
-def _no_item(name: str) -> LabelledImage:
-    raise KeyError(name)
 
 
 def damaged(what: str, path: Path, allowed: str) -> DamageError:
@@ -78,7 +69,7 @@ def damaged(what: str, path: Path, allowed: str) -> DamageError:
 
 
 def list_files(folder: Path, suffix: str | None = None, *, pattern: str = "*") -> dict[str, Path]:
-    """Name -> path of the pictures in a folder, or of the files whose name ends in `suffix`.
+    """Name -> path of the images in a folder, or of the files whose name ends in `suffix`.
 
     The name is what stands before the suffix. Hidden files are passed over. `pattern` is a glob
     for files further down; their names are unique all the same.
@@ -102,12 +93,12 @@ def list_files(folder: Path, suffix: str | None = None, *, pattern: str = "*") -
 
 
 def paired(images: Mapping[str, Path], labels: Mapping[str, Path]) -> dict[str, tuple[Path, Path]]:
-    """Pictures and labels of one name.
+    """Images and labels of one name.
 
     Raises:
         DamageError: one of them is alone; names the first and says how many there are.
     """
-    for here, there, kind in ((images, labels, "label"), (labels, images, "picture")):
+    for here, there, kind in ((images, labels, "label"), (labels, images, "image")):
         if alone := sorted(here.keys() - there.keys()):
             raise damaged(
                 f"no {kind} for {alone[0]} ({len(alone)} of {len(here)} have none)",
@@ -120,13 +111,13 @@ def paired(images: Mapping[str, Path], labels: Mapping[str, Path]) -> dict[str, 
 def choose(
     listed_in: Path, images: Mapping[str, Path], labels: Mapping[str, Path]
 ) -> dict[str, tuple[Path, Path]]:
-    """Pictures and labels of the names in a list, which is a text file with a name a line.
+    """Images and labels of the names in a list, which is a text file with a name a line.
 
     Raises:
-        DamageError: a name has no picture or no label; names the list.
+        DamageError: a name has no image or no label; names the list.
     """
     names = read_lines(listed_in)
-    for files, kind in ((images, "picture"), (labels, "label")):
+    for files, kind in ((images, "image"), (labels, "label")):
         if lacking := [name for name in names if name not in files]:
             raise damaged(
                 f"{lacking[0]!r} has no {kind} ({len(lacking)} of {len(names)} have none)",
@@ -136,20 +127,20 @@ def choose(
     return {name: (images[name], labels[name]) for name in names}
 
 
-def check_apart(train: Split, val: Split, test: Split, *, where: Path) -> None:
-    """Refuse lists that share a picture: a score on it would say nothing.
+def check_apart(*, train: Split, test: Split, val: Split | None = None, where: Path) -> None:
+    """Refuse lists that share an image: a score on it would say nothing.
 
     Raises:
-        DamageError: names the first such picture.
+        DamageError: names the first such image.
     """
     for (one, first), (other, second) in combinations(
-        (("train", train), ("val", val), ("test", test)), 2
+        (("train", train), ("val", val or no_items()), ("test", test)), 2
     ):
         if shared := sorted(set(first.names) & set(second.names)):
             raise damaged(
-                f"{shared[0]!r} is in {one} and in {other} ({len(shared)} pictures are)",
+                f"{shared[0]!r} is in {one} and in {other} ({len(shared)} images are)",
                 where,
-                "wanted: splits that share no picture",
+                "wanted: splits that share no image",
             )
 
 
@@ -222,7 +213,7 @@ def splits_by_list(folder: Path, images: str, labels: str, read: ReadTarget) -> 
             for listed_in in lists
         )
     )
-    check_apart(*splits, where=folder)
+    check_apart(**splits._asdict(), where=folder)
     return splits
 
 
@@ -230,7 +221,7 @@ def splits_by_list(folder: Path, images: str, labels: str, read: ReadTarget) -> 
 
 
 def read_image(path: Path) -> Array:
-    """A picture as (H, W, 3) uint8, upright.
+    """An image as (H, W, 3) uint8, upright.
 
     Raises:
         DamageError: it cannot be decoded, or ends early.
@@ -239,7 +230,7 @@ def read_image(path: Path) -> Array:
         return np.array(decode(_read_bytes(path), limits=_LIMITS).image)
     except Unusable as error:
         raise damaged(
-            f"a picture that cannot be used ({error.reason}: {error.detail})", path, "copy it again"
+            f"an image that cannot be used ({error.reason}: {error.detail})", path, "copy it again"
         ) from error
 
 
@@ -249,7 +240,7 @@ def read_numbers(path: Path, size: Size, bits: int) -> Array:
     A palette is not applied: the places in it are the numbers.
 
     Raises:
-        DamageError: no PNG, in colour, of other bits, of another size than the picture, cut.
+        DamageError: no PNG, in colour, of other bits, of another size than the image, cut.
     """
     data = _read_bytes(path)
     if not data.startswith(_PNG_HEAD):
@@ -275,18 +266,18 @@ def _png_size(path: Path) -> Size:
 
 
 def check_size(path: Path, found: Size, size: Size) -> None:
-    """Refuse a label that is not as large as its picture.
+    """Refuse a label that is not as large as its image.
 
     Raises:
         DamageError: says both sizes.
     """
     if found == size:
         return
-    turned = " (the other way round: does the picture carry an EXIF orientation?)"
+    turned = " (the other way round: does the image carry an EXIF orientation?)"
     raise damaged(
         f"a label of {found[1]} x {found[0]} px",
         path,
-        f"the picture has {size[1]} x {size[0]}{turned if found == size[::-1] else ''}",
+        f"the image has {size[1]} x {size[0]}{turned if found == size[::-1] else ''}",
     )
 
 

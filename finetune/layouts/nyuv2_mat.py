@@ -1,11 +1,11 @@
 """The labelled part of NYU Depth v2 as it is handed out: nyu_depth_v2_labeled.mat and splits.mat.
 
-1,449 pictures in one HDF5 file (MATLAB 7.3), 795 for training and 654 for test by the official
-split. Depth is `rawDepths`, what the sensor said after it was projected to the picture: `depths`
+1,449 images in one HDF5 file (MATLAB 7.3), 795 for training and 654 for test by the official
+split. Depth is `rawDepths`, what the sensor said after it was projected to the image: `depths`
 has its holes filled by colorization, and invented metres are neither trained on nor tested.
 
 The file is opened anew for each item: an open HDF5 handle must not be shared by processes, and
-opening costs little beside reading a picture of 640 x 480.
+opening costs little beside reading an image of 640 x 480.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from finetune.layouts import Array, DenseSet, LabelledImage, Split
+from finetune.layouts import Array, LabelledImage, Opened, Split
 from finetune.layouts.depth import NYUV2_RANGE_M
-from finetune.layouts.files import damaged, no_items
+from finetune.layouts.files import damaged
 
 _MAT = "nyu_depth_v2_labeled.mat"
 # What scipy raises on a file that is cut, no matrix, or of MATLAB 7.3.
@@ -31,12 +31,12 @@ _WANTED = "wanted: the file as it is handed out, images (N, 3, W, H) and rawDept
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Reads picture NNNN (from 1, as in splits.mat) of the file."""
+    """Reads image NNNN (from 1, as in splits.mat) of the file."""
 
     path: Path
 
     def __call__(self, name: str) -> LabelledImage:
-        """Read one picture and its depth."""
+        """Read one image and its depth."""
         try:
             with h5py.File(self.path, "r") as mat:
                 image_3WH: Array = mat["images"][int(name) - 1]
@@ -58,8 +58,8 @@ class Rows:
         return np.where(np.isfinite(depth_HW), depth_HW, np.float32(0))
 
 
-def open_nyuv2_mat(folder: Path) -> DenseSet:
-    """The official split of the 1,449 labelled pictures."""
+def open_nyuv2_mat(folder: Path) -> Opened:
+    """The official split of the 1,449 labelled images."""
     path = folder / _MAT
     count = _count(path)
     splits = _splits(folder / "splits.mat", count)
@@ -67,13 +67,8 @@ def open_nyuv2_mat(folder: Path) -> DenseSet:
         Split(tuple(f"{number:04d}" for number in sorted(splits[key])), Rows(path))
         for key in ("trainNdxs", "testNdxs")
     )
-    return DenseSet(
-        task="depth",
-        layout="nyuv2-mat",
-        folder=folder,
-        classes=(),
+    return Opened(
         train=train,
-        val=no_items(),
         test=test,
         depth_m=NYUV2_RANGE_M,
         notes=("depth as measured (rawDepths), no hole filled",),
@@ -108,6 +103,6 @@ def _splits(path: Path, count: int) -> dict[str, list[int]]:
         raise damaged(
             " and ".join(f"{len(found)} numbers in {key}" for key, found in splits.items()),
             path,
-            f"wanted: each picture at most once, from 1 to {count}",
+            f"wanted: each image at most once, from 1 to {count}",
         )
     return splits

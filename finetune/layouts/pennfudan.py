@@ -1,6 +1,6 @@
 """Pedestrians with numbered masks: the Penn-Fudan database, as handed out or with lists.
 
-The mask of a picture is a PNG in which 0 is the background and 1 to n are its pedestrians. Boxes
+The mask of an image is a PNG in which 0 is the background and 1 to n are its pedestrians. Boxes
 are drawn around the masks. Any set of one class in this form can be read.
 
 Source: Wang et al., "Object Detection Combining Recognition and Segmentation", ACCV 2007.
@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.layouts import Boxes, DenseSet, Split
+from finetune.layouts import Boxes, Opened
 from finetune.layouts.coco_masks import outline
 from finetune.layouts.files import (
     Size,
     damaged,
     list_files,
-    no_items,
     paired,
     pairs,
     read_numbers,
@@ -50,13 +49,13 @@ class NumberedMasks:
         )
 
 
-def open_pennfudan(folder: Path) -> DenseSet:
+def open_pennfudan(folder: Path) -> Opened:
     """images/, masks/, split by train.txt, test.txt and, when there is one, val.txt."""
-    splits = splits_by_list(folder, "images", "masks", NumberedMasks())
-    return _opened(folder, "pennfudan", *splits)
+    train, val, test = splits_by_list(folder, "images", "masks", NumberedMasks())
+    return Opened(train=train, val=val, test=test, classes=_CLASSES, has_masks=True)
 
 
-def open_original(folder: Path) -> DenseSet:
+def open_original(folder: Path) -> Opened:
     """PennFudanPed: PNGImages/ and PedMasks/NAME_mask.png. It has no split; see the note."""
     files = paired(list_files(folder / "PNGImages"), list_files(folder / "PedMasks", "_mask.png"))
     parts: Mapping[bool, dict[str, tuple[Path, Path]]] = {False: {}, True: {}}
@@ -66,31 +65,15 @@ def open_original(folder: Path) -> DenseSet:
         if not part:
             split = "test" if is_test else "train"
             raise damaged(
-                f"{len(files)} pictures, none falls to {split}",
+                f"{len(files)} images, none falls to {split}",
                 folder,
                 "use lists: docs/reference/layouts.md",
             )
     train, test = (pairs(parts[is_test], NumberedMasks()) for is_test in (False, True))
-    note = f"test is {len(test)} of {len(files)} pictures: sha256 of the name in the lowest 30 %"
-    return _opened(folder, "pennfudan-original", train, no_items(), test, (note,))
+    note = f"test is {len(test)} of {len(files)} images: sha256 of the name in the lowest 30 %"
+    return Opened(train=train, test=test, classes=_CLASSES, has_masks=True, notes=(note,))
 
 
 def _is_test(name: str) -> bool:
-    """By the name alone, so that nothing moves when pictures are added."""
+    """By the name alone, so that nothing moves when images are added."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < _TEST_SHARE * 2**64
-
-
-def _opened(
-    folder: Path, layout: str, train: Split, val: Split, test: Split, notes: tuple[str, ...] = ()
-) -> DenseSet:
-    return DenseSet(
-        task="detection",
-        layout=layout,
-        folder=folder,
-        classes=_CLASSES,
-        train=train,
-        val=val,
-        test=test,
-        has_masks=True,
-        notes=notes,
-    )

@@ -18,14 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.layouts import IGNORE, Array, DenseSet, Split
+from finetune.layouts import IGNORE, Array, Opened, Split
 from finetune.layouts.files import (
     Size,
     check_apart,
     choose,
     damaged,
     list_files,
-    no_items,
     paired,
     pairs,
     read_lines,
@@ -93,10 +92,10 @@ def _straight(count: int, ignored: frozenset[int], first: int = 0) -> Numbers:
     return Numbers({first + n: n for n in range(count)}, ignored)
 
 
-# -- CamVid, and any folders of pictures and labels ------------------------------------------------
+# -- CamVid, and any folders of images and labels ------------------------------------------------
 
 
-def open_camvid(folder: Path) -> DenseSet:
+def open_camvid(folder: Path) -> Opened:
     """{train,val,test}/{images,labels} and classes.txt.
 
     A line of classes.txt is a name, or the number and the name; void as the last one is no class.
@@ -105,10 +104,7 @@ def open_camvid(folder: Path) -> DenseSet:
     classes = _named_classes(folder / "classes.txt")
     read = _straight(len(classes), frozenset((len(classes), IGNORE)))
     splits = splits_by_folder(folder, "images", "labels", read)
-    return DenseSet(
-        task="segmentation",
-        layout="camvid",
-        folder=folder,
+    return Opened(
         classes=classes,
         train=splits.train,
         val=splits.val,
@@ -135,7 +131,7 @@ def _named_classes(path: Path) -> tuple[str, ...]:
 # -- sets of fixed classes -------------------------------------------------------------------------
 
 
-def open_ade20k(folder: Path) -> DenseSet:
+def open_ade20k(folder: Path) -> Opened:
     """ADEChallengeData2016: images/ and annotations/, each with training/ and validation/.
 
     Stored 1 to 150 are the classes, 0 is ignored. Test is validation.
@@ -151,13 +147,9 @@ def open_ade20k(folder: Path) -> DenseSet:
         )
         for split in ("training", "validation")
     )
-    return DenseSet(
-        task="segmentation",
-        layout="ade20k",
-        folder=folder,
+    return Opened(
         classes=_ade20k_classes(folder / "objectInfo150.txt"),
         train=train,
-        val=no_items(),
         test=test,
         notes=("test is the validation split",),
     )
@@ -178,7 +170,7 @@ def _ade20k_classes(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def open_voc(folder: Path) -> DenseSet:
+def open_voc(folder: Path) -> Opened:
     """VOC2012: what ImageSets/Segmentation/{train,val}.txt list, palette PNGs. Test is val."""
     images = list_files(folder / "JPEGImages")
     labels = list_files(folder / "SegmentationClass", ".png")
@@ -187,32 +179,24 @@ def open_voc(folder: Path) -> DenseSet:
         pairs(choose(folder / "ImageSets" / "Segmentation" / f"{split}.txt", images, labels), read)
         for split in ("train", "val")
     )
-    check_apart(train, no_items(), test, where=folder)
-    return DenseSet(
-        task="segmentation",
-        layout="voc",
-        folder=folder,
+    check_apart(train=train, test=test, where=folder)
+    return Opened(
         classes=VOC_CLASSES,
         train=train,
-        val=no_items(),
         test=test,
         notes=("test is the val split",),
     )
 
 
-def open_cityscapes(folder: Path) -> DenseSet:
+def open_cityscapes(folder: Path) -> Opened:
     """leftImg8bit/ and gtFine/ with {train,val}/CITY; the 19 evaluated classes. Test is val.
 
     Reads *_gtFine_labelIds.png, or *_gtFine_labelTrainIds.png in a split that has none of those.
     """
     train, test = (_cityscapes_split(folder, split) for split in ("train", "val"))
-    return DenseSet(
-        task="segmentation",
-        layout="cityscapes",
-        folder=folder,
+    return Opened(
         classes=tuple(CITYSCAPES_CLASSES.values()),
         train=train,
-        val=no_items(),
         test=test,
         notes=("test is the val split",),
     )

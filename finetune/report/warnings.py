@@ -111,8 +111,8 @@ def _cut_texts(report: Report) -> Iterator[str]:
     for arm, found in report.cuts.items():
         if found.total is not None and found.total.num_cut:
             yield (
-                f"Captions of {arm} were cut: {found.total.told()}, so nothing was learned from "
-                "them. What is told of this arm is not told of whole captions."
+                f"Captions of {arm} were cut: {found.total.sentence()}, so nothing was learned "
+                "from them. What is told of this arm is not told of whole captions."
             )
     unknown = [arm for arm, found in report.cuts.items() if found.num_unknown]
     if unknown:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from curator.core import hashing
 from curator.core.stopping import StopRequest
+from finetune.cell_files import DenseResult, Sweep
 from finetune.study.recipe import TaskSettings
 
 _DIGEST_LENGTH = 20
@@ -41,28 +42,6 @@ class PretrainOutcome:
     history: list[Json] = field(default_factory=list)
     texts: dict[str, int] = field(default_factory=dict)
     held_out_texts: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepOutcome:
-    """The best of the rates on val; each with its score, None where a loss was not finite."""
-
-    lr: float
-    tried: list[tuple[float, float | None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenseOutcome:
-    """What one dense run gave on test; `pictures` are PNG bytes by name, for the report."""
-
-    metrics: dict[str, float]
-    num_train: int
-    num_test: int
-    lr: float
-    seconds: float
-    flops: float
-    history: list[Json] = field(default_factory=list)
-    pictures: list[dict[str, bytes]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +197,7 @@ class Runner(Protocol):
 
     def labels(self, task: TaskSettings, seeds: Sequence[int]) -> Json:
         """What is in a labelled folder, without its path; raises UsageError where there is nothing
-        to learn, to choose a rate on or to judge on.
+        to learn, to choose a rate on or to evaluate on.
         """
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
@@ -227,15 +206,13 @@ class Runner(Protocol):
     def pretrain(self, cell: PretrainCell, folder: Path, stop: StopRequest) -> PretrainOutcome:
         """Pretrain into `folder`, or go on there."""
 
-    def sweep(
-        self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest
-    ) -> SweepOutcome:
+    def sweep(self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest) -> Sweep:
         """Try the rates on val."""
 
     def finetune(
         self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
-    ) -> DenseOutcome:
-        """Train on a dense task and judge on test; `options` are those of the cell with its lr."""
+    ) -> DenseResult:
+        """Train on a dense task, evaluate on test; `options` are those of the cell with its lr."""
 
 
 def _rules(options: Json) -> Json:

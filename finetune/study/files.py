@@ -1,9 +1,11 @@
 """What lies in the folder of a study, read back: the plan, the cells, and the table they make.
 
     OUT/study.json                  the study, the versions and labels it found, its cells
-    OUT/cells/<digest>.json         ONE FINISHED CELL: outcome, or the reason of its failure
+    OUT/cells/<digest>.json         ONE FINISHED CELL: outcome, or the reason of its failure; of a
+                                    dense cell its whole `finetune.cell_files.DenseResult`
     OUT/pictures/<digest>/          sample predictions of a dense cell
-    OUT/runs/<digest>/              what is in progress, and every pretraining: log, model
+    OUT/runs/<digest>/              what is in progress, and every pretraining: log, model; of a
+                                    dense cell or sweep nothing is left when it is finished
     OUT/results.parquet             the table, assembled from the cells, written last
 
 Reading needs no table: a study that was killed is reported from its cells.
@@ -53,7 +55,7 @@ def read_cells(out: Path, damaged: list[DamageError] | None = None) -> dict[str,
     With a list `damaged`, cells that are not what was written go there, and are left out.
 
     Raises:
-        DamageError: a cell, or a picture that it names, is not what was written.
+        DamageError: a cell, or an image that it names, is not what was written.
     """
     found = {}
     for path in sorted((out / CELLS).glob("*.json")):

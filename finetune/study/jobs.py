@@ -12,13 +12,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from curator.core import registry
 from curator.core.errors import EngineError, StoppedError
 from curator.core.stopping import StopRequest, without_ctrl_c
 from finetune.study.cells import Json, Runner
@@ -85,11 +84,13 @@ class Workers:
 
 
 @contextmanager
-def workers(make: str, arguments: dict[str, Any], number: int) -> Iterator[Workers]:
+def workers(
+    make: Callable[..., Runner], arguments: dict[str, Any], number: int
+) -> Iterator[Workers]:
     """`number` processes for the block.
 
-    `make` is "module:function", called in each as `make(job, number, **arguments)` with `job`
-    from 0 on; it returns a Runner.
+    `make` is a function of a module, called in each as `make(job, number, **arguments)` with `job`
+    from 0 on.
     """
     # spawn: a forked child would inherit threads and an initialised CUDA context
     context = multiprocessing.get_context("spawn")
@@ -141,7 +142,9 @@ _here: tuple[Runner, StopRequest] | None = None
 _at_work = threading.Lock()
 
 
-def _start(make: str, arguments: dict[str, Any], number: int, flag: Any, turn: Any) -> None:
+def _start(
+    make: Callable[..., Runner], arguments: dict[str, Any], number: int, flag: Any, turn: Any
+) -> None:
     global _here  # noqa: PLW0603 - one worker process has one runner
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     parent = multiprocessing.parent_process()
@@ -149,7 +152,7 @@ def _start(make: str, arguments: dict[str, Any], number: int, flag: Any, turn: A
     threading.Thread(target=_follow, args=(parent, flag), daemon=True).start()
     with turn.get_lock():
         job, turn.value = turn.value, turn.value + 1
-    _here = registry.load(make)(job, number, **arguments), _Flagged(flag)
+    _here = make(job, number, **arguments), _Flagged(flag)
 
 
 def _follow(parent: Any, flag: Any) -> None:

@@ -14,10 +14,10 @@ from curator.core import clock
 from curator.core.errors import ConflictError, CuratorError, EngineError, StoppedError, StorageError
 from curator.core.stopping import StopRequest
 from curator.store import fsops, sealed
+from finetune.cell_files import IMAGES, DenseResult
 from finetune.study.cells import (
     BackboneSource,
     Cell,
-    DenseOutcome,
     Json,
     PretrainCell,
     Runner,
@@ -32,13 +32,13 @@ MAX_HISTORY = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A cell with what running it takes: the study's folder, the rate that a sweep found for it (or
-    None), and whether the report shows its pictures.
+    None), and whether the report shows its predictions.
     """
 
     cell: Cell
     out: Path
     lr: float | None
-    is_pictured: bool
+    has_images: bool
 
 
 def run_cell(job: Job, runner: Runner, stop: StopRequest) -> Json:
@@ -64,11 +64,20 @@ def run_cell(job: Job, runner: Runner, stop: StopRequest) -> Json:
     found["seconds"] = time.monotonic() - started
     found["finished_at"] = clock.iso(clock.now())
     fsops.write_atomic(job.out / "cells" / f"{job.cell.digest}.json", to_bytes(found))
+    if found["status"] == "done" and not isinstance(job.cell, PretrainCell):
+        # The record has it all now. A failed cell's folder stays, to go on there.
+        folder = _folder(job)
+        if folder.is_dir():
+            fsops.remove_tree(folder)
     return found
 
 
+def _folder(job: Job) -> Path:
+    return job.out / "runs" / job.cell.digest
+
+
 def _outcome(job: Job, runner: Runner, stop: StopRequest) -> Json:
-    cell, folder = job.cell, job.out / "runs" / job.cell.digest
+    cell, folder = job.cell, _folder(job)
     if isinstance(cell, PretrainCell):
         pretrained = runner.pretrain(cell, folder, stop)
         _check_numbers(pretrained.metrics)
@@ -79,12 +88,11 @@ def _outcome(job: Job, runner: Runner, stop: StopRequest) -> Json:
     options = cell.options
     if cell.sweep is not None:
         options["lr"] = job.lr
-    outcome = runner.finetune(cell, backbone, options, folder, stop)
-    _check_numbers(outcome.metrics)
-    names, files = _keep_pictures(job, outcome) if job.is_pictured else ([], {})
-    values = {key: value for key, value in asdict(outcome).items() if key != "pictures"}
-    kept = {"history": thinned(outcome.history), "pictures": names, sealed.FILES: files}
-    return values | kept
+    result = runner.finetune(cell, backbone, options, folder, stop)
+    _check_numbers(result.metrics)
+    names, files = _keep_images(job, result) if job.has_images else ([], {})
+    kept = {"history": thinned(result.history), "pictures": names, sealed.FILES: files}
+    return result.to_json() | kept
 
 
 def _weights(backbone: BackboneSource, out: Path) -> str:
@@ -93,14 +101,15 @@ def _weights(backbone: BackboneSource, out: Path) -> str:
     return str(out / "runs" / backbone.cell.digest)
 
 
-def _keep_pictures(job: Job, outcome: DenseOutcome) -> tuple[list[dict[str, str]], dict[str, str]]:
+def _keep_images(job: Job, result: DenseResult) -> tuple[list[dict[str, str]], dict[str, str]]:
     """Write the sample predictions for the report; return their names, and name -> digest."""
     kept, files = [], {}
-    for place, picture in enumerate(outcome.pictures):
-        names = {what: f"pictures/{job.cell.digest}/{place}-{what}.png" for what in picture}
+    for place, shown in enumerate(result.predictions):
+        names = {what: f"pictures/{job.cell.digest}/{place}-{what}.png" for what in IMAGES}
         for what, name in names.items():
-            fsops.write_atomic(job.out / name, picture[what])
-            files[name] = hashlib.sha256(picture[what]).hexdigest()
+            data: bytes = getattr(shown, what)
+            fsops.write_atomic(job.out / name, data)
+            files[name] = hashlib.sha256(data).hexdigest()
         kept.append(names)
     return kept, files
 

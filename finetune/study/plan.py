@@ -49,12 +49,15 @@ def make_plan(study: Study, runner: Runner) -> StudyPlan:
     Raises:
         CuratorError: a version, folder or recipe is not there or does not fit: before any work.
     """
+    recipes = {
+        arm.name: runner.recipe(study.pretrain.recipe, _options(study, arm))
+        for arm in study.arm
+        if arm.data is not None
+    }
     labels = {task.title: runner.labels(task, study.seeds) for task in study.task}
-    recipes: dict[str, Json] = {}
     sources: dict[str, Json] = {}
     for arm in study.arm:
         if arm.data is not None:
-            recipes[arm.name] = runner.recipe(study.pretrain.recipe, _options(study, arm))
             sources[arm.name] = runner.source(arm.data, text=arm.kind != "images")
             if arm.reference is not None:
                 sources[arm.name]["reference"] = runner.source(arm.reference, text=True)

@@ -2,7 +2,7 @@
 
     name = "captions"
     seeds = 5                        # 0..4, or a list
-    baseline = "noisy"               # gains are told against it
+    baseline = "noisy"               # gains are measured against it
     mae = "masked images"            # relative changes, as the paper prints them; may be absent
     verdict = ["recaptioned"]        # arms that the question is about; default: all others
     match = "samples"                # or "flops": equal pretraining FLOPs
@@ -54,12 +54,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from curator.core.errors import UsageError, nearest
 from curator.core.presets import Presets
 from curator.core.validation import explain
-from finetune.options import DenseOptions, parse_options
+from finetune.options import DenseOptions, TaskName, parse_options
+from pretrain.data.options import NEED_REFERENCE, Control
+from pretrain.objectives import OBJECTIVES
+from pretrain.recipe import ObjectiveName
 
-Control = Literal[
-    "shuffled", "length-matched", "count-matched", "captions-only", "filter-only", "alt-only"
-]
-NEED_REFERENCE = ("length-matched", "count-matched")
 RANDOM = "random"
 
 _Name = Annotated[str, Field(min_length=1, max_length=40)]
@@ -84,16 +83,17 @@ def _as_seeds(value: object) -> object:
 class Arm(_Strict):
     """One way to pretrain (`data`), or weights that exist (`backbone`).
 
-    `objective` "mae" or "simmim" learns from the images alone; `reference` is the version whose
-    lengths or count a control imitates; `options` are fields of the pretraining recipe. `seeds` is
-    how many of the study's seeds it takes at most, from the first on; None takes all.
+    An `objective` without text ("mae", "simmim") learns from the images alone; `reference` is the
+    version whose lengths or count a control imitates; `options` are fields of the pretraining
+    recipe. `seeds` is how many of the study's seeds it takes at most, from the first on; None takes
+    all.
     """
 
     name: _Name
     data: str | None = None
     control: Control | None = None
     reference: str | None = None
-    objective: str | None = None
+    objective: ObjectiveName | None = None
     backbone: str | None = None
     options: dict[str, Any] = {}
     seeds: int | None = Field(default=None, ge=1)
@@ -113,7 +113,7 @@ class Arm(_Strict):
         """captions, control, images, weights or random."""
         if self.backbone is not None:
             return RANDOM if self.backbone.startswith(RANDOM) else "weights"
-        if self.objective in ("mae", "simmim"):
+        if self.objective is not None and not OBJECTIVES.spec(self.objective).has_text:
             return "images"
         return "captions" if self.control is None else "control"
 
@@ -130,7 +130,7 @@ class Pretraining(_Strict):
 class TaskSettings(_Strict):
     """One dense task. `lrs` with more than one rate are swept; `options` are `DenseOptions`."""
 
-    task: Literal["segmentation", "depth", "detection"]
+    task: TaskName
     data: str
     name: str = Field(default="", max_length=40)
     layout: str | None = None
@@ -283,9 +283,12 @@ def _anchor(found: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _fill(value: Any, known: Mapping[str, Any], where: str) -> Any:
-    """Every {name} replaced, all the way down."""
+    """Every {name} replaced, all the way down, in keys as well."""
     if isinstance(value, dict):
-        return {key: _fill(inner, known, where) for key, inner in value.items()}
+        return {
+            str(_fill(key, known, where)): _fill(inner, known, where)
+            for key, inner in value.items()
+        }
     if isinstance(value, list):
         return [_fill(inner, known, where) for inner in value]
     if not isinstance(value, str):

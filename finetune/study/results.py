@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from curator.core.errors import UsageError, nearest
 from curator.store import parquet
-from finetune.metrics import METRICS_OF, Metric
+from finetune.metrics import RETRIEVAL_METRICS, Metric
+from finetune.tasks import TASKS
 
 FILE_NAME = "results.parquet"
 
@@ -44,25 +45,23 @@ RESULTS_SCHEMA = pa.schema(
     ]
 )
 
-METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metrics in METRICS_OF.values() for metric in metrics
-}
-"""All metrics by name; no two tasks share one."""
-
 
 def metric_of(name: str) -> Metric:
-    """How a metric is told.
+    """How a metric is shown, and which way is better.
 
     Raises:
-        UsageError: nobody said which way is better.
+        UsageError: it is in the row of no task.
     """
-    if name not in METRICS:
+    of_tasks = (metric for task in TASKS for metric in TASKS.spec(task).metrics)
+    known = {metric.name: metric for metric in (*of_tasks, *RETRIEVAL_METRICS)}
+    if name not in known:
         raise UsageError(
             f"unknown metric {name!r}",
-            hint=f"{nearest(name, METRICS)}; a new one is a line in finetune/metrics.py",
+            hint=f"{nearest(name, known)}; a new one goes into the row of its task in "
+            "finetune/tasks/__init__.py",
             reason="metric.unknown",
         )
-    return METRICS[name]
+    return known[name]
 
 
 def primary_metric(names: Sequence[str]) -> str:

@@ -113,7 +113,7 @@ class _Walk:
         self.records = read_cells(out, damaged)
         for error in damaged:
             progress.say(f"{error.what} in {error.where}; this cell is run again")
-        self.pictured = _pictured(plan)
+        self.with_images = _with_images(plan)
 
     def run(self, *, pretrain_only: bool) -> StudySummary:
         """Every cell once; see the module."""
@@ -181,7 +181,7 @@ class _Walk:
             cell=cell,
             out=self.out,
             lr=None if sweep is None else self.records[sweep.digest]["outcome"]["lr"],
-            is_pictured=cell.digest in self.pictured,
+            has_images=cell.digest in self.with_images,
         )
 
     def _is_done(self, digest: str) -> bool:
@@ -197,7 +197,7 @@ def _needs(cell: Cell) -> list[str]:
     return needs + ([] if sweep is None else [sweep.digest])
 
 
-def _pictured(plan: StudyPlan) -> set[str]:
+def _with_images(plan: StudyPlan) -> set[str]:
     """Of every arm and task the first dense cell: first seed, most samples, most labels."""
     first: dict[tuple[str, str], str] = {}
     for cell in plan.cells:
@@ -217,7 +217,7 @@ def _told(record: Json) -> str:
     if "tried" in outcome:
         return f"{outcome['lr']:g} is best {took}"
     metrics, texts = outcome["metrics"], outcome.get("texts") or {}
-    cut = f"; {Cuts(**texts).told()}" if texts.get("num_cut") else ""
+    cut = f"; {Cuts(**texts).sentence()}" if texts.get("num_cut") else ""
     if not metrics:
         return f"done {took}{cut}"
     name = primary_metric(list(metrics))

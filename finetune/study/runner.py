@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,32 @@ from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from curator.steps.workspace import open_workspace
 from curator.store import fsops
+from finetune.cell_files import DenseResult, Sweep
 from finetune.feeding import Features
 from finetune.labels import examined
 from finetune.layouts import DenseSet, open_dense
+from finetune.metrics import RETRIEVAL_METRICS
 from finetune.options import parse_options
 from finetune.run import finetune, require_cells, sweep
 from finetune.study.cells import (
     DenseCell,
-    DenseOutcome,
     Json,
     PretrainCell,
     PretrainOutcome,
     SweepCell,
-    SweepOutcome,
 )
 from finetune.study.recipe import TaskSettings
-from finetune.study.results import METRICS
-from pretrain.data.loader import DataOptions, Pipeline, open_source
+from finetune.tasks import TASKS
+from pretrain.data.loader import Pipeline, open_source
 from pretrain.loop.flops import counted
 from pretrain.loop.onednn_workaround import stride_first
 from pretrain.loop.runlog import read_log
-from pretrain.objectives import OBJECTIVES
+from pretrain.objectives import objective_class
 from pretrain.recipe import Recipe, read_recipe
 from pretrain.run import pretrain
-from pretrain.towers.tokens import tokenizer
 
 _PROBED_BATCH = 64
+_RETRIEVAL = {metric.name for metric in RETRIEVAL_METRICS}
 
 
 class ModelRunner:
@@ -56,10 +56,12 @@ class ModelRunner:
         """A recipe of the tool or a file, with `options` on top.
 
         Raises:
-            UsageError: no such recipe, or a field or value that is not allowed.
+            UsageError: no such recipe, a field or value that is not allowed, or an objective whose
+                class does not keep its contract.
         """
-        settings = [f"{key}={json.dumps(value)}" for key, value in options.items()]
-        return read_recipe(name).changed(settings).model_dump(mode="json")
+        recipe = read_recipe(name).with_values(options, where=f"{name}, with the study's options")
+        objective_class(recipe)
+        return recipe.model_dump(mode="json")
 
     def source(self, data: str, *, text: bool) -> Json:
         """What a version holds, and who captioned and scored it."""
@@ -80,9 +82,10 @@ class ModelRunner:
         return found
 
     def labels(self, task: TaskSettings, seeds: Sequence[int]) -> Json:
-        """What is in a labelled folder; reads its labels, and refuses what no number could be told
-        for, in the shares of every seed as well: before anything is pretrained.
+        """What is in a labelled folder. Reads its labels and refuses what no number could be
+        reported for, also in the fractions of every seed: before anything is pretrained.
         """
+        TASKS.get(task.task)  # refuse a class that does not keep its contract first
         found = self._dense_set(task)
         cells = [
             task.dense_options(seed=seed, fraction=f) for seed in seeds for f in task.fractions
@@ -93,24 +96,19 @@ class ModelRunner:
     def _dense_set(self, task: TaskSettings) -> DenseSet:
         key = (task.task, task.data, task.layout)
         if key not in self._sets:
-            found = open_dense(task.task, Path(task.data), task.layout)
+            found = open_dense(TASKS.spec(task.task).labels, Path(task.data), task.layout)
             self._sets[key] = examined(found)
         return self._sets[key]
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
         """Counted on a batch drawn as in training: it costs by its longest text."""
         asked = Recipe(**recipe)
-        objective = OBJECTIVES.get(asked.objective)(asked)
+        objective = objective_class(asked)(asked)
         stride_first(objective)
-        text = asked.needs_text
-        source = open_source(data, self._store, need_text=text)
-        options = DataOptions(
-            image_px=asked.image_px,
-            batch_size=min(_PROBED_BATCH, source.num_samples),
-            captions=asked.captions,
-            max_captions=asked.max_captions,
-        )
-        tokenize = tokenizer(int(objective.clip.net.context_length)) if text else None
+        source = open_source(data, self._store, need_text=asked.has_text)
+        batch_size = min(_PROBED_BATCH, source.num_samples)
+        options = replace(asked.data_options(), batch_size=batch_size)
+        tokenize = objective.tokenizer() if asked.has_text else None
         batch = next(iter(Pipeline(source, options, tokenize=tokenize).batches(0)))
         with torch.random.fork_rng(devices=[]), counted() as count:
             objective.losses(batch)["loss"].backward()
@@ -138,16 +136,16 @@ class ModelRunner:
             metrics={
                 name: value
                 for name, value in (summary.retrieval | summary.zero_shot).items()
-                if name in METRICS
+                if name in _RETRIEVAL
             },
             history=_history(folder / "log.jsonl"),
+            texts=summary.texts,
+            held_out_texts=summary.held_out_texts,
         )
 
-    def sweep(
-        self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest
-    ) -> SweepOutcome:
+    def sweep(self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest) -> Sweep:
         """Try the rates on val, or on a part of train: never on test."""
-        found = sweep(
+        return sweep(
             backbone,
             self._dense_set(cell.task),
             parse_options(cell.options),
@@ -157,13 +155,12 @@ class ModelRunner:
             device=self._device,
             features=self._features,
         )
-        return SweepOutcome(lr=found.best_lr, tried=list(found.tried.items()))
 
     def finetune(
         self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
-    ) -> DenseOutcome:
-        """Train on a share of the labels, judge on test."""
-        found = finetune(
+    ) -> DenseResult:
+        """Train on a fraction of the labels, evaluate on test."""
+        return finetune(
             backbone,
             self._dense_set(cell.task),
             parse_options(options),
@@ -171,19 +168,6 @@ class ModelRunner:
             stop=stop,
             device=self._device,
             features=self._features,
-        )
-        return DenseOutcome(
-            metrics=found.metrics,
-            num_train=found.num_train,
-            num_test=found.num_test,
-            lr=found.lr,
-            seconds=found.seconds,
-            flops=found.flops,
-            history=[dict(point) for point in found.history],
-            pictures=[
-                {"image": one.picture, "truth": one.truth, "prediction": one.prediction}
-                for one in found.predictions
-            ],
         )
 
 

@@ -1,18 +1,26 @@
-"""The dense task port: an objective that can also be judged, and the table of all tasks."""
+"""The dense task port: an objective that can also be evaluated, and the table of all tasks.
+
+A new task is a class in a file of its own and a row in `TASKS` (docs/extend/dense_task.md). The row
+brings everything that the options, the command line, studies, results and reports say about it, so
+nothing else has to know its name. Torch-free: the class is imported when a task is built.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+from curator.core.registry import Registry, Spec
+from finetune.metrics import Metric, percent
 
-from curator.core.registry import Registry
-from curator.core.stopping import StopRequest
-from finetune.feeding import DenseBatch, Kept
-from finetune.layouts import LabelledImage, Split
-from pretrain.loop.loop import ParamGroup
+if TYPE_CHECKING:
+    import torch
+
+    from curator.core.stopping import StopRequest
+    from finetune.feeding import DenseBatch, Kept
+    from finetune.layouts import LabelledImage, Split
+    from pretrain.loop.loop import ParamGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +28,8 @@ class Evaluation:
     """How good a task is on a split.
 
     Attributes:
-        metrics: over the split; names and directions are in `finetune.options.METRICS`.
-        per_image: picture -> its own metrics; empty where the task has none (detection).
+        metrics: over the split, in the order of the task's row in `TASKS`.
+        per_image: image -> its own metrics; empty where the task has none (detection).
         per_class: class that occurs -> its IoU or box AP; empty for depth.
     """
 
@@ -31,15 +39,20 @@ class Evaluation:
 
 
 class DenseTask(Protocol):
-    """A module made of a backbone and heads: also an objective of `pretrain.loop.loop`."""
+    """A module made of a backbone and heads: also an objective of `pretrain.loop.loop`.
+
+    It is built on the CPU as Task(backbone, options, data, train): a `Backbone`, `DenseOptions`,
+    the `DenseSet`, and the `Split` of it that is trained on. `finetune.tasks.base` has what tasks
+    share.
+    """
 
     def features(self, images_B3hw: torch.Tensor) -> Sequence[torch.Tensor]:
-        """uint8 pictures of `image_px` -> the backbone's maps; without gradients when frozen."""
+        """uint8 images of `image_px` -> the backbone's maps; without gradients when frozen."""
         ...
 
     @property
     def layer_decay(self) -> float | None:
-        """The decay of rates towards the first layers; None where the backbone is frozen."""
+        """The decay of learning rates towards the first layers; None with a frozen backbone."""
         ...
 
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
@@ -53,20 +66,74 @@ class DenseTask(Protocol):
     def evaluate(
         self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Evaluation:
-        """Judge on whole pictures at their own size; `kept` are the split's feature maps."""
+        """Evaluate on whole images at their own size; `kept` are the split's feature maps.
+
+        Raises:
+            UsageError: no image of the split has a label.
+        """
         ...
 
-    def pictures(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The picture, the truth and what is predicted, (3, H, W) uint8 each."""
+    def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The image, the truth and the prediction in colours, (3, H, W) uint8 each."""
         ...
 
 
-# A builder: (backbone, options, DenseSet, the training pictures) -> the task, on the CPU.
-TASKS = Registry(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec(Spec):
+    """One row of `TASKS`; `target` is the class.
+
+    Attributes:
+        labels: the kind of labels that it reads, of `finetune.layouts.LABELS`; a new task can be
+            trained on every layout of its kind.
+        metrics: all of its metrics. The first decides, and learning rates are chosen by it.
+        scale: range of the random zoom in training unless options say otherwise.
+        has_own_head: the class brings its heads, as Mask R-CNN does. Then `head` is no option, a
+            probe trains those heads (not a linear one), and images are seen whole.
+    """
+
+    labels: str
+    metrics: tuple[Metric, ...]
+    scale: tuple[float, float] = (1.0, 1.0)
+    has_own_head: bool = False
+
+
+TASKS: Registry[TaskSpec] = Registry(
     "task",
     {
-        "segmentation": "finetune.tasks.segmentation:Segmentation",
-        "depth": "finetune.tasks.depth:Depth",
-        "detection": "finetune.tasks.detection:Detection",
+        "segmentation": TaskSpec(
+            "finetune.tasks.segmentation:Segmentation",
+            help="a class for every pixel: mIoU, mAcc",
+            labels="segmentation",
+            metrics=(percent("mIoU", primary=True), percent("mAcc")),
+            scale=(0.5, 2.0),
+            tiny="tests.kit.dense:tiny_segmentation",
+        ),
+        "depth": TaskSpec(
+            "finetune.tasks.depth:Depth",
+            help="metres for every pixel: RMSE, AbsRel, delta1",
+            labels="depth",
+            metrics=(
+                Metric(name="RMSE", label="RMSE", higher_is_better=False, unit="m", primary=True),
+                Metric(name="AbsRel", label="AbsRel", higher_is_better=False),
+                percent("delta1", label="\u03b4\u2081"),
+                Metric(name="RMSE pooled", label="RMSE pooled", higher_is_better=False, unit="m"),
+            ),
+            tiny="tests.kit.dense:tiny_depth",
+        ),
+        "detection": TaskSpec(
+            "finetune.tasks.detection:Detection",
+            help="boxes, and masks where the data has them: COCO AP",
+            labels="detection",
+            metrics=(
+                percent("box AP", primary=True),
+                percent("box AP50"),
+                percent("mask AP"),
+                percent("mask AP50"),
+            ),
+            scale=(0.8, 1.25),
+            has_own_head=True,
+            tiny="tests.kit.dense:tiny_detection",
+        ),
     },
+    protocol=DenseTask,
 )

@@ -1,26 +1,50 @@
 """What all dense tasks share: the backbone, frozen or not, and how its layers learn.
 
-Shapes: B pictures, C channels, h x w places, K channels out, H x W pixels of a label.
+Shapes: B images, C channels, h x w places, K channels out, H x W pixels of a label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from curator.core.stopping import StopRequest
-from finetune.augment import picture
+from finetune.augment import whole_image
 from finetune.feeding import DenseBatch, Kept, stacked
 from finetune.heads import HEADS, UPERNET_WIDTH, head_width
 from finetune.layouts import LabelledImage, Split
 from finetune.necks import SimpleFeaturePyramid
-from finetune.options import DenseOptions, layer_decay_of
 from finetune.scaling import scaled
 from finetune.sliding_window import slide
 from pretrain.loop.loop import ParamGroup
 from pretrain.towers.backbone import Backbone
+
+if TYPE_CHECKING:
+    from finetune.options import DenseOptions
+
+PYRAMID_LAYER_DECAY = 0.9
+PLAIN_LAYER_DECAYS = ((12, 0.65), (24, 0.75))
+DEEP_LAYER_DECAY = 0.9
+"""(blocks at most, decay); see `layer_decay_of`."""
+
+
+def layer_decay_of(*, is_pyramid: bool, num_groups: int) -> float:
+    """The decay from one group of layers to the next shallower one that recipes of its kind have.
+
+    `num_groups` counts the stem or embedding. A pyramid is divided by stages: 0.9, ConvNeXt's
+    "stage_wise" decay (UPerNet on ADE20K). A plain ViT is divided by blocks: 0.65 for up to 12
+    (MAE ViT-B, UPerNet; BEiT-B), 0.75 for up to 24 (MAE and BEiT ViT-L), 0.9 for more (ViTDet
+    ViT-H). The first layers then learn at 0.9^5 = 0.59, 0.65^13 = 0.0037, 0.75^25 = 0.00075 and
+    0.9^33 = 0.031 of the head's rate.
+    """
+    if is_pyramid:
+        return PYRAMID_LAYER_DECAY
+    blocks = num_groups - 1
+    fitting = (decay for at_most, decay in PLAIN_LAYER_DECAYS if blocks <= at_most)
+    return next(fitting, DEEP_LAYER_DECAY)
 
 
 class BackboneTask(nn.Module):
@@ -39,14 +63,14 @@ class BackboneTask(nn.Module):
             backbone.requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> BackboneTask:
-        """As of any module, but a frozen backbone does not follow."""
+        """Like nn.Module.train, but a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self.options.freeze:
             self.backbone.eval()
         return self
 
     def features(self, images_B3hw: torch.Tensor) -> Sequence[torch.Tensor]:
-        """uint8 pictures of `image_px` -> the backbone's maps; without gradients when frozen."""
+        """uint8 images of `image_px` -> the backbone's maps; without gradients when frozen."""
         images = images_B3hw.to(self.mean.device, memory_format=torch.channels_last)
         normalised = (images.float().div(255) - self.mean) / self.std
         maps: Sequence[torch.Tensor]
@@ -62,7 +86,7 @@ class BackboneTask(nn.Module):
         """The maps of a batch, computed or kept."""
         if batch.maps is not None:
             return [level.to(self.mean.device) for level in batch.maps]
-        assert batch.images is not None, "a batch has pictures or maps"
+        assert batch.images is not None, "a batch has images or maps"
         return self.features(batch.images)
 
     def groups(self) -> list[ParamGroup]:
@@ -101,7 +125,7 @@ class BackboneTask(nn.Module):
             stop.check("the training is kept, the evaluation is done again")
             items = list(split[start : start + size])
             if kept is None:
-                images = [picture(item, self.options.image_px) for item in items]
+                images = [whole_image(item, self.options.image_px) for item in items]
                 maps = list(self.features(torch.stack(images)))
             else:
                 maps = [level.to(self.mean.device) for level in stacked(kept[start : start + size])]
@@ -159,4 +183,4 @@ class PixelTask(BackboneTask):
         def output(images: torch.Tensor) -> torch.Tensor:
             return scaled(self.decoded(self.features(images)), window)
 
-        return scaled(slide(output, picture(item, size), window)[None], (height, width))[0]
+        return scaled(slide(output, whole_image(item, size), window)[None], (height, width))[0]

@@ -1,16 +1,17 @@
 """Monocular depth in metres: the scale-invariant log loss, and RMSE, AbsRel and delta1.
 
-The network says log depth, standardised with the mean and spread of all labels that it is trained
-on; small heads learn that better than metres (design notes on the rendered world), and no greatest
-depth has to be known. Loss: sqrt(mean(d^2) - mean(d)^2 / 2) of the log differences d (Eigen et al.
-2014, as in GLPDepth and Depth Anything's metric heads), over the pixels with a reading.
+The network predicts log depth, standardised with the mean and spread of all labels that it is
+trained on; small heads learn that better than metres (design notes on the rendered world), and no
+greatest depth has to be known. Loss: sqrt(mean(d^2) - mean(d)^2 / 2) of the log differences d
+(Eigen et al. 2014, as in GLPDepth and Depth Anything's metric heads), over the pixels with a
+reading.
 
-Metrics follow NYUv2's habit (BTS, AdaBins, GLPDepth): each is computed per picture over its
-pixels with a reading, then averaged over pictures. RMSE is therefore a mean of per-picture RMSEs,
+Metrics follow NYUv2's habit (BTS, AdaBins, GLPDepth): each is computed per image over its
+pixels with a reading, then averaged over images. RMSE is therefore a mean of per-image RMSEs,
 somewhat below the one over all pixels together, which is given as `RMSE pooled`. Predictions are
 clamped to the data set's own limits where it has some (NYUv2: 1 mm to 10 m), else to the range of
-all its training labels, whatever share of them was trained on, as there to the range of the sensor:
-the exponential of a head that saw a handful of pictures may say a million metres. Nothing is
+all its training labels, whatever fraction of them was trained on, as there to the range of the
+sensor: the exponential of a head that saw a handful of images may say a million metres. Nothing is
 cropped or scaled to the truth.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,10 +30,12 @@ from finetune.feeding import DenseBatch, Kept
 from finetune.images import coloured_depth, to_tensor
 from finetune.labels import depth_range, log_depth_moments
 from finetune.layouts import Array, Boxes, DenseSet, LabelledImage, Split
-from finetune.options import DenseOptions
 from finetune.tasks import Evaluation
 from finetune.tasks.base import PixelTask
 from pretrain.towers.backbone import Backbone
+
+if TYPE_CHECKING:
+    from finetune.options import DenseOptions
 
 _DELTA = 1.25
 _VARIANCE_SHARE = 0.5
@@ -79,7 +83,7 @@ class Depth(PixelTask):
     def evaluate(
         self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Evaluation:
-        """RMSE, AbsRel and delta1: means over the pictures that have a reading."""
+        """RMSE, AbsRel and delta1: means over the images that have a reading."""
         per_image, squares, count = {}, 0.0, 0
         for item, output in self.predictions(split, kept, stop):
             truth = _truth(item)
@@ -91,7 +95,7 @@ class Depth(PixelTask):
             squares += per_image[item.name]["RMSE"] ** 2 * int(valid.sum())
             count += int(valid.sum())
         if not per_image:
-            raise UsageError("no picture to judge on has a depth reading", reason="dense.empty")
+            raise UsageError("no image to evaluate on has a depth reading", reason="dense.empty")
         means = {
             name: float(np.mean([own[name] for own in per_image.values()]))
             for name in ("RMSE", "AbsRel", "delta1")
@@ -100,8 +104,8 @@ class Depth(PixelTask):
             metrics=means | {"RMSE pooled": math.sqrt(squares / count)}, per_image=per_image
         )
 
-    def pictures(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The picture, and truth and prediction on one scale of colours; black: no reading."""
+    def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The image, and truth and prediction on one scale of colours; black: no reading."""
         split = Split((item.name,), lambda _: item)
         ((_, output),) = self.predictions(split, None, StopRequest())
         truth = _truth(item)
@@ -115,7 +119,7 @@ class Depth(PixelTask):
 
 
 def errors(found: Array, truth: Array) -> dict[str, float]:
-    """The errors of one picture's readings, two arrays of metres above 0."""
+    """The errors of one image's readings, two arrays of metres above 0."""
     ratio = np.maximum(found / truth, truth / found)
     return {
         "RMSE": float(np.sqrt(np.mean((found - truth) ** 2))),

@@ -3,10 +3,10 @@
 A conv net gets a feature pyramid network, a plain ViT ViTDet's simple feature pyramid; both get one
 more level by pooling (He et al. 2017, Li et al. 2022). Data without masks get Faster R-CNN.
 
-torchvision's parts are called one by one, not through its `forward`: pictures come resized and
+torchvision's parts are called one by one, not through its `forward`: images come resized and
 normalised like those of the other tasks, and a frozen backbone's maps can be kept. Anchors are 8
-strides wide on a picture of 800 pixels, the size that recipes have, and shrink with smaller ones.
-Backbones narrower than 256 channels get heads as narrow, and fewer regions a picture.
+strides wide on an image of 800 pixels, the size that recipes have, and shrink with smaller ones.
+Backbones narrower than 256 channels get heads as narrow, and fewer regions an image.
 
 AP is COCO's, mean over IoU 0.50 to 0.95 and the classes that occur in the truth of the split, by
 pycocotools; crowds count neither way. Shares, not per cent.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -37,10 +37,12 @@ from finetune.heads import FPN_WIDTH, head_width
 from finetune.images import palette, to_tensor
 from finetune.layouts import Boxes, DenseSet, LabelledImage, Split
 from finetune.necks import SimpleFeaturePyramid
-from finetune.options import DenseOptions
 from finetune.tasks import Evaluation
 from finetune.tasks.base import BackboneTask
 from pretrain.towers.backbone import Backbone
+
+if TYPE_CHECKING:
+    from finetune.options import DenseOptions
 
 _RECIPE_SIDE_PX = 800
 _ANCHOR_STRIDES = 8
@@ -109,7 +111,7 @@ class Detection(BackboneTask):
         detector = self.detector
         height, width = self.options.image_px
         number = len(maps[0])
-        # Only the shape of the pictures is looked at from here on.
+        # Only the shape of the images is looked at from here on.
         images = ImageList(self.mean.new_zeros(1).expand(number, 3, height, width), [
             (height, width)] * number)  # fmt: skip
         levels = detector.backbone(maps)
@@ -119,7 +121,7 @@ class Detection(BackboneTask):
 
     @torch.inference_mode()
     def found(self, items: Sequence[LabelledImage], maps: Sequence[torch.Tensor]) -> list[Found]:
-        """What is found, at the pictures' own sizes. In evaluation mode."""
+        """What is found, at the images' own sizes. In evaluation mode."""
         self.eval()
         _, found = self._through([level.float() for level in maps], None)
         sizes = [(item.image.shape[0], item.image.shape[1]) for item in items]
@@ -142,7 +144,7 @@ class Detection(BackboneTask):
                     metric.update([self._said(found)], [self._true(item)])
                     num_objects += len(_boxes(item).without_crowd())
         if not num_objects:  # pycocotools says -1, which looks like a number
-            raise UsageError("no picture to judge on has an object", reason="dense.empty")
+            raise UsageError("no image to evaluate on has an object", reason="dense.empty")
         values = metric.compute()
         metrics = {}
         for kind, name in zip(kinds, ("box", "mask"), strict=False):
@@ -178,8 +180,8 @@ class Detection(BackboneTask):
             true["masks"] = torch.from_numpy(boxes.masks)
         return true
 
-    def pictures(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The picture, the true objects, and what is found with a score above a half."""
+    def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The image, the true objects, and what is found with a score above a half."""
         split = Split((item.name,), lambda _: item)
         self.eval()
         with torch.inference_mode():

@@ -1,7 +1,7 @@
 """Semantic segmentation: cross entropy, and mIoU over all pixels of the split.
 
 mIoU is computed from one confusion matrix of the whole split, the convention of ADE20K, Cityscapes
-and CamVid (and torchmetrics' `MulticlassJaccardIndex`; its `MeanIoU` averages over pictures, which
+and CamVid (and torchmetrics' `MulticlassJaccardIndex`; its `MeanIoU` averages over images, which
 is another number). The mean is over the classes that occur in the truth of the split, so that it is
 over the same classes for every backbone. MMSegmentation and torchmetrics leave out a class that
 occurs neither in truth nor prediction, and count one that is only predicted as 0: one wrong pixel
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -24,10 +25,12 @@ from curator.core.stopping import StopRequest
 from finetune.feeding import DenseBatch, Kept
 from finetune.images import coloured_classes, to_tensor
 from finetune.layouts import IGNORE, Boxes, DenseSet, LabelledImage, Split
-from finetune.options import DenseOptions
 from finetune.tasks import Evaluation
 from finetune.tasks.base import PixelTask
 from pretrain.towers.backbone import Backbone
+
+if TYPE_CHECKING:
+    from finetune.options import DenseOptions
 
 
 class Segmentation(PixelTask):
@@ -50,7 +53,7 @@ class Segmentation(PixelTask):
     def evaluate(
         self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Evaluation:
-        """mIoU and mAcc of the split, mIoU of every picture, IoU of every class."""
+        """mIoU and mAcc of the split, mIoU of every image, IoU of every class."""
         num_classes = len(self.classes)
         total = torch.zeros(num_classes, num_classes, dtype=torch.long)
         per_image = {}
@@ -66,7 +69,7 @@ class Segmentation(PixelTask):
             if matrix.sum():
                 per_image[item.name] = {"mIoU": float(shares(matrix)[0].nanmean())}
         if not total.sum():
-            raise UsageError("no picture to judge on has a labelled pixel", reason="dense.empty")
+            raise UsageError("no image to evaluate on has a labelled pixel", reason="dense.empty")
         iou, found = shares(total)
         iou[total.sum(1) == 0] = math.nan
         by_class = dict(zip(self.classes, iou.tolist(), strict=True))
@@ -76,8 +79,8 @@ class Segmentation(PixelTask):
             per_class={name: share for name, share in by_class.items() if not math.isnan(share)},
         )
 
-    def pictures(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The picture, and truth and prediction in the colours of their classes."""
+    def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The image, and truth and prediction in the colours of their classes."""
         split = Split((item.name,), lambda _: item)
         ((_, logits),) = self.predictions(split, None, StopRequest())
         truth, found = _truth(item), _classes(logits)

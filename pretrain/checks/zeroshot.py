@@ -1,10 +1,10 @@
 """Does it know what words look like? Zero-shot recognition on pairs that it never saw.
 
-Pairs have no labels but their texts, so the classes are words: those that at least ten of the texts
-say, and at most half of them. A picture shows a word if its own text says it, which in noisy texts
-is noise too. A word is asked for as CLIP's classifiers ask for a class ("a photo of ..."; Radford
-et al. 2021, arXiv 2103.00020). What is told is the area under the ROC curve, averaged over the
-words: 0.5 is chance, however rare a word is.
+Pairs have no labels but their texts, so the classes are words that occur in ten or more, and at
+most half, of the held-out texts. An image is positive for the words in its own text, which in noisy
+texts is noise too. A word is asked for as CLIP's classifiers ask for a class ("a photo of ...";
+Radford et al. 2021, arXiv 2103.00020). What is reported is the area under the ROC curve, averaged
+over the words: 0.5 is chance, however rare a word is.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def zero_shot(objective: Any, images_ND: torch.Tensor, texts: Sequence[str]) -> 
     context; nothing if no word is frequent enough.
 
     `images_ND` are unit features of a contrastive objective in evaluation mode, `texts` (N) what
-    the pictures came with.
+    the images came with.
     """
     words, says_CN = classes(texts)
     if not words:
         return {}
     with torch.inference_mode():
-        found = objective.clip.tokenize.encoded([_PROMPT.format(word) for word in words])
+        found = objective.tokenizer().encoded([_PROMPT.format(word) for word in words])
         words_CD = objective.encode_texts(found.tokens_NL).float()
         num_cut = int((found.lengths_N > found.tokens_NL.shape[1]).sum())
         scores_CN = (words_CD @ images_ND.T).cpu().numpy()

@@ -13,14 +13,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import FileIO
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
-from curator.core.errors import CuratorError, DamageError, Unusable, UsageError
+from curator.core.errors import CuratorError, DamageError, Unusable
 from curator.core.images import DecodedImage
 from pretrain.data import pixels, texts
+from pretrain.data.options import DataOptions
 from pretrain.data.rng import Floats, Ints, uniforms
 
 Tokenize = Callable[[list[str]], torch.Tensor]
@@ -40,12 +41,10 @@ class Measuring(Protocol):
         ...
 
 
-Captions = Literal["one", "all"]
-
 _CROP = 20  # purpose of draws
 _MAX_OPEN_FILES = 128
 KEEP_BYTES = 256 << 20
-"""Of decoded pictures, over all worker processes of a rank."""
+"""Of decoded images, over all worker processes of a rank."""
 
 
 def _no_lengths() -> torch.Tensor:
@@ -80,46 +79,6 @@ class Batch:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """How batches are drawn from a source.
-
-    `batch_size` is global, over all ranks. `captions`: "one" drawn by weight, or "all" (up to
-    `max_captions`, drawn by weight without replacement). `sentences` is the probability that a
-    text is replaced by one of its sentences. `crop_scale_min` is the smallest share of a picture
-    that is cut out. `window_samples` are mixed with each other; their table rows lie in memory
-    (some 500 bytes each, twice). `num_workers` processes a rank decode; 0 decodes in this one.
-
-    Raises:
-        UsageError: a field is out of range; names it.
-    """
-
-    image_px: int
-    batch_size: int
-    captions: Captions = "one"
-    max_captions: int = 4
-    sentences: float = 0.0
-    crop_scale_min: float = 0.9
-    seed: int = 0
-    num_workers: int = 0
-    window_samples: int = 1 << 16
-
-    def __post_init__(self) -> None:
-        _require("captions", self.captions, self.captions in get_args(Captions), "one, all")
-        _require("sentences", self.sentences, 0 <= self.sentences <= 1, "0 to 1")
-        scale = self.crop_scale_min
-        _require("crop_scale_min", scale, 0 < scale <= 1, "above 0, up to 1")
-        _require("num_workers", self.num_workers, self.num_workers >= 0, "0 or more")
-        for name in ("image_px", "batch_size", "max_captions", "window_samples"):
-            value = getattr(self, name)
-            _require(name, value, value >= 1, "1 or more")
-
-
-def _require(name: str, value: object, holds: bool, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} is {value!r}", hint=f"allowed: {allowed}", reason="option.value")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
     """A batch to be made: one entry a sample, in order.
@@ -143,8 +102,8 @@ class BatchPlan:
 class Loader:
     """Makes batches of plans: a map-style dataset for torch's loader.
 
-    With `drawn` crops and texts are drawn; without, pictures are whole and texts the heaviest.
-    The decoded pictures of a small source, `num_samples` of which fit into `keep_bytes`, are kept:
+    With `drawn` crops and texts are drawn; without, images are whole and texts the heaviest.
+    The decoded images of a small source, `num_samples` of which fit into `keep_bytes`, are kept:
     from its second epoch on they are only cut and resized.
     """
 

@@ -1,6 +1,6 @@
-"""Control arms: the same pictures with other texts, to tell what it is in a version that helps.
+"""Control arms: the same images with other texts, to tell what it is in a version that helps.
 
-    shuffled        every sample gets the texts of another: what the pictures alone teach
+    shuffled        every sample gets the texts of another: what the images alone teach
     count-matched   as many samples as the reference version: quality against quantity
     length-matched  texts cut to the lengths of the reference version: content against length
     captions-only   texts that are no alt texts: generated, or edited by hand
@@ -26,7 +26,6 @@ from pretrain.data.tables import ROWS, ShardTable, Tables, over_all
 
 CHANGES = ("shuffled", "count-matched", "length-matched")
 CHOICES = ("captions-only", "filter-only", "alt-only")
-NEED_REFERENCE = ("count-matched", "length-matched")
 
 SHUFFLED_TOGETHER = 1000
 """Samples among which texts are shuffled at least: shards in order of their names are put together

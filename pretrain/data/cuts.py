@@ -1,7 +1,7 @@
 """How much of the texts a text tower never reads: what lies beyond its context. Torch-free.
 
 A tokenizer cuts a text at the context without a word. What is cut off trains nothing, so an arm of
-long captions is then no evidence about long captions: it has to be counted and told. Counted is
+long captions is then no evidence about long captions: it has to be counted and reported. Counted is
 every text that was drawn, as often as it was drawn; a text of which one sentence was drawn counts
 as that sentence.
 """
@@ -40,7 +40,7 @@ class Cuts:
         )
 
     def __add__(self, other: Cuts) -> Cuts:
-        """Both together; of runs with other contexts the smaller one is told."""
+        """Both together; of runs with other contexts the smaller one is reported."""
         mine, theirs = self.counts(), other.counts()
         sums = {name: number + theirs[name] for name, number in mine.items()}
         return Cuts(context=min(self.context, other.context), **sums)
@@ -58,7 +58,7 @@ class Cuts:
         """Of the texts that were cut, 0 to 1."""
         return self.num_cut / self.num_texts if self.num_texts else 0.0
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         """`31 % of 12,000 captions are longer than the 32 tokens that ...`; for any number cut."""
         lost = self.num_tokens_cut / self.num_tokens if self.num_tokens else 0.0
         return (

@@ -33,14 +33,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from curator.core.errors import CuratorError, EngineError, UsageError
-from pretrain.data.batches import Batch, BatchPlan, DataOptions, Loader, Tokenize, start_worker
+from pretrain.data.batches import Batch, BatchPlan, Loader, Tokenize, start_worker
 from pretrain.data.opening import open_source
+from pretrain.data.options import DataOptions
 from pretrain.data.order import SampleOrder, Window
 from pretrain.data.rng import Ints
 from pretrain.data.source import Source
 from pretrain.data.tables import ShardTable
 
-__all__ = ["Batch", "DataOptions", "Pipeline", "Source", "open_source"]
+__all__ = ["Batch", "Pipeline", "Source", "open_source"]
 
 _BATCHES_AHEAD = 2  # a worker
 
@@ -94,7 +95,7 @@ class Pipeline:
     def in_order(self) -> Generator[Batch]:
         """Every sample once, in order of shards, whatever the rank; the last batch may be smaller.
 
-        Pictures are whole (but for the ends of those longer than 4:3), each with its text of the
+        Images are whole (but for the ends of those longer than 4:3), each with its text of the
         highest weight.
         """
         return self._load(self.plans_in_order(), drawn=False)

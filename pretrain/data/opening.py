@@ -20,6 +20,7 @@ from curator.shards.scan import discover
 from curator.steps.workspace import STORE_FOLDER, open_workspace, split_spec
 from pretrain.data import controls
 from pretrain.data.captions_table import CaptionTables, read_captions, split_table
+from pretrain.data.options import NEED_REFERENCE
 from pretrain.data.source import Source
 from pretrain.data.tables import Tables
 from pretrain.data.tars import TarTables
@@ -88,13 +89,13 @@ def _check(control: str | None, reference: str | None, need_text: bool) -> None:
             hint="leave out the control, or train an objective that reads text",
             reason="option.value",
         )
-    needed = control in controls.NEED_REFERENCE
+    needed = control in NEED_REFERENCE
     if needed != (reference is not None):
         raise UsageError(
             f"control {control!r} needs a reference version"
             if needed
             else f"nothing is matched to the reference {reference!r}",
-            hint=f"a reference goes with {' and '.join(controls.NEED_REFERENCE)}",
+            hint=f"a reference goes with {' and '.join(NEED_REFERENCE)}",
             reason="option.missing" if needed else "option.value",
         )
 

@@ -1,11 +1,11 @@
-"""Encoded bytes -> the pixels of a training picture: decode, cut out a part, resize, once each.
+"""Encoded bytes -> the pixels of a training image: decode, cut out a part, resize, once each.
 
 The cut is torchvision's RandomResizedCrop as open_clip trains with it (share of the area from
 `scale_min` to 1, aspect from 3:4 to 4:3, bicubic), with one difference: the aspect is drawn among
-those that fit into the picture, where torchvision draws again until one does. A picture too long
+those that fit into the image, where torchvision draws again until one does. An image too long
 for any gets the largest cut of 4:3 from its middle, as there. No flip: captions say left and right.
 
-Pictures are decoded by `curator.core.images`, under its limits, at the smallest size at which the
+Images are decoded by `curator.core.images`, under its limits, at the smallest size at which the
 cut has no fewer pixels than asked for: in half the time, and less than 1 of 255 away from it.
 """
 
@@ -30,7 +30,7 @@ _REDUCTIONS = (1, 2, 4, 8)  # at which libjpeg decodes; Pillow takes the largest
 
 
 class Box(NamedTuple):
-    """A rectangle in shares of the picture, from 0 to 1."""
+    """A rectangle in shares of the image, from 0 to 1."""
 
     left: float
     top: float
@@ -39,7 +39,7 @@ class Box(NamedTuple):
 
 
 def random_box(shape: float, draws: Floats, scale_min: float) -> Box:
-    """The cut for a picture of `shape` (width / height); `draws` are NUM_DRAWS in [0, 1)."""
+    """The cut for an image of `shape` (width / height); `draws` are NUM_DRAWS in [0, 1)."""
     area_draw, aspect_draw, x_draw, y_draw = draws.tolist()
     area = scale_min + (1 - scale_min) * area_draw
     # A cut of this area is sqrt(area * aspect / shape) of the width and sqrt(area * shape / aspect)
@@ -54,7 +54,7 @@ def random_box(shape: float, draws: Floats, scale_min: float) -> Box:
 
 
 def middle_box(shape: float) -> Box:
-    """The whole picture, or as much of its middle as is no longer than 4:3."""
+    """The whole image, or as much of its middle as is no longer than 4:3."""
     aspect = min(max(shape, _ASPECTS[0]), _ASPECTS[1])
     across, down = min(1.0, aspect / shape), min(1.0, shape / aspect)
     left, top = (1 - across) / 2, (1 - down) / 2
@@ -62,19 +62,19 @@ def middle_box(shape: float) -> Box:
 
 
 def load(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> Pixels:
-    """(side_px, side_px, 3) RGB of the part of a picture that `box_of` cuts from its shape.
+    """(side_px, side_px, 3) RGB of the part of an image that `box_of` cuts from its shape.
 
     Raises:
-        Unusable: the picture cannot be decoded.
+        Unusable: the image cannot be decoded.
     """
     return cut(decode(data, side_px, box_of), side_px, box_of)
 
 
 def decode(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> images.DecodedImage:
-    """The picture at the size that this cut needs.
+    """The image at the size that this cut needs.
 
     Raises:
-        Unusable: the picture cannot be decoded.
+        Unusable: the image cannot be decoded.
     """
     return images.decode(data, at_least=lambda info: _needed(info, side_px, box_of))
 
@@ -98,7 +98,7 @@ def _needed(
 
 
 def cut(decoded: images.DecodedImage, side_px: int, box_of: Callable[[float], Box]) -> Pixels:
-    """As `load`, of a picture that was decoded for this cut."""
+    """As `load`, of an image that was decoded for this cut."""
     box = box_of(decoded.info.width / decoded.info.height)
     width, height = (side / decoded.reduction for side in (decoded.info.width, decoded.info.height))
     part = (box.left * width, box.top * height, box.right * width, box.bottom * height)

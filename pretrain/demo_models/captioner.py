@@ -27,8 +27,8 @@ from curator.demo.language import LENGTHS, Length, caption
 from curator.demo.scene import Scene
 from pretrain.demo_models.cells import CellReader, cell_targets
 from pretrain.demo_models.pictures import GRID, SIDE_PX, Pictures, as_pixels, batches
-from pretrain.loop.loop import LoopOptions
 from pretrain.loop.loop import train as run_loop
+from pretrain.loop.options import LoopOptions
 from pretrain.objectives.clip import short_attention
 
 _SPECIAL = ["<pad>", "<|end|>", "<image>", "<|user|>", "<|assistant|>"]

@@ -29,8 +29,8 @@ from curator.demo.scene import Scene
 from curator.store import fsops
 from pretrain.demo_models.cells import CellReader, cell_targets
 from pretrain.demo_models.pictures import SIDE_PX, Pictures, as_pixels, batches
-from pretrain.loop.loop import LoopOptions
 from pretrain.loop.loop import train as run_loop
+from pretrain.loop.options import LoopOptions
 from pretrain.objectives.clip import short_attention
 
 _CONTEXT = 64

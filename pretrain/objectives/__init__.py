@@ -1,14 +1,27 @@
-"""The objective port: the protocol, and the table of everything a backbone can be pretrained on."""
+"""The objective port: the contract, and the table of everything a backbone can be pretrained on.
+
+A new objective is a class in a file of its own and a row in `OBJECTIVES`; docs/extend/objective.md
+shows one. Torch-free: the class is imported when a run begins, and its contract is checked before
+data are opened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import torch
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from curator.core.registry import Registry
+from curator.core.registry import Registry, Spec, check_contract
+
+if TYPE_CHECKING:
+    import torch
+
+    from pretrain.recipe import Recipe
+    from pretrain.towers.tokens import Tokenizer
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -16,15 +29,41 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 class Objective(Protocol):
     """What the one loop minimises; also a `torch.nn.Module`, whose children are what is compiled.
 
-    Randomness comes from torch's default generator, which the loop seeds with (seed, step).
+    It is built on the CPU as Class(recipe), with random or warm weights that follow from the
+    recipe's seed. Randomness comes from torch's default generator, which the loop seeds with
+    (seed, step).
     """
 
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
         """`loss` is minimised, the others are logged; all are scalars, means over the batch.
 
-        Called under autocast, in every process with its part of the global batch. The objective
-        moves the batch to its device.
+        `batch` is a `pretrain.data.batches.Batch`. Called under autocast, in every process with its
+        part of the global batch. The objective moves the batch to its device.
         """
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a model folder that `pretrain.towers.backbone.load_backbone` reads."""
+        ...
+
+    def parameters(self) -> Any:
+        """Of a `torch.nn.Module`: what is trained."""
+        ...
+
+
+class TextObjective(Objective, Protocol):
+    """An objective with a text tower: held-out pairs are checked with it, and its texts counted."""
+
+    def tokenizer(self) -> Tokenizer:
+        """What turns texts into tokens; also says how many tokens are read."""
+        ...
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Unit features `[B, width]` of uint8 images."""
+        ...
+
+    def encode_texts(self, tokens_NL: torch.Tensor) -> torch.Tensor:
+        """Unit features `[N, width]` of tokens."""
         ...
 
 
@@ -39,13 +78,73 @@ class Accumulating(Protocol):
         ...
 
 
-# A builder: (recipe, seed) -> the objective, on the CPU, with random or warm weights.
-OBJECTIVES = Registry(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveSpec(Spec):
+    """One row of `OBJECTIVES`; `target` is the class.
+
+    Attributes:
+        has_text: whether it learns from captions; the class is then a `TextObjective`.
+        takes_all_captions: whether it can take several captions an image (`captions = "all"`).
+        options: its own keys of a recipe, which lie in a table of its name (`[mae] mask = 0.75`):
+            key -> (type, pydantic's Field), as `pydantic.create_model` takes them.
+        tiny: function (an empty folder) -> the fields of a tiny recipe for the contract suite,
+            where those of `tests.kit.train.recipe` do not fit.
+    """
+
+    has_text: bool
+    takes_all_captions: bool = False
+    options: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def options_model(self) -> type[BaseModel]:
+        """What validates its table of a recipe."""
+        fields: dict[str, Any] = dict(self.options)
+        return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _mask(default: float, what: str) -> dict[str, tuple[Any, Any]]:
+    return {"mask": (float, Field(default=default, gt=0, lt=1, description=what))}
+
+
+OBJECTIVES: Registry[ObjectiveSpec] = Registry(
     "objective",
     {
-        "clip": "pretrain.objectives.clip:build",
-        "siglip": "pretrain.objectives.siglip:build",
-        "mae": "pretrain.objectives.mae:build",
-        "simmim": "pretrain.objectives.simmim:build",
+        "clip": ObjectiveSpec(
+            "pretrain.objectives.clip:ClipObjective",
+            help="image-text pairs, a softmax over the batch (Radford et al. 2021)",
+            has_text=True,
+            takes_all_captions=True,
+        ),
+        "siglip": ObjectiveSpec(
+            "pretrain.objectives.siglip:SigLipObjective",
+            help="image-text pairs, a sigmoid for every pair (Zhai et al. 2023)",
+            has_text=True,
+        ),
+        "mae": ObjectiveSpec(
+            "pretrain.objectives.mae:MaeObjective",
+            help="masked images, for plain ViTs (He et al. 2022)",
+            has_text=False,
+            options=_mask(0.75, "fraction of the patches that is hidden"),
+        ),
+        "simmim": ObjectiveSpec(
+            "pretrain.objectives.simmim:SimMimObjective",
+            help="masked images, for any tower (Xie et al. 2022)",
+            has_text=False,
+            options=_mask(0.75, "fraction of the squares that is hidden"),
+        ),
     },
+    protocol=Objective,
 )
+
+
+def objective_class(recipe: Recipe) -> Any:
+    """The class of a recipe's objective, after a look at all that the recipe needs of it.
+
+    Raises:
+        UsageError: it is not there, or lacks a member; names class, file and member.
+    """
+    found = OBJECTIVES.get(recipe.objective)
+    if OBJECTIVES.spec(recipe.objective).has_text:
+        check_contract("objective", recipe.objective, found, TextObjective)
+    if recipe.accumulate > 1:
+        check_contract("objective", recipe.objective, found, Accumulating)
+    return found

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
@@ -31,9 +31,12 @@ from pretrain import distributed
 from pretrain.data.loader import Batch
 from pretrain.objectives import Autocast
 from pretrain.objectives.images import Normalise
-from pretrain.recipe import Recipe
 from pretrain.towers.init_weights import warm_start
-from pretrain.towers.models import Clip, build_clip, save_clip
+from pretrain.towers.models import build_clip, save_clip
+from pretrain.towers.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from pretrain.recipe import Recipe
 
 _MAX_LOGIT_SCALE = math.log(100)
 _ACCURACY_ROWS = 256
@@ -48,27 +51,26 @@ def short_attention(device: torch.device) -> AbstractContextManager[Any]:
     return context
 
 
-def build(recipe: Recipe) -> Contrastive:
-    """The objective of a recipe, on the CPU."""
-    clip = build_clip(recipe)
-    warm_start(clip.net.visual, recipe)
-    return ClipObjective(clip, many=recipe.captions == "all")
-
-
 class Contrastive(torch.nn.Module, ABC):
     """Two towers and a loss over all pairs of the global batch; see `pretrain.objectives`."""
 
     _causal_LL: torch.Tensor | None
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, recipe: Recipe, **start: float) -> None:
+        """`start` is where the temperature and bias of the loss begin; see `build_clip`."""
         super().__init__()
-        self.clip = clip
+        self.clip = clip = build_clip(recipe, **start)
+        warm_start(clip.net.visual, recipe)
         self.model = clip.net
         self.normalise = Normalise(clip.mean, clip.std)
         text = clip.net.text
         # With a causal mask nothing behind the end of a text changes it: shorter is the same.
         causal_LL = text.attn_mask if text.pool_type in ("argmax", "eos") else None
         self.register_buffer("_causal_LL", causal_LL, persistent=False)
+
+    def tokenizer(self) -> Tokenizer:
+        """See `pretrain.objectives`."""
+        return self.clip.tokenize
 
     @abstractmethod
     def compare(
@@ -196,11 +198,11 @@ class _LookedUp(torch.nn.Module):
 
 
 class ClipObjective(Contrastive):
-    """Cross entropy over all pairs. `many`: images may have several texts."""
+    """Cross entropy over all pairs; with `captions = "all"` images may have several texts."""
 
-    def __init__(self, clip: Clip, *, many: bool = False) -> None:
-        super().__init__(clip)
-        self.many = many
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.many = recipe.captions == "all"
 
     def compare(
         self, images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -18,10 +19,12 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 from curator.core.errors import UsageError
 from curator.store import fsops
 from pretrain.objectives.masked import Masked
-from pretrain.recipe import Recipe
 from pretrain.towers.init_weights import warm_start
 from pretrain.towers.models import is_plain_vit, model_config, tensors
 from pretrain.towers.towers import MAE_CONFIG_FILE, MAE_WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from pretrain.recipe import Recipe
 
 _DECODER_WIDTH, _DECODER_LAYERS, _DECODER_HEAD = 512, 8, 32
 
@@ -56,27 +59,21 @@ def mae_config(recipe: Recipe) -> ViTMAEConfig:
         decoder_intermediate_size=4 * decoder,
         decoder_num_hidden_layers=min(_DECODER_LAYERS, layers),
         decoder_num_attention_heads=decoder // _DECODER_HEAD,
-        mask_ratio=recipe.mask_ratio,
+        mask_ratio=recipe.options["mask"],
         norm_pix_loss=True,
     )
-
-
-def build(recipe: Recipe) -> MaeObjective:
-    """The objective of a recipe, on the CPU."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        net = ViTMAEForPreTraining(mae_config(recipe))
-    warm_start(net.vit, recipe)
-    return MaeObjective(net)
 
 
 class MaeObjective(Masked):
     """Pixels of hidden patches from those that are seen."""
 
-    def __init__(self, net: ViTMAEForPreTraining) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
-        self.net = net
-        self.num_units = int(net.vit.embeddings.patch_embeddings.num_patches)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.net = ViTMAEForPreTraining(mae_config(recipe))
+        warm_start(self.net.vit, recipe)
+        self.num_units = int(self.net.vit.embeddings.patch_embeddings.num_patches)
 
     def loss_of(self, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Mean squared error over the hidden patches."""

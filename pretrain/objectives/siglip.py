@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from open_clip.loss import SigLipLoss
 
 from pretrain import distributed
 from pretrain.objectives.clip import Contrastive
-from pretrain.recipe import Recipe
-from pretrain.towers.init_weights import warm_start
-from pretrain.towers.models import build_clip
 
+if TYPE_CHECKING:
+    from pretrain.recipe import Recipe
 
-def build(recipe: Recipe) -> Contrastive:
-    """The objective of a recipe, on the CPU."""
-    clip = build_clip(recipe)
-    warm_start(clip.net.visual, recipe)
-    return SigLipObjective(clip)
+# Where the loss starts (section 3.2 of the paper): a temperature of 10, and a bias that calls no
+# pair a match.
+_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
 
 class SigLipObjective(Contrastive):
     """open_clip's `SigLipLoss`: the sum over all pairs, divided by the number of images."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe, **_START)
 
     def compare(
         self, images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor

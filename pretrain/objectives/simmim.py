@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from curator.store import fsops
 from pretrain.objectives.masked import Masked
-from pretrain.recipe import Recipe
 from pretrain.towers.init_weights import warm_start
-from pretrain.towers.models import Clip, build_clip, is_plain_vit, save_config, tensors
-from pretrain.towers.towers import TOWER_FILE
+from pretrain.towers.models import build_clip, is_plain_vit
+from pretrain.towers.towers import save_tower
+
+if TYPE_CHECKING:
+    from pretrain.recipe import Recipe
 
 _SQUARES = 8  # along a side, about
 
@@ -33,28 +34,23 @@ def square_px(image_px: int, patch: int) -> int:
     return math.ceil(near / patch) * patch
 
 
-def build(recipe: Recipe) -> SimMimObjective:
-    """The objective of a recipe, on the CPU."""
-    clip = build_clip(recipe)
-    warm_start(clip.net.visual, recipe)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return SimMimObjective(clip, image_px=recipe.image_px, mask_ratio=recipe.mask_ratio)
-
-
 class SimMimObjective(Masked):
     """Pixels of hidden squares from the last map of a tower."""
 
-    def __init__(self, clip: Clip, *, image_px: int, mask_ratio: float) -> None:
+    def __init__(self, recipe: Recipe) -> None:
+        clip, image_px = build_clip(recipe), recipe.image_px
         super().__init__(clip.mean, clip.std)
+        warm_start(clip.net.visual, recipe)
         self.clip = clip
         vision = clip.config["vision_cfg"]
         patch = int(vision.get("patch_size", 16)) if is_plain_vit(vision) else 1
         self.square = square_px(image_px, patch)
         self.side = math.ceil(image_px / self.square)
         self.num_units = self.side**2
-        self.num_hidden = max(1, round(mask_ratio * self.num_units))
-        self.net = _Rebuild(clip.net.visual, image_px)
+        self.num_hidden = max(1, round(recipe.options["mask"] * self.num_units))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.net = _Rebuild(clip.net.visual, image_px)
 
     def loss_of(self, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Mean absolute error over the hidden squares."""
@@ -79,9 +75,8 @@ class SimMimObjective(Masked):
         return F.interpolate(means, scale_factor=self.square)[..., :height, :width]
 
     def save(self, folder: Path) -> None:
-        """Write the image tower with the config of its open_clip model: the texts are untrained."""
-        save_config(folder, self.clip)
-        fsops.write_atomic(folder / TOWER_FILE, tensors(self.clip.net.visual))
+        """Write the image tower alone: the text tower is untrained."""
+        save_tower(folder, self.clip)
 
 
 class _Rebuild(nn.Module):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curator.core.errors import UsageError
-from pretrain.recipe import Recipe
 from pretrain.towers.towers import open_tower
+
+if TYPE_CHECKING:
+    from pretrain.recipe import Recipe
 
 
 def warm_start(visual: Any, recipe: Recipe) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import open_clip
 import torch
@@ -25,18 +24,17 @@ from safetensors.torch import load_file, save
 
 from curator.core.errors import EngineError, UsageError, nearest
 from curator.store import fsops
-from pretrain.recipe import Recipe
 from pretrain.towers import sizes
 from pretrain.towers.sizes import Size, whole_patches
 from pretrain.towers.tokens import Tokenizer, tokenizer
+
+if TYPE_CHECKING:
+    from pretrain.recipe import Recipe
 
 Config = dict[str, Any]
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
-
-# Where a sigmoid loss starts (Zhai et al. 2023, arXiv 2303.15343, section 3.2).
-_SIGLIP_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,8 +131,11 @@ def resize_timm(trunk: Any, image_px: Size) -> None:
         sizes.set_size(trunk, sizes.target(trunk, image_px))
 
 
-def build_clip(recipe: Recipe) -> Clip:
+def build_clip(recipe: Recipe, **start: float) -> Clip:
     """The model of a recipe, with random weights and its tokenizer; works offline.
+
+    `start` are further arguments of open_clip's model, which go into its config as well:
+    `init_logit_scale`, `init_logit_bias`.
 
     Raises:
         UsageError: no such model, or its tokenizer is not the one that open_clip brings along.
@@ -153,7 +154,6 @@ def build_clip(recipe: Recipe) -> Clip:
             f"image_px is {side}, no multiple of the patches of {vision.get('patch_size', 16)}"
         )
     vision["image_size"] = side
-    start = _SIGLIP_START if recipe.objective == "siglip" else {}
     net = build_net(config, image_px=(side, side), seed=recipe.seed, **start)
     trunk = getattr(net.visual, "trunk", None)
     if hasattr(trunk, "set_input_size") and sizes.target(trunk, (side, side)) != (side, side):

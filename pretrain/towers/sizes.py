@@ -8,7 +8,7 @@ Three kinds of nets, told apart by what they do, not by their names:
 * those that take any size, or any multiple of their deepest stride (conv nets, most hybrids);
 * those that take their own size only: refused, with the sizes that they do take.
 
-Whether a net takes a size is tried with one black picture: nets say that they do not in many ways,
+Whether a net takes a size is tried with one black image: nets say that they do not in many ways,
 and some say nothing and give maps of another size.
 """
 
@@ -79,7 +79,7 @@ def target(net: Any, image_px: Size) -> Size:
 
 
 def set_size(net: Any, size: Size) -> None:
-    """`set_input_size`, but for windows of Swin: left alone, timm scales them with the picture."""
+    """`set_input_size`, but for windows of Swin: left alone, timm scales them with the image."""
     windows = getattr(net, "_ref_window_sizes", None)
     more = {} if windows is None else {"window_size": windows}
     with warnings.catch_warnings():

@@ -22,14 +22,18 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
 
 from curator.core import models as hub
 from curator.core.errors import EngineError, NotFoundError, UsageError, nearest
+from curator.store import fsops
 from pretrain.run_files import MODEL_FOLDER, RUN_FILE, check_model
 from pretrain.towers.models import (
     CONFIG_FILE,
     WEIGHTS_FILE,
+    Clip,
     build_net,
     load_net,
     model_config,
     resize_timm,
+    save_config,
+    tensors,
 )
 from pretrain.towers.sizes import Size, takes, target
 
@@ -152,6 +156,12 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise UsageError(f"not JSON ({error})", where=path, reason="model.config") from error
+
+
+def save_tower(folder: Path, clip: Clip) -> None:
+    """Write the image tower alone, and the config of its model, as `open_tower` reads."""
+    save_config(folder, clip)
+    fsops.write_atomic(folder / TOWER_FILE, tensors(clip.net.visual))
 
 
 def _mae_config(folder: Path) -> ViTMAEConfig:

@@ -20,7 +20,7 @@ from curator.browse.filters import Filter
 from curator.compare import diff as compare
 from curator.core import hashing
 from curator.core.errors import DamageError
-from curator.core.registry import Registry
+from curator.core.registry import Registry, Spec
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
 from curator.edits.history import Action, Draft, Edit, SampleRef
@@ -65,7 +65,10 @@ class WordScorer:
 @pytest.fixture(autouse=True)
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bytes, str]]]:
     """What the scorer was asked."""
-    known = {"clip": f"{__name__}:WordScorer", "text": "curator.scorers.text:TextScorer"}
+    known = {
+        "clip": Spec(f"{__name__}:WordScorer"),
+        "text": Spec("curator.scorers.text:TextScorer"),
+    }
     monkeypatch.setattr(worker, "SCORERS", Registry("scorer", known))
     WordScorer.asked.clear()
     yield WordScorer.asked

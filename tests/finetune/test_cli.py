@@ -65,7 +65,7 @@ def test_shares_and_seeds_give_a_table_with_the_spread(
     wanted = ("--fraction", "0.5,1", "--seeds", 2, "--out", tmp_path / "out")
     assert curator(*asked, *wanted) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "blocks, segmentation: judged on 4 test pictures"
+    assert said[0] == "blocks, segmentation: evaluated on 4 test images"
     headings = ["labels", "seeds", "mIoU (%)", "mAcc (%)", "time"]
     assert re.split(" {2,}", said[1]) == headings
     assert [line.split()[:2] for line in said[2:4]] == [["2", "2"], ["4", "2"]]
@@ -82,10 +82,10 @@ def test_a_sweep_is_shown_and_used(folder: Path, capsys: pytest.CaptureFixture[s
     assert curator(*asked) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[1].startswith("learning rate ")
-    assert " by mIoU (%) on 4 validation pictures (" in said[1]
+    assert " by mIoU (%) on 4 validation images (" in said[1]
     assert curator(*asked, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["cells"][0]["lr"] == found["sweep"]["best_lr"]
+    assert found["cells"][0]["lr"] == found["sweep"]["lr"]
     (cell,) = found["cells"]
     assert set(cell["metrics"]) == {"mIoU", "mAcc"}
     assert 0 < cell["metrics"]["mIoU"] <= 1
@@ -124,7 +124,7 @@ def test_a_class_that_never_occurs_is_said_and_stored(
     warnings = json.loads(told.out)["data"]["warnings"]
     assert [line.split(":")[0] for line in warnings] == [
         "Of 4, 1 class occurs in no training label; nothing can be learnt about",
-        "Of 4, 1 class occurs in no test label; left out of mIoU",
+        "Of 4, 1 class occurs in no test label; left out of the mean over classes",
     ]
     assert all(f"warning: {line}" in told.err for line in warnings)
     (kept,) = (tmp_path / "out").glob("*/run.json")

@@ -14,20 +14,29 @@ import pytest
 import torch
 
 from curator.core.errors import DamageError, UsageError
+from curator.core.registry import load
 from curator.core.stopping import StopRequest
 from finetune import run
+from finetune.cell_files import DenseResult
 from finetune.labels import depth_range, examined, log_depth_moments, require_labels
-from finetune.layouts import Boxes, DenseSet, LabelledImage, Split, open_dense, take_fraction
+from finetune.layouts import (
+    LAYOUTS,
+    Boxes,
+    DenseSet,
+    LabelledImage,
+    Split,
+    open_dense,
+    take_fraction,
+)
 from finetune.options import DenseOptions
 from finetune.report.write import write_report
 from finetune.run import finetune, sweep
 from finetune.study import recipe as study_recipe
-from finetune.study.cells import DenseOutcome
 from finetune.study.runner import ModelRunner
 from finetune.tasks import TASKS
 from finetune.tasks.depth import Depth
 from tests.kit.dense import TinyConv, block_item, boxes, dense_set
-from tests.kit.layouts import MAKERS, label, make_camvid, make_coco_flat, picture, text
+from tests.kit.layouts import label, make_camvid, make_coco_flat, make_nyuv2, picture, text
 from tests.kit.study import SMALL, FakeRunner, study
 from tests.kit.study import run as run_study
 
@@ -44,7 +53,7 @@ def flat(name: str, metres: float) -> LabelledImage:
 
 
 def by_scene(test_m: float = 4.0) -> DenseSet:
-    """100 training pictures sorted by scene: 70 at 1 m, 29 at 4 m, one without a reading."""
+    """100 training images sorted by scene: 70 at 1 m, 29 at 4 m, one without a reading."""
     train = [flat(f"a{number:02}", 1) for number in range(70)]
     train += [flat(f"b{number:02}", 4) for number in range(29)] + [flat("c", 0)]
     return dense_set("depth", train, [flat("t", test_m)])
@@ -62,9 +71,9 @@ def depth_of(data: DenseSet, fraction: float = 1.0) -> Depth:
 
 
 def test_a_set_sorted_by_scene_can_say_what_only_its_last_scene_has() -> None:
-    """The first 64 pictures are all at 1 m: told from them, nothing but 1 m can be said.
+    """The first 64 images are all at 1 m: told from them, nothing but 1 m can be said.
 
-    Of 99 readings a picture log 1 = 0 comes 70 times and log 4 29 times.
+    Of 99 readings an image log 1 = 0 comes 70 times and log 4 29 times.
     """
     task = depth_of(by_scene())
     said = task.depth(torch.tensor([[[-100.0, 0.0, 100.0]]])).flatten()
@@ -76,7 +85,7 @@ def test_a_set_sorted_by_scene_can_say_what_only_its_last_scene_has() -> None:
 
 
 def test_moments_are_over_readings_not_over_pictures() -> None:
-    """Three readings of 1 m in one picture, one of e m in the other: mean 1/4, variance 3/16."""
+    """Three readings of 1 m in one image, one of e m in the other: mean 1/4, variance 3/16."""
     first = item("a", np.array([[1, 1, 1, 0]], np.float32))
     second = item("b", np.array([[0, 0, 0, math.e]], np.float32))
     data = dense_set("depth", [first, second], [first])
@@ -93,7 +102,7 @@ def test_the_range_is_that_of_all_training_labels_whatever_the_share() -> None:
 
 def test_one_depth_everywhere_is_refused() -> None:
     """Predictions are kept within the range of the labels: RMSE would be 0 for any backbone."""
-    with pytest.raises(UsageError, match="every depth reading of the training pictures is 2 m"):
+    with pytest.raises(UsageError, match="every depth reading of the training images is 2 m"):
         examined(dense_set("depth", [flat("a", 2), flat("b", 2)], [flat("t", 2)]))
 
 
@@ -118,14 +127,14 @@ def test_a_sweep_keeps_to_the_range_of_all_training_labels(
 
 @pytest.mark.parametrize("layout", ["nyuv2-mat", "nyuv2-lists"])
 def test_nyuv2_has_limits_of_its_own(tmp_path: Path, layout: str) -> None:
-    MAKERS["depth"][layout](tmp_path)
+    load(LAYOUTS["depth"].spec(layout).tiny)(tmp_path)
     data = open_dense("depth", tmp_path)
     assert data.depth_m == depth_range(data) == examined(data).depth_m == (1e-3, 10.0)
     assert data.describe()["depth_m"] == [1e-3, 10.0]
 
 
 def test_a_folder_in_the_form_of_nyuv2_can_be_of_any_scene(tmp_path: Path) -> None:
-    MAKERS["depth"]["nyuv2"](tmp_path)
+    make_nyuv2(tmp_path)
     assert examined(open_dense("depth", tmp_path)).depth_m == (0.5, 2.0)
 
 
@@ -141,7 +150,7 @@ def test_each_label_is_read_once_for_all_shares_and_seeds() -> None:
     data = examined(replace(data, train=Split(data.train.names, counted)))
     for fraction, seed in ((0.1, 0), (0.1, 1), (1.0, 0)):
         share = take_fraction(data.train, fraction, seed)
-        require_labels(data, share, "training picture")
+        require_labels(data, share, "training image")
         log_depth_moments(data, share)
     depth_range(data)
     assert sorted(read) == list(data.train.names)
@@ -153,7 +162,7 @@ def test_depth_without_a_reading_is_refused(bad: str) -> None:
     empty = dense_set("depth", [flat("a", 0), flat("b", 0)], []).train
     data = replace(data, train=empty) if bad == "train" else replace(data, test=empty)
     word = "training" if bad == "train" else "test"
-    with pytest.raises(UsageError, match=f"no {word} picture has a depth reading") as error:
+    with pytest.raises(UsageError, match=f"no {word} image has a depth reading") as error:
         examined(data)
     assert error.value.reason == "dense.empty"
 
@@ -180,11 +189,11 @@ BOTH, BINARY, ALL_IGNORED = (
 @pytest.mark.parametrize(
     ("train", "test", "said"),
     [
-        (BINARY, BINARY, "every labelled pixel of the training pictures is 'background'"),
-        (BOTH, BINARY, "every labelled pixel of the test pictures is 'background'"),
-        ([[1] * 6] * 4, BOTH, "every labelled pixel of the training pictures is 'building'"),
-        (ALL_IGNORED, BOTH, "no training picture has a labelled pixel"),
-        (BOTH, ALL_IGNORED, "no test picture has a labelled pixel"),
+        (BINARY, BINARY, "every labelled pixel of the training images is 'background'"),
+        (BOTH, BINARY, "every labelled pixel of the test images is 'background'"),
+        ([[1] * 6] * 4, BOTH, "every labelled pixel of the training images is 'building'"),
+        (ALL_IGNORED, BOTH, "no training image has a labelled pixel"),
+        (BOTH, ALL_IGNORED, "no test image has a labelled pixel"),
     ],
 )
 def test_labels_that_no_number_could_be_told_for(
@@ -216,7 +225,8 @@ def test_classes_that_never_occur_are_said(tmp_path: Path) -> None:
     )
     assert found.warnings == (
         "Of 3, 1 class occurs in no training label; nothing can be learnt about: blue. " + ignored,
-        "Of 3, 1 class occurs in no test label; left out of mIoU: green. " + ignored,
+        "Of 3, 1 class occurs in no test label; left out of the mean over classes: green. "
+        + ignored,
     )
     assert found.describe()["warnings"] == list(found.warnings)
     assert "warnings" not in data.describe()  # or cells of a study would be other ones
@@ -253,10 +263,10 @@ CROWD = boxes(np.array([[0, 0, 2, 2]], np.float32), np.ones((1, *SIZE), bool), c
 @pytest.mark.parametrize(
     ("train", "test", "said"),
     [
-        (NONE, ONE, "no training picture has an object"),
-        (ONE, NONE, "no test picture has an object"),
-        (CROWD, ONE, "no training picture has an object"),
-        (ONE, CROWD, "no test picture has an object"),
+        (NONE, ONE, "no training image has an object"),
+        (ONE, NONE, "no test image has an object"),
+        (CROWD, ONE, "no training image has an object"),
+        (ONE, CROWD, "no test image has an object"),
     ],
 )
 def test_nothing_to_find_is_refused(train: Boxes, test: Boxes, said: str) -> None:
@@ -280,7 +290,7 @@ def test_a_kind_of_object_that_is_not_there_is_said(tmp_path: Path) -> None:
     make_coco_flat(tmp_path)  # categories cat and dog, all objects are dogs
     assert examined(open_dense("detection", tmp_path)).warnings == (
         "Of 2, 1 class occurs in no training label; nothing can be learnt about: cat.",
-        "Of 2, 1 class occurs in no test label; left out of AP: cat.",
+        "Of 2, 1 class occurs in no test label; left out of the mean over classes: cat.",
     )
 
 
@@ -289,7 +299,7 @@ def test_nothing_to_judge_on_never_becomes_an_ap_of_minus_one() -> None:
     task = TASKS.get("detection")(
         TinyConv(), DenseOptions(task="detection", image_px=(32, 48)), data, data.train
     )
-    with pytest.raises(UsageError, match="no picture to judge on has an object"):
+    with pytest.raises(UsageError, match="no image to evaluate on has an object"):
         task.evaluate(data.test, kept=None, stop=StopRequest())
 
 
@@ -309,9 +319,7 @@ def test_a_share_without_a_label_is_refused_before_a_model_is_loaded(
     )
     seed = next(s for s in range(9) if take_fraction(data.train, 0.5, s).names == ("b",))
     asked = DenseOptions(task="segmentation", image_px=(32, 48), fraction=0.5, seed=seed)
-    with pytest.raises(
-        UsageError, match=r"no training picture has a labelled pixel \(1 looked at\)"
-    ):
+    with pytest.raises(UsageError, match=r"no training image has a labelled pixel \(1 looked at\)"):
         finetune("any", data, asked)
 
 
@@ -326,7 +334,7 @@ class OddLabels(FakeRunner):
             "warnings": ["Of 2, 1 class occurs in no test label: dog."]
         }
 
-    def finetune(self, *arguments: Any) -> DenseOutcome:
+    def finetune(self, *arguments: Any) -> DenseResult:
         return replace(super().finetune(*arguments), metrics={"mIoU": 0.5, "box AP": -1.0})
 
 
@@ -347,13 +355,13 @@ def test_a_study_refuses_labels_that_say_nothing_before_anything_is_pretrained(
 ) -> None:
     camvid(tmp_path, train=BINARY, test=BINARY)
     task = study_recipe.TaskSettings(task="segmentation", data=str(tmp_path))
-    with pytest.raises(UsageError, match="every labelled pixel of the training pictures"):
+    with pytest.raises(UsageError, match="every labelled pixel of the training images"):
         ModelRunner().labels(task, (0,))
 
 
 @pytest.mark.long
 def test_a_study_refuses_shares_and_rates_before_anything_is_pretrained(tmp_path: Path) -> None:
-    """Of two training pictures one is ignored; held out is the other one, or it is trained on."""
+    """Of two training images one is ignored; held out is the other one, or it is trained on."""
     camvid(tmp_path, train=BOTH, test=BOTH)
     picture(tmp_path / "train/images/none.jpg")
     label(tmp_path / "train/labels/none.png", ALL_IGNORED)
@@ -363,7 +371,7 @@ def test_a_study_refuses_shares_and_rates_before_anything_is_pretrained(tmp_path
         ModelRunner().labels(task, range(4))
 
     labels()
-    with pytest.raises(UsageError, match=r"no training picture of share 0.5, seed \d, has a"):
+    with pytest.raises(UsageError, match=r"no training image of fraction 0.5, seed \d, has a"):
         labels(fractions=(0.5, 1.0))
     with pytest.raises(UsageError, match="held"):
         labels(lrs=(1e-3, 1e-2))
@@ -397,5 +405,5 @@ def test_a_share_without_a_label_is_refused_before_the_first_cell_is_run() -> No
         for share in (0.5, 1.0)
         for of in range(seed + 1)
     ]
-    with pytest.raises(UsageError, match=f"of share 0.5, seed {seed}, has a labelled pixel"):
+    with pytest.raises(UsageError, match=f"of fraction 0.5, seed {seed}, has a labelled pixel"):
         run.require_cells(data, cells, choose_rate=False)

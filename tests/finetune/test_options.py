@@ -12,12 +12,12 @@ from curator.core.errors import UsageError
 from finetune.options import (
     FINETUNE_LR,
     HEADS_LR,
-    METRICS,
     PROBE_LR,
     DenseOptions,
-    layer_decay_of,
     parse_options,
 )
+from finetune.tasks import TASKS
+from finetune.tasks.base import layer_decay_of
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_settled_fills_in_what_is_open_and_keeps_what_is_given() -> None:
 
 def test_the_recipes_rate_is_swept_and_not_at_the_edge() -> None:
     full = DenseOptions(task="segmentation")
-    assert 1e-4 in full.swept_rates[1:-1]
+    assert 1e-4 in full.swept_learning_rates[1:-1]
     assert full.settled().lr == 1e-4  # MAE, ConvNeXt, ViTDet: AdamW, 1e-4
     for options in (full, DenseOptions(task="depth", freeze=True)):
-        assert options.settled().lr in options.swept_rates[1:-1]
-    assert {1e-3, 1e-2} <= set(DenseOptions(task="depth", freeze=True).swept_rates)
+        assert options.settled().lr in options.swept_learning_rates[1:-1]
+    assert {1e-3, 1e-2} <= set(DenseOptions(task="depth", freeze=True).swept_learning_rates)
     assert DenseOptions(task="detection", freeze=True).settled().lr == 1e-3
 
 
@@ -89,7 +89,8 @@ def test_options_survive_json() -> None:
 
 
 def test_every_task_has_metrics_and_knows_which_way_is_better() -> None:
-    assert {task: next(iter(names.items())) for task, names in METRICS.items()} == {
+    first = {task: TASKS.spec(task).metrics[0] for task in TASKS}
+    assert {task: (metric.name, metric.higher_is_better) for task, metric in first.items()} == {
         "segmentation": ("mIoU", True),
         "depth": ("RMSE", False),
         "detection": ("box AP", True),

@@ -152,7 +152,9 @@ def test_stopped_anywhere_it_goes_on_to_the_same_numbers(tmp_path: Path, freeze:
 
 
 def test_data_of_another_task_are_refused() -> None:
-    with pytest.raises(UsageError, match="the data are of segmentation, the options of depth"):
+    with pytest.raises(
+        UsageError, match="depth needs depth labels, the data have segmentation labels"
+    ):
         finetune("any", blocks(), options(task="depth"))
 
 
@@ -166,7 +168,7 @@ def test_fractions_are_nested_and_counted() -> None:
 
 def unreadable(split: Split) -> Split:
     def read(name: str) -> object:
-        raise AssertionError(f"test picture {name} was looked at")
+        raise AssertionError(f"test image {name} was looked at")
 
     return Split(split.names, read)  # type: ignore[arg-type]  # it never returns
 
@@ -179,19 +181,19 @@ def test_a_sweep_never_looks_at_a_test_picture(tmp_path: Path, num_val: int) -> 
     asked = options(freeze=True, steps=20)
     found = sweep("any", data, asked, lrs=[1e-6, 0.03], out=tmp_path, device="cpu")
     assert found.metric == "mIoU"
-    assert set(found.tried) == {1e-6, 0.03}
-    assert found.best_lr == 0.03  # at 1e-6 nothing is learnt
+    assert {rate for rate, _ in found.tried} == {1e-6, 0.03}
+    assert found.lr == 0.03  # at 1e-6 nothing is learnt
     assert found.at_edge
-    said = "2 validation pictures" if num_val else "1 of 6 training pictures, held out"
-    assert found.judged_on == said
-    assert json.loads((tmp_path / "sweep.json").read_bytes())["best_lr"] == 0.03
+    said = "2 validation images" if num_val else "1 of 6 training images, held out"
+    assert found.evaluated_on == said
+    assert json.loads((tmp_path / "sweep.json").read_bytes())["lr"] == 0.03
 
 
 def test_pictures_held_out_are_not_trained_on() -> None:
     apart, _ = held_out(blocks(), options())
     assert set(apart.train.names) & set(apart.test.names) == set()
     assert sorted(apart.train.names + apart.test.names) == list(blocks().train.names)
-    with pytest.raises(UsageError, match="one training picture cannot be divided"):
+    with pytest.raises(UsageError, match="one training image cannot be divided"):
         held_out(blocks(), options(fraction=0.01))
 
 
@@ -206,8 +208,8 @@ def test_a_rate_that_explodes_is_a_result_not_the_end(monkeypatch: pytest.Monkey
     really = run._train
     monkeypatch.setattr(run, "_train", train)
     found = sweep("any", blocks(num_val=2), options(freeze=True), lrs=[0.01, 9.0], device="cpu")
-    assert found.best_lr == 0.01
-    assert found.tried[9.0] is None
+    assert found.lr == 0.01
+    assert dict(found.tried)[9.0] is None
     with pytest.raises(EngineError, match="no learning rate of 8, 9 stayed finite"):
         sweep("any", blocks(num_val=2), options(freeze=True), lrs=[8.0, 9.0], device="cpu")
 
@@ -217,9 +219,9 @@ def test_less_is_better_for_depth() -> None:
     data = dense_set("depth", items[:2], items[3:], items[2:3])
     asked = options(task="depth", freeze=True, steps=20)
     found = sweep("any", data, asked, lrs=[1e-6, 0.03], device="cpu")
-    values = {lr: value for lr, value in found.tried.items() if value is not None}
+    values = {lr: value for lr, value in found.tried if value is not None}
     assert found.metric == "RMSE"
-    assert found.best_lr == min(values, key=values.__getitem__)
+    assert found.lr == min(values, key=values.__getitem__)
 
 
 def test_cells_on_one_frozen_backbone_share_its_features(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +236,7 @@ def test_cells_on_one_frozen_backbone_share_its_features(monkeypatch: pytest.Mon
     data, features = blocks(), Features()
     for seed in range(3):
         finetune("any", data, options(freeze=True, seed=seed), device="cpu", features=features)
-    num_shown = 2  # sample predictions go through the backbone as a picture does
+    num_shown = 2  # sample predictions go through the backbone as an image does
     assert sum(seen) == 6 + 2 + 3 * num_shown
     # Random backbones differ by seed: their features are made anew.
     seen.clear()

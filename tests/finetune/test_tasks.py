@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,17 +13,18 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
-from finetune.augment import augmented, picture, plain
+from finetune.augment import augmented, plain, whole_image
 from finetune.feeding import Features, Feed
 from finetune.layouts import DenseSet, LabelledImage
-from finetune.options import METRICS, DenseOptions
+from finetune.options import DenseOptions
 from finetune.sliding_window import slide, starts
 from finetune.tasks import TASKS
 from finetune.tasks.base import BackboneTask
 from finetune.tasks.depth import Depth, errors
 from finetune.tasks.detection import Detection
 from finetune.tasks.segmentation import Segmentation, shares
-from pretrain.loop.loop import LoopOptions, train
+from pretrain.loop.loop import train
+from pretrain.loop.options import LoopOptions
 from pretrain.towers.backbone import Backbone
 from tests.kit.dense import (
     TinyConv,
@@ -90,9 +92,9 @@ def test_miou_of_two_by_two_pixels_with_one_to_ignore() -> None:
 
 
 def test_miou_is_over_all_pixels_not_a_mean_over_pictures() -> None:
-    """Picture a, all 0, is said right; b, half 0 and half 1, is said to be all 1.
+    """Image a, all 0, is said right; b, half 0 and half 1, is said to be all 1.
 
-    Class 0: 4 hits of a union of 6; class 1: 2 hits of 4. By picture: 1, and 0 and 2 of 4.
+    Class 0: 4 hits of a union of 6; class 1: 2 hits of 4. By image: 1, and 0 and 2 of 4.
     """
     image, zeros = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)
     both = np.array([[0, 0], [1, 1]], np.uint8)
@@ -127,7 +129,7 @@ def test_labels_that_say_nothing_give_a_loss_of_nought() -> None:
     feed = Feed(data.train, task.options, None)
     losses = task.losses(next(feed.batches(0)))
     assert float(losses["loss"].detach()) == 0
-    with pytest.raises(UsageError, match="no picture to judge on has a labelled pixel"):
+    with pytest.raises(UsageError, match="no image to evaluate on has a labelled pixel"):
         task.evaluate(data.test, kept=None, stop=StopRequest())
 
 
@@ -141,7 +143,7 @@ def test_depth_errors_of_three_pixels() -> None:
 
 
 def test_depth_metrics_are_means_over_pictures_and_skip_what_has_no_reading() -> None:
-    """Picture a: two readings off by 1; b: one right; c: none. RMSE (1 + 0) / 2, pooled
+    """Image a: two readings off by 1; b: one right; c: none. RMSE (1 + 0) / 2, pooled
     sqrt(2 / 3).
     """
     image = np.zeros((1, 2, 3), np.uint8)
@@ -194,7 +196,7 @@ def test_the_depth_loss_forgives_half_of_a_common_factor() -> None:
 def test_depth_without_a_reading_is_refused() -> None:
     image = np.zeros((*SIZE, 3), np.uint8)
     item = LabelledImage(name="a", image=image, target=np.zeros(SIZE, np.float32))
-    with pytest.raises(UsageError, match="no training picture has a depth reading"):
+    with pytest.raises(UsageError, match="no training image has a depth reading"):
         a_task("depth", dense_set("depth", [item], [item]))
 
 
@@ -236,7 +238,7 @@ def test_ap_of_one_perfect_and_one_missed_box(crowd: list[bool], share: float) -
     assert isinstance(task, Detection)
     task.found = lambda _items, _maps: [found_boxes([4, 4, 14, 14])]
     found = task.evaluate(data.test, kept=None, stop=StopRequest())
-    assert list(found.metrics) == list(METRICS["detection"])
+    assert list(found.metrics) == [metric.name for metric in TASKS.spec("detection").metrics]
     assert list(found.metrics.values()) == pytest.approx([share] * 4)
     assert found.per_class == {"thing": pytest.approx(share)}
 
@@ -258,17 +260,19 @@ def test_mask_rcnn_trains_and_answers_at_the_pictures_size(
         parameter_groups=task.groups(),
     )
     assert {"loss", "loss_mask", "loss_objectness"} <= set(result.history[-1])
-    found = task.found(items, list(task.features(torch.stack([picture(i, SIZE) for i in items]))))
+    found = task.found(
+        items, list(task.features(torch.stack([whole_image(i, SIZE) for i in items])))
+    )
     assert [one["masks"].shape[1:] for one in found] == [(1, 50, 70)] * 2
     metrics = task.evaluate(data.test, kept=None, stop=StopRequest()).metrics
     assert all(0 <= value <= 1 for value in metrics.values())
-    assert [tuple(shown.shape) for shown in task.pictures(items[0])] == [(3, 50, 70)] * 3
+    assert [tuple(shown.shape) for shown in task.example(items[0])] == [(3, 50, 70)] * 3
 
 
 def test_data_without_masks_get_boxes_only() -> None:
     items = [box_item(f"{n}", SIZE, n, has_masks=False) for n in range(2)]
     data = dense_set("detection", items, items)
-    data = DenseSet(**{name: getattr(data, name) for name in data.__slots__} | {"has_masks": False})
+    data = replace(data, has_masks=False)
     task = a_task("detection", data, batch_size=2)
     losses = task.losses(next(Feed(data.train, task.options, None).batches(0)))
     assert "loss_mask" not in losses
@@ -374,7 +378,7 @@ def test_one_window_over_all_is_the_whole_picture(backbone: type[Backbone]) -> N
         torch.testing.assert_close(one, other)
 
 
-# -- pictures on their way to a batch --------------------------------------------------------------
+# -- images on their way to a batch --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep_shape", [False, True])
@@ -481,7 +485,7 @@ def test_features_that_do_not_fit_are_not_kept() -> None:
     assert features.of("owner", data.train, SIZE, task.features, StopRequest()) is None
     three = data.train[:3]
     assert features.of("owner", three, SIZE, task.features, StopRequest()) is not None
-    # Those of other pictures make room.
+    # Those of other images make room.
     assert features.of("owner", other.train, SIZE, task.features, StopRequest()) is not None
 
 

@@ -19,7 +19,8 @@ from curator.core.errors import StoppedError
 from curator.core.stopping import StopRequest
 from pretrain import distributed
 from pretrain.data.loader import Batch
-from pretrain.loop.loop import LoopOptions, train
+from pretrain.loop.loop import train
+from pretrain.loop.options import LoopOptions
 from tests.kit.train import batch, objective, part, recipe
 
 # As many texts in all as images, but not in either half of the batch.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import one_hot
 
-from finetune.layouts import Array, Boxes, DenseSet, LabelledImage, Split
+from finetune.layouts import IGNORE, Array, Boxes, DenseSet, LabelledImage, Split
 from pretrain.towers.backbone import Backbone
 
 
@@ -131,7 +133,7 @@ def dense_set(
 ) -> DenseSet:
     classes = {"segmentation": ("red", "green", "blue"), "depth": (), "detection": ("thing",)}
     return DenseSet(
-        task=task,
+        labels=task,
         layout="memory",
         folder=Path("memory"),
         classes=classes[task],
@@ -140,3 +142,54 @@ def dense_set(
         test=split_of(test),
         has_masks=task == "detection",
     )
+
+
+MAKERS = {"segmentation": block_item, "depth": depth_item, "detection": box_item}
+"""Kind of labels -> how an item of it is made."""
+
+
+# -- what the contract suite of tasks asks of each: predictions all right, or all wrong ------------
+
+
+def tiny_segmentation(task: Any, *, right: bool) -> None:
+    """Every pixel its class, or the next one."""
+
+    def predictions(split: Split, *_: object) -> Iterator[tuple[LabelledImage, torch.Tensor]]:
+        for item in split:
+            truth = torch.from_numpy(item.target).long()
+            said = torch.where(truth == IGNORE, 0, truth + (not right)) % len(task.classes)
+            yield item, one_hot(said, len(task.classes)).permute(2, 0, 1).float()
+
+    task.predictions = predictions
+
+
+def tiny_depth(task: Any, *, right: bool) -> None:
+    """The depth of every pixel, or that end of the range which is farther from it."""
+
+    def predictions(split: Split, *_: object) -> Iterator[tuple[LabelledImage, torch.Tensor]]:
+        nearest, farthest = task.log_range.tolist()
+        for item in split:
+            log = torch.from_numpy(item.target).clamp(min=1e-3).log()
+            if not right:
+                log = torch.where(log - nearest > farthest - log, nearest, farthest)
+            yield item, ((log - task.log_mean) / task.log_spread)[None]
+
+    task.predictions = predictions
+
+
+def tiny_detection(task: Any, *, right: bool) -> None:
+    """All objects, or none."""
+
+    def found(items: Sequence[LabelledImage], _maps: object) -> list[dict[str, torch.Tensor]]:
+        every = [item.target for item in items]
+        return [
+            {
+                "boxes": torch.from_numpy(one.boxes[: right * len(one)]),
+                "labels": torch.from_numpy(one.labels[: right * len(one)]),
+                "scores": torch.ones(right * len(one)),
+                "masks": torch.from_numpy(one.masks[: right * len(one), None]).float(),
+            }
+            for one in every
+        ]
+
+    task.found = found

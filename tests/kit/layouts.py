@@ -1,15 +1,15 @@
 """Tiny data sets of every layout of a dense task, written by hand-worked numbers.
 
 Each picture is 6 x 4 px, PNG bytes under whatever name the layout wants (the format is taken from
-the bytes). `MAKERS` is task -> layout -> a function that fills an empty folder with two pictures or
-more of train and one or more of test.
+the bytes). Each `make_LAYOUT` fills an empty folder with two pictures or more of train and one or
+more of test; the rows of `finetune.layouts.LAYOUTS` name them.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,26 +223,3 @@ def make_pennfudan_original(folder: Path, count: int = 20) -> None:
     for number in range(count):
         picture(folder / "PNGImages" / f"FudanPed{number:05d}.png", number)
         label(folder / "PedMasks" / f"FudanPed{number:05d}_mask.png", NUMBERS)
-
-
-MAKERS: Mapping[str, Mapping[str, Callable[[Path], None]]] = {
-    "segmentation": {
-        "ade20k": make_ade20k,
-        "voc": make_voc,
-        "camvid": make_camvid,
-        "cityscapes": make_cityscapes,
-    },
-    "depth": {
-        "nyuv2": make_nyuv2,
-        "nyuv2-lists": make_nyuv2_lists,
-        "nyuv2-mat": make_nyuv2_mat,
-        "rgbd": make_rgbd,
-        "7scenes": make_7scenes,
-    },
-    "detection": {
-        "coco": make_coco,
-        "coco-flat": make_coco_flat,
-        "pennfudan": make_pennfudan,
-        "pennfudan-original": make_pennfudan_original,
-    },
-}

@@ -13,14 +13,13 @@ from PIL import Image
 
 from curator.core.errors import EngineError
 from curator.core.stopping import StopRequest
+from finetune.cell_files import DenseResult, SavedImages, Sweep
 from finetune.study.cells import (
     DenseCell,
-    DenseOutcome,
     Json,
     PretrainCell,
     PretrainOutcome,
     SweepCell,
-    SweepOutcome,
 )
 from finetune.study.recipe import Study, TaskSettings, parse_study
 from finetune.study.run import StudySummary, run_study
@@ -205,17 +204,19 @@ class FakeRunner:
             "num_tokens_cut": 8 * cut,
         }
 
-    def sweep(
-        self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest
-    ) -> SweepOutcome:
+    def sweep(self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest) -> Sweep:
         self.at_cell(cell.label)
-        return SweepOutcome(
-            lr=max(cell.task.lrs), tried=[(rate, 30 + 1000 * rate) for rate in cell.task.lrs]
+        return Sweep(
+            lr=max(cell.task.lrs),
+            metric="mIoU",
+            tried=tuple((rate, 30 + 1000 * rate) for rate in cell.task.lrs),
+            evaluated_on="12 validation images",
+            at_edge=False,
         )
 
     def finetune(
         self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
-    ) -> DenseOutcome:
+    ) -> DenseResult:
         self.at_cell(cell.label)
         quality = QUALITY.get(cell.arm, 0.0)
         size = 0.0 if cell.budget is None else np.log10(cell.budget / 51_200)
@@ -228,22 +229,26 @@ class FakeRunner:
             metrics = {"RMSE": rmse, "AbsRel": rmse / 4, "delta1": 0.9 - rmse / 5}
         else:
             metrics = {"mIoU": (52 + score) / 100, "mAcc": (61 + score) / 100}
-        return DenseOutcome(
+        return DenseResult(
             metrics=metrics,
+            per_image={},
+            per_class={},
+            weights="0" * 64,
             num_train=max(1, round(240 * cell.fraction)),
             num_test=120,
             lr=options["lr"] or 0.001,
             seconds=12.0,
-            flops=3e12,
+            flops=3_000_000_000_000,
             history=[{"step": step, "loss": 2 * np.exp(-step / 20)} for step in range(40)],
-            pictures=[
-                {
-                    "image": picture(place, tone=1.0),
-                    "truth": picture(place, tone=0.7),
-                    "prediction": picture(place + 7 * (quality < 0), tone=0.7),
-                }
+            predictions=tuple(
+                SavedImages(
+                    name=str(place),
+                    image=picture(place, tone=1.0),
+                    truth=picture(place, tone=0.7),
+                    prediction=picture(place + 7 * (quality < 0), tone=0.7),
+                )
                 for place in range(4)
-            ],
+            ),
         )
 
 

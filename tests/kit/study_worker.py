@@ -78,7 +78,7 @@ def main(out: Path, seconds: float = 0.0, jobs: int = 1) -> None:
     runner = study.FakeRunner()
     with (
         stop_on_signals() as stop,
-        workers("tests.kit.study_worker:runner_of_job", {"seconds": seconds}, jobs) as side_by_side,
+        workers(runner_of_job, {"seconds": seconds}, jobs) as side_by_side,
     ):
         made = study.study(study.SMALL)
         run_study(made, out, runner=runner, stop=stop, jobs=side_by_side)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pretrain.data.loader import Batch
-from pretrain.objectives import OBJECTIVES
+from pretrain.objectives import objective_class
 from pretrain.recipe import Recipe
 
 SIDE = 16
@@ -45,7 +45,7 @@ def recipe(folder: Path, *, vision: dict[str, Any] = VIT, **values: Any) -> Reci
 
 
 def objective(made: Recipe) -> Any:
-    return OBJECTIVES.get(made.objective)(made)
+    return objective_class(made)(made)
 
 
 def batch(

@@ -12,11 +12,10 @@ from open_clip.loss import SigLipLoss
 from torch.nn import functional as F
 
 from curator.core.errors import UsageError
-from pretrain.objectives import OBJECTIVES, Accumulating
+from pretrain.objectives import Accumulating
 from pretrain.objectives.clip import multi_positive
 from pretrain.objectives.images import Normalise
 from pretrain.objectives.mae import mae_config
-from pretrain.objectives.masked import Masked
 from pretrain.objectives.simmim import square_px
 from tests.kit.train import CONV, VIT, batch, gradients, objective, recipe
 
@@ -217,7 +216,7 @@ def test_simmim_trains_any_tower(tmp_path: Path, vision: dict[str, Any]) -> None
 
 def test_simmim_looks_at_hidden_squares_only(tmp_path: Path) -> None:
     """With 16 px there are 8 x 8 squares of 2 px; 60 % of 64 are hidden: 38 with the most noise."""
-    made = objective(recipe(tmp_path, objective="simmim", mask_ratio=0.6))
+    made = objective(recipe(tmp_path, objective="simmim", simmim={"mask": 0.6}))
     made.square, made.side, made.num_units, made.num_hidden = 2, 8, 64, 38
     pixels, noise = made.normalise(batch(0).images), torch.arange(64.0).expand(8, -1)
     with torch.no_grad():
@@ -245,30 +244,3 @@ def test_simmim_targets_are_normalised_within_a_square(tmp_path: Path) -> None:
 )
 def test_squares_are_about_an_eighth_of_the_side(image_px: int, patch: int, side: int) -> None:
     assert square_px(image_px, patch) == side
-
-
-def test_every_objective_is_in_the_table_and_learns(tmp_path: Path) -> None:
-    """A few steps on one batch: the loss falls."""
-    for name in OBJECTIVES:
-        made = objective(recipe(tmp_path, objective=name))
-        optimizer = torch.optim.AdamW(made.parameters(), 3e-3)
-        seen = []
-        for _ in range(8):
-            torch.manual_seed(0)
-            loss = made.losses(batch(0))["loss"]
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            seen.append(loss.item())
-        assert seen[-1] < 0.95 * seen[0], (name, seen)
-        assert isinstance(made, Masked) is (name in ("mae", "simmim"))
-
-
-def test_another_seed_gives_other_weights_and_the_same_seed_the_same(tmp_path: Path) -> None:
-    for name in OBJECTIVES:
-        states = [
-            objective(recipe(tmp_path, objective=name, seed=seed)).state_dict()
-            for seed in (0, 0, 1)
-        ]
-        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-        assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])

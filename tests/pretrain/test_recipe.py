@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_the_large_presets_have_the_numbers_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
-        ({"objective": "dino"}, "objective is 'dino': Input should be 'clip'"),
+        ({"objective": "dino"}, "objective is 'dino': "),
         ({"control": "scrambled"}, "control is 'scrambled': Input should be 'shuffled'"),
         ({"lr": 0}, "lr is 0: "),
         ({"warmup": 1}, "warmup is 1: "),
@@ -54,6 +55,7 @@ def test_the_large_presets_have_the_numbers_of_the_paper() -> None:
         ({"objective": "siglip", "captions": "all"}, 'captions = "all" is for'),
         ({"objective": "mae", "control": "shuffled"}, "control is for objectives with text"),
         ({"learning_rate": 1}, "unknown key 'learning_rate'"),
+        ({"mask": 0.6}, "unknown key 'mask'"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(
@@ -106,3 +108,41 @@ def test_the_steps_see_the_samples_and_less_than_a_batch_more(
 def test_recipes_are_read_without_torch() -> None:
     code = "import sys, pretrain.recipe; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_table_of_an_objective_is_written_checked_and_refused_elsewhere(tmp_path: Path) -> None:
+    text = "\n".join(f"{key} = {value!r}" for key, value in (BASE | {"objective": "mae"}).items())
+    assert read_recipe(write(tmp_path, text)).options == {"mask": 0.75}
+    made = read_recipe(write(tmp_path, f"{text}\n[mae]\nmask = 0.6"))
+    assert made.options == {"mask": 0.6}
+    assert made.model_dump()["mae"] == {"mask": 0.6}
+    assert Recipe.model_validate(made.model_dump()) == made
+    assert Recipe.model_validate_json(made.model_dump_json()) == made
+    for wrong, what in (
+        ("[mae]\nmask = 2", "[mae] mask is 2: "),
+        ("[mae]\nmaks = 0.5", "[mae] unknown key 'maks': did you mean 'mask'"),
+        ("[simmim]\nmask = 0.6", "[simmim] is for objective = 'simmim', and this recipe has 'mae'"),
+    ):
+        with pytest.raises(UsageError) as error:
+            read_recipe(write(tmp_path, f"{text}\n{wrong}"))
+        assert what in str(error.value)
+    assert made.changed(["mae.mask=0.5"]).options == {"mask": 0.5}
+    assert made.digest() != made.changed(["mae.mask=0.5"]).digest()
+    # Another objective leaves the table behind, and takes its own.
+    assert made.changed(["objective=clip"]).options == {}
+    assert made.changed(["objective=simmim", "simmim.mask=0.5"]).options == {"mask": 0.5}
+    with pytest.raises(UsageError, match=r"\[simmim\] is for objective = 'simmim'"):
+        made.changed(["simmim.mask=0.5"])
+
+
+def test_data_and_loop_options_are_those_of_the_recipe() -> None:
+    made = Recipe.model_validate(
+        BASE | {"sentences": 0.5, "crop_scale_min": 0.3, "seed": 7, "warmup": 0.25}
+    )
+    data, loop = made.data_options(num_workers=2), made.loop_options()
+    assert (data.sentences, data.crop_scale_min, data.seed, data.num_workers) == (0.5, 0.3, 7, 2)
+    assert (loop.total_steps, loop.warmup_steps, loop.lr, loop.seed) == (10, 2, 1e-3, 7)
+    for options in (data, loop):  # nothing that both have is left at a default
+        shared = set(Recipe.model_fields) & {field.name for field in fields(options)}
+        assert shared
+        assert all(getattr(options, name) == getattr(made, name) for name in shared)

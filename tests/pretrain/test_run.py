@@ -126,9 +126,9 @@ def test_a_killed_run_ends_with_the_same_bytes(world: Path, tmp_path: Path) -> N
         "from pathlib import Path\n"
         "from pretrain.recipe import Recipe\n"
         "data, folder = sys.argv[1], Path(sys.argv[2])\n"
-        "options = pretrain.run.loop_options\n"
+        "options = Recipe.loop_options\n"
         "from dataclasses import replace\n"
-        "pretrain.run.loop_options = lambda r: replace(options(r), checkpoint_every_sec=0.0)\n"
+        "Recipe.loop_options = lambda self: replace(options(self), checkpoint_every_sec=0.0)\n"
         "made = Recipe.model_validate_json((folder / 'recipe.json').read_text())\n"
         "pretrain.run.pretrain(data, made, folder / 'killed', device='cpu')\n"
     )
@@ -188,7 +188,9 @@ def test_the_command_trains_and_says_what_comes_next(
     said = capsys.readouterr().out
     assert "16 samples seen" in said
     assert "retrieval among" in said
-    assert re.search(r"zero-shot recognition of [1-9]\d* words of theirs: AUROC [01]\.\d{3}", said)
+    assert re.search(
+        r"zero-shot recognition of [1-9]\d* words of their captions: AUROC [01]\.\d{3}", said
+    )
     assert said.endswith("next: curator finetune --help\n")
     assert json.loads((out / "run.json").read_text())["recipe"]["seed"] == 2
     assert curator(*typed, "--json") == 0

@@ -33,14 +33,18 @@ LEAVES = frozenset(
 MODEL_CODE = frozenset(
     f"pretrain.{name}"
     for name in (
-        "checks", "data.batches", "data.loader", "demo_models", "distributed", "loop",
-        "objectives", "run", "towers",
+        "checks", "data.batches", "data.loader", "demo_models", "distributed", "loop.checkpoint",
+        "loop.flops", "loop.loop", "loop.onednn_workaround", "loop.runlog", "objectives.clip",
+        "objectives.images",
+        "objectives.mae", "objectives.masked", "objectives.siglip", "objectives.simmim", "run",
+        "towers",
     )
 ) | frozenset(
     f"finetune.{name}"
     for name in (
         "augment", "feeding", "grid", "heads", "images", "necks", "run", "scaling",
-        "sliding_window", "study.runner", "tasks",
+        "sliding_window", "study.runner", "tasks.base", "tasks.depth", "tasks.detection",
+        "tasks.segmentation",
     )
 )  # fmt: skip  # what may import torch there; a package stands for all that is in it
 MAX_MODULES = 300

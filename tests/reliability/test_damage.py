@@ -167,13 +167,13 @@ def make_run(out: Path) -> None:
 
 def make_dense(out: Path) -> None:
     picture = study.picture(0, tone=1.0)
-    shown = ShownPicture(name="a", picture=picture, truth=picture, prediction=picture)
+    shown = ShownPicture(name="a", image=picture, truth=picture, prediction=picture)
     cell_files.begin(out, {"backbone": "any", "options": {"lr": 0.1}})
     cell_files.store(out, DenseResult(
         metrics={"mIoU": 0.3175}, per_image={}, per_class={}, num_train=1, num_test=1, lr=0.1,
         seconds=1.0, flops=7, history=[], weights="0" * 64, predictions=(shown,),
     ))  # fmt: skip
-    sealed.write(out / "sweep.json", {"best_lr": 0.1}, indent=1)
+    sealed.write(out / "sweep.json", {"lr": 0.1}, indent=1)
 
 
 # -- what users read -------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from curator.core.errors import DamageError
-from finetune.layouts import DenseSet, open_dense
+from curator.core.registry import load
+from finetune.layouts import LAYOUTS, DenseSet, open_dense
 from tests.kit.layouts import (
-    MAKERS,
     METRES,
     label,
     make_7scenes,
@@ -53,7 +53,7 @@ def opened(folder: Path) -> DenseSet:
 def test_splits_and_metres(
     layout: str, train: tuple[str, ...], test: tuple[str, ...], tmp_path: Path
 ) -> None:
-    MAKERS["depth"][layout](tmp_path)
+    load(LAYOUTS["depth"].spec(layout).tiny)(tmp_path)
     data = opened(tmp_path)
     assert (data.train.names, data.val.names, data.test.names) == (train, (), test)
     assert data.classes == ()
@@ -153,7 +153,7 @@ def test_the_mat_gives_what_was_measured(tmp_path: Path) -> None:
     make_nyuv2_mat(tmp_path)
     item = opened(tmp_path).train[1]
     assert item.name == "0003"
-    assert item.image[2, 5].tolist() == [5, 2, 3], "column, row and number of the picture"
+    assert item.image[2, 5].tolist() == [5, 2, 3], "column, row and number of the image"
     assert item.image.flags.c_contiguous
     assert np.asarray(item.target)[0, 1] == np.float32(0.5)
 
@@ -170,7 +170,7 @@ def test_a_split_of_the_mat_is_judged(
     savemat(tmp_path / "splits.mat", splits)
     with pytest.raises(DamageError, match="numbers in trainNdxs") as error:
         opened(tmp_path)
-    assert error.value.hint == "wanted: each picture at most once, from 1 to 4"
+    assert error.value.hint == "wanted: each image at most once, from 1 to 4"
 
 
 @pytest.mark.parametrize("name", ["nyu_depth_v2_labeled.mat", "splits.mat"])

@@ -77,14 +77,14 @@ def test_the_original_is_split_by_the_names(tmp_path: Path) -> None:
     assert list(data.test.names) == test
     assert sorted(data.train.names + data.test.names) == names
     assert data.notes == (
-        f"test is {len(test)} of 20 pictures: sha256 of the name in the lowest 30 %",
+        f"test is {len(test)} of 20 images: sha256 of the name in the lowest 30 %",
     )
     assert boxes(data.train).boxes.tolist() == NUMBERS_BOXES
 
 
 def test_too_few_pictures_to_split_are_refused(tmp_path: Path) -> None:
     make_pennfudan_original(tmp_path, count=1)
-    with pytest.raises(DamageError, match="1 pictures, none falls to"):
+    with pytest.raises(DamageError, match="1 images, none falls to"):
         opened(tmp_path)
 
 
@@ -197,9 +197,9 @@ def first(**more: object) -> Callable[[dict[str, Any]], object]:
         (first(category_id=5), r"annotations\.0: category_id 5.*allowed: 3, 7"),
         (first(bbox=[3, 0, 6, 2]), r"the bbox \[3\.0, 0\.0, 6\.0, 2\.0\] of a\.jpg, 6 x 4 px"),
         (first(segmentation=[SQUARE]), r"annotations\.1 has no segmentation"),
-        (lambda file: file["images"][0].update(id=11), "no picture, or one id twice"),
+        (lambda file: file["images"][0].update(id=11), "no image, or one id twice"),
         (lambda file: file["images"][0].update(file_name="b.png"), r"b\.png is not there"),
-        (lambda file: file["images"][0].update(file_name="b.jpg"), "two pictures of the name 'b'"),
+        (lambda file: file["images"][0].update(file_name="b.jpg"), "two images of the name 'b'"),
         (lambda file: file["images"][0].update(file_name="../a.jpg"), r"the path '\.\./a\.jpg'"),
         (lambda file: file["images"][0].update(file_name="c.jpg"), "is in train and in test"),
         (lambda file: file["categories"].pop(), r"allowed: 7|other categories"),
@@ -240,7 +240,7 @@ def test_an_empty_segmentation_is_none(tmp_path: Path) -> None:
 def test_a_picture_of_another_size_is_named(tmp_path: Path) -> None:
     make_coco(tmp_path)
     picture(tmp_path / "train2017" / "a.jpg", size=(6, 4))
-    with pytest.raises(DamageError, match="a picture of 4 x 6 px") as error:
+    with pytest.raises(DamageError, match="an image of 4 x 6 px") as error:
         _ = opened(tmp_path).train[0]
     assert str(error.value.hint).endswith("instances_train2017.json says 6 x 4")
 

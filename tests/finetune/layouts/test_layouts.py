@@ -1,8 +1,7 @@
-"""What every layout of a dense task promises, and how a folder is recognised."""
+"""How a folder is recognised, which files belong together, splits; see also tests/contracts."""
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from pathlib import Path
 
@@ -19,139 +18,19 @@ from curator.demo.scene import SHAPES
 from finetune.layouts import (
     LAYOUTS,
     Boxes,
-    DenseSet,
-    LabelledImage,
     Split,
     open_dense,
     take_fraction,
 )
 from tests.kit.layouts import (
-    MAKERS,
-    SIZE,
     label,
+    make_7scenes,
     make_camvid,
     make_pennfudan,
     make_rgbd,
     picture,
     text,
 )
-
-ALL = [(task, layout) for task, layouts in LAYOUTS.items() for layout in layouts]
-every_layout = pytest.mark.parametrize(("task", "layout"), ALL)
-
-
-def made(task: str, layout: str, folder: Path) -> Path:
-    MAKERS[task][layout](folder)
-    return folder
-
-
-def test_every_layout_has_an_example() -> None:
-    assert [(task, layout) for task, makers in MAKERS.items() for layout in makers] == ALL
-
-
-@every_layout
-def test_a_layout_is_recognised_and_read(task: str, layout: str, tmp_path: Path) -> None:
-    opened = open_dense(task, made(task, layout, tmp_path))
-    assert (opened.task, opened.layout) == (task, layout)
-    assert len(opened.train) >= 2
-    assert len(opened.test) >= 1
-    for split in (opened.train, opened.val, opened.test):
-        assert list(split.names) == sorted(set(split.names))
-        for name, item in zip(split.names, split, strict=True):
-            assert item.name == name
-            check(item, opened)
-
-
-def check(item: LabelledImage, opened: DenseSet) -> None:
-    assert item.image.shape == (*SIZE, 3)
-    assert item.image.dtype == np.uint8
-    assert item.image.flags.writeable, "torch.from_numpy warns of others"
-    columns_H6 = np.broadcast_to(np.arange(6), SIZE)
-    np.testing.assert_array_equal(item.image[..., 0], columns_H6)
-    target = item.target
-    if isinstance(target, Boxes):
-        count = len(target)
-        assert opened.task == "detection"
-        assert (target.boxes.shape, target.boxes.dtype) == ((count, 4), np.float32)
-        assert (target.labels.shape, target.labels.dtype) == ((count,), np.int64)
-        assert (target.crowd.shape, target.crowd.dtype) == ((count,), bool)
-        assert opened.has_masks
-        assert target.masks is not None
-        assert (target.masks.shape, target.masks.dtype) == ((count, *SIZE), bool)
-        assert ((target.labels >= 1) & (target.labels <= len(opened.classes))).all()
-        assert (target.boxes[:, :2] < target.boxes[:, 2:]).all()
-    else:
-        assert target.shape == SIZE
-        assert target.dtype == (np.uint8 if opened.task == "segmentation" else np.float32)
-        assert target.flags.writeable
-
-
-@every_layout
-def test_what_is_read_does_not_depend_on_the_process_or_the_call(
-    task: str, layout: str, tmp_path: Path
-) -> None:
-    train = open_dense(task, made(task, layout, tmp_path)).train
-    sent = pickle.loads(pickle.dumps(train))
-    assert same(train[0], train[0])
-    assert same(train[-1], sent[-1])
-
-
-def arrays(item: LabelledImage) -> list[np.ndarray]:
-    if not isinstance(item.target, Boxes):
-        return [item.image, item.target]
-    target = item.target
-    assert target.masks is not None
-    return [item.image, target.boxes, target.labels, target.masks, target.crowd]
-
-
-def same(one: LabelledImage, other: LabelledImage) -> bool:
-    pairs = zip(arrays(one), arrays(other), strict=True)
-    return one.name == other.name and all(np.array_equal(mine, its) for mine, its in pairs)
-
-
-@every_layout
-def test_changing_an_item_does_not_change_the_next_reading(
-    task: str, layout: str, tmp_path: Path
-) -> None:
-    train = open_dense(task, made(task, layout, tmp_path)).train
-    changed, again = train[0], train[0]
-    for array in arrays(changed):
-        array[:] = 77
-    assert same(train[0], again)
-
-
-@every_layout
-def test_a_cut_picture_is_named(task: str, layout: str, tmp_path: Path) -> None:
-    if layout == "nyuv2-mat":
-        pytest.skip("one file holds all")
-    opened = open_dense(task, made(task, layout, tmp_path))
-    found = [p for p in tmp_path.rglob("*") if p.is_file() and is_picture(p, task)]
-    for path in found:
-        text(path, path.read_bytes()[:55])
-    with pytest.raises(DamageError, match=r"cannot be used \(image\.truncated") as error:
-        _ = opened.train[0]
-    assert error.value.where in {str(path) for path in found}
-
-
-def is_picture(path: Path, task: str) -> bool:
-    folders = {"images", "JPEGImages", "leftImg8bit", "rgb", "bath", "train2017", "PNGImages"}
-    in_one = bool(folders & set(path.parts)) or path.name.endswith(".color.png")
-    return in_one and "depth" not in path.name
-
-
-@every_layout
-def test_describe_gives_counts_classes_and_the_first_picture(
-    task: str, layout: str, tmp_path: Path
-) -> None:
-    opened = open_dense(task, made(task, layout, tmp_path / "set"))
-    told = opened.describe()
-    assert told["folder"] == "set", "no path of a machine goes into a report"
-    assert told["layout"] == layout
-    assert told["num_train"] == len(opened.train)
-    assert told["num_test"] == len(opened.test)
-    assert told["classes"] == list(opened.classes)
-    assert told["first"] == {"name": opened.train.names[0], "width": 6, "height": 4}
-
 
 # -- recognising -----------------------------------------------------------------------------------
 
@@ -160,7 +39,7 @@ def test_a_folder_of_nothing_says_what_each_layout_lacks(tmp_path: Path) -> None
     with pytest.raises(UsageError) as error:
         open_dense("depth", tmp_path)
     told = str(error.value)
-    for layout, entry in LAYOUTS["depth"].items():
+    for layout, entry in LAYOUTS["depth"].rows.items():
         assert f"{layout} needs {', '.join(entry.needs)}" in told
     assert "docs/reference/layouts.md" in told
 
@@ -188,7 +67,7 @@ def test_a_named_layout_is_not_guessed(tmp_path: Path) -> None:
 
 def test_two_layouts_in_one_folder_have_to_be_told_apart(tmp_path: Path) -> None:
     make_rgbd(tmp_path)
-    MAKERS["depth"]["7scenes"](tmp_path)
+    make_7scenes(tmp_path)
     with pytest.raises(UsageError, match="more than one layout of depth fits: rgbd, 7scenes"):
         open_dense("depth", tmp_path)
     assert open_dense("depth", tmp_path, "rgbd").layout == "rgbd"
@@ -217,7 +96,7 @@ def test_a_picture_without_a_label_is_named(tmp_path: Path) -> None:
 def test_a_label_without_a_picture_is_named(tmp_path: Path) -> None:
     make_camvid(tmp_path)
     label(tmp_path / "test" / "labels" / "lonely.png", [[0]])
-    with pytest.raises(DamageError, match="no picture for lonely"):
+    with pytest.raises(DamageError, match="no image for lonely"):
         open_dense("segmentation", tmp_path)
 
 
@@ -238,11 +117,11 @@ def test_files_of_the_desktop_are_no_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ("b\na\nnone\n", r"'none' has no picture \(1 of 3 have none\)"),
+        ("b\na\nnone\n", r"'none' has no image \(1 of 3 have none\)"),
         ("b\na\nb\n", "'b' is there twice"),
         ("\n\n", "an empty list"),
         (b"\xff\xfe\x00", "not readable"),
-        ("a\nc\n", r"'c' is in train and in test \(1 pictures are\)"),
+        ("a\nc\n", r"'c' is in train and in test \(1 images are\)"),
     ],
 )
 def test_a_list_is_judged(content: str | bytes, what: str, tmp_path: Path) -> None:

@@ -171,8 +171,8 @@ def bad_label(folder: Path, image: Image.Image) -> str:
     ("image", "what"),
     [
         (Image.new("L", (6, 3)), "a label of 6 x 3 px"),
-        (Image.new("L", (6, 3)), "the picture has 6 x 4"),
-        (Image.new("L", (4, 6)), "does the picture carry an EXIF orientation?"),
+        (Image.new("L", (6, 3)), "the image has 6 x 4"),
+        (Image.new("L", (4, 6)), "does the image carry an EXIF orientation?"),
         (Image.new("RGB", (6, 4)), "pixels of mode RGB"),
         (Image.new("I;16", (6, 4)), "wanted: one channel of 8 bits"),
     ],
@@ -226,7 +226,7 @@ def test_a_picture_is_turned_upright_like_everywhere(tmp_path: Path) -> None:
     with Image.open(image) as stored:
         stored.load()
     stored.save(image, "PNG", exif=exif)
-    with pytest.raises(DamageError, match=r"the picture has 4 x 6 .*EXIF"):
+    with pytest.raises(DamageError, match=r"the image has 4 x 6 .*EXIF"):
         _ = opened(tmp_path).train[0]
     label(tmp_path / "train" / "labels" / "a.png", [[0] * 4] * 6)
     item = opened(tmp_path).train[0]

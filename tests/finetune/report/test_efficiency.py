@@ -16,7 +16,7 @@ from finetune.report.build import correct_gaps
 from finetune.report.efficiency import Curve, Efficiency, efficiency
 from finetune.report.text import _times, factor, factor_limit, gap_sentence
 from finetune.report.values import Gap, TaskResult
-from finetune.study.results import METRICS
+from finetune.study.results import metric_of
 
 
 def curve(**scores: list[float]) -> dict[float, dict[int, float]]:
@@ -252,14 +252,14 @@ def studies_of_a_family(rng: np.random.Generator, *, arms: int) -> list[Efficien
 
 def task_of(gaps: list[Gap]) -> TaskResult:
     return TaskResult(
-        name="segmentation", kind="segmentation", mode="probe", metric=METRICS["mIoU"],
+        name="segmentation", kind="segmentation", mode="probe", metric=metric_of("mIoU"),
         fraction=1.0, num_train=240, num_test=120, values={}, means={}, others=[],
         comparisons=[], relative={}, curves={}, ladders={}, gaps=gaps, pictures=[],
     )  # fmt: skip
 
 
 def gap_of(found: Efficiency, what: str = "labels", *, arm: str = "v2") -> Gap:
-    return Gap(arm=arm, reference="v1", what=what, metric=METRICS["AbsRel"], efficiency=found)
+    return Gap(arm=arm, reference="v1", what=what, metric=metric_of("AbsRel"), efficiency=found)
 
 
 # -- in words --------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def gap_of(found: Efficiency, what: str = "labels", *, arm: str = "v2") -> Gap:
 
 def said(ours: Curve, theirs: Curve, what: str = "labels", *, family: int = 1) -> str:
     found = replace(told(ours, theirs), num_compared=family)
-    gap = Gap(arm="v2", reference="v1", what=what, metric=METRICS["mIoU"], efficiency=found)
+    gap = Gap(arm="v2", reference="v1", what=what, metric=metric_of("mIoU"), efficiency=found)
     return f"{factor(gap)} | {factor_limit(gap)} | {gap_sentence(gap)}"
 
 

@@ -23,16 +23,7 @@ def app() -> typer.Typer:
 
 def with_runner(monkeypatch: pytest.MonkeyPatch, runner: FakeRunner) -> None:
     """The real runner needs models; everything else is as in a shell."""
-    from curator.core import registry
-
-    real = registry.load
-
-    def load(target: str) -> object:
-        return (
-            (lambda **_: runner) if target == "finetune.study.runner:ModelRunner" else real(target)
-        )
-
-    monkeypatch.setattr(registry, "load", load)
+    monkeypatch.setattr("finetune.study.runner.ModelRunner", lambda _store, _device: runner)
 
 
 def test_study_then_report(

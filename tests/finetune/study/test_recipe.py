@@ -10,8 +10,9 @@ import pytest
 
 from curator.core.errors import UsageError
 from finetune.study.recipe import PRESETS as STUDIES
-from finetune.study.recipe import Control, Study, parse_study, read_study
-from pretrain.objectives import OBJECTIVES
+from finetune.study.recipe import Study, parse_study, read_study
+from pretrain.data.options import Control
+from pretrain.objectives import objective_class
 from pretrain.objectives.masked import Masked
 from pretrain.recipe import PRESETS as RECIPES
 from pretrain.recipe import read_recipe
@@ -77,9 +78,9 @@ def test_the_study_of_the_large_world_takes_both_kinds_of_nets() -> None:
         images = made.arm_named("masked images")
         assert images.objective == masked
         recipe = read_recipe(made.pretrain.recipe)
-        changes = [f"objective={images.objective}", f"mask_ratio={images.options['mask_ratio']}"]
-        objective = OBJECTIVES.get(masked)(recipe.changed(changes))
-        assert isinstance(objective, Masked)
+        made = recipe.with_values({"objective": masked, **images.options}, where="test")
+        assert made.options == {"mask": 0.75 if values else 0.6}
+        assert isinstance(objective_class(made)(made), Masked)
 
 
 MISTAKES = [

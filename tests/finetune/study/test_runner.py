@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,10 +15,16 @@ from curator.core.stopping import StopRequest
 from curator.demo.data import DemoData, make_data
 from curator.store import parquet
 from finetune.report.write import write_report
+from finetune.study.cells import PretrainCell
+from finetune.study.plan import make_plan
 from finetune.study.recipe import Study, parse_study
 from finetune.study.results import FILE_NAME, RESULTS_SCHEMA
 from finetune.study.run import run_study
 from finetune.study.runner import ModelRunner, runner_of_job
+from pretrain.data.loader import Pipeline
+from pretrain.data.options import DataOptions
+from pretrain.data.source import Source
+from pretrain.run import read_summary
 
 STUDY = """
 name = "real"
@@ -43,7 +50,7 @@ control = "shuffled"
 name = "masked images"
 data = "{world}/shards@v1"
 objective = "simmim"
-options = { mask_ratio = 0.6 }
+options = { simmim = { mask = 0.6 } }
 [[arm]]
 name = "random"
 backbone = "random"
@@ -94,6 +101,40 @@ def test_what_does_not_fit_is_said_before_any_run(made: Study, tmp_path: Path) -
     with pytest.raises(CuratorError):
         run_study(broken, tmp_path / "out", runner=ModelRunner(device="cpu"), stop=StopRequest())
     assert not (tmp_path / "out" / "study.json").exists()
+
+
+def test_captions_that_were_cut_reach_the_cell(made: Study, tmp_path: Path) -> None:
+    """A merge had lost them between a pretraining and its cell, and with them the warning."""
+    runner = ModelRunner(device="cpu")
+    first = make_plan(made.model_copy(update={"match": "samples", "task": ()}), runner).cells[0]
+    assert isinstance(first, PretrainCell)
+    found = runner.pretrain(first, tmp_path / "run", StopRequest())
+    summary = read_summary(tmp_path / "run")
+    assert found.texts == summary.texts
+    assert found.texts["num_texts"] == 64
+    assert found.held_out_texts == summary.held_out_texts != {}
+
+
+def test_the_batch_that_is_counted_is_drawn_as_in_training(
+    made: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentences of captions are shorter than captions; they used to be counted as captions."""
+    asked: list[DataOptions] = []
+
+    class Spy(Pipeline):
+        def __init__(self, source: Source, options: DataOptions, **more: Any) -> None:
+            asked.append(options)
+            super().__init__(source, options, **more)
+
+    monkeypatch.setattr("finetune.study.runner.Pipeline", Spy)
+    runner = ModelRunner(device="cpu")
+    changed = {"batch_size": 16, "image_px": 32, "sentences": 1.0, "seed": 3}
+    recipe = runner.recipe("demo", changed)
+    data = made.arm_named("alt text").data
+    assert data is not None
+    assert runner.flops_per_sample(data, recipe) > 0
+    (options,) = asked
+    assert (options.sentences, options.seed, options.image_px) == (1.0, 3, 32)
 
 
 @pytest.mark.parametrize(

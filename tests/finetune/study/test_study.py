@@ -33,6 +33,7 @@ from finetune.study.results import FILE_NAME, RESULTS_SCHEMA
 from finetune.study.run import run_study, time_left
 from tests.kit.paths import ROOT
 from tests.kit.study import SMALL, STUDY, FakeRunner, run, study
+from tests.kit.study_worker import runner_of_job
 
 NUM_SMALL = 2 * 2 * 2  # two arms, two seeds, pretraining and depth
 
@@ -276,8 +277,6 @@ def start_worker(out: Path, *more: str, **environment: str) -> subprocess.Popen[
 
 # -- side by side ----------------------------------------------------------------------------------
 
-RUNNER = "tests.kit.study_worker:runner_of_job"
-
 
 def values(out: Path) -> pl.DataFrame:
     return results(out).drop("seconds", "finished_at", strict=False).sort(pl.all())
@@ -286,7 +285,7 @@ def values(out: Path) -> pl.DataFrame:
 @pytest.mark.long
 def test_two_at_a_time_find_the_same(tmp_path: Path) -> None:
     run(study(), tmp_path / "one")
-    with workers(RUNNER, {}, 2) as jobs:
+    with workers(runner_of_job, {}, 2) as jobs:
         summary = run_study(
             study(), tmp_path / "two", runner=FakeRunner(), stop=StopRequest(), jobs=jobs
         )
@@ -296,7 +295,7 @@ def test_two_at_a_time_find_the_same(tmp_path: Path) -> None:
 
 def test_two_at_a_time_do_run_at_the_same_time(tmp_path: Path) -> None:
     # Each cell of the first two waits for the other to have begun.
-    with workers(RUNNER, {"meet_in": tmp_path}, 2) as jobs:
+    with workers(runner_of_job, {"meet_in": tmp_path}, 2) as jobs:
         run_study(
             study(SMALL), tmp_path / "out", runner=FakeRunner(), stop=StopRequest(), jobs=jobs
         )
@@ -304,7 +303,7 @@ def test_two_at_a_time_do_run_at_the_same_time(tmp_path: Path) -> None:
 
 
 def test_what_waits_for_a_failed_run_is_blocked_side_by_side_too(tmp_path: Path) -> None:
-    with workers(RUNNER, {"fails": ("pretraining, a",)}, 2) as jobs:
+    with workers(runner_of_job, {"fails": ("pretraining, a",)}, 2) as jobs:
         summary = run_study(
             study(SMALL), tmp_path / "out", runner=FakeRunner(), stop=StopRequest(), jobs=jobs
         )
@@ -313,7 +312,7 @@ def test_what_waits_for_a_failed_run_is_blocked_side_by_side_too(tmp_path: Path)
 
 def test_a_process_that_dies_is_told_and_the_rest_is_kept(tmp_path: Path) -> None:
     with (
-        workers(RUNNER, {"dies_at": "depth, b, seed 1"}, 2) as jobs,
+        workers(runner_of_job, {"dies_at": "depth, b, seed 1"}, 2) as jobs,
         pytest.raises(EngineError, match="fewer --jobs"),
     ):
         run_study(

@@ -16,7 +16,8 @@ from curator.cli.app import app
 from curator.cli.output import run_app
 from curator.core.errors import StoppedError
 from pretrain.data.cuts import Cuts, percent
-from pretrain.data.loader import DataOptions, Pipeline, open_source
+from pretrain.data.loader import Pipeline, open_source
+from pretrain.data.options import DataOptions
 from pretrain.run import RunSummary, pretrain, read_summary
 from pretrain.towers.tokens import tokenizer
 from tests.kit import tars

@@ -17,7 +17,8 @@ import torch
 
 from curator.core.errors import DamageError, EngineError
 from pretrain.data import batches, pixels
-from pretrain.data.loader import Batch, DataOptions, Pipeline, open_source
+from pretrain.data.loader import Batch, Pipeline, open_source
+from pretrain.data.options import DataOptions
 from tests.kit import tars
 from tests.kit.data import half_jpeg, lengths
 from tests.kit.paths import ROOT
@@ -162,7 +163,8 @@ _PROGRAM = """
 import sys
 from curator.core.errors import StoppedError
 from curator.core.stopping import stop_on_signals
-from pretrain.data.loader import DataOptions, Pipeline, open_source
+from pretrain.data.loader import Pipeline, open_source
+from pretrain.data.options import DataOptions
 from tests.kit.data import lengths
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.core.errors import UsageError
-from pretrain.data.batches import BatchPlan, DataOptions
+from pretrain.data.batches import BatchPlan
 from pretrain.data.loader import Pipeline
+from pretrain.data.options import DataOptions
 from pretrain.data.order import SampleOrder
 from pretrain.data.rng import hashes, shuffled, uniforms
 from pretrain.data.source import Source

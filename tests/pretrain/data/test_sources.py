@@ -17,9 +17,9 @@ from curator.core.stopping import StopRequest
 from curator.export.version import ExportOptions, Target, export
 from curator.shards.scan import ScanOptions, read_bytes
 from curator.steps.index import make_index
-from pretrain.data.batches import DataOptions
 from pretrain.data.captions_table import split_table
 from pretrain.data.loader import Pipeline, open_source
+from pretrain.data.options import DataOptions
 from pretrain.data.source import Source, image_hashes
 from tests.kit import tars
 from tests.kit.data import half_jpeg, lengths, texts_of

@@ -13,7 +13,7 @@ from PIL import Image
 
 from curator.core.errors import Unusable, UsageError
 from pretrain.data import pixels, texts
-from pretrain.data.batches import DataOptions
+from pretrain.data.options import DataOptions
 from pretrain.data.rng import Ints
 from tests.kit import tars
 

@@ -17,7 +17,8 @@ from curator.core.errors import EngineError, StoppedError, UsageError
 from curator.core.stopping import StopRequest
 from finetune.study.jobs import _Flagged
 from pretrain.loop import flops
-from pretrain.loop.loop import LoopOptions, ParamGroup, TrainResult, Values, _optimizer, train
+from pretrain.loop.loop import ParamGroup, TrainResult, Values, _optimizer, train
+from pretrain.loop.options import LoopOptions
 from tests.kit.train import batches, objective, recipe
 
 

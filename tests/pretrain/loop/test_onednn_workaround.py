@@ -55,7 +55,8 @@ def test_an_mci_stem_trains_in_fp32_on_a_cpu() -> None:
     program = """
         import torch
         from torch import nn
-        from pretrain.loop.loop import LoopOptions, train
+        from pretrain.loop.loop import train
+        from pretrain.loop.options import LoopOptions
 
         class Stem(nn.Module):
             def __init__(self):

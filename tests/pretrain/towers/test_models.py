@@ -47,7 +47,7 @@ def test_open_clip_reads_what_is_written(tmp_path: Path) -> None:
 
 
 def test_a_siglip_model_starts_with_its_scale_and_bias_and_keeps_the_bias(tmp_path: Path) -> None:
-    clip = build_clip(recipe(tmp_path, objective="siglip"))
+    clip = objective(recipe(tmp_path, objective="siglip")).clip
     assert clip.net.logit_scale.exp().item() == pytest.approx(10)
     assert clip.net.logit_bias.item() == -10
     save_clip(tmp_path / "model", clip)
