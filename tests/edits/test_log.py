@@ -366,6 +366,7 @@ words = st.text(max_size=40)
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.tuples(words, words, words), min_size=1, max_size=5))
+@pytest.mark.long
 def test_any_text_and_any_name_come_back(
     tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[str, str, str]]
 ) -> None:
