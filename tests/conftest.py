@@ -14,6 +14,7 @@ LONG = (
     "captioners/test_server.py",
     "demo/",
     "engine/test_executors.py",
+    "finetune/report/test_report.py",
     "finetune/study/test_study.py",
     "finetune/test_run.py",
     "hostile/",
