@@ -87,6 +87,7 @@ def test_nucleus_keeps_the_likeliest():
     assert nucleus(probs, 1.0).all()
 
 
+@pytest.mark.long
 def test_draws_follow_the_distribution():
     # 4,000 images, one draw each from (0.6, 0.3, 0.1): the counts lie within 4 standard
     # deviations (31, 29, 19) of 2400, 1200 and 400. With top-p 0.8 the last one never comes.

@@ -333,6 +333,7 @@ def test_r13_bad_outputs_are_flagged():
 
 
 @pytest.mark.realdata
+@pytest.mark.long
 def test_r13_human_captions_are_not_flagged(shared):
     table = pq.read_table(shared / "data" / "photos" / "captions.parquet").to_pylist()
     texts = [text for row in table for text in row["human_captions"]]

@@ -152,7 +152,6 @@ def test_a_refused_image_fails_alone_and_is_not_sent_again(serve, tmp_path):
     assert len(log_of(tmp_path)) == 3
 
 
-@pytest.mark.long
 def test_an_image_that_takes_the_server_down_every_time_fails_alone(serve):
     bad = picture(2)
     captioner = connect(serve("error", target=bad.image_sha256))
@@ -199,7 +198,6 @@ def test_an_answer_without_end_is_not_read_to_its_end(serve):
 
 
 @pytest.mark.parametrize("mode", ["stall", "drip"])
-@pytest.mark.long
 def test_a_stalled_request_fails_in_time_and_alone(serve, mode):
     bad = picture(2)
     captioner = connect(serve(mode, target=bad.image_sha256), stall_timeout_sec=STALL_SEC)
@@ -226,7 +224,6 @@ def test_a_late_answer_reaches_nobody_else(serve, tmp_path):
     ("mode", "said"),
     [("stall", "no answer within 0.5 s"), ("error", "device-side assert"), ("two", "2 choices")],
 )
-@pytest.mark.long
 def test_a_server_that_answers_nothing_ends_the_run(serve, mode, said):
     captioner = connect(serve(mode), stall_timeout_sec=0.5 if mode == "stall" else 60)
     with pytest.raises(EngineError, match=said) as caught:

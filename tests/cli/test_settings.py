@@ -119,6 +119,7 @@ def test_no_file_changes_nothing(demo: Path) -> None:
         (".", ["."]),
     ],
 )
+@pytest.mark.long
 def test_the_places_in_their_order(demo: Path, dataset: str, places: list[str]) -> None:
     for place in ("demo/shards", "demo", "."):
         write(Path(place), "")
@@ -379,6 +380,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(document=documents)
 @settings(max_examples=100, deadline=None)
+@pytest.mark.long
 def test_no_file_breaks_a_command(place: Path, document: dict[str, Any]) -> None:
     write(place, "\n".join(f"{toml(key)} = {toml(value)}" for key, value in document.items()))
     said = curator("decide", place, "--json")
@@ -392,6 +394,7 @@ def test_no_file_breaks_a_command(place: Path, document: dict[str, Any]) -> None
 
 @given(text=st.binary(max_size=60) | st.text("[]{}=\"'.#\n\\\tabu0_-,", max_size=60))
 @settings(max_examples=100, deadline=None)
+@pytest.mark.long
 def test_no_bytes_break_a_command(place: Path, text: bytes | str) -> None:
     (place / "curator.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
     said = curator("log", place, "--json")

@@ -232,6 +232,7 @@ def test_special_tokens_of_the_model_in_a_prompt_do_nothing(folder):
 
 
 @pytest.mark.realdata
+@pytest.mark.long
 def test_batch_equals_single_on_real_photos(shared):
     with tarfile.open(shared / "data" / "photos" / "00000.tar") as tar:
         members = [member for member in tar if member.name.endswith(".jpg")][:8]

@@ -297,6 +297,7 @@ KEYS = st.sampled_from(["a0", "a1", "a2", "a3", "b0", "b1", "b2"])
     ),
     st.sampled_from([1, 2, 3]),
 )
+@pytest.mark.long
 def test_any_edits_conserve_the_samples(
     made: Path,
     tmp_path_factory: pytest.TempPathFactory,

@@ -366,6 +366,7 @@ words = st.text(max_size=40)
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.tuples(words, words, words), min_size=1, max_size=5))
+@pytest.mark.long
 def test_any_text_and_any_name_come_back(
     tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[str, str, str]]
 ) -> None:
@@ -552,6 +553,7 @@ def test_100_kills_lose_no_acknowledged_edit(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("verb", "points"), [("edit", 20), ("apply", 12)])
+@pytest.mark.long
 def test_a_kill_before_any_write_step_loses_nothing(verb: str, points: int, tmp_path: Path) -> None:
     """The sweep of tests/reliability/test_crash.py over what edits write."""
     env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "POLARS_MAX_THREADS": "1"}

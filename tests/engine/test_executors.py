@@ -216,7 +216,6 @@ def test_a_worker_gets_the_batch_that_it_prefetched(num_batches: int) -> None:
     assert all(one.result for outcomes in found for one in outcomes)
 
 
-@pytest.mark.long
 def test_one_model_a_worker_and_every_worker_works(tmp_path: Path) -> None:
     log = tmp_path / "log"
     outcomes = run(ProcessExecutor(2, 60.0), [[SLOW], [SLOW], [3], [4]], Logging(log))
@@ -254,7 +253,6 @@ def test_a_stall_costs_its_item_alone(processes: ProcessExecutor) -> None:
     assert failed.detail == f"the worker process did not answer for {STALL_SEC:.0f} s"
 
 
-@pytest.mark.long
 def test_an_engine_that_always_dies_is_restarted_three_times(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with pytest.raises(EngineError, match=r"died .exit code -9., 4 times in a row") as caught:

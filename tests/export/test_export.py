@@ -633,6 +633,7 @@ def test_a_damaged_decision(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["wds", "parquet", "hf"])
+@pytest.mark.long
 def test_every_write_step_can_fail_and_the_next_run_finishes(
     kit: Kit, tmp_path: Path, to: Target
 ) -> None:
@@ -661,6 +662,7 @@ def test_every_write_step_can_fail_and_the_next_run_finishes(
         assert tree(out) == expected, at
 
 
+@pytest.mark.long
 def test_kill_in_the_middle(kit: Kit, tmp_path: Path) -> None:
     run(kit, "best", tmp_path / "whole")
     script = (
@@ -722,6 +724,7 @@ def test_a_stop_keeps_what_is_finished(kit: Kit, tmp_path: Path) -> None:
 
 
 @pytest.mark.realdata
+@pytest.mark.long
 def test_real_photos_come_out_byte_for_byte(shared: Path, tmp_path: Path) -> None:
     ws = open_workspace(str(shared / "data/photos"), tmp_path / "store", create=True)
     make_index(ws, ScanOptions(), stop=StopRequest())

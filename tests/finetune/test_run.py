@@ -132,7 +132,6 @@ class StopAt(StopRequest):
 
 
 @pytest.mark.parametrize("freeze", [False, True])
-@pytest.mark.long
 def test_stopped_anywhere_it_goes_on_to_the_same_numbers(tmp_path: Path, freeze: bool) -> None:
     asked = options(freeze=freeze)
     straight = finetune("any", blocks(), asked, device="cpu")
@@ -174,7 +173,6 @@ def unreadable(split: Split) -> Split:
 
 
 @pytest.mark.parametrize("num_val", [0, 2])
-@pytest.mark.long
 def test_a_sweep_never_looks_at_a_test_picture(tmp_path: Path, num_val: int) -> None:
     data = blocks(num_val=num_val)
     data = replace(data, test=unreadable(data.test))

@@ -542,6 +542,7 @@ def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
+@pytest.mark.long
 def test_memory_is_flat(tmp_path: Path) -> None:
     """2,000 images of 64 KiB are 128 MiB; one shard's rows and two write buffers are held."""
     blob = JPEG + bytes(64 << 10)
@@ -560,6 +561,7 @@ def test_memory_is_flat(tmp_path: Path) -> None:
 THREE = PackOptions(samples_per_shard=2)
 
 
+@pytest.mark.long
 def test_every_write_step_can_fail_and_the_next_run_finishes(tmp_path: Path) -> None:
     source = photos(tmp_path / "photos", 5)
     put(source, {"broken.jpg": "no image"})
@@ -578,6 +580,7 @@ def test_every_write_step_can_fail_and_the_next_run_finishes(tmp_path: Path) -> 
         assert tree(out) == expected, at
 
 
+@pytest.mark.long
 def test_kill_in_the_middle(tmp_path: Path) -> None:
     source = photos(tmp_path / "photos", 5)
     pack(source, tmp_path / "whole", options=THREE)

@@ -115,7 +115,6 @@ def test_a_run_stopped_at_50_random_steps_ends_with_the_same_bytes(
     assert all(torch.equal(wanted[key], got[key]) for key in wanted)
 
 
-@pytest.mark.long
 def test_a_killed_run_ends_with_the_same_bytes(world: Path, tmp_path: Path) -> None:
     """SIGKILL at a write in the middle of a checkpoint; checkpoints after every step."""
     made = recipe(tmp_path)

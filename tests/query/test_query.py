@@ -469,6 +469,7 @@ def test_run_query_gives_the_rows(kit: Kit) -> None:
         ("select count(*) from (select distinct range from range(200000000))", "query.too_large"),
     ],
 )  # fmt: skip
+@pytest.mark.long
 def test_run_query_bounds_time_and_memory(kit: Kit, sql: str, reason: str) -> None:
     timeout_sec = 6.0 if reason == "query.timeout" else 600.0  # the second: whatever comes first
     with pytest.raises(UsageError) as caught:

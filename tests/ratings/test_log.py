@@ -135,6 +135,7 @@ def test_a_rating_under_the_name_of_another_is_damage(store: Store) -> None:
         st.characters(exclude_categories=["Cs", "Zs", "Zl", "Zp", "Cc"]), min_size=1, max_size=80
     ),
 )
+@pytest.mark.long
 def test_any_texts_and_names_survive(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], who: str
 ) -> None:

@@ -153,7 +153,6 @@ def test_half_precision_is_near(folder: Path) -> None:
         )
 
 
-@pytest.mark.long
 def test_nan_in_float32_is_a_failure_of_that_pair(tmp_path: Path) -> None:
     (word,) = open_clip.SimpleTokenizer().encode("zebra")
 
@@ -340,7 +339,6 @@ def test_a_missing_gpu_is_said(folder: Path) -> None:
         build(folder, device="cuda")
 
 
-@pytest.mark.long
 def test_edited_texts_by_the_commands_that_are_named(folder: Path, tmp_path: Path) -> None:
     """Score, decide, edit, apply, score, apply: the whole way with a real model."""
     shards = tmp_path / "shards"

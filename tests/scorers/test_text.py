@@ -391,6 +391,7 @@ def test_scores_are_health() -> None:
 @pytest.mark.parametrize(
     "hostile", ["1", "(1", "a.", "- ", "<a ", '"', "+1 ", "I ", "a@", "img 1-", "ha ", "&amp", "x,"]
 )
+@pytest.mark.long
 def test_hostile_text_is_linear(hostile: str) -> None:
     def work(size: int) -> None:
         check_text(hostile * (size // len(hostile)) + "\u00fc!", prompt=hostile * 100)
@@ -405,6 +406,7 @@ def test_no_torch() -> None:
 
 
 @pytest.mark.realdata
+@pytest.mark.long
 def test_real_captions(shared: Path) -> None:
     # Promised: at most 0.5 % of 2,000 human captions
     table = pl.read_parquet(shared / "data" / "photos" / "captions.parquet")

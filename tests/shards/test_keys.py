@@ -112,6 +112,7 @@ _NAMES = st.text(
 @settings(max_examples=15, deadline=None)
 @given(st.lists(_NAMES, min_size=1, max_size=20, unique_by=spelling))
 @example(["0."])  # the file is `0..jpg`: key `0`, extension `.jpg`, and the text beside it `0..txt`
+@pytest.mark.long
 def test_whatever_is_indexed_is_exported(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         reasons, exported = round_trip(Path(folder), names)

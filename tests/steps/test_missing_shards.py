@@ -203,7 +203,7 @@ def test_the_name_of_a_policy_is_its_newest_version(tmp_path: Path) -> None:
 
 
 def test_the_example_of_docs_study_names_versions_that_its_commands_make(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "study.md").read_text()
+    text = (ROOT / "docs" / "reference" / "study.md").read_text()
     specs = re.findall(r'^data = "shards@(\S+)"', text, re.MULTILINE)
     assert set(specs) == {"as-is", "best"}
     kit = small_store(tmp_path / "shards", [])

@@ -282,7 +282,6 @@ def values(out: Path) -> pl.DataFrame:
     return results(out).drop("seconds", "finished_at", strict=False).sort(pl.all())
 
 
-@pytest.mark.long
 def test_two_at_a_time_find_the_same(tmp_path: Path) -> None:
     run(study(), tmp_path / "one")
     with workers(runner_of_job, {}, 2) as jobs:
@@ -326,7 +325,6 @@ def test_a_process_that_dies_is_told_and_the_rest_is_kept(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.long
 def test_processes_end_with_their_parent(tmp_path: Path, signum: int) -> None:
     with start_worker(tmp_path / "out", "600", "2") as process:
         assert process.stdout is not None

@@ -79,6 +79,7 @@ def test_pictures_of_a_small_source_are_decoded_once(
     assert len(decoded) - 36 == (9 if keep_bytes == batches.KEEP_BYTES else 36)
 
 
+@pytest.mark.long
 def test_batches_do_not_depend_on_the_number_of_workers_or_on_where_a_run_begins(kit: Kit) -> None:
     """Pixels, tokens and all; six batches of four are more than two epochs of nine."""
     spec = f"{kit.ws.spec}@v3"
@@ -152,6 +153,7 @@ class Dying:
         os._exit(1)
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_is_an_engine_error(kit: Kit) -> None:
     source = open_source(f"{kit.ws.spec}@v3")
     options = DataOptions(image_px=16, batch_size=4, num_workers=1)

@@ -140,6 +140,7 @@ def test_stopped_and_gone_on_ends_with_the_same_bytes(tmp_path: Path, at: int) -
     assert second.flops == result.flops > 0
 
 
+@pytest.mark.long
 def test_stopped_at_50_random_steps_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """One training, stopped again and again; each start goes on where the last one was."""
     whole, result = run(tmp_path / "whole", total_steps=120)

@@ -50,6 +50,7 @@ def test_other_convolutions_stay_as_they_are(conv: nn.Conv2d) -> None:
     assert not conv._forward_pre_hooks
 
 
+@pytest.mark.long
 def test_an_mci_stem_trains_in_fp32_on_a_cpu() -> None:
     """In a process of its own: without the way around, the fault ends it or corrupts its memory."""
     program = """

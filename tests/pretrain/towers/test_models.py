@@ -152,7 +152,6 @@ def test_a_timm_model_starts_the_trunk(tmp_path: Path) -> None:
     assert not torch.equal(before, visual.trunk.stem[0].weight)
 
 
-@pytest.mark.long
 def test_another_architecture_is_no_start(tmp_path: Path) -> None:
     made = recipe(tmp_path, init="random:tiny-vit")
     with pytest.raises(UsageError, match="with other weights than the image tower"):

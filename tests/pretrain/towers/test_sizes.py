@@ -100,7 +100,6 @@ def test_a_net_of_one_size_is_refused_with_the_size_that_it_takes() -> None:
     assert load_backbone("random:timm:crossvit_tiny_240", image_px=(240, 240)).is_pyramid
 
 
-@pytest.mark.long
 def test_weights_of_one_size_are_refused_at_another_one(tmp_path: Path) -> None:
     """Hiera's position embeddings can be made for a size, but those of a file are of one."""
     net = timm.create_model("hiera_tiny_224", num_classes=0)
