@@ -38,12 +38,13 @@ from PIL import Image
 
 from benchmarks.common import MB, parser, rounds, run, scratch, show, spread
 from benchmarks.decide import make_store
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
 from curator.policy.model import load_policy
 from curator.steps.decide import MakerChoice, decide
 
 _INSPECT = Path(__file__).resolve().parents[1] / "ui" / "views" / "inspect" / "page.py"
-_OVERVIEW = _INSPECT.with_name("overview.py")
+_OVERVIEW = _INSPECT.parents[1] / "overview" / "page.py"
 _TARGETS_SEC = {
     "first page": 2.0,
     "overview": 2.0,
@@ -146,7 +147,13 @@ def made_store(args: argparse.Namespace) -> Iterator[Path]:
 def _make(folder: Path, args: argparse.Namespace) -> None:
     ws = make_store(folder, args.shards, args.samples, pictures())
     for policy in ("as-is", "best"):
-        decide(ws, load_policy(policy), MakerChoice(max_quarantine=1.0), stop=StopRequest())
+        decide(
+            ws,
+            load_policy(policy),
+            MakerChoice(),
+            RunOptions(max_quarantine=1.0),
+            stop=StopRequest(),
+        )
 
 
 def pictures(size: tuple[int, int] = (640, 480)) -> list[bytes]:

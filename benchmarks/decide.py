@@ -28,7 +28,7 @@ import pyarrow as pa
 from benchmarks.common import MB, WORDS, parser, rounds, run, scratch, show, spread, take_turns
 from curator.core import hashing
 from curator.core.hashing import canonical_json, digest
-from curator.engine.makers import CaptionerChoice, captioner_maker, checker_maker
+from curator.engine.makers import captioner_maker, checker_maker
 from curator.shards.scan import ScanOptions, ShardRef
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import index, parquet
@@ -92,7 +92,7 @@ def make_store(
     for shard in range(num_shards):
         (folder / "data" / f"{shard:05d}.tar").write_bytes(b"".join(pictures))
     ws = open_workspace(str(folder / "data"), folder / "store", create=True)
-    generator = captioner_maker(CaptionerChoice(captioner="echo"))
+    generator = captioner_maker("echo")
     checker = checker_maker("en")
     ws.store.write_recipe(CAPTIONS, generator.name, generator.recipe)
     ws.store.write_recipe(SCORES, checker.name, checker.recipe)

@@ -22,6 +22,7 @@ import polars as pl
 from torchmetrics.functional.text import chrf_score
 
 from curator.core.auroc import auroc
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
 from curator.policy.decider import read_decision
 from curator.policy.model import PRESETS, load_policy
@@ -126,8 +127,8 @@ def main() -> None:
     print(f"AUROC of right against wrong alt texts: {apart:.4f} (n={len(alt):,})\n")
     rows = []
     for name in PRESETS.names():
-        choice = MakerChoice(scorer=scorer, max_quarantine=1.0)
-        version, _ = decide(ws, load_policy(name), choice, stop=StopRequest())
+        choice, every = MakerChoice(scorer=scorer), RunOptions(max_quarantine=1.0)
+        version, _ = decide(ws, load_policy(name), choice, every, stop=StopRequest())
         rows.append(evaluate(ws, version, labels, chrf))
     print("| policy | wrong alt texts gone | right ones kept | samples used | mean score | chrF |")
     print("|---|---|---|---|---|---|")

@@ -42,7 +42,7 @@ from curator.demo.language import LENGTHS, Length, caption
 from curator.demo.render import make_picture
 from curator.demo.scene import Scene
 from curator.demo.seeds import shard_seeds
-from curator.engine.makers import CaptionerChoice, captioner_maker, scorer_maker
+from curator.engine.makers import captioner_maker, scorer_maker
 from curator.scorers.clip import ClipScorer
 
 _WORLD = 1
@@ -232,7 +232,7 @@ def _captions(
 
 def _captioned(folder: Path, pictures: list[Shown], length: Length) -> Iterator[str]:
     """Captions as `recaption` would ask for them; a failure is an empty one."""
-    maker = captioner_maker(CaptionerChoice(model=str(folder), prompt=length))
+    maker = captioner_maker(model=str(folder), prompt=length)
     captioner = LocalCaptioner(**maker.options)
     requests = [
         CaptionRequest(

@@ -37,6 +37,7 @@ from benchmarks.common import (
 )
 from curator.core import hashing
 from curator.core.hashing import digest
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
 from curator.export.version import export
 from curator.policy.model import parse_policy
@@ -122,7 +123,7 @@ def _write_version(folder: Path, args: Any) -> Workspace:
         )
         writer.finish()
     policy = parse_policy(_POLICY, where="benchmark")
-    decide(workspace, policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
+    decide(workspace, policy, MakerChoice(), RunOptions(max_quarantine=1.0), stop=StopRequest())
     return workspace
 
 

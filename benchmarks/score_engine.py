@@ -14,13 +14,14 @@ import polars as pl
 
 from benchmarks.common import Laps
 from benchmarks.score_arms import arm_options
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
-from curator.engine.executors import Done, Executor, Failed, Work
+from curator.engine.executors import Done, Executor, Failed, Worker
 from curator.engine.executors.local import ProcessExecutor
 from curator.engine.makers import scorer_maker
 from curator.shards.scan import ScanOptions
 from curator.steps.index import make_index
-from curator.steps.score import ScoreTask, score
+from curator.steps.score import score
 from curator.steps.workspace import open_workspace
 from curator.store import index
 from curator.store.facts import SCORES, Facts
@@ -38,7 +39,7 @@ class Timed:
 
     def run(
         self,
-        build: Callable[[], Work[T, R]],
+        build: Callable[[], Worker[T, R]],
         batches: Iterable[Sequence[T]],
         *,
         probe: Callable[[Any], object],
@@ -62,8 +63,8 @@ def main() -> None:
     laps = Laps()
     maker = scorer_maker(str(args.model), device=args.device, dtype=args.dtype)
     executor = Timed(ProcessExecutor(), laps)
-    task = ScoreTask(maker=maker, executor=executor, batch_size=args.batch_size)
-    score(ws, task, stop=stop)
+    run_options = RunOptions(score_batch_size=args.batch_size, max_quarantine=1.0)
+    score(ws, maker, run_options, executor=executor, stop=stop)
     facts = Facts(ws.store, SCORES, maker.name)
     total = 0.0
     for ref in ws.shards:

@@ -21,6 +21,7 @@ from curator.browse.shelf import FactShelf
 from curator.core.errors import DamageError
 from curator.policy.decider import DECISION_SCHEMA
 from curator.policy.model import ALT_TEXT
+from curator.scorers import CHECKER
 from curator.store import index, parquet
 from curator.store.facts import SCORES
 from curator.store.keyindex import hex64
@@ -158,7 +159,7 @@ class VersionColumns:
         if found in makers:
             return str(found)
         recipes = ((name, self.store.recipe(SCORES, name)) for name in makers)
-        return next((name for name, recipe in recipes if recipe.get("scorer") == "text"), None)
+        return next((name for name, recipe in recipes if recipe.get("scorer") == CHECKER), None)
 
     @property
     def gains(self) -> Array:

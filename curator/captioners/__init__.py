@@ -1,7 +1,8 @@
 """The captioner port: the protocol, and the table of everything that can caption an image.
 
-A new captioner is one class in one file and one line in `CAPTIONERS`; the contract suite in
-tests/contracts/test_captioners.py then runs over it.
+A new captioner is one class in one file and one row in `CAPTIONERS`. The command line, `doctor`
+and the contract suite (tests/contracts/test_captioners.py) read the row; docs/extend/captioner.md
+shows one from beginning to end.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from curator.core.registry import Registry, Spec
+from curator.core.model_spec import OPEN_CLIP_FILES, TRANSFORMERS_FILES, ModelSpec
+from curator.core.registry import Registry
 
 STOP = "stop"
 LENGTH = "length"
@@ -58,20 +60,62 @@ class CaptionFailure:
 
 
 class Captioner(Protocol):
-    """Writes captions. Built once a worker process; the caller owns batching and retries."""
+    """Writes captions. Built once a worker process; the caller owns batching and retries.
+
+    What it is built with, as keywords, follows from its row in `CAPTIONERS`:
+
+        needs      keywords
+        nothing    those of `sampling`, `language` that its constructor has
+        model      `model`, `revision`, `device`, `dtype`, `sampling`
+        server     `model`, `url`, `stall_timeout_sec`, `sampling`
+
+    It may have a method `prefetch(requests)`: that is given the batch after the next call of
+    `caption`, and returns at once.
+    """
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
-        """Answer every request, in the same order: exactly one outcome each."""
+        """Answer every request, in the same order: exactly one outcome each.
+
+        What is wrong with one image is a `CaptionFailure` for it and nothing else.
+        """
         ...
 
 
 CAPTIONERS = Registry(
     "captioner",
     {
-        "local": Spec("curator.captioners.local:LocalCaptioner"),
-        "coca": Spec("curator.captioners.coca:CocaCaptioner"),
-        "server": Spec("curator.captioners.server:ServerCaptioner"),
-        "echo": Spec("curator.captioners.echo:EchoCaptioner"),
+        "local": ModelSpec(
+            "curator.captioners.local:LocalCaptioner",
+            help="a vision-language model on this machine, through transformers",
+            needs="model",
+            # The reasons for all default models, with licences, are in docs/models.md.
+            default_model="HuggingFaceTB/SmolVLM-500M-Instruct",
+            default_model_gpu="Qwen/Qwen3-VL-2B-Instruct",
+            files=TRANSFORMERS_FILES,
+            tiny="tests.kit.tiny:local",
+        ),
+        "server": ModelSpec(
+            "curator.captioners.server:ServerCaptioner",
+            help="an OpenAI-compatible server, such as vLLM",
+            needs="server",
+            tiny="tests.kit.tiny:server",
+        ),
+        "coca": ModelSpec(
+            "curator.captioners.coca:CocaCaptioner",
+            help="an open_clip CoCa model, which takes no prompt",
+            needs="model",
+            default_model="coca_ViT-L-14:mscoco_finetuned_laion2b_s13b_b90k",
+            files=OPEN_CLIP_FILES,
+            tiny="tests.kit.tiny:coca",
+        ),
+        "echo": ModelSpec(
+            "curator.captioners.echo:EchoCaptioner",
+            help="made-up sentences without a model, for trying things out",
+            in_process=True,
+        ),
     },
     protocol=Captioner,
 )
+
+DEFAULT_CAPTIONER = "local"
+"""The captioner that runs where none is named."""

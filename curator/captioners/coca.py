@@ -19,7 +19,7 @@ import torch
 from open_clip.coca_model import CoCa
 from torch import Tensor
 
-from curator.captioners import Caption, CaptionFailure, CaptionRequest
+from curator.captioners import CAPTIONERS, Caption, CaptionFailure, CaptionRequest
 from curator.captioners.families import answer_ids
 from curator.captioners.options import Sampling
 from curator.captioners.pixels import DecodePool
@@ -28,7 +28,6 @@ from curator.core.devices import choose_device, choose_dtype
 from curator.core.errors import UsageError
 from curator.scorers.clip_model import load_clip
 
-DEFAULT_COCA = "coca_ViT-L-14:mscoco_finetuned_laion2b_s13b_b90k"
 _START, _END, _PAD = 49406, 49407, 0  # of open_clip's SimpleTokenizer
 _VOCABULARY = 49408
 _DEFAULT_SAMPLING = Sampling()
@@ -48,7 +47,7 @@ class CocaCaptioner:
     def __init__(
         self,
         *,
-        model: str = DEFAULT_COCA,
+        model: str,
         sampling: Sampling = _DEFAULT_SAMPLING,
         device: str | None = None,
         dtype: str | None = None,
@@ -99,13 +98,13 @@ class CocaCaptioner:
         if not isinstance(net, CoCa):
             raise UsageError(
                 f"{model!r} is a {type(net).__name__}, not a CoCa: it can score but not write",
-                hint=f"e.g. --model {DEFAULT_COCA}",
+                hint=f"e.g. --model {CAPTIONERS.spec('coca').default_model}",
                 reason="model.unsupported",
             )
         if net.text_decoder.text_projection.shape[1] != _VOCABULARY:
             raise UsageError(
                 f"{model!r} does not use open_clip's own tokenizer",
-                hint=f"e.g. --model {DEFAULT_COCA}",
+                hint=f"e.g. --model {CAPTIONERS.spec('coca').default_model}",
                 reason="model.unsupported",
             )
 

@@ -63,7 +63,7 @@ class LocalCaptioner:
     def __init__(
         self,
         *,
-        model: str = models.DEFAULT_CAPTIONER,
+        model: str,
         sampling: Sampling = _DEFAULT_SAMPLING,
         device: str | None = None,
         dtype: str | None = None,

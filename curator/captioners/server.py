@@ -39,6 +39,7 @@ from curator.captioners.options import Sampling, require
 from curator.captioners.payload import Mismatch, body_of, caption_of, error_text, retry_after_sec
 from curator.captioners.pixels import probe_request
 from curator.core.errors import EngineError, Unusable, UsageError
+from curator.core.run_options import DEFAULTS
 from curator.core.text import as_typed
 
 MAX_ANSWER_BYTES = 4 * 2**20
@@ -81,7 +82,7 @@ class ServerCaptioner:
         dtype: str | None = None,
         url: str | None = None,
         concurrency: int = 8,
-        stall_timeout_sec: float = 600.0,
+        stall_timeout_sec: float = DEFAULTS.stall_timeout_sec,
     ) -> None:
         if not model:
             raise UsageError(

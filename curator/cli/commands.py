@@ -6,8 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from curator.cli import demo, edits, engine, finetune, inspect, pretrain, shards, study, ui, upkeep
+from curator.cli import demo, edits, finetune, inspect, pretrain, shards, study, ui, upkeep
+from curator.cli.decide import decide
 from curator.cli.output import show
+from curator.cli.policy import policy
+from curator.cli.recaption import recaption
+from curator.cli.score import score
 from curator.cli.settings import SettingsGroup
 
 # The order of `curator --help` and of docs/reference/cli.md; every command stands in one section.
@@ -71,5 +75,7 @@ def root(
     """Take the options that stand before any command."""
 
 
-for group in (engine, shards, inspect, edits, upkeep, pretrain, finetune, study, ui, demo):
+for command in (recaption, score, decide, policy):
+    app.command()(command)
+for group in (shards, inspect, edits, upkeep, pretrain, finetune, study, ui, demo):
     group.register(app)

@@ -94,7 +94,7 @@ def edits_apply(
     """
     from dataclasses import asdict
 
-    from curator.cli.engine import version_text
+    from curator.cli.decide import version_text
     from curator.core.stopping import stop_on_signals
     from curator.steps.apply_edits import apply, how_to_score
     from curator.steps.workspace import open_workspace

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from curator.cli.trust import BUNDLED_MODEL, HARMLESS, INSIDE
+from curator.cli.trust import BUNDLED_MODEL, HARMLESS, INSIDE, PRESET_POLICY
+from curator.core.model_spec import ModelSpec
+from curator.core.registry import Registry
+from curator.core.run_options import DEFAULTS
+from curator.scorers import OF_MODELS, SCORERS, ScorerSpec
+
+
+def rows(table: Registry[ModelSpec] | Registry[ScorerSpec]) -> str:
+    """What a table offers, in one sentence for --help."""
+    return "; ".join(f"{name}: {spec.help}" for name, spec in table.rows.items())
+
 
 Dataset = Annotated[
     str,
@@ -27,41 +37,68 @@ StoreOption = Annotated[
         metavar="FOLDER",
         envvar="CURATOR_STORE",  # here too, so that it beats a curator.toml
         show_envvar=False,
-        help="Where the store lies; default $CURATOR_STORE or DATASET/.curator.",
+        help="Folder of the store (default: $CURATOR_STORE, else DATASET/.curator).",
     ),
     INSIDE,
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Scorer = Annotated[
+Policy = Annotated[
     str,
+    typer.Option("--policy", help="A preset (see `curator policy`) or the path of a .toml file."),
+    PRESET_POLICY,
+]
+Scorer = Annotated[
+    str | None,
     typer.Option(
         "--scorer",
-        metavar="MODEL",
-        help="clip (the default model), an open_clip NAME:TAG, hub id org/name, or folder.",
+        metavar="SCORER|MODEL",
+        help=f"Which scorer (default: the one of the policy, else {OF_MODELS}), or the model of "
+        f"{OF_MODELS}: an open_clip NAME:TAG, a hub id org/name, or a folder. {rows(SCORERS)}.",
     ),
     BUNDLED_MODEL,
 ]
 Language = Annotated[
     str,
-    typer.Option("--language", help="Language that captions should be in, e.g. en, de, ja."),
+    typer.Option("--language", help="Language the captions should be in, such as en, de or ja."),
     HARMLESS,
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", help="cuda, cuda:1, cpu; default: a GPU if there is one.")
+    str | None,
+    typer.Option("--device", help="cuda, cuda:1 or cpu; default: a GPU if there is one."),
 ]
 Dtype = Annotated[
     str | None, typer.Option("--dtype", help="fp32, bf16 or fp16; default: by device.")
 ]
 Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Worker processes; each has its own model and GPU.")
+    int,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Worker processes; each loads its own model on its own GPU.",
+    ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Images a batch; default: by stage.")
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help=f"Images per batch (default: {DEFAULTS.score_batch_size} scoring, "
+        f"{DEFAULTS.caption_batch_size} captioning).",
+    ),
+]
+StallTimeout = Annotated[
+    float,
+    typer.Option(
+        "--stall-timeout", min=1, help="Seconds without an answer before a model is restarted."
+    ),
 ]
 MaxQuarantine = Annotated[
     float,
     typer.Option(
-        "--max-quarantine", min=0, max=1, help="Stop above this share of unusable samples."
+        "--max-quarantine",
+        min=0,
+        max=1,
+        help="Stop above this fraction of unusable samples.",
     ),
 ]
 CaptionField = Annotated[
@@ -69,8 +106,8 @@ CaptionField = Annotated[
     typer.Option(
         "--caption-field",
         metavar="FIELD",
-        help="Where the alt text is: a field of the .json (caption, syn_text.0) or a file (.cap);"
-        " default: as before, at first .txt.",
+        help="Where the alt text is: a field of the .json (caption, syn_text.0) or a file (.cap)"
+        " (default: as indexed before, .txt the first time).",
     ),
     HARMLESS,
 ]
@@ -79,7 +116,8 @@ ImageExt = Annotated[
     typer.Option(
         "--image-ext",
         metavar="EXT",
-        help="Which image counts where a sample has several; default: as before, at first any.",
+        help="Which image to use where a sample has several (default: as indexed before, any the"
+        " first time).",
     ),
     HARMLESS,
 ]

@@ -113,6 +113,7 @@ def index(
 
         curator index shards/
     """
+    from curator.core.run_options import RunOptions
     from curator.core.stopping import stop_on_signals
     from curator.shards.scan import ScanOptions
     from curator.steps.index import make_index, say_index
@@ -125,7 +126,7 @@ def index(
     )
     ws = open_workspace(dataset, store, create=True, adopt=adopt)
     with stop_on_signals() as stop, open_run(ws.store, "index", {"dataset": dataset}) as run:
-        report = make_index(ws, scan, stop=stop, num_workers=workers)
+        report = make_index(ws, scan, RunOptions(workers=workers), stop=stop)
         say_index(report, run)
     with contextlib.suppress(DamageError):  # of a version, on which no index depends: fsck says it
         if (newest := ws.store.newest()) is not None:

@@ -32,18 +32,18 @@ def fsck(
     dataset: o.WholeDataset,
     *,
     deep: Annotated[
-        bool, typer.Option(help="Also hash every file, source shards too."), HARMLESS
+        bool, typer.Option(help="Also hash every file, including the source shards."), HARMLESS
     ] = False,
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Set damaged files aside, keep what is intact, say what is lost."
+            "--repair", help="Set damaged files aside, keep what is intact and list what is lost."
         ),
     ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Prove that a store is whole, or name the damage.
+    """Check that a store is intact, or name the damage.
 
     DATASET may also be the folder of a study, of a run, or an export. Exits with 12 on damage.
     Changes nothing unless --repair is given.
@@ -90,10 +90,11 @@ def gc(
     dataset: o.WholeDataset,
     *,
     grace_days: Annotated[
-        float, typer.Option(min=0, help="Keep what is younger: a writer may still need it.")
+        float,
+        typer.Option(min=0, help="Keep files younger than this: a writer may need them."),
     ] = 7.0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list what would go."), HARMLESS
+        bool, typer.Option("--dry-run", help="Only list what would be removed."), HARMLESS
     ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
@@ -129,19 +130,19 @@ def doctor(
     ] = ".",
     *,
     scorer: Annotated[
-        str | None, typer.Option("--scorer", metavar="MODEL", help="The scorer of the run.")
+        str | None,
+        typer.Option("--scorer", metavar="SCORER|MODEL", help="Scorer of the run, or its model."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The captioner of the run.")] = None,
-    url: Annotated[
-        str | None, typer.Option(help="The server that captions, if there is one.")
-    ] = None,
+    captioner: Annotated[str | None, typer.Option(help="Captioner of the run.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of the captioner.")] = None,
+    url: Annotated[str | None, typer.Option(help="URL of the server that captions.")] = None,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Check machine, store and models.
+    """Check machine, store and models before a long run.
 
-    For before a long run; exits with 20 or 23 when it would not end well. With --url, the server
-    is asked whether it is there; no picture is sent.
+    Exits with 20 or 23 if the run would fail. With --url the server is asked whether it is there;
+    no image is sent.
 
     Example:
 
@@ -149,13 +150,20 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from curator.steps.doctor import Asked
     from curator.steps.doctor import doctor as run
     from curator.steps.workspace import folder_of
 
     folder = folder_of(dataset)
-    asked = Asked(scorer=scorer, model=model, url=url)
-    checks = list(run((store or folder).resolve(), folder, asked))
+    checks = list(
+        run(
+            (store or folder).resolve(),
+            folder,
+            scorer=scorer,
+            captioner=captioner,
+            model=model,
+            url=url,
+        )
+    )
     if json:
         show_json([asdict(check) for check in checks])
     else:
@@ -199,7 +207,7 @@ def quarantine_show(
     dataset: o.WholeDataset,
     *,
     reason: _Reason = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to print."), HARMLESS] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Number of rows to print."), HARMLESS] = 50,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:

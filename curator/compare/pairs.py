@@ -13,6 +13,7 @@ import polars as pl
 from curator.compare.values import GAINED, LOST, REWORDED, Change, ComparedText
 from curator.core.errors import UsageError, nearest
 from curator.policy.decider import DECISION_SCHEMA, read_decision
+from curator.scorers import is_text_only
 from curator.store import index
 from curator.store.facts import SCORES, Facts
 from curator.store.store import Store
@@ -28,7 +29,7 @@ class VersionScores:
             raise UsageError(
                 f"no scores by {scorer!r}", hint=nearest(scorer, known), reason="scorer.unknown"
             )
-        align = [name for name in known if store.recipe(SCORES, name).get("scorer") != "text"]
+        align = [name for name in known if not is_text_only(store.recipe(SCORES, name))]
         used = [version.policy.get("scores_by") for version in (new, old)]
         only = align if len(align) == 1 else []
         self.scorer = next((name for name in (scorer, *used, *only) if name in known), None)

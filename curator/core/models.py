@@ -21,24 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curator.core.errors import EngineError, NotFoundError, UsageError
+from curator.core.model_spec import TRANSFORMERS_FILES
 from curator.core.registry import load
-
-# The reasons for these four, with licences, are in docs/reference/models.md.
-DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"
-DEFAULT_SCORER_GPU = "hf-hub:timm/ViT-B-16-SigLIP2-256"
-DEFAULT_CAPTIONER = "HuggingFaceTB/SmolVLM-500M-Instruct"
-DEFAULT_CAPTIONER_GPU = "Qwen/Qwen3-VL-2B-Instruct"
-
-# What is fetched from a hub repository: never code, never a pickle. A cached copy without one of
-# those named in full is a stopped download, or another library's part of the repository.
-CAPTIONER_FILES = ("config.json", "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-SCORER_FILES = (
-    "open_clip_config.json",
-    "open_clip_model.safetensors",
-    "*.json",
-    "*.txt",
-    "*.model",
-)
 
 _PICKLES = frozenset((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"))
 _MODEL_FILES = frozenset((".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken"))
@@ -99,7 +83,7 @@ def locate(
     model: str,
     *,
     revision: str | None = None,
-    files: tuple[str, ...] = CAPTIONER_FILES,
+    files: tuple[str, ...] = TRANSFORMERS_FILES,
     option: str = "--model",
 ) -> Path:
     """Give the folder with the files of `model`; fetches them from the hub when not cached.

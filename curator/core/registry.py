@@ -7,10 +7,13 @@ adds the columns that it needs to `Spec`: `CaptionerSpec` in `curator.captioners
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from curator.core.errors import UsageError, nearest
@@ -29,8 +32,8 @@ class Spec:
     Attributes:
         target: "module:Class", or whatever the port says is built.
         help: one line about it, for `--help` and error messages.
-        tiny: "module:function" of the contract suite: (an empty folder) -> the options that a
-            tiny one is built with, as a dict. Empty: it is built without any.
+        tiny: "module:function" of the tests, a context manager: (an empty folder) -> the options
+            that the contract suite builds a tiny one with, as a dict. Empty: it is built without.
     """
 
     target: str
@@ -89,6 +92,8 @@ class Registry(Generic[S]):
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # the module is there; something that it imports is not
             what = f"there is no module {error.name!r}"
+        except SyntaxError as error:
+            what = f"{error.filename}:{error.lineno}: {error.msg}"
         except AttributeError as error:
             if not str(error).startswith("module "):
                 raise  # in the code of the module
@@ -106,6 +111,40 @@ class Registry(Generic[S]):
         if self.protocol is not None:
             check_contract(self.kind, name, found, self.protocol)
         return found
+
+    def check(self, name: str) -> S:
+        """The row of `name`, once its class is known to keep the contract: before work starts.
+
+        A class that needs torch takes ten seconds to import, so its source is read instead; only
+        where that does not show the methods as the contract has them, it is imported.
+
+        Raises:
+            UsageError: as `get`.
+        """
+        spec = self.spec(name)
+        if self.protocol is None or not _shows_contract(spec.target, self.protocol):
+            self.get(name)
+        return spec
+
+    def build(self, name: str, options: Mapping[str, Any]) -> Any:
+        """Import the class of `name` and make one.
+
+        Raises:
+            UsageError: as `get`, or its constructor does not take these options by keyword.
+            Others: from the constructor.
+        """
+        cls = self.get(name)
+        try:
+            inspect.signature(cls).bind(**options)
+        except TypeError as error:
+            raise UsageError(
+                f"{self.kind} {name!r}: the class {cls.__qualname__} cannot be built with "
+                f"{', '.join(options) or 'nothing'} ({error})",
+                where=_file_of(cls),
+                hint="what it is built with follows from its row: see the port's protocol",
+                reason=f"{self.kind}.contract",
+            ) from error
+        return cls(**options)
 
 
 def check_contract(kind: str, name: str, found: object, protocol: type[Any]) -> None:
@@ -172,6 +211,30 @@ def _takes(found: object, member: str, wanted: Any) -> bool:
     except ValueError:  # built in C: it has no signature to read
         return True
     return True
+
+
+def _shows_contract(target: str, protocol: type[Any]) -> bool:
+    """Whether the source of a class has the methods of `protocol` with the same arguments."""
+    module, _, name = target.partition(":")
+    try:
+        found = importlib.util.find_spec(module)
+        if found is None or found.origin is None or not found.origin.endswith(".py"):
+            return False
+        tree = ast.parse(Path(found.origin).read_text("utf-8"))
+    except (ModuleNotFoundError, SyntaxError, ValueError):  # ValueError: it was made by hand
+        return False
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    methods = {
+        node.name: [one.arg for one in (*node.args.args, *node.args.kwonlyargs)]
+        for cls in classes[-1:]
+        for node in cls.body
+        if isinstance(node, ast.FunctionDef) and not node.decorator_list
+    }
+    return all(
+        methods.get(member) == list(inspect.signature(wanted).parameters)
+        for member, wanted in _members(protocol).items()
+        if inspect.isfunction(wanted)
+    )
 
 
 def _file_of(cls: type) -> str:

@@ -1,4 +1,7 @@
-"""Making facts: the one loop that feeds items to workers and acknowledges what comes back.
+"""The facts loop: it feeds items to workers and acknowledges what comes back.
+
+A maker (`curator.engine.makers`) is who makes facts, a worker (`curator.engine.worker`) is its
+function inside a worker process, an executor runs workers, and the loop keeps their outcomes.
 
 Results are journaled and fsynced batch by batch, so a kill costs at most the batches in flight;
 a shard whose items are all answered becomes one Parquet file.
@@ -16,8 +19,9 @@ from curator.captioners import LENGTH, TRIMMED
 from curator.core import progress
 from curator.core.errors import QuarantineLimitError
 from curator.core.progress import Advance
+from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
-from curator.engine.executors import Done, Executor, Failed, Work
+from curator.engine.executors import Done, Executor, Failed, Worker
 from curator.engine.worker import probe
 from curator.store.facts import Facts, FactWriter
 
@@ -52,6 +56,15 @@ class Tally:
         """All outcomes without a result."""
         return sum(self.failures.values())
 
+    def plus(self, other: Tally) -> Tally:
+        """What both did."""
+        return Tally(
+            made=self.made + other.made,
+            failures=dict(Counter(self.failures) + Counter(other.failures)),
+            truncated=self.truncated + other.truncated,
+            trimmed=self.trimmed + other.trimmed,
+        )
+
     def add(self, records: Iterable[Record]) -> None:
         """Count acknowledged records."""
         for record in records:
@@ -64,27 +77,6 @@ class Tally:
                 self.failures[reason] = self.failures.get(reason, 0) + 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Making(Generic[I, R]):
-    """How one kind of fact is made: where it goes, who makes it, how an outcome is recorded.
-
-    `review` may change the records of a batch. `refuse` may answer for a batch in place of the
-    workers, who then never see it. `forget` is told of a shard that is finished, so that nobody
-    has to remember more than the shards at work.
-    """
-
-    facts: Facts
-    build: Callable[[], Work[I, R]]
-    to_records: Callable[[Done[I, R] | Failed[I]], list[Record]]
-    executor: Executor
-    batch_size: int
-    review: Callable[[str, list[Record]], list[Record]] = lambda _shard, records: records
-    refuse: Callable[[str, Sequence[I]], list[Record]] = lambda _shard, _items: []
-    forget: Callable[[str], object] = lambda _shard: None
-    max_failed_share: float = 1.0
-    stage: str = ""
-
-
 def crash_reason(outcome: Failed[Any]) -> str:
     """The reason code for an item that took its worker down or stalled it."""
     if outcome.in_probe:
@@ -92,62 +84,71 @@ def crash_reason(outcome: Failed[Any]) -> str:
     return "engine.crashed" if outcome.crashed else "vlm.stalled"
 
 
-def make(
-    making: Making[I, R],
-    shards: Iterable[tuple[str, Sequence[I]]],
-    *,
-    advance: Advance,
-    stop: StopRequest,
-) -> Tally:
-    """Make the facts for (shard, items) pairs.
+@dataclass(slots=True, kw_only=True)
+class FactsLoop(Generic[I, R]):
+    """One kind of fact: where it goes, who makes it, how an outcome is recorded. For one run.
 
-    Raises:
-        StoppedError: a signal came. QuarantineLimitError: too many items failed.
-        EngineError, DamageError: from the workers. In every case what was acknowledged stays.
+    Attributes:
+        build: makes the worker, in its process.
+        review: may change the records of a batch.
+        refuse: may answer for a batch in place of the workers, who then never see it.
+        forget: is told of a shard that is finished, so that nobody has to remember more than the
+            shards at work.
+        stage: tells the journals of two loops over the same facts apart.
     """
-    desk = _Desk(making, advance)
-    try:
-        run = making.executor.run(making.build, desk.batches(shards), probe=probe, stop=stop)
-        with closing(run) as outcomes:  # whatever happens below, the workers end with it
-            for batch in outcomes:
-                shard = batch[0].item.shard
-                records = [record for outcome in batch for record in making.to_records(outcome)]
-                desk.acknowledge(shard, making.review(shard, records), len(batch))
-                desk.finish()
-        desk.finish()  # shards with nothing to do, or with nothing that was done by a worker
-        stop.check(f"{desk.tally.made:,} new facts are kept")
-    finally:
-        desk.close()
-    return desk.tally
 
+    facts: Facts
+    build: Callable[[], Worker[I, R]]
+    to_records: Callable[[Done[I, R] | Failed[I]], list[Record]]
+    executor: Executor
+    batch_size: int
+    advance: Advance
+    run_options: RunOptions = DEFAULTS
+    review: Callable[[str, list[Record]], list[Record]] = lambda _shard, records: records
+    refuse: Callable[[str, Sequence[I]], list[Record]] = lambda _shard, _items: []
+    forget: Callable[[str], object] = lambda _shard: None
+    stage: str = ""
+    tally: Tally = field(default_factory=Tally, init=False)
+    _writers: dict[str, FactWriter] = field(default_factory=dict, init=False)
+    _remaining: dict[str, int] = field(default_factory=dict, init=False)
+    _ended: deque[str] = field(default_factory=deque, init=False)
 
-class _Desk(Generic[I, R]):
-    """Gives out the batches, writes down what comes back, and knows which shards are through."""
+    def run(self, shards: Iterable[tuple[str, Sequence[I]]], *, stop: StopRequest) -> Tally:
+        """Make the facts for (shard, items) pairs.
 
-    def __init__(self, making: Making[I, R], advance: Advance) -> None:
-        self.tally = Tally()
-        self._making = making
-        self._advance = advance
-        self._writers: dict[str, FactWriter] = {}
-        self._remaining: dict[str, int] = {}
-        self._ended: deque[str] = deque()
+        Raises:
+            StoppedError: a signal came. QuarantineLimitError: too many items failed.
+            EngineError, DamageError: from the workers. In every case what was acknowledged stays.
+        """
+        try:
+            run = self.executor.run(self.build, self._batches(shards), probe=probe, stop=stop)
+            with closing(run) as outcomes:  # whatever happens below, the workers end with it
+                for batch in outcomes:
+                    shard = batch[0].item.shard
+                    records = [record for outcome in batch for record in self.to_records(outcome)]
+                    self._acknowledge(shard, self.review(shard, records), len(batch))
+                    self._finish()
+            self._finish()  # shards with nothing to do, or with nothing that was done by a worker
+            stop.check(f"{self.tally.made:,} new facts are kept")
+        finally:
+            for writer in self._writers.values():
+                writer.close()
+        return self.tally
 
-    def batches(self, shards: Iterable[tuple[str, Sequence[I]]]) -> Iterator[Sequence[I]]:
-        size = self._making.batch_size
+    def _batches(self, shards: Iterable[tuple[str, Sequence[I]]]) -> Iterator[Sequence[I]]:
         for shard, items in shards:
             self._open(shard, len(items))
-            for start in range(0, len(items), size):
+            for start in range(0, len(items), self.batch_size):
                 rest = items[start:]
-                if refused := self._making.refuse(shard, rest):
-                    self.acknowledge(shard, refused, len(rest))
+                if refused := self.refuse(shard, rest):
+                    self._acknowledge(shard, refused, len(rest))
                     break
-                yield rest[:size]
+                yield rest[: self.batch_size]
 
     def _open(self, shard: str, num_items: int) -> None:
-        facts = self._making.facts
-        left_over = facts.journal(shard, self._making.stage).exists()
+        left_over = self.facts.journal(shard, self.stage).exists()
         if num_items or left_over:
-            self._writers[shard] = writer = facts.writer(shard, self._making.stage)
+            self._writers[shard] = writer = self.facts.writer(shard, self.stage)
             if writer.torn_bytes:
                 progress.say(
                     f"{shard}: cut {writer.torn_bytes} bytes of a record that a crash tore off; "
@@ -157,35 +158,27 @@ class _Desk(Generic[I, R]):
             self._ended.append(shard)
         self._remaining[shard] = num_items
 
-    def acknowledge(self, shard: str, records: list[Record], num_items: int) -> None:
+    def _acknowledge(self, shard: str, records: list[Record], num_items: int) -> None:
         """Durable when this returns."""
         self._writers[shard].add(records)
         self.tally.add(records)
         progress.quarantined(Counter(r["failure"] for r in records if r.get("failure")))
-        self._advance(num_items)
+        self.advance(num_items)
         self._remaining[shard] -= num_items
-        _check_share(self.tally, self._making.max_failed_share)
+        done, failed = self.tally.made + self.tally.num_failed, self.tally.num_failed
+        if done >= _MIN_OUTCOMES_FOR_LIMIT and failed > self.run_options.max_quarantine * done:
+            worst = max(self.tally.failures, key=lambda reason: self.tally.failures[reason])
+            raise QuarantineLimitError(
+                f"{failed} of {done} items failed, mostly {worst}",
+                did="what was made is kept",
+                hint="look with `curator quarantine list`, or raise --max-quarantine",
+            )
         if not self._remaining[shard]:
             self._ended.append(shard)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Turn the journals of the shards that are through into files."""
         while self._ended:
             shard = self._ended.popleft()
             self._writers.pop(shard).finish()
-            self._making.forget(shard)
-
-    def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
-
-
-def _check_share(tally: Tally, limit: float) -> None:
-    done = tally.made + tally.num_failed
-    if done >= _MIN_OUTCOMES_FOR_LIMIT and tally.num_failed > limit * done:
-        worst = max(tally.failures, key=lambda reason: tally.failures[reason])
-        raise QuarantineLimitError(
-            f"{tally.num_failed} of {done} items failed, mostly {worst}",
-            did="what was made is kept",
-            hint="look with `curator quarantine list`, or raise --max-quarantine",
-        )
+            self.forget(shard)

@@ -6,38 +6,24 @@ that does not (device, batch size, server address, number of candidates).
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from curator.captioners import CAPTIONERS
+from curator.captioners import CAPTIONERS, DEFAULT_CAPTIONER
 from curator.captioners.options import Sampling
 from curator.captioners.prompts import get_prompt
 from curator.core.errors import CuratorError, EngineError, UsageError, nearest
 from curator.core.hashing import digest
-from curator.core.models import (
-    CAPTIONER_FILES,
-    DEFAULT_CAPTIONER,
-    DEFAULT_CAPTIONER_GPU,
-    DEFAULT_SCORER,
-    DEFAULT_SCORER_GPU,
-    SCORER_FILES,
-    identify,
-    locate,
-)
+from curator.core.model_spec import ModelSpec
+from curator.core.models import ModelIdentity, identify, locate
 from curator.core.package import require
-from curator.core.registry import load
-from curator.scorers import SCORERS
+from curator.core.run_options import DEFAULTS
+from curator.scorers import CHECKER, OF_MODELS, SCORERS
+from curator.scorers.language import is_wrong_language
 from curator.store.store import MAKER_DIGEST_CHARS
-
-SCORING_VERSION = 1
-"""Raised when the same model would give the same pair another score (windows, cleaning)."""
-
-TEXT_RULES_VERSION = 3
-"""Raised when curator.scorers.text would flag a text differently."""
-
-ECHO_VERSION = 1
 
 _MAX_TOKENS = {"short": 64, "grounded": 96}
 _MAX_TOKENS_LONG = 192
@@ -46,10 +32,16 @@ _SLUG_CHARS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
-    """`port` is a name of CAPTIONERS or SCORERS, `options` what its class is built with."""
+    """Who makes facts: a class of a table, built with `options`.
+
+    Attributes:
+        name: of the folder of its facts; ends in the digest of `recipe`.
+        row: its name in CAPTIONERS or SCORERS, and `spec` what the table says there.
+    """
 
     name: str
-    port: str
+    row: str
+    spec: ModelSpec
     recipe: Mapping[str, Any]
     options: Mapping[str, Any]
 
@@ -76,42 +68,55 @@ def all_of(*makers: Callable[[], Maker | None]) -> list[Maker | None]:
 
 
 def scorer_maker(
-    scorer: str, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
+    scorer: str | None,
+    *,
+    language: str = "en",
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> Maker:
-    """The maker for `--scorer`: a name of SCORERS, or the model of a `clip` scorer.
+    """The maker for `--scorer`: a name of SCORERS, or a model of the scorer `OF_MODELS`.
 
     Raises:
+        UsageError: no such scorer, or its class does not keep the contract.
         UsageError, NotFoundError, EngineError: the model cannot be found; see
         `curator.core.models`.
     """
-    if scorer == "text":
-        return checker_maker("en")
-    require("models", f"--scorer {scorer}")
-    model = _default(DEFAULT_SCORER, DEFAULT_SCORER_GPU, device) if scorer == "clip" else scorer
-    if ":" not in model and "/" not in model:
+    scorer = scorer or OF_MODELS
+    if scorer not in SCORERS and ":" not in scorer and "/" not in scorer:
         raise UsageError(
             f"unknown scorer {scorer!r}",
             hint=f"{nearest(scorer, SCORERS)}; or a folder, org/name, or ViT-B-32:tag",
             reason="scorer.unknown",
         )
-    locate(model, revision=revision, files=SCORER_FILES, option="--scorer")
-    identity = identify(model, revision=revision)
-    # Scores are compared with each other, and the short formats move them in the second or third
-    # decimal: unlike for captions, the format is part of who says it.
-    exact: str = load("curator.core.devices:dtype_name")(dtype, device)
-    recipe = {
-        "scorer": "clip",
-        "model": identity.name,
-        "revision": identity.revision,
-        "dtype": exact,
-        "version": SCORING_VERSION,
-    }
-    return Maker(
-        name=_name("clip", identity.name, recipe),
-        port="clip",
-        recipe=recipe,
-        options={"model": model, "revision": revision, "device": device, "dtype": exact},
-    )
+    row, model = (scorer, None) if scorer in SCORERS else (OF_MODELS, scorer)
+    if SCORERS.rows[row].needs == "model":
+        require("models", f"--scorer {scorer}")
+    spec = SCORERS.check(row)
+    recipe: dict[str, Any] = {"scorer": row}
+    options: dict[str, Any] = {}
+    if spec.needs == "nothing":
+        label = ""
+        if spec.language:
+            is_wrong_language("", language)  # raises for unknown codes
+            recipe["language"] = options["language"] = label = language
+        recipe["rules"] = spec.version
+    else:
+        from curator.core.devices import dtype_name  # loads torch
+
+        model, identity = _find_model("scorer", row, spec, model, revision, device)
+        # Scores are compared with each other, and the short formats move them in the second or
+        # third decimal: unlike for captions, the format is part of who says it.
+        exact = dtype_name(dtype, device)
+        label = identity.name
+        recipe |= {
+            "model": identity.name,
+            "revision": identity.revision,
+            "dtype": exact,
+            "version": spec.version,
+        }
+        options = {"model": model, "revision": revision, "device": device, "dtype": exact}
+    return Maker(name=_name(row, label, recipe), row=row, spec=spec, recipe=recipe, options=options)
 
 
 def checker_maker(language: str) -> Maker:
@@ -120,129 +125,163 @@ def checker_maker(language: str) -> Maker:
     Raises:
         UsageError: no such code, or a language that cannot be told from others.
     """
-    load("curator.scorers.language:is_wrong_language")("", language)  # raises for unknown codes
-    recipe = {"scorer": "text", "language": language, "rules": TEXT_RULES_VERSION}
-    return Maker(
-        name=_name("text", language, recipe),
-        port="text",
-        recipe=recipe,
-        options={"language": language},
-    )
+    return scorer_maker(CHECKER, language=language)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptionerChoice:
-    """What the user asked for on the command line. None means: the default."""
-
-    captioner: str = "local"
-    model: str | None = None
-    revision: str | None = None
-    url: str | None = None
-    prompt: str = "short"
-    language: str = "en"
-    max_tokens: int | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    device: str | None = None
-    dtype: str | None = None
-    stall_timeout_sec: float = 600.0
-
-
-def captioner_maker(choice: CaptionerChoice, *, candidates: int = 1) -> Maker:
-    """The maker for `--captioner` and its options.
+def captioner_maker(
+    captioner: str = DEFAULT_CAPTIONER,
+    *,
+    model: str | None = None,
+    revision: str | None = None,
+    url: str | None = None,
+    prompt: str = "short",
+    language: str = "en",
+    max_tokens: int | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str | None = None,
+    stall_timeout_sec: float = DEFAULTS.stall_timeout_sec,
+    candidates: int = 1,
+) -> Maker:
+    """The maker for `--captioner`, a name of CAPTIONERS, and its options.
 
     Raises:
-        UsageError: options that do not go together. Others: see `curator.core.models`.
+        UsageError: options that do not go together, or a class that does not keep the contract.
+        Others: see `curator.core.models`.
     """
-    prompt = get_prompt(choice.prompt)
+    known = CAPTIONERS.rows.get(captioner)
+    if known is not None and known.needs == "model":
+        require("models", f"--captioner {captioner}")
+    spec = CAPTIONERS.check(captioner)
+    asked = get_prompt(prompt)
     sampling = Sampling(
-        max_tokens=choice.max_tokens or _MAX_TOKENS.get(prompt.name, _MAX_TOKENS_LONG),
-        temperature=choice.temperature,
-        top_p=choice.top_p,
-        seed=choice.seed,
+        max_tokens=max_tokens or _MAX_TOKENS.get(asked.name, _MAX_TOKENS_LONG),
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
     )
-    if candidates > 1 and sampling.temperature == 0 and choice.captioner != "echo":
+    if candidates > 1 and sampling.temperature == 0 and spec.needs != "nothing":
         raise UsageError(
             f"{candidates} candidates at temperature 0 would all be the same",
             hint="add --temperature 0.7, or ask for one",
             reason="option.value",
         )
-    model, revision, options = _model_of(choice)
-    recipe = {
-        "captioner": choice.captioner,
-        "model": model,
-        "revision": revision,
-        "prompt": prompt.name,
-        "wordings": list(prompt.wordings),
-        "language": choice.language,
+    servers = " or ".join(name for name, row in CAPTIONERS.rows.items() if row.needs == "server")
+    if url is not None and spec.needs != "server":
+        raise UsageError(
+            f"--url is for --captioner {servers}",
+            hint=f"add --captioner {servers}",
+            reason="option.value",
+        )
+    pinned: str | None
+    options: dict[str, Any]
+    if spec.needs == "nothing":
+        if model is not None:
+            raise UsageError(
+                f"--captioner {captioner} uses no model, and --model is {model!r}",
+                hint=f"leave --model away, or leave --captioner {captioner} away",
+                reason="option.value",
+            )
+        named, pinned = captioner, str(spec.version)
+        taken = inspect.signature(CAPTIONERS.get(captioner)).parameters
+        offered = {"sampling": sampling, "language": language}
+        options = {name: value for name, value in offered.items() if name in taken}
+        label = asked.name
+    elif spec.needs == "server":
+        options = {
+            "model": model,
+            "url": _checked_url(captioner, url, model),
+            "stall_timeout_sec": stall_timeout_sec,
+            "sampling": sampling,
+        }
+        named, pinned = str(model), revision
+        label = f"{named}-{asked.name}"
+    else:
+        try:
+            model, identity = _find_model("captioner", captioner, spec, model, revision, device)
+        except EngineError as error:
+            error.hint = (
+                f"{error.hint}; --captioner {servers} --url URL --model NAME asks a server instead"
+            )
+            raise
+        named, pinned = identity.name, identity.revision
+        options = {
+            "model": model,
+            "revision": revision,
+            "device": device,
+            "dtype": dtype,
+            "sampling": sampling,
+        }
+        label = f"{named}-{asked.name}"
+    recipe: dict[str, Any] = {
+        "captioner": captioner,
+        "model": named,
+        "revision": pinned,
+        "prompt": asked.name,
+        "wordings": list(asked.wordings),
+        "language": language,
         "sampling": asdict(sampling),
     }
+    if spec.needs != "nothing" and spec.version > 1:
+        recipe["version"] = spec.version
     return Maker(
-        name=_name(choice.captioner, f"{model}-{prompt.name}".removeprefix("echo-"), recipe),
-        port=choice.captioner,
+        name=_name(captioner, label, recipe),
+        row=captioner,
+        spec=spec,
         recipe=recipe,
-        options={**options, "sampling": sampling},
+        options=options,
     )
 
 
-def _model_of(choice: CaptionerChoice) -> tuple[str | None, str | None, dict[str, Any]]:
-    if choice.captioner not in CAPTIONERS:
-        CAPTIONERS.get(choice.captioner)  # raises, with the nearest name
-    if choice.url is not None and choice.captioner != "server":
+def _checked_url(captioner: str, url: str | None, model: str | None) -> str:
+    if not url or not model:
         raise UsageError(
-            "--url is for --captioner server", hint="add --captioner server", reason="option.value"
-        )
-    if choice.captioner == "echo":
-        return "echo", str(ECHO_VERSION), {}
-    if choice.captioner == "server":
-        if not choice.url or not choice.model:
-            raise UsageError(
-                "--captioner server needs --url and --model",
-                hint="e.g. --url http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct",
-                reason="option.missing",
-            )
-        if not re.match(r"https?://[^/]", choice.url):
-            raise UsageError(
-                f"--url is {choice.url!r}",
-                hint="allowed: http://HOST:PORT/v1 or https://...",
-                reason="option.value",
-            )
-        timeout = choice.stall_timeout_sec
-        options = {"model": choice.model, "url": choice.url, "stall_timeout_sec": timeout}
-        return choice.model, choice.revision, options
-    require("models", f"--captioner {choice.captioner}")
-    model = choice.model
-    if model is None and choice.captioner == "local":
-        model = _default(DEFAULT_CAPTIONER, DEFAULT_CAPTIONER_GPU, choice.device)
-    if model is None:
-        raise UsageError(
-            f"--captioner {choice.captioner} needs --model",
-            hint="e.g. --model coca_ViT-L-14:mscoco_finetuned_laion2b_s13b_b90k, or a folder",
+            f"--captioner {captioner} needs --url and --model",
+            hint="e.g. --url http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct",
             reason="option.missing",
         )
-    files = CAPTIONER_FILES if choice.captioner == "local" else SCORER_FILES
-    try:
-        locate(model, revision=choice.revision, files=files)
-    except EngineError as error:
-        server = "--captioner server --url URL --model NAME asks a server instead"
-        error.hint = f"{error.hint}; {server}"
-        raise
-    identity = identify(model, revision=choice.revision)
-    options = {
-        "model": model,
-        "revision": choice.revision,
-        "device": choice.device,
-        "dtype": choice.dtype,
-    }
-    return identity.name, identity.revision, options
+    if not re.match(r"https?://[^/]", url):
+        raise UsageError(
+            f"--url is {url!r}",
+            hint="allowed: http://HOST:PORT/v1 or https://...",
+            reason="option.value",
+        )
+    return url
 
 
-def _default(cpu: str, gpu: str, device: str | None) -> str:
-    """The default model for the device that the work will run on."""
-    return gpu if load("curator.core.devices:choose_device")(device).type == "cuda" else cpu
+def _find_model(
+    kind: str,
+    row: str,
+    spec: ModelSpec,
+    model: str | None,
+    revision: str | None,
+    device: str | None,
+) -> tuple[str, ModelIdentity]:
+    """The model that was named, or the row's default one, with its files in place."""
+    model = model or default_model(spec, device)
+    option = "--model" if kind == "captioner" else "--scorer"
+    if model is None:
+        raise UsageError(
+            f"--{kind} {row} needs {option}",
+            hint="a folder, a hub repository (org/name), or an open_clip NAME:TAG",
+            reason="option.missing",
+        )
+    locate(model, revision=revision, files=spec.files, option=option)
+    return model, identify(model, revision=revision)
 
 
-def _name(kind: str, label: str, recipe: Mapping[str, Any]) -> str:
+def default_model(spec: ModelSpec, device: str | None) -> str | None:
+    """The model of a row that is used on this device if none is named."""
+    if spec.default_model_gpu is not None:
+        from curator.core.devices import choose_device  # loads torch
+
+        if choose_device(device).type == "cuda":
+            return spec.default_model_gpu
+    return spec.default_model
+
+
+def _name(row: str, label: str, recipe: Mapping[str, Any]) -> str:
     slug = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")[:_SLUG_CHARS].strip("-.")
-    return "-".join(part for part in (kind, slug, digest(recipe)[:MAKER_DIGEST_CHARS]) if part)
+    return "-".join(part for part in (row, slug, digest(recipe)[:MAKER_DIGEST_CHARS]) if part)

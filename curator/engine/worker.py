@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from curator.captioners import CAPTIONERS, Caption, CaptionFailure, CaptionRequest
+from curator.captioners import CAPTIONERS, Caption, Captioner, CaptionFailure, CaptionRequest
 from curator.captioners.guard import Guarded
 from curator.captioners.prompts import get_prompt
 from curator.core import images
@@ -80,15 +80,14 @@ def probe(item: CaptionItem | ScoreItem) -> None:
             images.decode(item.image.read())
 
 
-class CaptionWork:
+class CaptionWorker:
     """Captions batches. `captioner` is a name of `CAPTIONERS`."""
 
     def __init__(
         self, captioner: str, options: Mapping[str, Any], *, prompt: str, language: str
     ) -> None:
-        self._captioner = Guarded(
-            CAPTIONERS.get(captioner)(**options), prompt=get_prompt(prompt), language=language
-        )
+        built: Captioner = CAPTIONERS.build(captioner, options)
+        self._captioner = Guarded(built, prompt=get_prompt(prompt), language=language)
         self._read = _Read[CaptionItem, CaptionRequest]()
 
     def prefetch(self, items: Sequence[CaptionItem]) -> None:
@@ -102,11 +101,11 @@ class CaptionWork:
         return self._captioner.caption([self._read.of(item) or _request(item) for item in items])
 
 
-class ScoreWork:
+class ScoreWorker:
     """Scores batches. `scorer` is a name of `SCORERS`."""
 
     def __init__(self, scorer: str, options: Mapping[str, Any]) -> None:
-        self._scorer: Scorer = SCORERS.get(scorer)(**options)
+        self._scorer: Scorer = SCORERS.build(scorer, options)
         self._read = _Read[ImageRef, bytes]()
 
     def prefetch(self, items: Sequence[ScoreItem]) -> None:

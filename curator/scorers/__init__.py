@@ -1,12 +1,18 @@
-"""The scorer port: the protocol, and the table of everything that can judge a caption."""
+"""The scorer port: the protocol, and the table of everything that can judge a caption.
+
+A new scorer is one class in one file and one row in `SCORERS`. The command line, policies, `doctor`
+and the contract suite (tests/contracts/test_scorers.py) read the row; docs/extend/scorer.md shows
+one from beginning to end.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from curator.core.registry import Registry, Spec
+from curator.core.model_spec import OPEN_CLIP_FILES, ModelSpec
+from curator.core.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +46,69 @@ class Score:
 
 
 class Scorer(Protocol):
-    """Judges (image, text) pairs. Built once a worker process."""
+    """Judges (image, text) pairs. Built once a worker process.
+
+    What it is built with, as keywords, follows from its row in `SCORERS`:
+
+        needs      keywords
+        nothing    `language`, if its row says so
+        model      `model`, `revision`, `device`, `dtype`
+
+    It may have a method `prefetch(pairs)`: that is given the batch after the next call of `score`,
+    and returns at once.
+    """
 
     def score(self, pairs: Sequence[tuple[bytes, str]]) -> list[Score]:
         """Score every pair (encoded image bytes, text), in the same order, never fewer."""
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerSpec(ModelSpec):
+    """A row of the scorers.
+
+    Attributes:
+        text_only: judges a text whatever the image, so it is asked once for each text and given
+            no image. Policies use what it flags and not its score.
+        language: is built with the language that captions should be in.
+    """
+
+    text_only: bool = False
+    language: bool = False
+
+
 SCORERS = Registry(
     "scorer",
     {
-        "clip": Spec("curator.scorers.clip:ClipScorer"),
-        "text": Spec("curator.scorers.text:TextScorer"),
+        "clip": ScorerSpec(
+            "curator.scorers.clip:ClipScorer",
+            help="how well text and image fit, by a CLIP or SigLIP model",
+            needs="model",
+            default_model="hf-hub:laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+            default_model_gpu="hf-hub:timm/ViT-B-16-SigLIP2-256",
+            files=OPEN_CLIP_FILES,
+            tiny="tests.kit.tiny:clip",
+        ),
+        "text": ScorerSpec(
+            "curator.scorers.text:TextScorer",
+            help="what is wrong with a text whatever the image: refusals, loops, spam",
+            in_process=True,
+            version=3,
+            text_only=True,
+            language=True,
+        ),
     },
     protocol=Scorer,
 )
+
+CHECKER = "text"
+"""The scorer whose flags policies read: it runs in every `score` and `recaption`."""
+
+OF_MODELS = "clip"
+"""The scorer that is meant where `--scorer` names a model."""
+
+
+def is_text_only(recipe: Mapping[str, Any]) -> bool:
+    """Whether a maker with this recipe judges texts without their images."""
+    spec = SCORERS.rows.get(str(recipe.get("scorer")))
+    return spec is not None and spec.text_only

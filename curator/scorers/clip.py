@@ -20,7 +20,6 @@ import torch
 from curator.core import images
 from curator.core.devices import choose_device, choose_dtype
 from curator.core.errors import EngineError, Unusable
-from curator.core.models import DEFAULT_SCORER
 from curator.core.text import strip_special_tokens
 from curator.scorers import Score, SentenceScore
 from curator.scorers.clip_model import ClipModel, load_clip
@@ -64,7 +63,7 @@ class ClipScorer:
 
     def __init__(
         self,
-        model: str = DEFAULT_SCORER,
+        model: str,
         *,
         pretrained: str | None = None,
         revision: str | None = None,

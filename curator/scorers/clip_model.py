@@ -28,6 +28,7 @@ from torchvision.transforms import (
 
 from curator.core import models
 from curator.core.errors import EngineError, NotFoundError, UsageError, nearest
+from curator.core.model_spec import OPEN_CLIP_FILES
 from curator.core.text import strip_special_tokens
 
 _PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
@@ -160,7 +161,7 @@ def load_clip(
         UsageError, NotFoundError: the name, the folder or its weights are not usable.
         EngineError: the hub cannot be reached, or the files do not make a model.
     """
-    folder = models.locate(model, revision=revision, files=models.SCORER_FILES)
+    folder = models.locate(model, revision=revision, files=OPEN_CLIP_FILES)
     _check_weights(folder)
     source = f"local-dir:{folder}"
     try:

@@ -23,6 +23,7 @@ from curator.edits.apply import HUMAN, Edited, apply_edits
 from curator.edits.history import Edit, History, clean_who
 from curator.edits.log import edited_shards, history
 from curator.policy.decider import DECISION_SCHEMA, read_decision
+from curator.scorers import OF_MODELS, is_text_only
 from curator.steps.decide import count_actions, sum_texts
 from curator.steps.workspace import command
 from curator.store import fsops, parquet, versions
@@ -97,8 +98,8 @@ def scoring_command(version: Version, dataset: str, store: Path | None, *more: s
     A model folder is known by its last part only: `PATH` stands for where it lies.
     """
     recipe = version.makers[version.policy["scores_by"]]
-    if recipe["scorer"] == "text":
-        return command("score", dataset, store, "--scorer", "text", *more)
+    if recipe["scorer"] != OF_MODELS:
+        return command("score", dataset, store, "--scorer", recipe["scorer"], *more)
     is_folder = str(recipe["revision"]).startswith("sha256:")
     model = f"PATH/{recipe['model']}" if is_folder else str(recipe["model"])
     dtype = ["--dtype", str(recipe["dtype"])] if "dtype" in recipe else []
@@ -118,7 +119,7 @@ class _Work:
         self.found = Edited(parquet.empty(DECISION_SCHEMA))
         self.num_unscored = 0
         scorer = base.policy.get("scores_by")
-        is_of_pairs = scorer and base.makers[scorer]["scorer"] != "text"
+        is_of_pairs = scorer and not is_text_only(base.makers[scorer])
         self.scores = Facts(store, SCORES, str(scorer)) if is_of_pairs else None
 
     def apply(self, shard: str) -> None:

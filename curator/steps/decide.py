@@ -14,9 +14,11 @@ import polars as pl
 
 from curator.core import hashing, package, progress
 from curator.core.errors import ConflictError, QuarantineLimitError, UsageError
+from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.policy.decider import CUT, DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
 from curator.policy.model import Policy, under_its_own_name
+from curator.scorers import CHECKER, SCORERS
 from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
 from curator.store import fsops, index, parquet, versions
@@ -35,11 +37,15 @@ class MakerChoice:
     generators: Sequence[str] = ()
     scorer: str | None = None
     checker: str | None = None
-    max_quarantine: float = 0.05
 
 
 def decide(
-    ws: Workspace, policy: Policy, choice: MakerChoice, *, stop: StopRequest
+    ws: Workspace,
+    policy: Policy,
+    choice: MakerChoice,
+    run_options: RunOptions = DEFAULTS,
+    *,
+    stop: StopRequest,
 ) -> tuple[Version, bool]:
     """Decide for every sample of every shard, and commit.
 
@@ -57,11 +63,11 @@ def decide(
             shard anew meanwhile; nothing was committed.
     """
     with ws.store.deciding():
-        return _decide(ws, policy, choice, stop)
+        return _decide(ws, policy, choice, run_options, stop)
 
 
 def _decide(
-    ws: Workspace, policy: Policy, choice: MakerChoice, stop: StopRequest
+    ws: Workspace, policy: Policy, choice: MakerChoice, run_options: RunOptions, stop: StopRequest
 ) -> tuple[Version, bool]:
     policy = under_its_own_name(policy)
     inputs = resolve_inputs(ws, policy, choice)
@@ -75,7 +81,7 @@ def _decide(
             totals.update(decided.totals)
             stop.check("nothing was committed; all facts are kept")
             advance(1)
-    _check_quarantine(entries, choice.max_quarantine)
+    _check_quarantine(entries, run_options.max_quarantine)
     for ref in ws.shards:
         _check_same_index(ref, indexed[ref.name], index.check_unchanged(ws.store, ref))
     if (before := ws.store.newest()) is not None:
@@ -230,10 +236,27 @@ def _num_files(ws: Workspace, inputs: Inputs) -> dict[str, int]:
     return {name: count for name, count in listed.items() if count}
 
 
+def check_scorer(policy: Policy) -> None:
+    """A policy that needs scores names a scorer of the table that judges images with texts.
+
+    Raises:
+        UsageError: it names another one.
+    """
+    if policy.needs_score and SCORERS.spec(policy.scorer).text_only:
+        of_pairs = [name for name, spec in SCORERS.rows.items() if not spec.text_only]
+        raise UsageError(
+            f"policy {policy.name!r} needs scores of {policy.scorer!r}, which judges a text "
+            "without its image: policies read what it flags, not its score",
+            hint=f"scorer = one of: {', '.join(of_pairs)}; or a rule with field = 'flags'",
+            reason="policy.invalid",
+        )
+
+
 def resolve_inputs(ws: Workspace, policy: Policy, choice: MakerChoice) -> Inputs:
     """Find the makers that a policy needs among those with facts in the store."""
+    check_scorer(policy)
     generators = _generators(ws, policy, choice.generators)
-    checker = _one_scorer(ws, "text", choice.checker) if policy.needs_flags else None
+    checker = _one_scorer(ws, CHECKER, choice.checker) if policy.needs_flags else None
     scorer = None
     if policy.needs_score or choice.scorer is not None:
         scorer = _one_scorer(ws, policy.scorer, choice.scorer)
@@ -270,40 +293,39 @@ def _generators(ws: Workspace, policy: Policy, asked: Sequence[str]) -> tuple[st
     return (*asked, *rest)
 
 
-def _scorers(ws: Workspace, port: str) -> list[str]:
-    names = ws.store.makers(SCORES)
-    return [name for name in names if ws.store.recipe(SCORES, name).get("scorer") == port]
+def _scorers(ws: Workspace, row: str) -> list[str]:
+    """The makers of this row of SCORERS that have facts; of several rules the newest.
 
-
-def _newest_rules(ws: Workspace, checkers: Sequence[str]) -> list[str]:
-    """Of the checkers of one language the one that knows most; an earlier release left others."""
-    newest: dict[str, tuple[int, str]] = {}
-    for name in checkers:
-        recipe = ws.store.recipe(SCORES, name)
-        language, rules = str(recipe.get("language")), int(str(recipe.get("rules", 0)))
-        newest[language] = max(newest.get(language, (0, name)), (rules, name))
+    A release that judges texts by other rules leaves the facts by the old ones in the store: two
+    recipes that differ in nothing but `rules` are the same scorer.
+    """
+    newest: dict[bytes, tuple[int, str]] = {}
+    for name in ws.store.makers(SCORES):
+        recipe = dict(ws.store.recipe(SCORES, name))
+        if recipe.get("scorer") == row:
+            rules = int(str(recipe.pop("rules", 0)))
+            same = hashing.canonical_json(recipe)
+            newest[same] = max(newest.get(same, (rules, name)), (rules, name))
     return [name for _, name in newest.values()]
 
 
-def _one_scorer(ws: Workspace, port: str, asked: str | None) -> str:
-    known = _scorers(ws, port)
-    if asked is not None:
-        known = [name for name in known if name == asked]
-    elif port == "text":
-        known = _newest_rules(ws, known)
+def _one_scorer(ws: Workspace, row: str, asked: str | None) -> str:
+    known = _scorers(ws, row)
+    if asked is not None:  # by older rules, too
+        of_row = ws.store.recipe(SCORES, asked) if asked in ws.store.makers(SCORES) else {}
+        known = [asked] if of_row.get("scorer") == row else []
     if len(known) == 1:
         return known[0]
     if known:
-        option = "--language" if port == "text" else "--use-scorer"
+        option = "--language" if SCORERS.spec(row).language else "--use-scorer"
         raise UsageError(
-            f"{len(known)} {port!r} scorers have scores here: {', '.join(known)}",
+            f"{len(known)} {row!r} scorers have scores here: {', '.join(known)}",
             hint=f"say which one counts with {option}",
             reason="scorer.ambiguous",
         )
-    how = ("--scorer", "text" if port == "text" else "clip")
     raise UsageError(
-        f"the policy needs scores by {asked or port!r}, and there are none",
+        f"the policy needs scores by {asked or row!r}, and there are none",
         where=ws.store.root,
-        hint=f"run `{ws.command('score', *how)}` first",
+        hint=f"run `{ws.command('score', '--scorer', row)}` first",
         reason="scorer.none",
     )

@@ -12,11 +12,17 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
+from typing import Any
 
+from curator.captioners import CAPTIONERS, DEFAULT_CAPTIONER
+from curator.captioners.server import reach
 from curator.core.errors import CuratorError, NotFoundError, mask_secrets
-from curator.core.models import DEFAULT_CAPTIONER, DEFAULT_SCORER, identify
+from curator.core.model_spec import ModelSpec
+from curator.core.models import identify
 from curator.core.package import EXTRAS, first_missing, install_command
-from curator.core.registry import load
+from curator.core.registry import Registry, load
+from curator.engine.makers import default_model
+from curator.scorers import OF_MODELS, SCORERS
 from curator.store import fsops
 
 # Below these, known holes: image bombs (Pillow), code from Parquet (pyarrow), weights_only (torch).
@@ -35,23 +41,20 @@ class DoctorCheck:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a run is going to use: None means the default model, or no server."""
-
-    scorer: str | None = None
-    model: str | None = None
-    url: str | None = None
-
-
 def doctor(
-    store_root: Path, dataset: Path | None = None, asked: Asked | None = None
+    store_root: Path,
+    dataset: Path | None = None,
+    *,
+    scorer: str | None = None,
+    captioner: str | None = None,
+    model: str | None = None,
+    url: str | None = None,
 ) -> Iterator[DoctorCheck]:
     """Run all checks for a store at (or to be made at) this folder; it may not exist yet.
 
-    `dataset` must exist.
+    `dataset` must exist. What a run is going to use: `scorer` and `captioner` as for --scorer and
+    --captioner, `model` and `url` of the captioner; None means what the run would take.
     """
-    asked = asked or Asked()
     if dataset is not None and not dataset.exists():
         yield DoctorCheck("dataset", "fail", f"there is no {dataset}")
     yield _python()
@@ -76,13 +79,38 @@ def doctor(
     yield _space(folder)
     yield _open_files()
     yield _put_if_absent(folder)
-    if has_models and asked.scorer != "text":  # it loads no model
-        scorer = DEFAULT_SCORER if asked.scorer in (None, "clip") else asked.scorer
-        yield _model("scorer", scorer or DEFAULT_SCORER)
-    if asked.url is None and has_models:
-        yield _model("captioner", asked.model or DEFAULT_CAPTIONER)
-    elif asked.url is not None:
-        yield _server(asked.url)
+    row, named = (scorer or OF_MODELS), None
+    if row not in SCORERS and ("/" in row or ":" in row):
+        row, named = OF_MODELS, row
+    yield from _needs(SCORERS, row, named, None)
+    if captioner is None and url is not None:
+        captioner = next(name for name, spec in CAPTIONERS.rows.items() if spec.needs == "server")
+    yield from _needs(CAPTIONERS, captioner or DEFAULT_CAPTIONER, model, url)
+
+
+def _needs(
+    table: Registry[Any], row: str, model: str | None, url: str | None
+) -> Iterator[DoctorCheck]:
+    """Is there what a row of a table needs?"""
+    known = table.rows.get(row)
+    if known is not None and known.needs == "model" and first_missing("models") is not None:
+        return  # the line of the missing extra says it
+    try:
+        spec: ModelSpec = table.check(row)
+    except CuratorError as error:
+        yield DoctorCheck(table.kind, "fail", str(error))
+        return
+    if spec.needs == "server":
+        if url is None:
+            yield DoctorCheck("server", "fail", f"{table.kind} {row!r} needs --url")
+        else:
+            yield _server(url)
+    elif spec.needs == "model":
+        named = model or default_model(spec, None)
+        if named is None:
+            yield DoctorCheck(table.kind, "fail", f"{table.kind} {row!r} needs a model")
+        else:
+            yield _model(table.kind, named)
 
 
 def _python() -> DoctorCheck:
@@ -146,7 +174,7 @@ def _model(kind: str, model: str) -> DoctorCheck:
 
 def _server(url: str) -> DoctorCheck:
     try:
-        load("curator.captioners.server:reach")(url)
+        reach(url)
     except CuratorError as error:
         return DoctorCheck("server", "fail", str(error))
     return DoctorCheck("server", "ok", f"{mask_secrets(url)} answers")

@@ -12,16 +12,18 @@ import numpy as np
 import polars as pl
 
 from curator.captioners import Caption, CaptionFailure
-from curator.captioners.prompts import get_prompt, render
+from curator.captioners.prompts import Prompt, get_prompt, render
 from curator.captioners.stuck_detector import MAX_IMAGES, StuckDetector
 from curator.core import clock, progress
 from curator.core.errors import UsageError
 from curator.core.hashing import text_sha256
+from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.engine.executors import Done, Executor, Failed
-from curator.engine.facts_loop import Making, Record, Tally, crash_reason, make
+from curator.engine.executors.local import executor_of
+from curator.engine.facts_loop import FactsLoop, Record, Tally, crash_reason
 from curator.engine.makers import Maker
-from curator.engine.worker import CaptionItem, CaptionWork, ImageRef
+from curator.engine.worker import CaptionItem, CaptionWorker, ImageRef
 from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
 from curator.store import index
@@ -39,50 +41,61 @@ class Only:
     scorer: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptionTask:
-    """What to caption, by whom."""
-
-    maker: Maker
-    executor: Executor
-    candidates: int = 1
-    batch_size: int = 16
-    only: Only | None = None
-    max_failed_share: float = 1.0
-
-
-def generate(ws: Workspace, task: CaptionTask, *, stop: StopRequest) -> Tally:
+def generate(
+    ws: Workspace,
+    maker: Maker,
+    run_options: RunOptions = DEFAULTS,
+    *,
+    candidates: int = 1,
+    only: Only | None = None,
+    executor: Executor | None = None,
+    stop: StopRequest,
+) -> Tally:
     """Caption every image that has no caption from this maker yet.
 
     Raises:
-        as `curator.engine.facts_loop.make`.
+        as `curator.engine.facts_loop.FactsLoop.run`.
     """
-    maker = task.maker
     facts = Facts(ws.store, CAPTIONS, maker.name)
     ws.store.write_recipe(CAPTIONS, maker.name, maker.recipe)
-    limit = _worst_limit(ws, task.only) if task.only else None
+    limit = _worst_limit(ws, only) if only else None
     total = sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
     detectors: _Detectors = defaultdict(StuckDetector)
-    with progress.bar(f"caption ({maker.port})", total * task.candidates, "captions") as advance:
-        making = Making(
+
+    def planned(advance: progress.Advance) -> Iterator[tuple[str, list[CaptionItem]]]:
+        prompt = get_prompt(str(maker.recipe["prompt"]))
+        numbers = pl.DataFrame({"candidate": pl.Series(range(candidates), dtype=pl.Int16)})
+        for ref in ws.shards:
+            columns = ["image_sha256", "offset", "length", "alt_text", "alt_sha256", "reason"]
+            samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
+            if limit is not None and only is not None:
+                samples = _worst(ws, samples, only, limit)
+            images = samples.unique("image_sha256", keep="first", maintain_order=True)
+            wanted = images.join(numbers, how="cross", maintain_order="left_right")
+            pending = facts.pending(wanted)
+            advance(index.shard_facts(ws.store, ref.name).num_samples * candidates - len(pending))
+            yield ref.name, _items(ref, prompt, pending)
+
+    with progress.bar(f"caption ({maker.row})", total * candidates, "captions") as advance:
+        loop = FactsLoop(
             facts=facts,
             build=partial(
-                CaptionWork,
-                maker.port,
+                CaptionWorker,
+                maker.row,
                 maker.options,
                 prompt=maker.recipe["prompt"],
                 language=maker.recipe["language"],
             ),
             to_records=_to_records,
-            executor=task.executor,
-            batch_size=task.batch_size,
+            executor=executor or executor_of(maker.spec, run_options),
+            batch_size=run_options.caption_batch_size,
+            advance=advance,
+            run_options=run_options,
             review=partial(_review, detectors),
             refuse=partial(_refuse, detectors),
             forget=lambda shard: detectors.pop(shard, None),
-            max_failed_share=task.max_failed_share,
         )
-        planned = _plan(ws, facts, task, limit, advance)
-        tally = make(making, planned, advance=advance, stop=stop)
+        tally = loop.run(planned(advance), stop=stop)
     if only_thought := tally.failures.get("vlm.reasoning_only"):
         progress.say(
             f"{only_thought:,} answers hold reasoning and no caption: "
@@ -91,28 +104,7 @@ def generate(ws: Workspace, task: CaptionTask, *, stop: StopRequest) -> Tally:
     return tally
 
 
-def _plan(
-    ws: Workspace,
-    facts: Facts,
-    task: CaptionTask,
-    limit: float | None,
-    advance: progress.Advance,
-) -> Iterator[tuple[str, list[CaptionItem]]]:
-    numbers = pl.DataFrame({"candidate": pl.Series(range(task.candidates), dtype=pl.Int16)})
-    for ref in ws.shards:
-        columns = ["image_sha256", "offset", "length", "alt_text", "alt_sha256", "reason"]
-        samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
-        if limit is not None and task.only is not None:
-            samples = _worst(ws, samples, task.only, limit)
-        images = samples.unique("image_sha256", keep="first", maintain_order=True)
-        wanted = images.join(numbers, how="cross", maintain_order="left_right")
-        pending = facts.pending(wanted)
-        advance(index.shard_facts(ws.store, ref.name).num_samples * task.candidates - len(pending))
-        yield ref.name, _items(ref, task, pending)
-
-
-def _items(ref: ShardRef, task: CaptionTask, pending: pl.DataFrame) -> list[CaptionItem]:
-    prompt = get_prompt(str(task.maker.recipe["prompt"]))
+def _items(ref: ShardRef, prompt: Prompt, pending: pl.DataFrame) -> list[CaptionItem]:
     rows = pending.select("image_sha256", "offset", "length", "alt_text", "candidate", "attempt")
     return [
         CaptionItem(

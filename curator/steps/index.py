@@ -14,6 +14,7 @@ import numpy as np
 
 from curator.core import progress
 from curator.core.errors import UsageError
+from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest, without_ctrl_c
 from curator.shards.alttext_counts import AltTexts
 from curator.shards.scan import ScanOptions, ShardRef, ShardScan, scan_shard
@@ -57,7 +58,11 @@ class IndexReport:
 
 
 def make_index(
-    ws: Workspace, options: ScanOptions, *, stop: StopRequest, num_workers: int = 1
+    ws: Workspace,
+    options: ScanOptions,
+    run_options: RunOptions = DEFAULTS,
+    *,
+    stop: StopRequest,
 ) -> IndexReport:
     """Index the shards that have no current index.
 
@@ -75,7 +80,7 @@ def make_index(
     todo = [ref for ref in ws.shards if index.current(ws.store, ref, options) is None]
     num_changed = 0
     with progress.bar("index", len(todo), "shards") as advance:
-        for ref, scan in _scans(todo, options, num_workers):
+        for ref, scan in _scans(todo, options, run_options.workers):
             before = _indexed_bytes(ws, ref)
             num_changed += before is not None and before != scan.sha256
             index.write(ws.store, ref, scan, options)

@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from curator.captioners.server import reach
 from curator.core import progress
 from curator.core.errors import EngineError, NotFoundError, StrictError, UsageError
-from curator.core.registry import load
+from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
-from curator.engine.executors import Executor
-from curator.engine.executors.local import InlineExecutor, ProcessExecutor
 from curator.engine.facts_loop import Tally
 from curator.engine.makers import Maker
 from curator.policy.model import Policy
 from curator.shards.scan import ScanOptions
-from curator.steps.decide import MakerChoice, decide
-from curator.steps.generate import CaptionTask, Only, generate
+from curator.steps.decide import MakerChoice, check_scorer, decide
+from curator.steps.generate import Only, generate
 from curator.steps.index import IndexReport, make_index, say_index
 from curator.steps.quarantine import rows as quarantine_rows
-from curator.steps.score import ScoreSummary, ScoreTask, score, summarize
+from curator.steps.score import ScoreSummary, score_all, summarize
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store.facts import CAPTIONS
 from curator.store.runs import open_run
 from curator.store.versions import Version
-
-_INLINE = frozenset({"echo", "text"})
-"""Makers that load no model: a process around them would only cost."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """How the work is spread: worker processes, batch sizes, and when to give up."""
-
-    num_workers: int = 1
-    score_batch_size: int = 32
-    caption_batch_size: int = 16
-    stall_timeout_sec: float = 600.0
-    max_quarantine: float = 0.05
-
-    def executor(self, maker: Maker) -> Executor:
-        """Where this maker runs."""
-        if maker.port in _INLINE:
-            return InlineExecutor()
-        return ProcessExecutor(self.num_workers, self.stall_timeout_sec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +46,18 @@ class Recaption:
         """Say now what `decide` would only find out when all captions are made.
 
         Raises:
-            UsageError: the policy needs scores of another scorer than the one that will run.
+            UsageError: the policy needs scores of another scorer than the one that will run, or of
+                none that there is.
         """
+        check_scorer(self.policy)
         if self.scorer is None or not self.policy.needs_score:
             return
-        if self.scorer.port != self.policy.scorer:
+        if self.scorer.row != self.policy.scorer:
             raise UsageError(
                 f"policy {self.policy.name!r} needs scores of a {self.policy.scorer!r} scorer, and "
-                f"--scorer is a {self.scorer.port!r} one",
-                hint=f"leave --scorer away, or give a {self.policy.scorer!r} one; `replace` and "
+                f"--scorer is a {self.scorer.row!r} one",
+                hint=f"leave --scorer away, or write a policy with scorer = {self.scorer.row!r} "
+                "(`curator policy NAME > mine.toml` gives one to start from); `replace` and "
                 "`as-is` are policies without scores",
                 reason="option.value",
             )
@@ -114,10 +95,10 @@ def reach_server(spec: str, store: Path | None, captioner: Maker | None) -> None
     Raises:
         EngineError: it does not answer, and never did here.
     """
-    if captioner is None or captioner.port != "server":
+    if captioner is None or captioner.spec.needs != "server":
         return
     try:
-        load("curator.captioners.server:reach")(captioner.options["url"])
+        reach(captioner.options["url"])
     except EngineError as error:
         try:
             known = open_workspace(spec, store).store.makers(CAPTIONS)
@@ -128,36 +109,12 @@ def reach_server(spec: str, store: Path | None, captioner: Maker | None) -> None
         progress.say(f"warning: {error}; going on with the captions that are there")
 
 
-def score_all(
-    ws: Workspace,
-    makers: Sequence[Maker],
-    engine: Engine,
-    *,
-    generators: tuple[str, ...] = (),
-    by_people: bool = True,
-    stop: StopRequest,
-) -> Tally:
-    """Have each of `makers` score what it has not scored yet."""
-    total = Tally()
-    for maker in makers:
-        task = ScoreTask(
-            maker=maker,
-            executor=engine.executor(maker),
-            generators=generators,
-            by_people=by_people,
-            batch_size=engine.score_batch_size,
-            max_failed_share=engine.max_quarantine,
-        )
-        tally = score(ws, task, stop=stop)
-        if maker.port != "text":  # checking a text asks no model
-            total.made += tally.made
-            for reason, count in tally.failures.items():
-                total.failures[reason] = total.failures.get(reason, 0) + count
-    return total
-
-
 def recaption(
-    ws: Workspace, asked: Recaption, engine: Engine, *, stop: StopRequest
+    ws: Workspace,
+    asked: Recaption,
+    run_options: RunOptions = DEFAULTS,
+    *,
+    stop: StopRequest,
 ) -> RecaptionReport:
     """Run all stages; every one goes on where an earlier run left it.
 
@@ -168,23 +125,34 @@ def recaption(
     makers = [asked.scorer, asked.checker] if asked.scorer else [asked.checker]
     options = {"dataset": ws.spec, "policy": asked.policy.name, "makers": asked.maker_names}
     with open_run(ws.store, "recaption", options) as run:
-        indexed = make_index(ws, asked.scan, stop=stop, num_workers=engine.num_workers)
+        indexed = make_index(ws, asked.scan, run_options, stop=stop)
         say_index(indexed, run)
-        scored = score_all(ws, makers, engine, stop=stop)
+        scored = score_all(ws, makers, run_options, stop=stop)
         captioned = Tally()
         generators: tuple[str, ...] = ()
         if asked.captioner is not None:
-            captioned = generate(ws, _caption_task(asked, asked.captioner, engine), stop=stop)
+            only = None
+            if asked.worst_percent is not None and asked.scorer is not None:
+                only = Only(worst_percent=asked.worst_percent, scorer=asked.scorer.name)
+            captioned = generate(
+                ws,
+                asked.captioner,
+                run_options,
+                candidates=asked.candidates,
+                only=only,
+                stop=stop,
+            )
             generators = (asked.captioner.name,)
-            more = score_all(ws, makers, engine, generators=generators, by_people=False, stop=stop)
-            scored = _add(scored, more)
+            more = score_all(
+                ws, makers, run_options, generators=generators, by_people=False, stop=stop
+            )
+            scored = scored.plus(more)
         choice = MakerChoice(
             generators=generators,
             scorer=asked.scorer.name if asked.scorer else None,
             checker=asked.checker.name,
-            max_quarantine=engine.max_quarantine,
         )
-        version, is_new = decide(ws, asked.policy, choice, stop=stop)
+        version, is_new = decide(ws, asked.policy, choice, run_options, stop=stop)
         run.event("version", number=version.number, id=version.id, new=is_new)
         scores = summarize(ws, asked.scorer.name, generators) if asked.scorer else []
     report = RecaptionReport(
@@ -200,20 +168,6 @@ def recaption(
     return report
 
 
-def _caption_task(asked: Recaption, captioner: Maker, engine: Engine) -> CaptionTask:
-    only = None
-    if asked.worst_percent is not None and asked.scorer is not None:
-        only = Only(worst_percent=asked.worst_percent, scorer=asked.scorer.name)
-    return CaptionTask(
-        maker=captioner,
-        executor=engine.executor(captioner),
-        candidates=asked.candidates,
-        batch_size=engine.caption_batch_size,
-        only=only,
-        max_failed_share=engine.max_quarantine,
-    )
-
-
 def _check_strict(ws: Workspace, asked: Recaption, version: Version) -> None:
     """Rows of the shards and of the makers of this run; what others failed at does not count."""
     makers = {None, *asked.maker_names}
@@ -223,10 +177,3 @@ def _check_strict(ws: Workspace, asked: Recaption, version: Version) -> None:
             f"{version.name} is committed, with {num_rows:,} rows in quarantine",
             hint=f"`{ws.command('quarantine list')}` says why",
         )
-
-
-def _add(one: Tally, other: Tally) -> Tally:
-    failures = dict(one.failures)
-    for reason, count in other.failures.items():
-        failures[reason] = failures.get(reason, 0) + count
-    return Tally(one.made + other.made, failures)

@@ -14,16 +14,18 @@ import polars as pl
 
 from curator.core import clock, progress
 from curator.core.hashing import text_sha256
+from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.edits.apply import HUMAN
 from curator.edits.log import history
 from curator.engine.executors import Done, Executor, Failed
-from curator.engine.facts_loop import Making, Record, Tally, crash_reason, make
+from curator.engine.executors.local import executor_of
+from curator.engine.facts_loop import FactsLoop, Record, Tally, crash_reason
 from curator.engine.makers import Maker
-from curator.engine.worker import ImageRef, ScoreItem, ScoreWork
+from curator.engine.worker import ImageRef, ScoreItem, ScoreWorker
 from curator.policy.candidates import has_alt_text
 from curator.policy.model import ALT_TEXT
-from curator.scorers import Score
+from curator.scorers import Score, is_text_only
 from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
 from curator.store import index
@@ -33,67 +35,74 @@ _TEXTS_A_BATCH = 512
 _PAIR = {"image_sha256": pl.String, "text_sha256": pl.String, "text": pl.String}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreTask:
-    """What to score: captions of `generators`, and with `by_people` alt texts and edited texts."""
-
-    maker: Maker
-    executor: Executor
-    generators: Sequence[str] = ()
-    by_people: bool = True
-    batch_size: int = 32
-    max_failed_share: float = 1.0
-
-
-def score(ws: Workspace, task: ScoreTask, *, stop: StopRequest) -> Tally:
+def score(
+    ws: Workspace,
+    maker: Maker,
+    run_options: RunOptions = DEFAULTS,
+    *,
+    generators: Sequence[str] = (),
+    by_people: bool = True,
+    executor: Executor | None = None,
+    stop: StopRequest,
+) -> Tally:
     """Score every pair that has no score from this maker yet.
 
+    These are the captions of `generators`, and with `by_people` alt texts and edited texts.
+
     Raises:
-        as `curator.engine.facts_loop.make`.
+        as `curator.engine.facts_loop.FactsLoop.run`.
     """
-    maker = task.maker
     facts = Facts(ws.store, SCORES, maker.name)
     ws.store.write_recipe(SCORES, maker.name, maker.recipe)
-    text_only = maker.port == "text"
-    sources = [Facts(ws.store, CAPTIONS, name) for name in task.generators]
-    with progress.bar(f"score ({maker.port})", _total(ws), "samples") as advance:
-        planned = _plan(ws, facts, sources, task, text_only, advance)
-        making = Making(
+    text_only = is_text_only(maker.recipe)
+    sources = [Facts(ws.store, CAPTIONS, name) for name in generators]
+
+    def planned(advance: progress.Advance) -> Iterator[tuple[str, list[ScoreItem]]]:
+        columns = ["image_sha256", "offset", "length", "alt_text", "alt_sha256"]
+        for ref in ws.shards:
+            samples = _usable(ws, ref, columns)
+            parts = [_generated(samples, source) for source in sources]
+            if by_people:
+                parts = [_alt_texts(samples), *parts, _edited(ws, ref, samples)]
+            pairs = _distinct(parts)
+            if text_only:
+                pairs = pairs.with_columns(image_sha256=pl.lit(""))
+            pending = facts.pending(pairs)
+            items = _text_items(ref, pending) if text_only else _image_items(ref, samples, pending)
+            advance(index.shard_facts(ws.store, ref.name).num_samples - len(items))
+            yield ref.name, items
+
+    total = sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
+    with progress.bar(f"score ({maker.row})", total, "samples") as advance:
+        loop = FactsLoop(
             facts=facts,
-            build=partial(ScoreWork, maker.port, maker.options),
+            build=partial(ScoreWorker, maker.row, maker.options),
             to_records=_to_records,
-            executor=task.executor,
-            batch_size=_TEXTS_A_BATCH if text_only else task.batch_size,
-            max_failed_share=task.max_failed_share,
-            stage="" if task.by_people else "+generated",
+            executor=executor or executor_of(maker.spec, run_options),
+            batch_size=_TEXTS_A_BATCH if text_only else run_options.score_batch_size,
+            advance=advance,
+            run_options=run_options,
+            stage="" if by_people else "+generated",
         )
-        return make(making, planned, advance=advance, stop=stop)
+        return loop.run(planned(advance), stop=stop)
 
 
-def _total(ws: Workspace) -> int:
-    return sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
-
-
-def _plan(
+def score_all(
     ws: Workspace,
-    facts: Facts,
-    sources: Sequence[Facts],
-    task: ScoreTask,
-    text_only: bool,
-    advance: progress.Advance,
-) -> Iterator[tuple[str, list[ScoreItem]]]:
-    for ref in ws.shards:
-        samples = _usable(ws, ref, ["image_sha256", "offset", "length", "alt_text", "alt_sha256"])
-        parts = [_generated(samples, source) for source in sources]
-        if task.by_people:
-            parts = [_alt_texts(samples), *parts, _edited(ws, ref, samples)]
-        pairs = _distinct(parts)
-        if text_only:
-            pairs = pairs.with_columns(image_sha256=pl.lit(""))
-        pending = facts.pending(pairs)
-        items = _text_items(ref, pending) if text_only else _image_items(ref, samples, pending)
-        advance(index.shard_facts(ws.store, ref.name).num_samples - len(items))
-        yield ref.name, items
+    makers: Sequence[Maker],
+    run_options: RunOptions = DEFAULTS,
+    *,
+    generators: Sequence[str] = (),
+    by_people: bool = True,
+    stop: StopRequest,
+) -> Tally:
+    """Have each of `makers` score what it has not scored yet; counts what models were asked."""
+    total = Tally()
+    for maker in makers:
+        tally = score(ws, maker, run_options, generators=generators, by_people=by_people, stop=stop)
+        if not is_text_only(maker.recipe):
+            total = total.plus(tally)
+    return total
 
 
 def _usable(ws: Workspace, ref: ShardRef, columns: list[str]) -> pl.DataFrame:

@@ -14,6 +14,7 @@ import torch
 
 from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
+from curator.scorers import is_text_only
 from curator.steps.workspace import open_workspace
 from curator.store import fsops
 from finetune.cell_files import DenseResult, Sweep
@@ -77,7 +78,7 @@ class ModelRunner:
         for name, recipe in makers.items():
             # A captioner was prompted, a scorer was not; rules on texts are no model.
             who = str(recipe.get("model", name))
-            if recipe.get("scorer") != "text":
+            if not is_text_only(recipe):
                 found["captioners" if "prompt" in recipe else "scorers"].append(who)
         return found
 

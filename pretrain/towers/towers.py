@@ -22,6 +22,7 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
 
 from curator.core import models as hub
 from curator.core.errors import EngineError, NotFoundError, UsageError, nearest
+from curator.core.model_spec import OPEN_CLIP_FILES
 from curator.store import fsops
 from pretrain.run_files import MODEL_FOLDER, RUN_FILE, check_model
 from pretrain.towers.models import (
@@ -117,7 +118,7 @@ def _open_clip(name: str, weights: str, image_px: Size) -> Tower:
         if not path.is_file():
             raise NotFoundError("no such weights", where=path, reason="model.not_found")
     else:
-        path = hub.locate(f"{name}:{weights}", files=hub.SCORER_FILES) / WEIGHTS_FILE
+        path = hub.locate(f"{name}:{weights}", files=OPEN_CLIP_FILES) / WEIGHTS_FILE
         preprocess = get_pretrained_cfg(name, weights)
     net = load_net(config, path, image_px=image_px)
     return Tower(net.visual, f"{name}:{weights}", *_colours(preprocess))

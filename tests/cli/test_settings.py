@@ -385,7 +385,8 @@ def test_no_file_breaks_a_command(place: Path, document: dict[str, Any]) -> None
     write(place, "\n".join(f"{toml(key)} = {toml(value)}" for key, value in document.items()))
     said = curator("decide", place, "--json")
     error = said.exit_line["error"]
-    known = set(document) <= set(TABLES) and all(isinstance(v, dict) for v in document.values())
+    tables = {"defaults", *typer.main.get_command(app).commands}
+    known = set(document) <= tables and all(isinstance(v, dict) for v in document.values())
     if known:
         assert error.startswith(("config.", "policy.", "store."))
     else:
@@ -428,7 +429,7 @@ HARMLESS = {
 OF_ONES_OWN = {
     "recaption": "batch-size candidates captioner device dtype max-quarantine max-tokens only "
     "stall-timeout url workers",
-    "score": "batch-size device dtype generated max-quarantine workers",
+    "score": "batch-size device dtype generated max-quarantine stall-timeout workers",
     "decide": "generator max-quarantine use-scorer",
     "pack": "samples-per-shard",
     "index": "adopt workers",
@@ -438,7 +439,7 @@ OF_ONES_OWN = {
     "fsck": "repair",
     "gc": "grace-days",
     "pretrain": "device held-out out recipe reference set",
-    "doctor": "model scorer url",
+    "doctor": "captioner model scorer url",
     "finetune": "batch-size data device fraction head inference layer-decay layout lr out "
     "probe seeds size steps sweep task",
     "study": "device jobs out pretrain-only set",

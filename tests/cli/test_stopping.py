@@ -30,7 +30,7 @@ main()
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "module", ["typer", "curator.cli.engine", "curator.steps.workspace", "curator.store.store"]
+    "module", ["typer", "curator.cli.recaption", "curator.steps.workspace", "curator.store.store"]
 )
 def test_a_signal_in_an_import_shows_no_traceback(
     tmp_path: Path, signum: signal.Signals, module: str

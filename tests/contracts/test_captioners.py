@@ -5,10 +5,10 @@ Models are tiny, random and built here (tests/kit/tinymodels.py); the server is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import io
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,18 +18,15 @@ import torch
 from PIL import Image
 
 from curator.captioners import CAPTIONERS, Caption, Captioner, CaptionFailure, CaptionRequest
-from curator.captioners.coca import CocaCaptioner
-from curator.captioners.echo import EchoCaptioner
-from curator.captioners.guard import Guarded
+from curator.captioners.guard import Guarded, Prefetches
 from curator.captioners.local import LocalCaptioner
 from curator.captioners.options import Sampling
 from curator.captioners.prompts import PRESETS
-from curator.captioners.server import ServerCaptioner
 from curator.core.errors import UsageError
 from curator.core.reasons import REASONS
+from curator.core.registry import load
 from tests.kit import tinymodels
 from tests.kit.captions import BROKEN, DETAILED, GREEDY, SAMPLED, SHORT, picture, tiny_folder
-from tests.kit.paths import STUB_SERVER
 
 # transformers 5.23's PaliGemma processor converts tensors the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -52,95 +49,110 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return lambda family: tiny_folder(root, family)
 
 
-@pytest.fixture(scope="module")
-def server_url() -> Iterator[str]:
-    script = str(STUB_SERVER)
-    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-    process.kill()
-    process.wait()
-    process.stdout.close()
+@pytest.fixture(scope="module", params=list(CAPTIONERS))
+def build(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Sampling], Captioner]]:
+    """Makes a tiny captioner of a row of the table, with this sampling if it takes any."""
+    name: str = request.param
+    spec = CAPTIONERS.spec(name)
+    takes_sampling = "sampling" in inspect.signature(CAPTIONERS.get(name)).parameters
+    with contextlib.ExitStack() as stack:
+        options: dict[str, object] = {}
+        if spec.tiny:
+            options = stack.enter_context(load(spec.tiny)(tmp_path_factory.mktemp(name)))
+
+        def build(sampling: Sampling) -> Captioner:
+            more = {"sampling": sampling} if takes_sampling else {}
+            built: Captioner = CAPTIONERS.build(name, {**options, **more})
+            return built
+
+        yield build
 
 
-@pytest.fixture(scope="module")
-def build(folder, server_url) -> Callable[[str, Sampling], Captioner]:
-    builders: dict[str, Callable[[Sampling], Captioner]] = {
-        "local": lambda sampling: LocalCaptioner(
-            model=folder("smolvlm"), sampling=sampling, device="cpu"
-        ),
-        "coca": lambda sampling: CocaCaptioner(
-            model=folder("coca"), sampling=sampling, device="cpu"
-        ),
-        "server": lambda sampling: ServerCaptioner(model="tiny", url=server_url, sampling=sampling),
-        "echo": lambda sampling: EchoCaptioner(sampling=sampling),
-    }
-    assert set(builders) == set(CAPTIONERS)
-    return lambda name, sampling: builders[name](sampling)
-
-
-every_captioner = pytest.mark.parametrize("name", list(CAPTIONERS))
+@pytest.fixture
+def sampling_build(build: Callable[[Sampling], Captioner]) -> Callable[[Sampling], Captioner]:
+    """The same, for what only a captioner that takes `sampling` promises."""
+    if "sampling" not in inspect.signature(type(build(SAMPLED))).parameters:
+        pytest.skip("it takes no sampling")
+    return build
 
 
 # -- the contract --------------------------------------------------------------------------------
 
 
-@every_captioner
-def test_one_outcome_each_in_order_and_a_broken_image_fails_alone(build, name):
-    captioner = build(name, SAMPLED)
+def test_one_outcome_each_in_order_and_a_broken_image_harms_no_other(build):
+    captioner = build(SAMPLED)
     requests = [picture(0), picture(1), BROKEN, picture(2), picture(0)]
     outcomes = captioner.caption(requests)
-    assert [type(outcome) for outcome in outcomes] == [
-        Caption, Caption, CaptionFailure, Caption, Caption,
-    ]  # fmt: skip
-    assert outcomes[2].reason == "image.truncated"
-    assert outcomes[2].reason in REASONS
-    # The same image twice gives the same caption twice; different images give different ones.
+    assert len(outcomes) == len(requests)
+    for outcome in outcomes:
+        assert isinstance(outcome, (Caption, CaptionFailure))
+        if isinstance(outcome, CaptionFailure):
+            assert outcome.reason in REASONS
+        else:
+            assert outcome.text.strip()
+            assert outcome.finish_reason in ("stop", "length")
+            assert outcome.num_tokens >= 0
+    sound = [*requests[:2], *requests[3:]]
+    assert captioner.caption(sound) == [*outcomes[:2], *outcomes[3:]]
+    # The same image twice gives the same caption twice.
     assert outcomes[0] == outcomes[4]
-    assert len({outcome.text for outcome in outcomes if isinstance(outcome, Caption)}) == 3
     # The order follows the requests and nothing else.
     assert captioner.caption(requests[::-1]) == outcomes[::-1]
+    # Alone, or in a batch.
+    assert [captioner.caption([request])[0] for request in requests] == outcomes
 
 
-@every_captioner
-def test_nothing_asked_nothing_answered(build, name):
-    assert build(name, GREEDY).caption([]) == []
+def test_nothing_asked_nothing_answered(build):
+    assert build(GREEDY).caption([]) == []
 
 
-@every_captioner
-def test_only_broken_images(build, name):
-    outcomes = build(name, GREEDY).caption([BROKEN, BROKEN])
-    assert [outcome.reason for outcome in outcomes] == ["image.truncated"] * 2
-
-
-@every_captioner
-def test_candidates_differ_when_sampling_and_say_their_seed(build, name):
-    requests = [picture(0, candidate=candidate) for candidate in range(4)]
-    outcomes = build(name, SAMPLED).caption(requests)
-    assert len({outcome.text for outcome in outcomes}) == 4
-    assert [outcome.seed for outcome in outcomes] == [3, 4, 5, 6]
-
-
-@every_captioner
-def test_a_seed_is_reproducible_alone_and_in_a_batch(build, name):
-    requests = [picture(number) for number in range(3)]
-    outcomes = build(name, SAMPLED).caption(requests)
-    again = build(name, SAMPLED)
-    assert [again.caption([request])[0] for request in requests] == outcomes
-    # Candidate 1 of seed 3 is candidate 0 of seed 4.
-    other = build(name, replace(SAMPLED, seed=4)).caption(requests)
-    assert other == again.caption([replace(request, candidate=1) for request in requests])
-
-
-@pytest.mark.parametrize("name", [name for name in CAPTIONERS if name != "server"])
-def test_a_prefetched_batch_is_the_same_batch(build, name):
-    captioner = build(name, SAMPLED)
+def test_a_prefetched_batch_is_the_same_batch(build):
+    captioner = build(SAMPLED)
+    if not isinstance(captioner, Prefetches):
+        pytest.skip("it does not prefetch")
     first, second = [picture(0), BROKEN], [picture(1), picture(0)]
     captioner.prefetch(first)
     captioner.prefetch(second)
     assert captioner.caption(first) + captioner.caption(second) == (
-        build(name, SAMPLED).caption(first) + build(name, SAMPLED).caption(second)
+        build(SAMPLED).caption(first) + build(SAMPLED).caption(second)
     )
+
+
+# -- what a captioner that takes `sampling` promises as well ---------------------------------------
+
+
+def test_a_broken_image_fails_and_different_images_have_different_captions(sampling_build):
+    requests = [picture(0), picture(1), BROKEN, picture(2), picture(0)]
+    outcomes = sampling_build(SAMPLED).caption(requests)
+    assert [type(outcome) for outcome in outcomes] == [
+        Caption, Caption, CaptionFailure, Caption, Caption,
+    ]  # fmt: skip
+    assert outcomes[2].reason == "image.truncated"
+    assert len({outcome.text for outcome in outcomes if isinstance(outcome, Caption)}) == 3
+
+
+def test_only_broken_images(sampling_build):
+    outcomes = sampling_build(GREEDY).caption([BROKEN, BROKEN])
+    assert [outcome.reason for outcome in outcomes] == ["image.truncated"] * 2
+
+
+def test_candidates_differ_when_sampling_and_say_their_seed(sampling_build):
+    requests = [picture(0, candidate=candidate) for candidate in range(4)]
+    outcomes = sampling_build(SAMPLED).caption(requests)
+    assert len({outcome.text for outcome in outcomes}) == 4
+    assert [outcome.seed for outcome in outcomes] == [3, 4, 5, 6]
+
+
+def test_a_seed_is_reproducible_alone_and_in_a_batch(sampling_build):
+    requests = [picture(number) for number in range(3)]
+    outcomes = sampling_build(SAMPLED).caption(requests)
+    again = sampling_build(SAMPLED)
+    assert [again.caption([request])[0] for request in requests] == outcomes
+    # Candidate 1 of seed 3 is candidate 0 of seed 4.
+    other = sampling_build(replace(SAMPLED, seed=4)).caption(requests)
+    assert other == again.caption([replace(request, candidate=1) for request in requests])
 
 
 # -- local: families -----------------------------------------------------------------------------

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from curator.core.reasons import REASONS
+from curator.core.registry import load
 from curator.scorers import SCORERS, Scorer
-from tests.kit.tinyclip import photo, save_tiny_clip
+from tests.kit.tinyclip import photo
 
-# How to build each scorer of the table in a test; a new one needs a line here.
-BUILD: dict[str, Callable[[Path], dict[str, object]]] = {
-    "clip": lambda folder: {
-        "model": str(save_tiny_clip(folder / "tiny-clip")),
-        "device": "cpu",
-        "batch_size": 4,
-        "decode_workers": 2,
-    },
-    "text": lambda _: {},
-}
+OWN = ("clip", "text")  # they promise more than the contract asks
 TEXTS = [
     "a dog runs on the beach",
     "Two cats. One sleeps, the other one looks at a bird .",
@@ -34,19 +26,24 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module", params=sorted(SCORERS))
-def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def scorer(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
     torch.set_num_threads(1)
-    options = BUILD[request.param](tmp_path_factory.mktemp(request.param))
-    built: Scorer = SCORERS.get(request.param)(**options)
-    return built
+    spec = SCORERS.spec(name)
+    with contextlib.ExitStack() as stack:
+        options: dict[str, object] = {}
+        if spec.tiny:
+            options = stack.enter_context(load(spec.tiny)(tmp_path_factory.mktemp(name)))
+        built: Scorer = SCORERS.build(name, options)
+        yield built
 
 
 def pairs(count: int) -> list[tuple[bytes, str]]:
     return [(photo(i % 7), TEXTS[i % len(TEXTS)]) for i in range(count)]
-
-
-def test_the_table_is_covered() -> None:
-    assert set(BUILD) == set(SCORERS)
 
 
 def test_nothing_in_nothing_out(scorer: Scorer) -> None:
@@ -54,14 +51,14 @@ def test_nothing_in_nothing_out(scorer: Scorer) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 4, 11])
-def test_one_finite_score_for_each(scorer: Scorer, count: int) -> None:
+def test_one_finite_score_for_each(name: str, scorer: Scorer, count: int) -> None:
     scores = scorer.score(pairs(count))
     assert len(scores) == count
     for (_, text), score in zip(pairs(count), scores, strict=True):
         assert score.score is not None
         assert math.isfinite(score.score)
         assert score.failure is None
-        assert score.num_tokens > 0
+        assert score.num_tokens > 0 or name not in OWN
         for sentence in score.sentences:
             assert math.isfinite(sentence.score)
             assert 0 <= sentence.start < sentence.end <= len(text)
@@ -100,6 +97,10 @@ def test_a_bad_image_harms_no_other(scorer: Scorer, damaged: bytes) -> None:
     assert [s.score for s in scores] == pytest.approx([s.score for s in expected], abs=1e-5)
 
 
-def test_an_empty_text_is_told(scorer: Scorer) -> None:
+def test_an_empty_text_is_a_failure_a_flag_or_a_score(name: str, scorer: Scorer) -> None:
     (score,) = scorer.score([(photo(0), "  ")])
-    assert score.failure in REASONS or "empty" in score.flags
+    is_told = score.failure in REASONS or "empty" in score.flags
+    if name in OWN:
+        assert is_told
+    else:
+        assert is_told or math.isfinite(score.score)

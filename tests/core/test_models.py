@@ -13,9 +13,11 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from curator.core import models
+from curator.captioners import CAPTIONERS
 from curator.core.errors import EngineError, NotFoundError, UsageError
+from curator.core.model_spec import OPEN_CLIP_FILES
 from curator.core.models import ModelIdentity, identify, locate
+from curator.scorers import SCORERS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -144,7 +146,7 @@ def test_an_open_clip_name_is_its_repository(cache: Path) -> None:
     )
     name = "ViT-B-32:laion2b_s34b_b79k"
     assert identify(name) == ModelIdentity(name, COMMIT)
-    assert locate(name, files=models.SCORER_FILES) == snapshot
+    assert locate(name, files=OPEN_CLIP_FILES) == snapshot
 
 
 def test_an_unknown_revision_says_what_to_do() -> None:
@@ -187,16 +189,14 @@ def test_a_transformers_copy_is_no_scorer(cache: Path) -> None:
     put(cache, "laion/clip", "config.json", "model.safetensors")
     locate("laion/clip")
     with pytest.raises(EngineError, match=r"lacks open_clip_config.json, open_clip_model"):
-        locate("laion/clip", files=models.SCORER_FILES)
+        locate("laion/clip", files=OPEN_CLIP_FILES)
 
 
 def test_defaults_are_names_of_the_hub() -> None:
-    for default in (
-        models.DEFAULT_SCORER,
-        models.DEFAULT_SCORER_GPU,
-        models.DEFAULT_CAPTIONER,
-        models.DEFAULT_CAPTIONER_GPU,
-    ):
+    rows = [*CAPTIONERS.rows.values(), *SCORERS.rows.values()]
+    defaults = [name for row in rows for name in (row.default_model, row.default_model_gpu) if name]
+    assert len(defaults) >= 4
+    for default in defaults:
         assert identify(default, revision=COMMIT).revision == COMMIT
 
 

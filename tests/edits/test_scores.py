@@ -20,22 +20,22 @@ from curator.browse.filters import Filter
 from curator.compare import diff as compare
 from curator.core import hashing
 from curator.core.errors import DamageError
-from curator.core.registry import Registry, Spec
+from curator.core.registry import Registry
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
 from curator.edits.history import Action, Draft, Edit, SampleRef
 from curator.engine import worker
-from curator.engine.executors.local import InlineExecutor
 from curator.engine.facts_loop import Tally
-from curator.engine.makers import CaptionerChoice, Maker, captioner_maker, checker_maker
+from curator.engine.makers import Maker, captioner_maker, checker_maker
 from curator.policy.decider import read_decision
 from curator.policy.model import parse_policy
-from curator.scorers import Score
-from curator.steps import recaption as steps
+from curator.scorers import SCORERS as TABLE
+from curator.scorers import Score, ScorerSpec
 from curator.steps.apply_edits import Applied, apply, how_to_score
 from curator.steps.fsck import fsck
-from curator.steps.recaption import Engine, Recaption, recaption, score_all
-from curator.steps.score import ScoreTask, score, summarize
+from curator.steps.recaption import Recaption, recaption
+from curator.steps.score import score, score_all, summarize
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import index
 from curator.store.facts import SCORES, Facts
@@ -43,7 +43,13 @@ from curator.store.versions import Version
 from tests.kit import store
 from tests.kit.cli import curator
 
-MAKER = Maker(name=store.SCORER, port="clip", recipe=store.SCORER_RECIPE, options={})
+KNOWN = {
+    "clip": ScorerSpec(f"{__name__}:WordScorer", in_process=True),
+    "text": TABLE.spec("text"),
+}
+MAKER = Maker(
+    name=store.SCORER, row="clip", spec=KNOWN["clip"], recipe=store.SCORER_RECIPE, options={}
+)
 ROWS = {
     row.key: (shard, number)
     for shard, rows in store.SHARDS.items()
@@ -65,11 +71,7 @@ class WordScorer:
 @pytest.fixture(autouse=True)
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bytes, str]]]:
     """What the scorer was asked."""
-    known = {
-        "clip": Spec(f"{__name__}:WordScorer"),
-        "text": Spec("curator.scorers.text:TextScorer"),
-    }
-    monkeypatch.setattr(worker, "SCORERS", Registry("scorer", known))
+    monkeypatch.setattr(worker, "SCORERS", Registry("scorer", KNOWN))
     WordScorer.asked.clear()
     yield WordScorer.asked
     WordScorer.asked.clear()
@@ -111,7 +113,7 @@ def edit(ws: Workspace, key: str, old: str | None, new: str, seen: int | None = 
 
 
 def run_score(ws: Workspace) -> Tally:
-    return score(ws, ScoreTask(maker=MAKER, executor=InlineExecutor()), stop=StopRequest())
+    return score(ws, MAKER, stop=StopRequest())
 
 
 def run_apply(ws: Workspace, base: int = 2) -> Applied:
@@ -167,7 +169,7 @@ def test_a_text_of_no_usable_picture_is_not_scored(
 
 def test_the_health_of_edited_texts_is_checked_as_well(ws: Workspace) -> None:
     edit(ws, "a0", DOGS, "dogs dogs dogs dogs dogs dogs")
-    score_all(ws, [checker_maker("en")], Engine(), stop=StopRequest())
+    score_all(ws, [checker_maker("en")], stop=StopRequest())
     pair = pl.DataFrame(
         {
             "image_sha256": [""],
@@ -178,22 +180,19 @@ def test_the_health_of_edited_texts_is_checked_as_well(ws: Workspace) -> None:
     assert len(facts.read(pair)) == 1
 
 
-def test_recaption_scores_edited_texts(
-    ws: Workspace, asked: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(steps, "_INLINE", frozenset({"echo", "text", "clip"}))
+def test_recaption_scores_edited_texts(ws: Workspace, asked: list[tuple[bytes, str]]) -> None:
     edit(ws, "a0", DOGS, "dogs")
     wanted = Recaption(
-        captioner=captioner_maker(CaptionerChoice(captioner="echo")),
+        captioner=captioner_maker("echo"),
         scorer=MAKER,
         checker=checker_maker("en"),
         policy=parse_policy(store.POLICIES["best"], where="test"),
     )
-    engine = Engine(max_quarantine=1.0)
-    report = recaption(ws, wanted, engine, stop=StopRequest())
+    run_options = RunOptions(max_quarantine=1.0)
+    report = recaption(ws, wanted, run_options, stop=StopRequest())
     assert asked.count((store.image("a0"), "dogs")) == 1
     assert "human" in {found.source for found in report.scores}
-    assert recaption(ws, wanted, engine, stop=StopRequest()).num_calls == 0
+    assert recaption(ws, wanted, run_options, stop=StopRequest()).num_calls == 0
 
 
 def test_a_damaged_log_stops_the_scoring_by_name(ws: Workspace) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from curator.core.errors import CuratorError, DamageError, EngineError
-from curator.engine.executors import EXECUTORS, Done, Executor, Failed, local
-from curator.engine.executors.local import ProcessExecutor
+from curator.engine.executors import Done, Executor, Failed, local
+from curator.engine.executors.local import InlineExecutor, ProcessExecutor
 from tests.kit.paths import ROOT
 
 STALL_SEC = 10.0  # what hangs, hangs for an hour; what does not answers in time on a busy machine
@@ -130,9 +130,9 @@ def test_worker_processes_share_the_cores(
     assert [done.result for batch in found for done in batch] == [threads] * 4
 
 
-@pytest.fixture(params=list(EXECUTORS))
+@pytest.fixture(params=[InlineExecutor, ProcessExecutor])
 def executor(request: pytest.FixtureRequest) -> Executor:
-    made: Executor = EXECUTORS.get(request.param)()
+    made: Executor = request.param()
     return made
 
 
@@ -296,7 +296,7 @@ def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
 _CTRL_C = """
 import sys
 from tests.engine.test_executors import SLOW, Doubling, never, probe
-from curator.engine.executors.local import ProcessExecutor
+from curator.engine.executors.local import InlineExecutor, ProcessExecutor
 import signal
 signal.signal(signal.SIGINT, lambda *_: None)  # as curator.core.stopping does in the parent
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from curator.core.stopping import StopRequest
 from curator.engine.executors import Done, Failed
 from curator.engine.executors.local import InlineExecutor
-from curator.engine.facts_loop import Making, Record, make
+from curator.engine.facts_loop import FactsLoop, Record
 from curator.store.facts import CAPTIONS, Facts
 from curator.store.store import Store
 
@@ -38,19 +38,20 @@ def test_every_shard_is_forgotten_after_its_last_batch(tmp_path: Path) -> None:
         seen.append(("batch", shard))
         return records
 
-    making = Making(
+    loop = FactsLoop(
         facts=Facts(store, CAPTIONS, "g"),
         build=build,
         to_records=to_records,
         executor=InlineExecutor(),
         batch_size=2,
+        advance=lambda _count: None,
         review=review,
         forget=lambda shard: seen.append(("forget", shard)),
     )
     shards = [
         (name, [Item(name, name * 8 + str(number)) for number in range(3)]) for name in ("s", "t")
     ]
-    tally = make(making, shards, advance=lambda _count: None, stop=StopRequest())
+    tally = loop.run(shards, stop=StopRequest())
     assert tally.made == 6
     assert seen == [
         *[("batch", "s"), ("batch", "s"), ("forget", "s")],

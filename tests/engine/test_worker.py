@@ -12,7 +12,7 @@ from PIL import Image
 
 from curator.captioners.prompts import get_prompt
 from curator.engine import worker
-from curator.engine.worker import CaptionItem, CaptionWork, ImageRef, ScoreItem, ScoreWork
+from curator.engine.worker import CaptionItem, CaptionWorker, ImageRef, ScoreItem, ScoreWorker
 from curator.scorers import Score
 from tests.kit import pictures
 
@@ -51,7 +51,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     return counts
 
 
-def drive(job: CaptionWork | ScoreWork, items: Sequence[object]) -> list[object]:
+def drive(job: CaptionWorker | ScoreWorker, items: Sequence[object]) -> list[object]:
     """As `curator.engine.executors.local` does, in batches of two."""
     batches = [list(items[start : start + 2]) for start in range(0, len(items), 2)]
     found: list[object] = []
@@ -64,7 +64,7 @@ def drive(job: CaptionWork | ScoreWork, items: Sequence[object]) -> list[object]
 
 def test_an_image_to_caption_is_read_once(images: list[ImageRef], reads: Counter[Path]) -> None:
     prompt = get_prompt("short")
-    job = CaptionWork("echo", {}, prompt="short", language="en")
+    job = CaptionWorker("echo", {}, prompt="short", language="en")
     items = [CaptionItem("0", image, prompt.text, 0) for image in images]
     captions = drive(job, items)
     assert len(set(captions)) == NUM_IMAGES
@@ -76,6 +76,6 @@ def test_an_image_to_score_is_read_once(
 ) -> None:
     monkeypatch.setattr(worker.SCORERS, "get", lambda _: Lengths)
     items = [ScoreItem("0", image, ("one", "other")) for image in images]
-    scores = drive(ScoreWork("lengths", {}), items)
+    scores = drive(ScoreWorker("lengths", {}), items)
     assert scores == [[Score(float(image.length))] * 2 for image in images]
     assert reads == Counter({image.path: 1 for image in images})

@@ -20,17 +20,18 @@ import pytest
 
 from curator.captioners.stuck_detector import MAX_IMAGES
 from curator.core.errors import EngineError, QuarantineLimitError
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
-from curator.engine.executors import Work, local
+from curator.engine.executors import Worker, local
 from curator.engine.executors.local import ProcessExecutor
 from curator.engine.facts_loop import Tally
-from curator.engine.makers import CaptionerChoice, Maker, captioner_maker, checker_maker
+from curator.engine.makers import Maker, captioner_maker, checker_maker
 from curator.engine.worker import CaptionItem
 from curator.policy.model import load_policy
 from curator.shards.scan import ScanOptions
-from curator.steps.generate import CaptionTask, generate
+from curator.steps.generate import generate
 from curator.steps.index import make_index
-from curator.steps.recaption import Engine, Recaption, RecaptionReport, recaption
+from curator.steps.recaption import Recaption, RecaptionReport, recaption
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import index
 from tests.kit import tars
@@ -43,7 +44,7 @@ STALL_SEC = 10.0  # what hangs, hangs for an hour; what does not answers in time
 
 def faulty(**fault: object) -> Maker:
     """The echo captioner with a fault; a recipe does not tell, as with a real engine."""
-    maker = captioner_maker(CaptionerChoice(captioner="echo"))
+    maker = captioner_maker("echo")
     return replace(maker, options={**maker.options, **fault})
 
 
@@ -59,7 +60,7 @@ def run(ws: Workspace, maker: Maker, **engine: Any) -> RecaptionReport:
         captioner=maker, scorer=None, checker=checker_maker("en"), policy=load_policy("replace")
     )
     options = {"caption_batch_size": 6, "max_quarantine": 1.0, **engine}
-    return recaption(ws, asked, Engine(**options), stop=StopRequest())
+    return recaption(ws, asked, RunOptions(**options), stop=StopRequest())
 
 
 def check(ws: Workspace, report: RecaptionReport, reason: str) -> None:
@@ -168,12 +169,11 @@ def caption(
     ws: Workspace, maker: Maker, executor: ProcessExecutor | None = None, *, batch_size: int = 6
 ) -> Tally:
     make_index(ws, ScanOptions(), stop=StopRequest())
-    task = CaptionTask(
-        maker=maker,
-        executor=executor or ProcessExecutor(1, STALL_SEC),
-        batch_size=batch_size,
+    maker = replace(maker, spec=replace(maker.spec, in_process=False))
+    run_options = RunOptions(
+        caption_batch_size=batch_size, stall_timeout_sec=STALL_SEC, max_quarantine=1.0
     )
-    return generate(ws, task, stop=StopRequest())
+    return generate(ws, maker, run_options, executor=executor, stop=StopRequest())
 
 
 def test_r11_an_image_that_kills_the_engine_is_found_and_the_rest_goes_on(ws: Workspace) -> None:
@@ -216,7 +216,7 @@ class DyingDecoder:
                 time.sleep(3600)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def before(self, build: Callable[[], Work[CaptionItem, Any]]) -> Work[CaptionItem, Any]:
+    def before(self, build: Callable[[], Worker[CaptionItem, Any]]) -> Worker[CaptionItem, Any]:
         """The usual work, with this decoder in front."""
         work = build()
 
@@ -237,7 +237,7 @@ class ThroughDyingDecoder(ProcessExecutor):
 
     def run(
         self,
-        build: Callable[[], Work[Any, Any]],
+        build: Callable[[], Worker[Any, Any]],
         batches: Iterable[Sequence[Any]],
         *,
         probe: Callable[[Any], object],

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curator.core import hashing
-from curator.engine.makers import CaptionerChoice, captioner_maker
+from curator.engine.makers import captioner_maker
 from curator.store import batchlog, fsops, versions
 from curator.store.facts import CAPTIONS, listing_of
 from curator.store.journal import Journal
@@ -298,7 +298,7 @@ def journal(tmp_path: Path) -> tuple[Path, Path]:
     records = pq.read_table(made, partitioning=None).to_pylist()[:2]
     made.unlink()
     listing_of(Store(store(shards)), CAPTIONS, made.parent.name).add([("lost", made)])
-    maker = captioner_maker(CaptionerChoice(captioner="echo")).name
+    maker = captioner_maker("echo").name
     path = Store(store(shards)).journal_path(CAPTIONS, maker, "00000")
     writer = Journal(path)
     writer.append(records)

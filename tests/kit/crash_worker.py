@@ -20,8 +20,9 @@ from pathlib import Path
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
 from curator.captioners import CAPTIONERS
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
-from curator.engine.makers import CaptionerChoice, captioner_maker, checker_maker
+from curator.engine.makers import captioner_maker, checker_maker
 from curator.export.version import ExportOptions, export
 from curator.policy.model import load_policy, parse_policy
 from curator.scorers import SCORERS
@@ -31,7 +32,8 @@ from curator.steps.decide import MakerChoice, decide
 from curator.steps.fsck import fsck
 from curator.steps.gc import collect
 from curator.steps.index import make_index
-from curator.steps.recaption import Engine, Recaption, recaption, score_all
+from curator.steps.recaption import Recaption, recaption
+from curator.steps.score import score_all
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import batchlog, fsops
 from curator.store.facts import CAPTIONS
@@ -48,7 +50,7 @@ name = "keep-all-texts"
 sources = ["alt_text", "generated"]
 pick = "all"
 """
-ENGINE = Engine(caption_batch_size=4, max_quarantine=1.0)
+RUN_OPTIONS = RunOptions(caption_batch_size=4, max_quarantine=1.0)
 
 
 def make_shards(folder: Path) -> None:
@@ -72,24 +74,24 @@ def do_index(root: Path) -> int:
 
 
 def do_score(root: Path) -> int:
-    score_all(workspace(root), [checker_maker("en")], ENGINE, stop=StopRequest())
+    score_all(workspace(root), [checker_maker("en")], RUN_OPTIONS, stop=StopRequest())
     return 0
 
 
 def do_recaption(root: Path) -> int:
     asked = Recaption(
-        captioner=captioner_maker(CaptionerChoice(captioner="echo")),
+        captioner=captioner_maker("echo"),
         scorer=None,
         checker=checker_maker("en"),
         policy=load_policy("replace"),
     )
-    tally = recaption(workspace(root), asked, ENGINE, stop=StopRequest()).captioned
+    tally = recaption(workspace(root), asked, RUN_OPTIONS, stop=StopRequest()).captioned
     return tally.made + tally.num_failed
 
 
 def do_decide(root: Path) -> int:
     policy = parse_policy(KEEP_ALL, where="test")
-    decide(workspace(root), policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
+    decide(workspace(root), policy, MakerChoice(), RUN_OPTIONS, stop=StopRequest())
     return 0
 
 

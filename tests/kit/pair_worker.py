@@ -22,7 +22,7 @@ from curator.core.errors import ConflictError, CuratorError
 from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
 from curator.edits.history import Draft, SampleRef
-from curator.engine.makers import CaptionerChoice, captioner_maker, checker_maker
+from curator.engine.makers import captioner_maker, checker_maker
 from curator.export.version import ExportOptions, export
 from curator.policy.decider import read_decision
 from curator.policy.model import load_policy, parse_policy
@@ -31,10 +31,11 @@ from curator.steps.apply_edits import apply
 from curator.steps.decide import MakerChoice, decide
 from curator.steps.gc import collect
 from curator.steps.index import make_index
-from curator.steps.recaption import Recaption, recaption, score_all
+from curator.steps.recaption import Recaption, recaption
+from curator.steps.score import score_all
 from curator.store import fsops
 from curator.store.listing import LISTINGS
-from tests.kit.crash_worker import ENGINE, KEEP_ALL, damage, in_child, make_shards, workspace
+from tests.kit.crash_worker import KEEP_ALL, RUN_OPTIONS, damage, in_child, make_shards, workspace
 
 CONFLICT = ConflictError.code
 _WEEKS_AGO = time.time() - 30 * 86400
@@ -48,18 +49,18 @@ def do_index(root: Path) -> None:
 def do_recaption(root: Path, seed: int = 1) -> None:
     """A captioner that has not been here yet, and the first options again."""
     asked = Recaption(
-        captioner=captioner_maker(CaptionerChoice(captioner="echo", seed=seed)),
+        captioner=captioner_maker("echo", seed=seed),
         scorer=None,
         checker=checker_maker("en"),
         policy=load_policy("replace"),
     )
-    recaption(workspace(root), asked, ENGINE, stop=StopRequest())
+    recaption(workspace(root), asked, RUN_OPTIONS, stop=StopRequest())
 
 
 def do_decide(root: Path) -> None:
     """A decision whose files are there already, old, and named by nobody."""
     policy = parse_policy(KEEP_ALL, where="test")
-    decide(workspace(root), policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
+    decide(workspace(root), policy, MakerChoice(), RUN_OPTIONS, stop=StopRequest())
 
 
 def do_gc(root: Path) -> None:
@@ -69,7 +70,7 @@ def do_gc(root: Path) -> None:
 
 def do_score(root: Path) -> None:
     """A checker that has not been here yet."""
-    score_all(workspace(root), [checker_maker("de")], ENGINE, stop=StopRequest())
+    score_all(workspace(root), [checker_maker("de")], RUN_OPTIONS, stop=StopRequest())
 
 
 def do_edit(root: Path, row: int = 1) -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from curator.core import hashing
 from curator.core.hashing import digest
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
 from curator.policy.model import Policy, parse_policy
 from curator.shards.scan import ScanOptions
@@ -136,8 +137,9 @@ class Kit:
         key = policy if isinstance(policy, str) and policy in POLICIES else None
         if isinstance(policy, str):
             policy = parse_policy(POLICIES.get(policy, policy), where="test")
-        choice = MakerChoice(max_quarantine=1.0)
-        version, _ = decide(self.ws, policy, choice, stop=StopRequest())
+        version, _ = decide(
+            self.ws, policy, MakerChoice(), RunOptions(max_quarantine=1.0), stop=StopRequest()
+        )
         self.versions[key or policy.name] = version
         return version
 

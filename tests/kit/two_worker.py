@@ -17,12 +17,12 @@ from pathlib import Path
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
 from curator.core.stopping import StopRequest
-from curator.engine.makers import CaptionerChoice, captioner_maker, checker_maker
+from curator.engine.makers import captioner_maker, checker_maker
 from curator.policy.model import load_policy
 from curator.steps.recaption import Recaption, recaption
 from curator.steps.workspace import open_workspace
 from tests.kit import tars
-from tests.kit.crash_worker import ENGINE, damage, in_child, tree
+from tests.kit.crash_worker import RUN_OPTIONS, damage, in_child, tree
 
 SHARDS_EACH = 3
 SAMPLES = 12
@@ -45,12 +45,12 @@ def work(root: Path, name: str) -> list[object]:
     """The command of one process: its version, and captions made."""
     ws = open_workspace(str(root / "shards" / f"{name}-*.tar"), root / "store", create=True)
     asked = Recaption(
-        captioner=captioner_maker(CaptionerChoice(captioner="echo")),
+        captioner=captioner_maker("echo"),
         scorer=None,
         checker=checker_maker("en"),
         policy=load_policy("replace"),
     )
-    done = recaption(ws, asked, ENGINE, stop=StopRequest())
+    done = recaption(ws, asked, RUN_OPTIONS, stop=StopRequest())
     return [done.version.id, done.captioned.made]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from curator.core.errors import QuarantineLimitError, UsageError
 from curator.core.hashing import text_sha256
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
 from curator.policy.decider import read_decision
 from curator.policy.model import PRESETS, load_policy, parse_policy
@@ -229,7 +230,7 @@ def test_the_same_facts_and_policy_give_the_same_id_on_another_machine(tmp_path:
 def test_too_many_unusable_samples_stop_before_the_commit(kit: Kit) -> None:
     policy = parse_policy('name = "x"\nsources = ["alt_text"]\npick = "first"', where="test")
     with pytest.raises(QuarantineLimitError, match=r"1 of 10 samples \(10\.0%\)") as caught:
-        decide(kit.ws, policy, MakerChoice(max_quarantine=0.05), stop=StopRequest())
+        decide(kit.ws, policy, MakerChoice(), RunOptions(max_quarantine=0.05), stop=StopRequest())
     assert caught.value.code == 4
     assert kit.ws.store.numbers() == []
 
@@ -239,9 +240,10 @@ def test_two_generators_need_an_order_when_the_first_wins(kit: Kit) -> None:
     kit.ws.store.write_recipe(CAPTIONS, echo, {"captioner": "echo"})
     policy = parse_policy('name = "x"\nsources = ["generated"]\npick = "first"', where="test")
     with pytest.raises(UsageError, match="--generator"):
-        decide(kit.ws, policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
-    choice = MakerChoice(generators=(GENERATOR,), max_quarantine=1.0)
-    version, _ = decide(kit.ws, policy, choice, stop=StopRequest())
+        decide(kit.ws, policy, MakerChoice(), RunOptions(max_quarantine=1.0), stop=StopRequest())
+    choice = MakerChoice(generators=(GENERATOR,))
+    every = RunOptions(max_quarantine=1.0)
+    version, _ = decide(kit.ws, policy, choice, every, stop=StopRequest())
     assert version.policy["generators"] == [GENERATOR, echo]
 
 
@@ -249,7 +251,7 @@ def test_missing_scores_are_asked_for(kit: Kit) -> None:
     flags = 'name = "x"\nsources = ["alt_text"]\npick = "first"\n[[rule]]\nname = "h"\n'
     policy = parse_policy(flags + 'field = "flags"\nnone_of = ["spam"]', where="test")
     with pytest.raises(UsageError, match="--scorer text"):
-        decide(kit.ws, policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
+        decide(kit.ws, policy, MakerChoice(), RunOptions(max_quarantine=1.0), stop=StopRequest())
 
 
 # -- captions that the token limit cut, and alt texts that are none ------------------------------

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
 from curator.policy.model import PRESETS, Policy, load_policy, parse_policy, under_its_own_name
 from curator.policy.text_edit import policy_of, to_toml
@@ -66,7 +67,7 @@ def test_every_way_to_commit(tmp_path: Path, way: str) -> None:
     kit = small_store(tmp_path / "shards", [])
     alt = load_policy("as-is").model_copy(update={"otherwise": "keep_alt"})
     if way == "function":
-        decide(kit.ws, alt, MakerChoice(max_quarantine=1.0), stop=StopRequest())
+        decide(kit.ws, alt, MakerChoice(), RunOptions(max_quarantine=1.0), stop=StopRequest())
     else:
         (tmp_path / "as-is.toml").write_text(to_toml(alt))
         more = ["--policy", tmp_path / "as-is.toml", "--max-quarantine", 1]

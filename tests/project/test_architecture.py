@@ -176,10 +176,14 @@ def test_only_the_command_line_prints() -> None:
             assert not speaks or path.parent.name == "cli", f"{name_of(path)}:{call.lineno}"
 
 
-def test_imports_are_late_in_two_places_only() -> None:
-    """In the bodies of commands, and in `curator.core.registry`; no `try: import` anywhere."""
+# file -> why something is imported there when a function runs
+LATE = {"curator/engine/makers.py": "curator.core.devices loads torch, and not every maker asks it"}
+
+
+def test_imports_are_late_in_the_bodies_of_commands_only() -> None:
+    """And in `curator.core.registry`, and in the files of `LATE`; no `try: import` anywhere."""
     for path in FILES:
-        if path.parent.name == "cli":
+        if path.parent.name == "cli" or name_of(path) in LATE:
             continue
         for function in ast.walk(tree(path)):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Try):

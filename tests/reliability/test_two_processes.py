@@ -19,6 +19,7 @@ import pytest
 from curator.browse.health import failures
 from curator.browse.shelf import FactShelf
 from curator.core.errors import ConflictError
+from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
 from curator.policy.decider import Decider, Inputs
 from curator.policy.model import load_policy
@@ -197,12 +198,14 @@ def test_a_decision_is_not_mixed_with_a_shard_that_was_indexed_anew(
     policy = load_policy("as-is")
     try:
         with pytest.raises(ConflictError) as caught:
-            decide(ws, policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
+            decide(ws, policy, MakerChoice(), RunOptions(max_quarantine=1.0), stop=StopRequest())
     finally:
         fsops.set_step_hook(None)
     assert "indexed the shard anew" in str(caught.value)
     assert ws.store.numbers() == []
-    version, _ = decide(ws, policy, MakerChoice(max_quarantine=1.0), stop=StopRequest())
+    version, _ = decide(
+        ws, policy, MakerChoice(), RunOptions(max_quarantine=1.0), stop=StopRequest()
+    )
     assert version.num_samples == 2 + len(captions)
     assert version.id == version_id(version.policy, version.shards)
     assert fsck(ws, deep=True).damage == []

@@ -16,7 +16,7 @@ from curator.core.stopping import StopRequest
 from curator.engine.makers import scorer_maker
 from curator.shards.scan import ScanOptions
 from curator.steps.index import make_index
-from curator.steps.recaption import Engine, score_all
+from curator.steps.score import score_all
 from curator.steps.workspace import open_workspace
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -64,7 +64,7 @@ def test_alignment_tells_right_from_wrong_as_well_as_a_plain_loop(
     ws = open_workspace(str(photos), tmp_path / "store", create=True)
     make_index(ws, ScanOptions(), stop=StopRequest())
     maker = scorer_maker(str(shared / "models" / "photo-clip"))
-    score_all(ws, [maker], Engine(), stop=StopRequest())
+    score_all(ws, [maker], stop=StopRequest())
     ours = alt_auroc(alt_scores(ws, maker.name), pl.read_parquet(photos / "captions.parquet"))
     assert ours == pytest.approx(plain_loop_auroc(shared), abs=5e-4)
     assert ours == pytest.approx(0.956, abs=2e-3)  # the model's own README

@@ -6,13 +6,13 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from curator.core.registry import Registry
-
 T = TypeVar("T")
 R = TypeVar("R")
 
-Work: TypeAlias = Callable[[Sequence[T]], list[R]]
-"""One result for each item, in order. If it has a method `prefetch(items)`, that is called with
+Worker: TypeAlias = Callable[[Sequence[T]], list[R]]
+"""What a worker process does with a batch: one result for each item, in order.
+
+If it has a method `prefetch(items)`, that is called with
 the batch that the same worker gets after the current one, before the current one, so that reading
 and decoding overlap with the model."""
 
@@ -36,11 +36,11 @@ class Failed(Generic[T]):
 
 
 class Executor(Protocol):
-    """Runs work over batches of items in workers that each build it once."""
+    """Runs workers over batches of items; each is built once, where it runs."""
 
     def run(
         self,
-        build: Callable[[], Work[T, R]],
+        build: Callable[[], Worker[T, R]],
         batches: Iterable[Sequence[T]],
         *,
         probe: Callable[[Any], object],
@@ -55,12 +55,3 @@ class Executor(Protocol):
             EngineError: the worker dies or stalls whatever it is given.
         """
         ...
-
-
-EXECUTORS = Registry(
-    "executor",
-    {
-        "inline": "curator.engine.executors.local:InlineExecutor",
-        "processes": "curator.engine.executors.local:ProcessExecutor",
-    },
-)

@@ -22,8 +22,10 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from curator.core.errors import EngineError
+from curator.core.model_spec import ModelSpec
+from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import without_ctrl_c
-from curator.engine.executors import Done, Failed, Work
+from curator.engine.executors import Done, Executor, Failed, Worker
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,19 +42,26 @@ class InlineExecutor:
 
     def run(
         self,
-        build: Callable[[], Work[T, R]],
+        build: Callable[[], Worker[T, R]],
         batches: Iterable[Sequence[T]],
         *,
         probe: Callable[[Any], object],
         stop: Callable[[], bool],
     ) -> Generator[list[Done[T, R] | Failed[T]]]:
         """See `curator.engine.executors.Executor`; the probe is not needed."""
-        work: Work[T, R] | None = None
+        worker: Worker[T, R] | None = None
         for batch in batches:
             if stop():
                 return
-            work = work or build()
-            yield [Done(item, result) for item, result in zip(batch, work(batch), strict=True)]
+            worker = worker or build()
+            yield [Done(item, result) for item, result in zip(batch, worker(batch), strict=True)]
+
+
+def executor_of(spec: ModelSpec, run_options: RunOptions) -> Executor:
+    """Where a row of a table runs."""
+    if spec.in_process:
+        return InlineExecutor()
+    return ProcessExecutor(run_options.workers, run_options.stall_timeout_sec)
 
 
 @dataclass(slots=True)
@@ -67,14 +76,18 @@ class _Lane:
 class ProcessExecutor:
     """One process a model, each on its own GPU when there are several workers."""
 
-    def __init__(self, num_workers: int = 1, stall_timeout_sec: float = 600.0) -> None:
+    def __init__(
+        self,
+        num_workers: int = DEFAULTS.workers,
+        stall_timeout_sec: float = DEFAULTS.stall_timeout_sec,
+    ) -> None:
         self.num_workers = num_workers
         self.stall_timeout_sec = stall_timeout_sec
         self._restarts = 0
 
     def run(
         self,
-        build: Callable[[], Work[T, R]],
+        build: Callable[[], Worker[T, R]],
         batches: Iterable[Sequence[T]],
         *,
         probe: Callable[[Any], object],
@@ -98,7 +111,7 @@ class ProcessExecutor:
             for lane in lanes:
                 lane.pool.join()
 
-    def _open_lane(self, build: Callable[[], Work[T, R]], number: int) -> _Lane:
+    def _open_lane(self, build: Callable[[], Worker[T, R]], number: int) -> _Lane:
         gpu, threads = None, None
         if self.num_workers > 1:
             gpu, threads = _visible_gpu(number), max(1, num_cores() // self.num_workers)
@@ -221,12 +234,12 @@ def _visible_gpu(number: int) -> str:
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _MOST_BYTES = 2**31 - 1
 
-_build: Callable[[], Work[Any, Any]] | None = None
-_work: Work[Any, Any] | None = None
+_build: Callable[[], Worker[Any, Any]] | None = None
+_worker: Worker[Any, Any] | None = None
 
 
 def _start_worker(
-    build: Callable[[], Work[Any, Any]], gpu: str | None, threads: int | None
+    build: Callable[[], Worker[Any, Any]], gpu: str | None, threads: int | None
 ) -> None:
     global _build  # noqa: PLW0603 - one worker process has one piece of work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
@@ -253,11 +266,11 @@ def keep_freed_memory() -> None:
 
 
 def _work_on(batch: Sequence[Any], upcoming: Sequence[Any]) -> list[Any]:
-    global _work  # noqa: PLW0603 - built at the first batch, so that its errors reach the parent
-    if _work is None:
+    global _worker  # noqa: PLW0603 - built at the first batch, so that its errors reach the parent
+    if _worker is None:
         assert _build is not None
-        _work = _build()
-    prefetch = getattr(_work, "prefetch", None)
+        _worker = _build()
+    prefetch = getattr(_worker, "prefetch", None)
     if prefetch is not None and upcoming:
         prefetch(upcoming)
-    return _work(batch)
+    return _worker(batch)

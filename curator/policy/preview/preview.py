@@ -35,13 +35,11 @@ from curator.policy.preview.watch import (
     ShardPreviewer,
     first,
 )
+from curator.scorers import CHECKER
 from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, ShardEntry, Version
-
-TEXT_CHECKER = "text"
-"""The port of the scorer that judges the health of texts."""
 
 
 class Makers(NamedTuple):
@@ -55,14 +53,14 @@ class Makers(NamedTuple):
 def makers(store: Store, policy: Policy) -> Makers:
     """Whose facts a policy could be applied to; an empty list where it needs none."""
 
-    def scorers(port: str) -> list[str]:
+    def scorers(row: str) -> list[str]:
         known = store.makers(SCORES)
-        return [name for name in known if store.recipe(SCORES, name).get("scorer") == port]
+        return [name for name in known if store.recipe(SCORES, name).get("scorer") == row]
 
     return Makers(
         generators=store.makers(CAPTIONS) if policy.needs_generated else [],
         scorers=scorers(policy.scorer),
-        checkers=scorers(TEXT_CHECKER) if policy.needs_flags else [],
+        checkers=scorers(CHECKER) if policy.needs_flags else [],
     )
 
 

@@ -1,0 +1,203 @@
+"""curator recaption: index, score, caption, decide."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from curator.captioners import CAPTIONERS, DEFAULT_CAPTIONER
+from curator.cli import options as o
+from curator.cli.decide import version_json, version_text
+from curator.cli.output import show, show_json, table
+from curator.cli.trust import BUNDLED_MODEL, HARMLESS, PRESET_PROMPT
+from curator.core.errors import UsageError
+from curator.core.run_options import DEFAULTS, RunOptions
+
+if TYPE_CHECKING:
+    from curator.steps.recaption import RecaptionReport
+    from curator.steps.workspace import Workspace
+
+
+def recaption(
+    dataset: o.WholeDataset,
+    *,
+    policy: o.Policy = "best",
+    captioner: Annotated[
+        str, typer.Option(help=f"Which captioner. {o.rows(CAPTIONERS)}.")
+    ] = DEFAULT_CAPTIONER,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model of the captioner: a folder, a hub id, or its name on the server."),
+        BUNDLED_MODEL,
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Base URL of the server, e.g. http://gpu:8000/v1.")
+    ] = None,
+    prompt: Annotated[
+        str,
+        typer.Option(help="short, detailed, spatial, grounded, or a template of your own."),
+        PRESET_PROMPT,
+    ] = "short",
+    candidates: Annotated[int, typer.Option(min=1, help="Number of captions per image.")] = 1,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens per caption.")] = None,
+    temperature: Annotated[
+        float,
+        typer.Option(help="Sampling temperature; 0 is greedy."),
+        HARMLESS,
+    ] = 0.0,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Top-p (nucleus) sampling."),
+        HARMLESS,
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed for sampling."), HARMLESS] = 0,
+    language: o.Language = "en",
+    scorer: o.Scorer = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="'worst 30%'", help="Caption only images with the worst alt texts."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option(help="Exit with 3 if anything is in quarantine."), HARMLESS
+    ] = False,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    workers: o.Workers = DEFAULTS.workers,
+    batch_size: o.BatchSize = None,
+    stall_timeout: o.StallTimeout = DEFAULTS.stall_timeout_sec,
+    max_quarantine: o.MaxQuarantine = DEFAULTS.max_quarantine,
+    caption_field: o.CaptionField = None,
+    image_ext: o.ImageExt = None,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Index, score, regenerate, decide: a new version.
+
+    Goes on where an earlier run was stopped; what exists is not made again.
+
+    Example:
+
+        curator recaption shards/ --captioner server --url http://gpu:8000/v1 \\
+            --model Qwen/Qwen3-VL-8B-Instruct --policy best
+    """
+    from curator.core.stopping import stop_on_signals
+    from curator.engine.makers import all_of, captioner_maker, checker_maker, scorer_maker
+    from curator.policy.model import load_policy
+    from curator.shards.scan import ScanOptions, discover
+    from curator.steps.recaption import Recaption, reach_server
+    from curator.steps.recaption import recaption as run
+    from curator.steps.workspace import open_workspace, refuse_version
+
+    refuse_version(dataset, "recaption")
+    chosen = load_policy(policy)
+    worst = _worst_percent(only)
+    if worst is not None:  # a budget regenerates some samples; the others keep what they have
+        chosen = chosen.model_copy(update={"otherwise": "keep_alt"})
+    discover(dataset)  # a wrong path is said before a model is fetched
+    generate, by, checker = all_of(
+        lambda: (
+            captioner_maker(
+                captioner,
+                model=model,
+                url=url,
+                prompt=prompt,
+                language=language,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                device=device,
+                dtype=dtype,
+                stall_timeout_sec=stall_timeout,
+                candidates=candidates,
+            )
+            if chosen.needs_generated
+            else None
+        ),
+        lambda: (
+            scorer_maker(scorer or chosen.scorer, language=language, device=device, dtype=dtype)
+            if chosen.needs_score or worst
+            else None
+        ),
+        lambda: checker_maker(language),
+    )
+    assert checker is not None
+    asked = Recaption(
+        captioner=generate,
+        scorer=by,
+        checker=checker,
+        policy=chosen,
+        candidates=candidates,
+        worst_percent=worst,
+        scan=ScanOptions(
+            caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None
+        ),
+        strict=strict,
+    )
+    run_options = RunOptions(
+        workers=workers,
+        score_batch_size=batch_size or DEFAULTS.score_batch_size,
+        caption_batch_size=batch_size or DEFAULTS.caption_batch_size,
+        stall_timeout_sec=stall_timeout,
+        max_quarantine=max_quarantine,
+    )
+    reach_server(dataset, store, generate)
+    ws = open_workspace(dataset, store, create=True)
+    with stop_on_signals() as stop:
+        report = run(ws, asked, run_options, stop=stop)
+    if json:
+        show_json(_recaption_json(report))
+    else:
+        show(_recaption_text(ws, report))
+
+
+def _worst_percent(only: str | None) -> float | None:
+    if only is None:
+        return None
+    match = re.fullmatch(r"worst\s+(\d+(?:\.\d+)?)\s*%", only.strip())
+    if match is None or not 0 < float(match[1]) <= 100:  # noqa: PLR2004 - percent
+        raise UsageError(
+            f"--only {only!r} is not understood",
+            hint="write --only 'worst 30%'",
+            reason="option.value",
+        )
+    return float(match[1])
+
+
+def _recaption_json(report: RecaptionReport) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "version": version_json(report.version),
+        "new": report.is_new,
+        "model_calls": report.num_calls,
+        "index": report.index.to_json(),
+        "scores": [asdict(summary) for summary in report.scores],
+        "captioned": asdict(report.captioned),
+        "scored": asdict(report.scored),
+    }
+
+
+def _recaption_text(ws: Workspace, report: RecaptionReport) -> str:
+    made = [
+        f"captions made: {report.captioned.made:,}, scores made: {report.scored.made:,}"
+        if report.num_calls
+        else "every fact was there already: no model was called"
+    ]
+    failures = report.captioned.failures | report.scored.failures
+    if failures:
+        made.append("failed: " + ", ".join(f"{n}x {reason}" for reason, n in failures.items()))
+    captioned = report.captioned
+    if at_limit := captioned.trimmed + captioned.truncated:
+        made.append(
+            f"{at_limit:,} captions came to the token limit: {captioned.trimmed:,} were cut back "
+            f"to their last whole sentence, {captioned.truncated:,} end in the middle of one "
+            "(policy field truncated); a higher --max-tokens makes others"
+        )
+    if report.scores:
+        rows = [(s.source, s.num_texts, s.mean, *s.quartiles) for s in report.scores]
+        made.append(table(rows, ["score of", "texts", "mean", "25 %", "50 %", "75 %"]))
+    made.append(version_text(ws, report.version, report.is_new))
+    return "\n".join(made)

@@ -1,0 +1,82 @@
+"""curator score: how well captions fit their images, and what is wrong with texts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from curator.cli import options as o
+from curator.cli.output import show, show_json, table
+from curator.core.run_options import DEFAULTS, RunOptions
+
+
+def score(
+    dataset: o.WholeDataset,
+    *,
+    scorer: o.Scorer = None,
+    language: o.Language = "en",
+    generated: Annotated[
+        bool, typer.Option("--generated", help="Also score generated captions.")
+    ] = False,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    workers: o.Workers = DEFAULTS.workers,
+    batch_size: o.BatchSize = None,
+    stall_timeout: o.StallTimeout = DEFAULTS.stall_timeout_sec,
+    max_quarantine: o.MaxQuarantine = DEFAULTS.max_quarantine,
+    caption_field: o.CaptionField = None,
+    image_ext: o.ImageExt = None,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Score how well captions fit their images.
+
+    Alt texts and what people wrote, and with --generated captions. Nothing is decided.
+
+    Example:
+
+        curator score shards/ --scorer ViT-B-32:laion2b_s34b_b79k
+    """
+    from dataclasses import asdict
+
+    from curator.core.stopping import stop_on_signals
+    from curator.engine.makers import checker_maker, scorer_maker
+    from curator.shards.scan import ScanOptions
+    from curator.steps.index import make_index, say_index
+    from curator.steps.score import score_all, summarize
+    from curator.steps.workspace import open_workspace, refuse_version
+    from curator.store.facts import CAPTIONS
+    from curator.store.runs import open_run
+
+    refuse_version(dataset, "score")
+    checker = checker_maker(language)
+    maker = scorer_maker(scorer, language=language, device=device, dtype=dtype)
+    makers = [checker] if maker.name == checker.name else [maker, checker]
+    run_options = RunOptions(
+        workers=workers,
+        score_batch_size=batch_size or DEFAULTS.score_batch_size,
+        stall_timeout_sec=stall_timeout,
+        max_quarantine=max_quarantine,
+    )
+    scan = ScanOptions(
+        caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None
+    )
+    ws = open_workspace(dataset, store, create=True)
+    options = {"dataset": dataset, "scorer": maker.name}
+    with stop_on_signals() as stop, open_run(ws.store, "score", options) as run:
+        say_index(make_index(ws, scan, run_options, stop=stop), run)
+        generators = tuple(ws.store.makers(CAPTIONS)) if generated else ()
+        tally = score_all(ws, makers, run_options, generators=generators, stop=stop)
+    summaries = summarize(ws, maker.name, generators)
+    if json:
+        show_json({"made": asdict(tally), "scores": [asdict(summary) for summary in summaries]})
+        return
+    show(f"scores made: {tally.made:,}" if tally.made else "every score was there already")
+    rows = [
+        (s.source, s.num_texts, s.mean, *s.quartiles, s.weakest_sentence, s.num_truncated)
+        for s in summaries
+    ]
+    quartiles = ["25 %", "50 %", "75 %"]
+    header = ["score of", "texts", "mean", *quartiles, "weakest sentence", "over context"]
+    show(table(rows, header))

@@ -1,0 +1,143 @@
+"""Makers: their names, by which facts are found, and what a row of a table is refused for."""
+
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import replace
+
+import pytest
+
+from curator.captioners import CAPTIONERS
+from curator.core.errors import UsageError
+from curator.core.model_spec import ModelSpec
+from curator.core.models import ModelIdentity
+from curator.engine import makers
+from curator.engine.makers import captioner_maker, checker_maker, scorer_maker
+from curator.scorers import SCORERS, ScorerSpec
+
+
+@pytest.fixture
+def any_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model is there, as commit 000... of its repository."""
+    monkeypatch.setattr(makers, "locate", lambda *_, **__: None)
+    monkeypatch.setattr(
+        makers,
+        "identify",
+        lambda model, revision=None: ModelIdentity(
+            model.removeprefix("hf-hub:"), revision or "0" * 40
+        ),
+    )
+
+
+@pytest.mark.usefixtures("any_model")
+def test_names_of_makers_stay_as_they_are_in_stores() -> None:
+    """Facts lie under these names (as of 2026-11-30): another name, and all is made again."""
+    drawn = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "seed": 4}
+    url = "http://gpu:8000/v1"
+    coca = "coca_ViT-L-14:mscoco_finetuned_laion2b_s13b_b90k"
+    found = [
+        captioner_maker("local", model="org/vlm"),
+        captioner_maker(
+            model="org/vlm",
+            revision="r1",
+            prompt="detailed",
+            language="de",
+            candidates=2,
+            **drawn,  # type: ignore[arg-type]  # as on the command line
+        ),
+        captioner_maker("coca", model=coca),
+        captioner_maker("server", model="Qwen/Qwen3-VL-8B-Instruct", url=url, prompt="grounded"),
+        captioner_maker("echo"),
+        captioner_maker("echo", prompt="Say {alt_text}"),
+        scorer_maker("clip", device="cpu"),
+        scorer_maker("ViT-B-32:laion2b_s34b_b79k", device="cpu", dtype="bf16"),
+        scorer_maker("text"),
+        checker_maker("ja"),
+    ]
+    assert [maker.name for maker in found] == [
+        "local-org-vlm-short-ab7eb7d5",
+        "local-org-vlm-detailed-12b74c65",
+        "coca-coca-vit-l-14-mscoco-finetuned-l-ea1bba71",
+        "server-qwen-qwen3-vl-8b-instruct-ground-d530eb04",
+        "echo-short-8bc856d5",
+        "echo-say-alt-text-a403e585",
+        "clip-laion-clip-vit-b-32-datacomp.xl-7fe20dbd",
+        "clip-vit-b-32-laion2b-s34b-b79k-212e323f",
+        "text-en-cc50a0a9",
+        "text-ja-21c3f658",
+    ]
+
+
+@pytest.mark.usefixtures("any_model")
+def test_a_new_version_of_a_class_is_another_maker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def names() -> set[str]:
+        return {
+            captioner_maker("echo").name,
+            captioner_maker("local", model="org/vlm").name,
+            scorer_maker("clip", device="cpu").name,
+            scorer_maker("text").name,
+        }
+
+    before = names()
+    for table in (CAPTIONERS, SCORERS):
+        for name, spec in table.rows.items():
+            monkeypatch.setitem(table.rows, name, replace(spec, version=spec.version + 1))
+    assert not before & names()
+
+
+class Nothing:
+    pass
+
+
+@pytest.fixture
+def newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("newcomer")
+    module.Nothing = Nothing  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "newcomer", module)
+    monkeypatch.setitem(CAPTIONERS.rows, "mine", ModelSpec("newcomer:Nothing"))
+    monkeypatch.setitem(SCORERS.rows, "mine", ScorerSpec("newcomer:Nothing"))
+
+
+@pytest.mark.usefixtures("newcomer")
+def test_a_class_without_the_method_is_refused_when_its_maker_is_made() -> None:
+    for make, member in ((captioner_maker, "caption(requests)"), (scorer_maker, "score(pairs)")):
+        with pytest.raises(UsageError) as caught:
+            make("mine")
+        assert f"the class Nothing has no method `{member}` in {__file__}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"captioner": "nobody"}, "unknown captioner 'nobody'"),
+        ({"captioner": "server"}, "--captioner server needs --url and --model"),
+        (
+            {"captioner": "server", "model": "m", "url": "gpu:8000"},
+            "--url is 'gpu:8000'; allowed: http://HOST:PORT/v1",
+        ),
+        ({"url": "http://gpu/v1"}, "--url is for --captioner server"),
+        ({"captioner": "echo", "model": "org/vlm"}, "--captioner echo uses no model"),
+        ({"model": "org/vlm", "candidates": 3}, "3 candidates at temperature 0"),
+    ],
+)
+def test_options_that_do_not_go_together(options: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        captioner_maker(**options)  # type: ignore[arg-type]  # as on the command line
+    assert words in str(caught.value)
+
+
+def test_a_row_that_needs_a_model_and_has_no_default_asks_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = ModelSpec(CAPTIONERS.spec("local").target, needs="model")
+    monkeypatch.setitem(CAPTIONERS.rows, "mine", row)
+    with pytest.raises(UsageError, match="--captioner mine needs --model"):
+        captioner_maker("mine")
+
+
+def test_an_unknown_scorer_gets_the_names_and_the_forms_of_a_model() -> None:
+    with pytest.raises(UsageError) as caught:
+        scorer_maker("clop")
+    assert "unknown scorer 'clop'; did you mean 'clip'?" in str(caught.value)
+    assert "or a folder, org/name, or ViT-B-32:tag" in str(caught.value)
