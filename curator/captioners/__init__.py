@@ -88,7 +88,7 @@ CAPTIONERS = Registry(
             "curator.captioners.local:LocalCaptioner",
             help="a vision-language model on this machine, through transformers",
             needs="model",
-            # The reasons for all default models, with licences, are in docs/models.md.
+            # The reasons for all default models, with licences, are in docs/reference/models.md.
             default_model="HuggingFaceTB/SmolVLM-500M-Instruct",
             default_model_gpu="Qwen/Qwen3-VL-2B-Instruct",
             files=TRANSFORMERS_FILES,
