@@ -1,4 +1,4 @@
-"""fsck, gc, quarantine, doctor: keeping a store whole."""
+"""`fsck`, `gc`, `quarantine`, `doctor`: check and repair a store."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from curator.cli.trust import HARMLESS
 from curator.core.errors import DamageError, StorageError
 
 _quarantine = typer.Typer(
-    help="What could not be used, and why.", no_args_is_help=True, rich_markup_mode=None
+    help="List unusable samples and why they are unusable.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
-_Reason = Annotated[str | None, typer.Option("--reason", help="Only this reason code.")]
+_Reason = Annotated[str | None, typer.Option("--reason", help="Only rows with this reason code.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,20 +34,20 @@ def fsck(
     dataset: o.WholeDataset,
     *,
     deep: Annotated[
-        bool, typer.Option(help="Also hash every file, source shards too."), HARMLESS
+        bool, typer.Option(help="Also hash every file, including source shards."), HARMLESS
     ] = False,
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Set damaged files aside, keep what is intact, say what is lost."
+            "--repair", help="Set damaged files aside, keep intact ones, list what is lost."
         ),
     ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Prove that a store is whole, or name the damage.
+    """Check that a store is complete and undamaged.
 
-    DATASET may also be the folder of a study, of a run, or an export. Exits with 12 on damage.
+    DATASET may also be the folder of a study, of a run, or of an export. Exits with 12 on damage.
     Changes nothing unless --repair is given.
 
     Example:
@@ -79,9 +81,9 @@ def fsck(
         )
     if report.damage:
         raise DamageError(
-            f"{len(report.damage)} things are damaged, first {report.damage[0].what}",
+            f"{len(report.damage)} damaged files or entries, first: {report.damage[0].what}",
             where=report.damage[0].where,
-            hint="restore the files named above from a copy"
+            hint="restore the files named above from a backup"
             + ("" if repair or not report.is_store else ", or set them aside with --repair"),
         )
 
@@ -90,15 +92,15 @@ def gc(
     dataset: o.WholeDataset,
     *,
     grace_days: Annotated[
-        float, typer.Option(min=0, help="Keep what is younger: a writer may still need it.")
+        float, typer.Option(min=0, help="Keep younger files, which a writer may still need.")
     ] = 7.0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list what would go."), HARMLESS
+        bool, typer.Option("--dry-run", help="Only list what would be removed."), HARMLESS
     ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Remove leftovers that no version names.
+    """Remove leftover files that no version refers to.
 
     Facts and versions are never removed.
 
@@ -125,23 +127,23 @@ def gc(
 
 def doctor(
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="Where you want to work.")
+        str, typer.Argument(metavar="DATASET", help="The dataset to work on.")
     ] = ".",
     *,
     scorer: Annotated[
-        str | None, typer.Option("--scorer", metavar="MODEL", help="The scorer of the run.")
+        str | None, typer.Option("--scorer", metavar="MODEL", help="Scorer of the planned run.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The captioner of the run.")] = None,
+    model: Annotated[str | None, typer.Option(help="Captioner of the planned run.")] = None,
     url: Annotated[
-        str | None, typer.Option(help="The server that captions, if there is one.")
+        str | None, typer.Option(help="Caption server of the planned run, if any.")
     ] = None,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
     """Check machine, store and models.
 
-    For before a long run; exits with 20 or 23 when it would not end well. With --url, the server
-    is asked whether it is there; no picture is sent.
+    Run it before a long run; exits with 20 or 23 when that run would fail. With --url, checks that
+    the server answers; sends no image.
 
     Example:
 
@@ -171,7 +173,7 @@ def doctor(
 def quarantine_list(
     dataset: o.WholeDataset, *, store: o.StoreOption = None, json: o.Json = False
 ) -> None:
-    """Count what could not be used, by reason.
+    """Count unusable samples by reason.
 
     Example:
 
@@ -190,9 +192,7 @@ def quarantine_list(
         (count, reason, "yes" if REASONS[reason].retryable else "no", REASONS[reason].text)
         for reason, count in found.most_common()
     ]
-    show(
-        table(rows, ["rows", "reason", "retry", "meaning"]) if rows else "nothing is in quarantine"
-    )
+    show(table(rows, ["rows", "reason", "retry", "meaning"]) if rows else "the quarantine is empty")
 
 
 def quarantine_show(
@@ -203,7 +203,7 @@ def quarantine_show(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Print quarantine rows: where the bytes are and what is wrong with them.
+    """Print quarantine rows: where each sample is and what is wrong with it.
 
     Example:
 
@@ -222,17 +222,17 @@ def quarantine_show(
         return
     cells = [(r.reason, r.shard, r.key, r.offset, r.attempts, r.detail[:60]) for r in found]
     header = ["reason", "shard", "key", "offset", "attempts", "detail"]
-    show(table(cells, header) if cells else "nothing is in quarantine")
+    show(table(cells, header) if cells else "the quarantine is empty")
 
 
 def quarantine_retry(
     dataset: o.WholeDataset,
     *,
-    reason: Annotated[str, typer.Option("--reason", help="Which failures to try again.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason code of the failures to retry.")],
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Have the next `recaption` or `score` try these failures again.
+    """Mark failures to be retried by the next `recaption` or `score`.
 
     Example:
 
