@@ -1,7 +1,7 @@
-"""A name -> "module:object" table that imports nothing until a name is asked for.
+"""Map names to "module:object" and import an object only when its name is asked for.
 
-This and the bodies of the commands in `curator.cli` are the only two seams where imports are
-late, so that `curator --help` never pays for torch (docs/design/index.md).
+Only here and in the command functions of `curator.cli` are imports late, so that `curator --help`
+does not import torch (docs/design/index.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def load(target: str) -> Any:
 
 
 class Registry:
-    """The table of one port, e.g. all captioners. `kind` names the port in error messages."""
+    """Table of one kind of component, e.g. all captioners. `kind` names it in error messages."""
 
     def __init__(self, kind: str, targets: Mapping[str, str]) -> None:
         self.kind = kind
