@@ -1,1 +1,1 @@
-"""The caption inspection dashboard."""
+"""The dashboard for inspecting, reviewing and comparing captions."""

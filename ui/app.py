@@ -1,6 +1,6 @@
-"""The dashboard: the page's frame and the way between the pages in ui/views.
+"""Run the dashboard: the frame of every page and the navigation between the pages in ui/views.
 
-`curator ui` runs this file in Streamlit. It computes nothing; every page is a script of its own.
+`curator ui` runs this file in Streamlit. It computes nothing; each page is its own script.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SECTIONS = {
 
 
 def main() -> None:
-    """Frame, navigation, page."""
+    """Draw the frame and the navigation, then run the page."""
     st.set_page_config(page_title="caption-curator", page_icon="🖼️", layout="wide")
     pages = {
         section: [_page(name, title) for name, title in views.items()]
@@ -44,14 +44,14 @@ def main() -> None:
 
 
 def _page(name: str, title: str) -> StreamlitPage:
-    # The first page is served at / whatever it is called; its name is that of the page below.
+    # Streamlit serves the first page at /; its name is used by the redirect page below.
     is_first = name == "overview"
     url_path = "home" if is_first else name
     return st.Page(_VIEWS / name / "page.py", title=title, url_path=url_path, default=is_first)
 
 
 def _by_name(home: StreamlitPage) -> StreamlitPage:
-    """Who types /overview is led to the first page."""
+    """Return the page that redirects /overview to the first page."""
     return st.Page(
         lambda: st.switch_page(home, query_params=st.query_params.to_dict()),
         title="Overview",

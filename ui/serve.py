@@ -1,8 +1,8 @@
-"""Start the dashboard in this process; it ends with Ctrl-C or SIGTERM.
+"""Start the dashboard in this process; Ctrl-C or SIGTERM ends it.
 
-It listens on one address only, checks who may talk to it (XSRF token, origin, host name), shows no
-traceback in the browser, watches no file and tells nobody that it was started. The options of a
-`.streamlit/config.toml` lying about do not change any of that: what is set here wins.
+It listens on one address only, checks requests (XSRF token, origin, host name), shows no traceback
+in the browser, watches no file and sends no usage statistics. A stray `.streamlit/config.toml`
+cannot change that: the options set here override it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY = ("0.0.0.0", "::")
 _MAX_UPLOAD_MB = 1
 _MAX_MESSAGE_MB = 64
-# Between them they import all that the first two pages need. Names, not imports at the top: these
-# take more than a second, and the server has to listen by then.
+# Together they import everything the first two pages need. Names rather than imports at the top:
+# importing them takes more than a second, and the server should listen before that.
 WARMED = (
     "ui.views.overview.health:show",
     "ui.views.overview.runs:show",
@@ -36,10 +36,10 @@ WARMED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """What is shown, and where. `port` 0 takes any free one.
+    """What to show, and at which address. `port` 0 takes any free one.
 
     Raises:
-        UsageError: `studies` is no folder, or the port cannot be had.
+        UsageError: `studies` is not a folder, or the port is not free.
     """
 
     dataset: str
@@ -51,15 +51,15 @@ class Serving:
     def __post_init__(self) -> None:
         if self.studies is not None and not self.studies.is_dir():
             raise UsageError(
-                f"--studies {self.studies} is no folder",
-                hint="`curator study` makes one; leave it away to look at captions only",
+                f"--studies {self.studies} is not a folder",
+                hint="`curator study` makes one; leave the option out to see captions only",
                 reason="option.value",
             )
         object.__setattr__(self, "port", _free_port(self.host, self.port))
 
     @property
     def url(self) -> str:
-        """The address for a browser on this machine."""
+        """Return the address for a browser on this machine."""
         host = "127.0.0.1" if self.host in _ANY else self.host
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
@@ -79,13 +79,13 @@ def _free_port(host: str, port: int) -> int:
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"cannot listen on {host}:{port} ({error})",
-            hint="another --port, or 0 for any free one",
+            hint="choose another --port, or 0 for any free one",
             reason="ui.port",
         ) from error
 
 
 def options(serving: Serving) -> dict[str, Any]:
-    """What Streamlit is started with."""
+    """Return the options that Streamlit is started with."""
     return {
         "server.address": serving.host,
         "server.port": serving.port,
@@ -116,7 +116,7 @@ def _warm() -> None:
 
 
 def serve(serving: Serving) -> None:
-    """Serve until a signal comes."""
+    """Serve until SIGINT or SIGTERM."""
     os.environ[DATASET] = serving.dataset
     for name, folder in ((STORE, serving.store), (STUDIES, serving.studies)):
         os.environ.pop(name, None)
@@ -124,6 +124,6 @@ def serve(serving: Serving) -> None:
             os.environ[name] = str(folder)
     settings = options(serving)
     bootstrap.load_config_options(settings)
-    # More than a second of imports, done while the browser still fetches its scripts.
+    # Imports for more than a second, while the browser still loads its scripts.
     Thread(target=_warm, name="warm", daemon=True).start()
     bootstrap.run(str(_FOLDER / "app.py"), False, [], settings)

@@ -1,4 +1,4 @@
-"""demo: a rendered dataset with known ground truth, and a tour of the commands on it."""
+"""`demo`: render a dataset with known ground truth and run every command on it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from curator.cli.output import run_app, show, show_json, table
 if TYPE_CHECKING:
     from curator.demo.evaluate import TruthScores
 
-_Out = Annotated[
-    Path, typer.Argument(help="Folder for the demo: a new one, or one of an earlier run.")
-]
-_MOST_JOBS = 4  # each holds a gigabyte
+_Out = Annotated[Path, typer.Argument(help="Folder for the demo: new, or to resume.")]
+_MOST_JOBS = 4  # each needs 1 GB of memory
 _Images = Annotated[
-    int, typer.Option(min=1, help="Number of images with an alt text, for the shards.")
+    int, typer.Option(min=1, help="Number of images with alt text to put into shards.")
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     group = typer.Typer(
-        help="A rendered dataset with known ground truth, offline.",
+        help="Render a dataset with known ground truth, offline.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -46,21 +44,21 @@ def data(
         typer.Option(min=0, help="Number of images with dense labels: 60/10/30 % train/val/test."),
     ] = 400,
     side: Annotated[
-        int, typer.Option(help="Width and height of an image in pixels, 32 to 1024.")
+        int, typer.Option(help="Width and height of each image in pixels, 32 to 1024.")
     ] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another dataset.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the dataset.")] = 0,
     noise: Annotated[
         str | None,
         typer.Option(
             metavar="KIND=RATE,...",
-            help="How often each kind of alt text occurs; rates add up to 1.",
+            help="Rate of each kind of alt text; rates sum to 1.",
         ),
     ] = None,
     json: o.Json = False,
 ) -> None:
     """Render shards with noisy alt text, their ground truth, and dense labels.
 
-    A stopped run continues where it was.
+    A stopped run resumes where it stopped.
 
     Example:
 
@@ -82,7 +80,7 @@ def data(
     if json:
         show_json(report.to_json())
     else:
-        show(f"{report.num_packed:,} pictures in {report.num_shards} shards below {out / 'shards'}")
+        show(f"{report.num_packed:,} images in {report.num_shards} shards below {out / 'shards'}")
         show(f"next: {shlex.join(['curator', 'recaption', str(out / 'shards')])}")
 
 
@@ -102,7 +100,7 @@ def run(
 
     Renders shards, captions and scores them with the bundled models, commits versions and compares
     them with the ground truth; then pretrains on them, finetunes on dense tasks and writes the
-    report. A stopped run continues where it was; a second run has nothing left to do.
+    report. A stopped run resumes where it stopped; a finished one is not repeated.
 
     Example:
 
@@ -115,7 +113,7 @@ def run(
     _run_all(
         curator,
         ["demo", "data", str(out), "--images", str(images), "--labelled", str(min(400, images))],
-        ["recaption", str(shards)],  # options are in the curator.toml of the folder
+        ["recaption", str(shards)],  # its options are in the folder's curator.toml
         ["decide", str(shards), "--policy", "as-is"],
         ["decide", str(shards), "--policy", "replace"],
         ["log", str(shards)],
@@ -132,7 +130,7 @@ def run(
 
 
 def _run_all(curator: Callable[..., Any], *commands: list[str]) -> None:
-    """Run commands of this command line as they would be typed, settings files and all."""
+    """Run `curator` commands in this process as if typed, including settings files."""
     from curator.core.progress import say
 
     for argv in commands:
@@ -153,7 +151,7 @@ def _study_command(out: Path, *, quick: bool) -> list[str]:
 
 
 def _compare(shards: Path, page: Path) -> None:
-    """What `diff` does, without the tables: a tour that prints them hides the rest."""
+    """Compare two versions as `diff` does, without its tables, which are too long for a tour."""
     from curator.compare import diff as compare
     from curator.compare.html import render_html, thumbnails
     from curator.compare.text import WIDTH, verdict
@@ -174,13 +172,13 @@ def _show_truth(out: Path, shards: Path) -> None:
     truth = read_truth(out)
     newest = {str(version.policy["name"]): version for version in ws.store.versions()}
     versions = [newest[policy] for policy in ("as-is", "replace", "best")]
-    show("\nAgainst the truth of the rendered world, which the engine never saw:")
+    show("\nCompared with the ground truth, which no model saw:")
     show(_verdict_table([score_against_truth(ws.store, version, truth) for version in versions]))
     rows = [
         (kind, f"{value:.3f}")
         for kind, value in separation(ws.store, newest["as-is"], truth).items()
     ]
-    show("\nDoes the score tell good alt texts from noisy ones?")
+    show("\nDoes the score separate good alt texts from noisy ones?")
     show(table(rows, ["noise", "AUROC"]))
     show(f"\nOpen {out / 'diff.html'} in a browser.")
 

@@ -1,4 +1,4 @@
-"""edits: what people changed by hand, and versions made of it."""
+"""`edits`: list, undo and bulk-replace hand edits of captions, and make versions with them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from curator.edits.history import Edit
     from curator.steps.replace import ReplacePreview
 
-_edits = typer.Typer(help="Captions changed by hand.", no_args_is_help=True, rich_markup_mode=None)
+_edits = typer.Typer(
+    help="Edit captions by hand and commit the edits.", no_args_is_help=True, rich_markup_mode=None
+)
 _Who = Annotated[
-    str | None, typer.Option("--who", help="Who does it; default: the name of the user.")
+    str | None, typer.Option("--who", help="Author of the edits; default: your user name.")
 ]
 
 
@@ -34,7 +36,7 @@ def edits_list(
     dataset: o.WholeDataset,
     *,
     all_facts: Annotated[
-        bool, typer.Option("--all", help="Also what was taken back or edited again."), HARMLESS
+        bool, typer.Option("--all", help="Include edits undone or superseded."), HARMLESS
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="Rows to print."), HARMLESS] = 50,
     store: o.StoreOption = None,
@@ -69,11 +71,11 @@ def edits_list(
         for e in shown
     ]
     header = ["id", "when", "who", "action", "key", "before", "after"]
-    show(table(rows, header) if rows else "nobody has edited a text yet")
+    show(table(rows, header) if rows else "there are no edits yet")
     if len(found) > len(shown):
         from curator.core.progress import say
 
-        say(f"{len(found) - len(shown):,} older ones are not shown: --limit says how many")
+        say(f"{len(found) - len(shown):,} older edits not shown; raise --limit to see them")
 
 
 def edits_apply(
@@ -83,10 +85,10 @@ def edits_apply(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Make a version: DATASET@VERSION with the edits in place.
+    """Commit a new version: DATASET@VERSION with its edits applied.
 
-    Edits of texts that this version does not hold are left out and listed. Edited texts get the
-    scores that there are. The same edits on the same version make the same version.
+    Edits whose text is not in this version are listed and skipped. Edited texts use the scores that
+    exist. The same edits on the same version give the same version id.
 
     Example:
 
@@ -125,7 +127,9 @@ def edits_apply(
         f"{done.num_accepted:,} accepted, {len(done.stale):,} edits stale"
     )
     if done.num_unscored:
-        show(f"{done.num_unscored:,} edited texts have no score yet; these two give them one:")
+        show(
+            f"{done.num_unscored:,} edited texts have no score yet; to score them and commit again:"
+        )
         show("\n".join(f"  {command}" for command in how_to_score(base, ws.spec, store)))
     show(version_text(ws, version, done.is_new))
 
@@ -133,16 +137,16 @@ def edits_apply(
 def edits_undo(
     dataset: o.WholeDataset,
     edit: Annotated[
-        str, typer.Argument(metavar="EDIT", help="An id as `edits list` has it, or a batch.")
+        str, typer.Argument(metavar="EDIT", help="Id of an edit or of a batch, from `edits list`.")
     ],
     *,
     who: _Who = None,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Take back one edit, or everything that one `edits replace` did.
+    """Undo one edit, or every edit of one `edits replace`.
 
-    The edit stays in the list of all facts, with who took it back.
+    Undone edits stay in the log, with the name of the person who undid them.
 
     Example:
 
@@ -162,34 +166,35 @@ def edits_undo(
         return
     for error in refused:
         show(f"kept    {error}")
-    show(f"{len(undone):,} edits taken back")
+    show(f"{len(undone):,} edits undone")
 
 
 def edits_replace(
     dataset: o.Dataset,
-    find: Annotated[str, typer.Argument(metavar="FIND", help="What to look for.")],
-    put: Annotated[str, typer.Argument(metavar="PUT", help="What to put there; may be empty.")],
+    find: Annotated[str, typer.Argument(metavar="FIND", help="Text to find.")],
+    put: Annotated[str, typer.Argument(metavar="PUT", help="Replacement text; may be empty.")],
     *,
     regex: Annotated[
-        bool, typer.Option("--regex", help="FIND is an expression; $1 in PUT is its first group.")
+        bool,
+        typer.Option("--regex", help="Read FIND as a regular expression; $1 in PUT is group 1."),
     ] = False,
     ignore_case: Annotated[
-        bool, typer.Option("--ignore-case", help="Find A as well as a.")
+        bool, typer.Option("--ignore-case", help="Match regardless of letter case.")
     ] = False,
     shard: Annotated[
         list[str] | None,
-        typer.Option("--shard", help="Only in this shard, or those like '0000*'; repeat for more."),
+        typer.Option("--shard", help="Only this shard or pattern ('0000*'); repeat for more."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, it is only shown.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Record the edits; default: preview.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="Examples to print."), HARMLESS] = 10,
-    timeout: Annotated[float, typer.Option(help="Seconds at most for finding.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Time limit of the search in seconds.")] = 60.0,
     who: _Who = None,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
     """Find and replace in the texts of DATASET@VERSION, as edits.
 
-    Shows what would change; --yes records it. `edits undo` takes all of it back.
+    Previews the changes; --yes records them. `edits undo` undoes all of them at once.
 
     Example:
 
@@ -222,7 +227,7 @@ def edits_replace(
         return
     for error in done.refused:
         show(f"kept    {error}")
-    show(f"{done.num_edited:,} texts edited; this undoes it:")
+    show(f"{done.num_edited:,} texts edited; to undo:")
     show(f"  {ws.command('edits undo', done.batch)}")
     show(f"next: {ws.command('edits apply', version=version.name)}")
 
@@ -252,9 +257,11 @@ def _preview_text(found: ReplacePreview) -> str:
     looked_at = f"{found.num_searched:,} texts of {found.num_samples:,} samples"
     lines.append(f"{found.num_texts:,} of {looked_at} would change")
     if found.num_refused:
-        lines.append(f"{found.num_refused:,} would be empty or too long, and stay as they are")
+        lines.append(
+            f"{found.num_refused:,} are left unchanged: they would become empty or too long"
+        )
     if found.num_texts:
-        lines.append("nothing was changed: the same command with --yes does it")
+        lines.append("nothing has changed; add --yes to apply")
     return "\n".join(lines)
 
 
@@ -269,7 +276,7 @@ def _name(who: str | None) -> str:
         return getuser()
     except (KeyError, OSError) as error:  # a container whose user has no name
         raise UsageError(
-            "the name of the user is not known", hint="say it with --who", reason="edits.who"
+            "your user name is unknown", hint="give a name with --who", reason="edits.who"
         ) from error
 
 

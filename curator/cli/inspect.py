@@ -1,4 +1,4 @@
-"""log, show, diff, query, tag: looking at versions and naming them."""
+"""`log`, `show`, `diff`, `query`, `tag`: inspect versions and name them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def log(dataset: o.WholeDataset, *, store: o.StoreOption = None, json: o.Json = False) -> None:
-    """List the versions, newest first.
+    """List all versions, newest first.
 
     Example:
 
@@ -62,7 +62,7 @@ def log(dataset: o.WholeDataset, *, store: o.StoreOption = None, json: o.Json = 
     elif rows:
         show(table([list(row.values()) for row in rows], list(rows[0])))
     else:
-        show("there is no version yet: `curator recaption` or `curator decide` makes one")
+        show("there is no version yet: make one with `curator recaption` or `curator decide`")
 
 
 def show_version(dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Json = False) -> None:
@@ -79,7 +79,7 @@ def show_version(dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Jso
 
     ws = open_workspace(dataset, store)
     version = ws.version()
-    ws.say_missing(version, "it can be looked at, and not be exported from here")
+    ws.say_missing(version, "you can inspect this version, but not export it from here")
     if json:
         show_json(asdict(version))
         return
@@ -103,25 +103,27 @@ def diff(
     new: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DATASET@NEW]", help="The newer one; default: the newest, or OLD's child."
+            metavar="[DATASET@NEW]", help="The newer version; default: the newest, or OLD's child."
         ),
     ] = None,
     *,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write a self-contained page with pictures.")
+        Path | None, typer.Option("--html", help="Write a self-contained page with images.")
     ] = None,
     changes: Annotated[
         Path | None, typer.Option("--changes", help="Write every changed caption as JSONL.")
     ] = None,
     max_dropped: Annotated[
-        float | None, typer.Option(help="Gate: largest share of samples newly dropped."), HARMLESS
+        float | None,
+        typer.Option(help="Gate: maximum fraction of newly dropped samples."),
+        HARMLESS,
     ] = None,
     min_shift: Annotated[
-        float | None, typer.Option(help="Gate: smallest shift of the mean score."), HARMLESS
+        float | None, typer.Option(help="Gate: minimum change of the mean score."), HARMLESS
     ] = None,
     max_lost_names: Annotated[
         float | None,
-        typer.Option(help="Gate: largest share of alt texts that lose a name."),
+        typer.Option(help="Gate: maximum fraction of alt texts that lose a name."),
         HARMLESS,
     ] = None,
     store: o.StoreOption = None,
@@ -129,7 +131,7 @@ def diff(
 ) -> None:
     """Compare two versions, caption by caption.
 
-    With one version, it is compared with the one before it. A violated gate exits with 5.
+    Given one version, compares it with its parent. Exits with 5 when a gate is violated.
 
     Example:
 
@@ -144,7 +146,7 @@ def diff(
     from curator.steps.workspace import open_workspace
     from curator.store import fsops
 
-    for out in (html, changes):  # before the comparison, which can take an hour
+    for out in (html, changes):  # check before the comparison, which can take an hour
         if out is not None:
             check_writable(out)
     ws = open_workspace(old, store)
@@ -179,11 +181,11 @@ def diff(
         max_lost_names_share=max_lost_names,
     )
     if violated:
-        raise GateError("; ".join(violated), hint="the report above says where")
+        raise GateError("; ".join(violated), hint="see the report above for where")
 
 
 def _in_same_store(ws: Workspace, other: Workspace) -> Workspace:
-    """The other one: both versions must lie in one store."""
+    """Return `other` if both versions are in one store. Raises UsageError if not."""
     if ws.store.root.resolve() != other.store.root.resolve():
         raise UsageError(
             f"{ws.spec} and {other.spec} have different stores",
@@ -196,14 +198,14 @@ def _in_same_store(ws: Workspace, other: Workspace) -> Workspace:
 
 def query(
     dataset: o.Dataset,
-    sql: Annotated[str, typer.Argument(help="One SELECT; see the views below.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT statement over the views below.")],
     *,
-    limit: Annotated[int, typer.Option(min=1, help="Rows at most."), HARMLESS] = 1000,
-    timeout: Annotated[float, typer.Option(help="Seconds at most.")] = 30.0,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows."), HARMLESS] = 1000,
+    timeout: Annotated[float, typer.Option(help="Time limit in seconds.")] = 30.0,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Ask the tables in SQL; read-only.
+    """Run a read-only SQL query over samples, captions and scores.
 
     Views: samples, captions (of DATASET@VERSION), all_captions, generated, scores, edits,
     versions, quarantine. Their columns are listed in docs/reference/query.md.
@@ -235,12 +237,12 @@ def query(
     for sentence in found.renamed:
         progress.say(sentence)
     if found.truncated:
-        progress.say(f"only the first {limit:,} rows are shown: --limit says how many")
+        progress.say(f"only the first {limit:,} rows are shown; raise --limit to see more")
 
 
 def tag(
     dataset: o.Dataset,
-    name: Annotated[str, typer.Argument(help="A word; moves if it exists.")],
+    name: Annotated[str, typer.Argument(help="Tag name; an existing tag is moved.")],
     *,
     store: o.StoreOption = None,
     json: o.Json = False,

@@ -1,7 +1,7 @@
-"""Results go to stdout, everything else to stderr; errors become one line and an exit code.
+"""Print results to stdout and everything else to stderr; print errors as one line, set exit codes.
 
-Texts hold what strangers wrote and file systems allow; a terminal or a log may have an alphabet
-that lacks some of it. What cannot be shown is shown as an escape (`\\u043a`), never an error.
+Captions and file names may hold characters that the terminal's or log's encoding lacks. Those are
+printed as escapes (`\\u043a`), never as an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from curator.store.fsops import storage_errors
 
 
 def escape_what_cannot_be_shown() -> None:
-    """Have stdout and stderr write an escape where their encoding has no character."""
+    """Make stdout and stderr write an escape for characters that their encoding lacks."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # the caller closed it: `curator log shards >&-`
@@ -37,17 +37,17 @@ def escape_what_cannot_be_shown() -> None:
 
 
 def show(text: str) -> None:
-    """Print a result for people."""
+    """Print a line of a result."""
     sys.stdout.write(text.rstrip("\n") + "\n")
 
 
 def show_json(value: object, indent: int | None = None) -> None:
-    """Print a result for machines: one line of JSON. What is no finite number is null in it."""
+    """Print a result as one line of JSON. NaN and infinity become null."""
     sys.stdout.write(to_json(value, sys.stdout, indent) + "\n")
 
 
 def to_json(value: object, stream: IO[str], indent: int | None = None) -> str:
-    """Valid JSON in what the stream can encode. It is parsed back as the same text everywhere."""
+    """Return JSON that the stream can encode and that parses back to the same text everywhere."""
     # Of what `backslashreplace` writes, `\uXXXX` is JSON and `\xe9` is not.
     encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
     dumps = partial(
@@ -59,35 +59,35 @@ def to_json(value: object, stream: IO[str], indent: int | None = None) -> str:
     )
     try:
         return dumps(value)
-    except ValueError:  # NaN or infinity: JSON has no word for them
+    except ValueError:  # NaN or infinity, which JSON cannot represent
         return dumps(finite(value))
 
 
 def _plain(value: object) -> object:
     if isinstance(value, Decimal) and value.is_finite():
         if value == value.to_integral_value():
-            return int(value)  # of any size; a sum of integers comes as a decimal
+            return int(value)  # SQL sums of integers are decimals; ints have any size
         return float(value) if Decimal(repr(float(value))) == value else str(value)
     return str(value)
 
 
 def check_writable(path: Path) -> None:
-    """Say at second 0 that a file cannot be written; missing folders are made when it is.
+    """Fail before any work if a file cannot be written. Missing folders are created later.
 
     Raises:
-        UsageError: what would hold it is no folder, or may not be written to.
+        UsageError: it is a folder, or the nearest existing parent cannot be written to.
     """
     holder = next(place for place in path.absolute().parents if place.exists())
     if path.is_dir() or not holder.is_dir() or not os.access(holder, os.W_OK):
         raise UsageError(
             f"cannot write {path}",
-            hint=f"look at {holder}, or write elsewhere",
+            hint=f"check {holder}, or choose another path",
             reason="option.value",
         )
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
-    """Plain columns: text to the left, numbers to the right."""
+    """Format a plain-text table: text left-aligned, numbers right-aligned."""
     cells = [list(header), *[[_cell(value) for value in row] for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     right = [
@@ -115,7 +115,7 @@ def _cell(value: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Control characters as escapes: a caption's line break or colour must not move the others."""
+    """Escape control characters, so that line breaks and colours cannot break the table."""
     if text.isprintable():
         return text
     return "".join(
@@ -130,25 +130,25 @@ def run_app(
     name: str = "curator",
     stopped_by: Callable[[], int | None] = lambda: None,
 ) -> int:
-    """Run the command line and return the exit code. Never shows a traceback.
+    """Run the command line and return its exit code; never shows a traceback.
 
-    `stopped_by` says which signal ended the work, if one did.
+    `stopped_by` returns the signal that ended the work, or None.
     """
     as_json = "--json" in argv
     code = 0
     try:
         with storage_errors(Path.cwd()):  # of reading: what writes maps its own
             result = app(list(argv), standalone_mode=False, prog_name=name)
-            sys.stdout.flush()  # here, where a full disk or a closed pipe becomes an exit code
+            sys.stdout.flush()  # here, so that a full disk or closed pipe gets an exit code
         code = result if isinstance(result, int) else 0
     except BrokenPipeError:
-        pass  # the reader (head, less) has seen enough
+        pass  # the reader (head, less) closed the pipe
     except (typer.Abort, KeyboardInterrupt):
         return _stopped(stopped_by() or signal.SIGINT, as_json)
-    except Exception as error:  # noqa: BLE001 - everything becomes one line, `_failed` says which
+    except Exception as error:  # noqa: BLE001 - `_failed` turns every error into one line
         if stopped_by() is None or isinstance(error, CuratorError):
             return _failed(error, as_json, argv[0] if argv else "")
-    # Typer, or a library, may have made something else of the KeyboardInterrupt.
+    # Typer or a library may have converted the KeyboardInterrupt into another error.
     signum = stopped_by()
     return code if signum is None else _stopped(signum, as_json)
 
@@ -189,7 +189,7 @@ def _stopped(signum: int, as_json: bool) -> int:
 
 
 def leave_stdout_alone() -> None:
-    """Keep Python from complaining at exit about what stdout did not take; it was said before."""
+    """Keep Python from reporting an unflushed stdout at exit; that error was already shown."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -202,7 +202,7 @@ def _help_hint(error: TyperException) -> str:
 
 
 def _fail(text: str, line: Mapping[str, object], as_json: bool) -> int:
-    # What the user typed comes back in messages, and a URL in it may hold a password.
+    # Messages repeat what the user typed, and a URL in it may hold a password.
     sys.stderr.write(mask_secrets(text) + "\n")
     if as_json:
         said = to_json({"type": "exit", **line}, sys.stderr)

@@ -1,16 +1,17 @@
-"""curator.toml: options of commands in a file, for what would be typed again and again.
+"""Read `curator.toml`: default options of the commands, for what you would type again and again.
 
     [defaults]                      # for every command that has the option
     store = "store"
 
-    [recaption]                     # a table a command; a member of a group is [quarantine.show]
+    [recaption]                     # one table per command; of a subcommand: [quarantine.show]
     model = "models/captioner"
     batch-size = 8
 
-The file becomes the `default_map` of the command line, so what is typed beats it, environment
-variables (`CURATOR_STORE`) beat it, and it beats what is built in. Every name in it is checked
-each time, the values of the command that runs. Which options it gave is said on stderr, because
-a file beside a dataset may come from a stranger: `curator.cli.trust` says what it may set.
+The file becomes the `default_map` of the command line: typed options and environment variables
+(`CURATOR_STORE`) override it, and it overrides the built-in defaults. All names in it are checked
+on every run; values are checked for the command that runs. The options taken from it are named on
+stderr, because a file beside a dataset may come from a stranger (`curator.cli.trust`: what it may
+set).
 """
 
 from __future__ import annotations
@@ -32,28 +33,28 @@ VARIABLE = "CURATOR_CONFIG"
 DEFAULTS = ("defaults",)
 
 Words = tuple[str, ...]
-"""The words that call a command: ("recaption",) or ("quarantine", "list")."""
+"""The words that name a command: ("recaption",) or ("quarantine", "list")."""
 Options = Mapping[str, Any]
-"""Name of an option, without dashes before it -> typer's parameter."""
+"""Option name without leading dashes -> typer's parameter."""
 
 _MAX_SHOWN = 60
 _MOST_LINES = 1000
-_ONLY_TYPED = "json"  # how errors are shown is settled before any file is read
+_ONLY_TYPED = "json"  # the format of errors is needed before any file is read
 
 
 class SettingsGroup(TyperGroup):
-    """The root of a command line whose options may stand in a curator.toml."""
+    """The root command group; reads default options from a curator.toml."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command as typer does, and give it the options of the file."""
+        """Resolve the command as typer does, after loading its options from the file."""
         found = super().resolve_command(ctx, args)
-        if ctx.resilient_parsing:  # shell completion: reads no file, says nothing
+        if ctx.resilient_parsing:  # shell completion: must read no file and print nothing
             return found
         ctx.default_map = self._default_map(args)
         return found
 
     def _default_map(self, args: list[str]) -> dict[str, Any]:
-        """Parameter -> value, nested below the words of the command; empty without a file.
+        """Return parameter -> value, nested by the words of the command; empty without a file.
 
         Raises:
             UsageError: config.unreadable, .invalid, .unknown_table, .unknown_key or .value.
@@ -63,7 +64,7 @@ class SettingsGroup(TyperGroup):
         while isinstance(command, TyperGroup):
             name = args[len(words)] if len(words) < len(args) else ""
             if name not in command.commands:
-                return {}  # --help, or an error that typer will tell
+                return {}  # --help, or an error that typer will report
             command, words = command.commands[name], (*words, name)
         typed = command.make_context(words[-1], args[len(words) :], resilient_parsing=True)
         dataset = _first_argument(typed)
@@ -87,7 +88,7 @@ def _is_typed(context: Any, name: str) -> bool:
 
 
 def _first_argument(context: Any) -> str | None:
-    """DATASET, or what a command has in its place; None when it is missing."""
+    """Return DATASET, or whatever argument the command has first; None when it is missing."""
     for param in context.command.params:
         if param.param_type_name == "argument":
             value = context.params.get(param.name)
@@ -96,10 +97,10 @@ def _first_argument(context: Any) -> str | None:
 
 
 def find_file(dataset: str | None) -> Path | None:
-    """The absolute path of the curator.toml for this DATASET, which need not exist.
+    """Return the absolute path of the curator.toml for DATASET; it need not exist.
 
-    `CURATOR_CONFIG` if it is set; else the first in the dataset's folder, the parent of that, and
-    the current folder. None if there is none, or no dataset.
+    `CURATOR_CONFIG` if set; else the first found in the dataset's folder, its parent, and the
+    current folder. None if there is none, or no dataset.
     """
     if dataset is None:
         return None
@@ -111,14 +112,14 @@ def find_file(dataset: str | None) -> Path | None:
 
 
 def _folder_of(dataset: str) -> Path:
-    from curator.steps.workspace import folder_of  # the command that runs needs it as well
+    from curator.steps.workspace import folder_of  # imported late; the command needs it too
 
     folder: Path = folder_of(dataset)
     return folder if os.path.isdir(folder) else folder.parent
 
 
 def _commands(group: TyperGroup, before: Words = ()) -> Iterator[tuple[Words, Options]]:
-    """Every command that has options for a file."""
+    """Yield every command that takes options from a file."""
     for name, command in group.commands.items():
         words = (*before, name)
         if isinstance(command, TyperGroup):
@@ -137,9 +138,9 @@ def _commands(group: TyperGroup, before: Words = ()) -> Iterator[tuple[Words, Op
 def _given(
     path: Path, dataset: str | None, words: Words, commands: Mapping[Words, Options], typed: Any
 ) -> Options:
-    """Parameter -> value for one command, with all names in the file checked.
+    """Return parameter -> value for one command, after checking all names in the file.
 
-    What is typed as well is left out: a stranger's value for it does not matter.
+    Options that are also typed are left out, so an untrusted value for them does not matter.
     """
     text = _read(path)
     tables = dict(_tables(_parsed(text, path), commands, path))
@@ -168,9 +169,9 @@ def _given(
 
 
 def _is_own(path: Path, dataset: str | None) -> bool:
-    """Whether the reader chose this file; one that lies with a dataset may have come with it.
+    """Whether the user chose this file. One beside a dataset may have come with it.
 
-    Also where the reader works in the folder of the dataset: `cd download; curator index .`
+    It may also when the user works in the dataset's folder: `cd download; curator index .`
     """
     if os.environ.get(VARIABLE):
         return True
@@ -184,22 +185,22 @@ def _refused(found: list[tuple[Words, str, Harmless | None]], text: str, path: P
     said = []
     for table, name, mark in found:
         line = _line_of(text, table, name)
-        notes = [f"line {line}" if line else f"behind line {_MOST_LINES:,}"]
+        notes = [f"line {line}" if line else f"after line {_MOST_LINES:,}"]
         notes += [f"allowed: {mark.allowed}"] if mark else []
         said.append(f"[{'.'.join(table)}] {name} is refused ({'; '.join(notes)})")
     return UsageError(
-        f"{', '.join(said)}: the file lies beside a dataset and may have come with it",
+        f"{', '.join(said)}: this file is beside a dataset and may have come with it",
         where=path,
         hint=f"type --{found[0][1]}; or, if the file is yours, set {VARIABLE}={path}; "
-        f"{VARIABLE}=/dev/null does without it",
+        f"{VARIABLE}=/dev/null ignores it",
         reason="config.value",
     )
 
 
 def _line_of(text: str, table: Words, name: str) -> int | None:
-    """The line, from 1, on which an entry begins. tomllib does not tell, so prefixes are read.
+    """Return the line number, from 1, of an entry. tomllib reports none, so prefixes are parsed.
 
-    A prefix that ends inside a value is no TOML: the entry begins behind the last one that is.
+    A prefix that ends inside a value is invalid TOML: the entry starts after the last valid one.
     """
     lines = text.split("\n")[:_MOST_LINES]
     whole = 0
@@ -223,7 +224,7 @@ def _read(path: Path) -> str:
         raise UsageError(
             f"cannot read options: {error.strerror}",
             where=path,
-            hint=f"make it readable, or name another in {VARIABLE}",
+            hint=f"make it readable, or set {VARIABLE} to another file",
             reason="config.unreadable",
         ) from error
     except ValueError as error:  # not UTF-8
@@ -233,7 +234,10 @@ def _read(path: Path) -> str:
 def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # too many digits, or nested too deep, too
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # includes numbers with too many digits and deep nesting
         raise _invalid(error, path) from error
 
 
@@ -244,16 +248,16 @@ def _invalid(error: Exception, path: Path) -> UsageError:
 def _tables(
     document: Mapping[str, Any], commands: Mapping[Words, Options], path: Path, before: Words = ()
 ) -> Iterator[tuple[Words, Mapping[str, Any]]]:
-    """The table of each command; those of a group's members lie in the table of the group."""
+    """Return the table of each command; a subcommand's table is nested in its group's table."""
     known = {DEFAULTS, *commands}
     for key, value in document.items():
         words = (*before, key)
         is_group = any(name[: len(words)] == words and name != words for name in known)
         if not isinstance(value, dict):
             raise UsageError(
-                f"{key!r} stands outside the table of a command",
+                f"{key!r} is outside any command's table",
                 where=path,
-                hint="write it below [defaults], or below a command such as [recaption]",
+                hint="put it below [defaults], or below a command such as [recaption]",
                 reason="config.unknown_key",
             )
         if is_group:
@@ -273,13 +277,13 @@ def _tables(
 def _spelled(
     table: Words, entries: Mapping[str, Any], allowed: Options, path: Path
 ) -> dict[str, Any]:
-    """The entries of a table, with `-` for `_` in their names."""
+    """Return the entries of a table with `_` in names replaced by `-`."""
     spelled: dict[str, Any] = {}
     for key, value in entries.items():
         name = key.replace("_", "-")
         if name not in allowed:
             raise UsageError(
-                f"{key!r} is no option for the table [{'.'.join(table)}]",
+                f"{key!r} is not an option of the table [{'.'.join(table)}]",
                 where=path,
                 hint=nearest(name, allowed),
                 reason="config.unknown_key",
@@ -296,9 +300,9 @@ def _spelled(
 
 
 def _value(label: str, value: Any, param: Any, typed: Any, path: Path) -> Any:
-    """The value as the option takes it, its path made absolute.
+    """Return the value as the option takes it, with its path made absolute.
 
-    Typer alone would take "3" for 3 and true for 1, because typed options are always text.
+    Typer alone would accept "3" for 3 and true for 1, because typed options are always text.
     """
     wanted = _wanted(value, param)
     if wanted is not None:
@@ -319,7 +323,7 @@ def _value(label: str, value: Any, param: Any, typed: Any, path: Path) -> Any:
 
 
 def _wanted(value: Any, param: Any) -> str | None:
-    """What the option takes, unless it is this kind of value."""
+    """Return a description of the type the option takes, or None if the value has that type."""
     kind = param.type_descriptor.annotation
     if param.is_flag:
         return None if isinstance(value, bool) else "true or false"
@@ -334,18 +338,20 @@ def _wanted(value: Any, param: Any) -> str | None:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value  # which no path and no typed option has
+    return (
+        isinstance(value, str) and "\0" not in value
+    )  # NUL cannot occur in a path or a typed option
 
 
 def _is_whole(value: object) -> bool:
-    # TOML has 64 bits; Python's parser of it takes any number, which breaks what calculates.
+    # TOML integers have 64 bits; Python's parser accepts larger ones, which overflow later.
     return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64  # noqa: PLR2004 - bits
 
 
 def _located(value: Any, param: Any, folder: Path) -> Any:
-    """A path as seen from the folder of the file; a text may be one if it names something there.
+    """Resolve a path against the file's folder; a text counts as a path if it names a file there.
 
-    A bare word never is: a folder called `en` must not change what `language = "en"` means.
+    A bare word is never a path: a folder called `en` must not change what `language = "en"` means.
     """
     if not isinstance(value, str):
         return value

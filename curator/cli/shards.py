@@ -1,4 +1,4 @@
-"""pack, index, export: shards in and out."""
+"""`pack`, `index`, `export`: read and write shards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pack(
             " or a .jsonl, .csv, COCO .json, .parquet."
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder for the shards; new or of an earlier run.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards: new, or to resume.")],
     *,
     format: Annotated[
         str | None,
@@ -39,25 +39,27 @@ def pack(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option("--images", help="Folder that the paths of a table start from and stay in."),
+        typer.Option(
+            "--images", help="Folder that paths in a table are relative to and must stay in."
+        ),
         INSIDE,
     ] = None,
     image_column: Annotated[
         str | None,
-        typer.Option("--image-column", help="Column with the path or the bytes."),
+        typer.Option("--image-column", help="Column with the image path or image bytes."),
         HARMLESS,
     ] = None,
     caption_column: Annotated[
         str | None,
-        typer.Option("--caption-column", help="Column with the caption; '' for none."),
+        typer.Option("--caption-column", help="Caption column; '' for none."),
         HARMLESS,
     ] = None,
-    samples_per_shard: Annotated[int, typer.Option(min=1, help="Rows a shard.")] = 10_000,
+    samples_per_shard: Annotated[int, typer.Option(min=1, help="Rows per shard.")] = 10_000,
     json: o.Json = False,
 ) -> None:
     """Pack images and captions into .tar shards.
 
-    The layout is img2dataset's; image bytes stay as they are.
+    The layout is that of img2dataset; image bytes are copied unchanged.
 
     Example:
 
@@ -75,7 +77,7 @@ def pack(
 
         def step(number: int) -> None:
             advance(number)
-            stop.check("the shards that are finished are kept")
+            stop.check("finished shards are kept")
 
         report = run(source, out, options=options, on_progress=step)
     for warning in report.warnings:
@@ -86,7 +88,11 @@ def pack(
     show(
         f"{report.num_packed:,} of {report.num_rows:,} rows packed into {report.num_shards} shards"
         f" ({report.num_new_shards} new), {report.num_without_caption:,} without a caption"
-        + (f", {report.num_blank_captions:,} with a blank one" if report.num_blank_captions else "")
+        + (
+            f", {report.num_blank_captions:,} with a blank caption"
+            if report.num_blank_captions
+            else ""
+        )
     )
     for reason, count in report.failures.items():
         show(f"  not packed: {count:,}x {reason} (see the .parquet beside each shard)")
@@ -100,14 +106,14 @@ def index(
     image_ext: o.ImageExt = None,
     workers: o.Workers = 1,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="Take this dataset for the store's own, moved here.")
+        bool, typer.Option("--adopt", help="Accept this dataset as the store's own, moved here.")
     ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
     """Read every shard once and list all damage.
 
-    Keeps keys, offsets, hashes, sizes and alt texts; `recaption` and `score` do it by themselves.
+    Stores keys, offsets, hashes, sizes and alt texts. `recaption` and `score` index by themselves.
 
     Example:
 
@@ -128,7 +134,9 @@ def index(
     with stop_on_signals() as stop, open_run(ws.store, "index", {"dataset": dataset}) as run:
         report = make_index(ws, scan, RunOptions(workers=workers), stop=stop)
         say_index(report, run)
-    with contextlib.suppress(DamageError):  # of a version, on which no index depends: fsck says it
+    with contextlib.suppress(
+        DamageError
+    ):  # a damaged version does not affect the index; fsck reports it
         if (newest := ws.store.newest()) is not None:
             ws.say_missing(newest)
     if json:
@@ -139,27 +147,31 @@ def index(
 
 def export(
     dataset: o.Dataset,
-    out: Annotated[Path, typer.Argument(help="Folder to write; new or of an earlier run.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write: new, or to resume.")],
     *,
     to: Annotated[
         Literal["wds", "parquet", "hf"],
-        typer.Option("--to", help="Plain tars, tables, or tars with a Hugging Face card."),
+        typer.Option(
+            "--to", help="Tars, Parquet tables, or tars with a Hugging Face dataset card."
+        ),
     ] = "wds",
     other_members: Annotated[
-        bool, typer.Option("--other-members", help="Copy what is neither image, text nor json.")
+        bool,
+        typer.Option("--other-members", help="Also copy members other than image, text and json."),
     ] = False,
     license: Annotated[
-        str | None, typer.Option("--license", help="License id for the card, e.g. cc-by-4.0.")
+        str | None,
+        typer.Option("--license", help="License id for the dataset card, e.g. cc-by-4.0."),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Columns for parquet: recap-datacomp.")
+        str | None, typer.Option("--preset", help="Column layout for parquet: recap-datacomp.")
     ] = None,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Write a version as files any trainer reads.
+    """Write a version as files that any trainer reads.
 
-    Images are copied byte for byte.
+    Image bytes are copied unchanged.
 
     Example:
 
@@ -180,7 +192,7 @@ def export(
 
         def step(number: int) -> None:
             advance(number)
-            stop.check("the shards that are finished are kept")
+            stop.check("finished shards are kept")
 
         report = run(ws.store, ws.shards, version, out, to=to, options=options, on_progress=step)
     for warning in report.warnings:

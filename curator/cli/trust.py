@@ -1,14 +1,14 @@
-"""What a curator.toml that came with a dataset may set: what is marked harmless, nothing else.
+"""Decide what a curator.toml that came with a dataset may set: only options marked as harmless.
 
-A stranger's file must not send pictures or keys away, open a port, write or read outside the
-dataset, fetch models, spend time or money, confirm or sign. Nobody can list all that may ever harm,
-so an option is refused there unless its definition carries a mark of this module:
+A stranger's file must not upload images or keys, open a port, write or read outside the dataset,
+fetch models, spend time or money, confirm a prompt or sign as an author. No list of harmful options
+would stay complete, so an option is refused there unless its definition has a mark of this module:
 
     Annotated[str | None, typer.Option("--caption-field"), HARMLESS]
     Annotated[str, typer.Option("--policy"), PRESET_POLICY]
 
-Harmless is what describes the data, what changes only how much is shown, and what can only make a
-command refuse more.
+Options are harmless when they describe the data, change only how much is printed, or can only make
+a command refuse more.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any, get_type_hints
 
 @dataclass(frozen=True, slots=True)
 class Harmless:
-    """A mark for an option. `holds(value, folder of the file)` says which values are harmless.
+    """Mark for an option. `holds(value, folder of the file)` returns whether a value is harmless.
 
-    `allowed` names those values, for people; empty if every value is.
+    `allowed` describes the harmless values in error messages; empty if every value is.
     """
 
     allowed: str = ""
@@ -33,7 +33,7 @@ class Harmless:
 
 
 def _is_inside(value: Any, folder: Path) -> bool:
-    # Links are followed: a link in a dataset can lead anywhere.
+    # Resolve links: a link in a dataset can point anywhere.
     inner, outer = (os.path.realpath(path) for path in (value, folder))
     return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
 
@@ -58,14 +58,14 @@ def _is_bundled(value: Any, _folder: Path) -> bool:
 
 
 HARMLESS = Harmless()
-INSIDE = Harmless("a folder inside the one of the file", _is_inside)
+INSIDE = Harmless("a folder inside the file's folder", _is_inside)
 PRESET_POLICY = Harmless("the name of a preset", _is_policy)
 PRESET_PROMPT = Harmless("the name of a prompt", _is_prompt)
-BUNDLED_MODEL = Harmless("a model that comes with this tool", _is_bundled)
+BUNDLED_MODEL = Harmless("a model bundled with this tool", _is_bundled)
 
 
 def mark_of(command: Any, param: Any) -> Harmless | None:
-    """The mark in the definition of this parameter of a typer command; None: not harmless."""
+    """Return the mark of a typer command's parameter; None if it is not harmless."""
     hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
     found = getattr(hints.get(param.name), "__metadata__", ())
     return next((mark for mark in found if isinstance(mark, Harmless)), None)

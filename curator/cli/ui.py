@@ -1,4 +1,4 @@
-"""ui: the dashboard."""
+"""`ui`: start the dashboard."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def ui(
     ] = None,
     host: Annotated[
         str,
-        typer.Option(
-            help="Address to listen on. There is no password: whoever reaches it can edit."
-        ),
+        typer.Option(help="Address to listen on. No password: anyone who can reach it can edit."),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.")
@@ -37,8 +35,8 @@ def ui(
 ) -> None:
     """Open the dashboard: inspect, review, compare, query.
 
-    Prints the address and runs until Ctrl-C. It reads the store, also while a job is running, and
-    writes only what somebody asks for on a page: edits, ratings, policy files, versions.
+    Prints its address and runs until Ctrl-C. Reads the store, also while a job is running. Writes
+    only what you ask for on a page: edits, ratings, policy files, versions.
 
     Example:
 
@@ -54,7 +52,7 @@ def ui(
         dataset=opened.spec, store=opened.store.root, studies=studies, host=host, port=port
     )
     if not serving.is_private:
-        progress.say(f"anybody who can reach {host}:{serving.port} can read and edit the captions")
+        progress.say(f"anyone who can reach {host}:{serving.port} can read and edit the captions")
     show(serving.url)
-    sys.stdout.flush()  # it may be a pipe, and the server keeps this process for itself
+    sys.stdout.flush()  # stdout may be a pipe, and the server blocks from here on
     serve(serving)

@@ -1,4 +1,4 @@
-"""fsck, gc, quarantine, doctor: keeping a store whole."""
+"""`fsck`, `gc`, `quarantine`, `doctor`: check and repair a store."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from curator.cli.trust import HARMLESS
 from curator.core.errors import DamageError, StorageError
 
 _quarantine = typer.Typer(
-    help="What could not be used, and why.", no_args_is_help=True, rich_markup_mode=None
+    help="List unusable samples and why they are unusable.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
-_Reason = Annotated[str | None, typer.Option("--reason", help="Only this reason code.")]
+_Reason = Annotated[str | None, typer.Option("--reason", help="Only rows with this reason code.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,15 +39,15 @@ def fsck(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Set damaged files aside, keep what is intact and list what is lost."
+            "--repair", help="Set damaged files aside, keep intact ones, list what is lost."
         ),
     ] = False,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Check that a store is intact, or name the damage.
+    """Check that a store is complete and undamaged.
 
-    DATASET may also be the folder of a study, of a run, or an export. Exits with 12 on damage.
+    DATASET may also be the folder of a study, of a run, or of an export. Exits with 12 on damage.
     Changes nothing unless --repair is given.
 
     Example:
@@ -79,9 +81,9 @@ def fsck(
         )
     if report.damage:
         raise DamageError(
-            f"{len(report.damage)} things are damaged, first {report.damage[0].what}",
+            f"{len(report.damage)} damaged files or entries, first: {report.damage[0].what}",
             where=report.damage[0].where,
-            hint="restore the files named above from a copy"
+            hint="restore the files named above from a backup"
             + ("" if repair or not report.is_store else ", or set them aside with --repair"),
         )
 
@@ -90,8 +92,7 @@ def gc(
     dataset: o.WholeDataset,
     *,
     grace_days: Annotated[
-        float,
-        typer.Option(min=0, help="Keep files younger than this: a writer may need them."),
+        float, typer.Option(min=0, help="Keep younger files, which a writer may still need.")
     ] = 7.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what would be removed."), HARMLESS
@@ -99,7 +100,7 @@ def gc(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Remove leftovers that no version names.
+    """Remove leftover files that no version refers to.
 
     Facts and versions are never removed.
 
@@ -126,7 +127,7 @@ def gc(
 
 def doctor(
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="Where you want to work.")
+        str, typer.Argument(metavar="DATASET", help="The dataset to work on.")
     ] = ".",
     *,
     scorer: Annotated[
@@ -179,7 +180,7 @@ def doctor(
 def quarantine_list(
     dataset: o.WholeDataset, *, store: o.StoreOption = None, json: o.Json = False
 ) -> None:
-    """Count what could not be used, by reason.
+    """Count unusable samples by reason.
 
     Example:
 
@@ -198,9 +199,7 @@ def quarantine_list(
         (count, reason, "yes" if REASONS[reason].retryable else "no", REASONS[reason].text)
         for reason, count in found.most_common()
     ]
-    show(
-        table(rows, ["rows", "reason", "retry", "meaning"]) if rows else "nothing is in quarantine"
-    )
+    show(table(rows, ["rows", "reason", "retry", "meaning"]) if rows else "the quarantine is empty")
 
 
 def quarantine_show(
@@ -211,7 +210,7 @@ def quarantine_show(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Print quarantine rows: where the bytes are and what is wrong with them.
+    """Print quarantine rows: where each sample is and what is wrong with it.
 
     Example:
 
@@ -230,17 +229,17 @@ def quarantine_show(
         return
     cells = [(r.reason, r.shard, r.key, r.offset, r.attempts, r.detail[:60]) for r in found]
     header = ["reason", "shard", "key", "offset", "attempts", "detail"]
-    show(table(cells, header) if cells else "nothing is in quarantine")
+    show(table(cells, header) if cells else "the quarantine is empty")
 
 
 def quarantine_retry(
     dataset: o.WholeDataset,
     *,
-    reason: Annotated[str, typer.Option("--reason", help="Which failures to try again.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason code of the failures to retry.")],
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Have the next `recaption` or `score` try these failures again.
+    """Mark failures to be retried by the next `recaption` or `score`.
 
     Example:
 

@@ -1,1 +1,1 @@
-"""What everything else uses: errors, reasons, progress, stopping, text, images, models."""
+"""Modules used by all others: errors, reasons, progress, stopping, text, images, models."""

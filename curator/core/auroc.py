@@ -1,4 +1,4 @@
-"""How well scores tell two groups apart: the area under the ROC curve."""
+"""Area under the ROC curve: how well scores separate two groups."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from scipy.stats import mannwhitneyu
 
 
 def auroc(good: np.ndarray[Any, Any], bad: np.ndarray[Any, Any]) -> float:
-    """The chance that one of `good` is above one of `bad`, ties counted half.
+    """Return the probability that one of `good` exceeds one of `bad`, ties counted as half.
 
     Mann and Whitney's U over the number of pairs (Hanley and McNeil 1982).
     """
-    # The method is that of a p-value, which nobody asks for: the quick one.
+    # The method affects only the p-value, which is not used, so take the fast one.
     u = mannwhitneyu(good, bad, method="asymptotic").statistic
     return float(u / (len(good) * len(bad)))

@@ -1,4 +1,4 @@
-"""The time, for machines and for people. `SOURCE_DATE_EPOCH` fixes it."""
+"""Current time and its formats for people; `SOURCE_DATE_EPOCH` fixes the time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 
 def now() -> float:
-    """Seconds since the epoch; `SOURCE_DATE_EPOCH` fixes it for reproducible stores."""
+    """Return seconds since the epoch; `SOURCE_DATE_EPOCH` fixes it for reproducible stores."""
     return float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
 
 
@@ -16,12 +16,12 @@ _MINUTE, _HOUR = 60.0, 3600.0
 
 
 def duration(seconds: float) -> str:
-    """For people: `45 s`, from two minutes `3 min`, from two hours `2.5 h`."""
+    """Format seconds: `45 s`, from two minutes `3 min`, from two hours `2.5 h`."""
     if seconds < 2 * _MINUTE:
         return f"{seconds:.0f} s"
     return f"{seconds / _MINUTE:.0f} min" if seconds < 2 * _HOUR else f"{seconds / _HOUR:.1f} h"
 
 
 def iso(seconds: float) -> str:
-    """A UTC timestamp for people, to the second."""
+    """Format a time as UTC timestamp, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

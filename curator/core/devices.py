@@ -1,4 +1,4 @@
-"""Which device and number format the models of this process run on."""
+"""Choose the device and number format of models that run in this process."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def gpu_names() -> list[str]:
-    """The CUDA devices of this machine, by name; none without a GPU."""
+    """Return the names of this machine's CUDA devices; empty without a GPU."""
     if not torch.cuda.is_available():
         return []
     return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device named, e.g. `cuda:1`; the first GPU, else the CPU, when none is named.
+    """Return the named device, e.g. `cuda:1`; without a name the first GPU, else the CPU.
 
     Raises:
-        UsageError: no such device here.
+        UsageError: this machine has no such device.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,15 +36,15 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def dtype_name(name: str | None, device: str | None) -> str:
-    """The format that `choose_dtype` ends up with here: fp32, bf16 or fp16."""
+    """Return the name of the format that `choose_dtype` chooses: fp32, bf16 or fp16."""
     chosen = choose_dtype(name, choose_device(device))
     return next(short for short, dtype in DTYPES.items() if dtype == chosen)
 
 
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The format named (fp32, bf16, fp16); else bf16 on a GPU made for it, fp16 on an older one.
+    """Return the named format (fp32, bf16, fp16); without a name bf16, or fp16 on older GPUs.
 
-    Everything but CUDA computes in fp32: on CPUs the short formats are slower, not faster.
+    Devices other than CUDA compute in fp32: on CPUs the short formats are slower, not faster.
 
     Raises:
         UsageError: an unknown name.

@@ -1,24 +1,24 @@
-"""Every error a user can meet, each with its exit code.
+"""All errors a user can meet, each with its exit code.
 
-The tree (exit code behind the name; a code not listed means failure):
+The tree (exit codes after the names; a code not listed means failure):
 
     CuratorError               1   internal: one line and the path of the log
     ├── UsageError             2   the command line, a config file or an input pattern is wrong
-    ├── StrictError            3   done, but --strict was asked for and rows are in quarantine
+    ├── StrictError            3   done, but --strict was given and rows are in quarantine
     ├── QuarantineLimitError   4   stopped: more rows unusable than --max-quarantine allows
     ├── GateError              5   `diff` found more than its gates allow
     ├── NotFoundError         10   dataset, version or tag does not exist
     │   └── MissingExtraError      a package that this command needs is not installed
     ├── ConflictError         11   another writer was faster, or holds the lock
-    ├── DamageError           12   a file is not what was written, or a source shard changed
+    ├── DamageError           12   a file differs from what was written, or a source shard changed
     ├── FormatError           13   written by a newer version of this tool
     ├── StorageError          20   full disk, no permission, read-only
     ├── CommitUnknownError    22   the commit may or may not have happened
     ├── EngineError           30   the model is dead, stalled or out of memory
-    └── StoppedError     130/143   Ctrl-C or SIGTERM, clean and resumable
+    └── StoppedError     130/143   stopped by Ctrl-C or SIGTERM; resumable
 
-`Unusable` stands beside the tree: it never leaves a step. It says why one sample could not be
-used, and becomes a quarantine row with that reason (see `curator.core.reasons`).
+`Unusable` is outside the tree: it never leaves a step. It says why one sample could not be used and
+becomes a quarantine row with that reason (`curator.core.reasons`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from collections.abc import Iterable
 
 
 class CuratorError(Exception):
-    """Base of all errors shown to the user as one line, without a traceback.
+    """Base of all errors that the user sees as one line without a traceback.
 
     The line reads `error[<reason>]: <what> in <where>; <did>; <hint>`.
     """
@@ -74,7 +74,7 @@ class StrictError(CuratorError):
 
 
 class QuarantineLimitError(CuratorError):
-    """More rows are unusable than `--max-quarantine` allows; what was made is kept."""
+    """More rows are unusable than `--max-quarantine` allows; finished work is kept."""
 
     code = 4
     reason = "quarantine.limit"
@@ -95,20 +95,20 @@ class NotFoundError(CuratorError):
 
 
 class MissingExtraError(NotFoundError):
-    """A package that this command needs is not installed; names the extra that brings it."""
+    """A package that this command needs is not installed; names the extra that installs it."""
 
     reason = "extra.missing"
 
 
 class ConflictError(CuratorError):
-    """Another writer was faster, or holds the lock; nothing is lost, try again."""
+    """Another writer was faster or holds the lock; nothing is lost, try again."""
 
     code = 11
     reason = "commit.conflict"
 
 
 class DamageError(CuratorError):
-    """A file is not what was written (names file, expected and found), or a source changed."""
+    """A file differs from what was written (names file, expected, found), or a source changed."""
 
     code = 12
     reason = "store.damaged"
@@ -122,7 +122,7 @@ class FormatError(CuratorError):
 
 
 class StorageError(CuratorError):
-    """Permanent storage fault: no space, no permission, read-only file system."""
+    """A permanent storage error: no space, no permission, read-only file system."""
 
     code = 20
     reason = "storage"
@@ -143,7 +143,7 @@ class EngineError(CuratorError):
 
 
 class StoppedError(CuratorError):
-    """Stopped by a signal; everything acknowledged is kept and the run can go on."""
+    """Stopped by a signal; all acknowledged work is kept and the run can be resumed."""
 
     code = 130
     reason = "stopped"
@@ -154,7 +154,7 @@ class StoppedError(CuratorError):
 
 
 class Unusable(Exception):
-    """A verdict on one sample: a code of `curator.core.reasons`, and a `detail` for people."""
+    """Why one sample is unusable: a code of `curator.core.reasons` and a `detail` for people."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)  # both, so that it survives pickling between processes
@@ -169,7 +169,7 @@ _QUERY = re.compile(r"(://[^\s\"'?]*\?)[^\s\"']+")
 def mask_secrets(text: str) -> str:
     """Hide user:password and the query (presigned URLs) of every URL in a text.
 
-    Keys never get this far: they come from the environment, and nobody prints it.
+    API keys never get this far: they come from the environment and are never printed.
     """
     return _QUERY.sub(r"\1***", _USER_INFO.sub("***@", text))
 
@@ -178,7 +178,7 @@ MAX_NAMED = 100
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """A sentence for an unknown name: the nearest allowed one, then all, or of very many a few."""
+    """Return a hint for an unknown name: the nearest allowed one, then all (or a few of many)."""
     known = sorted(allowed)
     close = difflib.get_close_matches(name, known, n=5)
     guess = f"did you mean {close[0]!r}? " if close else ""

@@ -1,4 +1,4 @@
-"""Digests, and the one spelling of JSON that they are made of."""
+"""Digests, and the canonical JSON that they are computed from."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _HASH_CHUNK_BYTES = 8 << 20
 
 
 def canonical_json(value: object) -> bytes:
-    """JSON with one spelling: sorted keys, no spaces, UTF-8, no NaN.
+    """Return a value as canonical JSON: sorted keys, no spaces, UTF-8, no NaN.
 
-    A byte of a file name that is no UTF-8 (Python has a lone surrogate for it) becomes an escape.
+    A byte of a file name that is not UTF-8 (a lone surrogate in Python) becomes an escape.
     """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -20,17 +20,17 @@ def canonical_json(value: object) -> bytes:
 
 
 def digest(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON of a value."""
+    """Return the SHA-256 (hex) of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def text_sha256(text: str) -> str:
-    """SHA-256 (hex) of a text in UTF-8: its identity in every fact."""
+    """Return the SHA-256 (hex) of a text in UTF-8, which identifies it in every fact."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file, in constant memory."""
+    """Return the SHA-256 (hex) of a file, in constant memory."""
     sha = hashlib.sha256()
     with path.open("rb") as handle:
         while chunk := handle.read(_HASH_CHUNK_BYTES):

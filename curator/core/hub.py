@@ -1,7 +1,7 @@
-"""The hub of Hugging Face: what its cache holds, and fetching what it does not.
+"""Hugging Face hub: look models up in its cache, and download what is not cached.
 
-A leaf module: `huggingface_hub` comes with the extra `models`, and `curator.core.models` reaches
-this by name, so that a store is read and decided about without it.
+A leaf module: `huggingface_hub` comes with the extra `models`, and `curator.core.models` imports
+this module late, so that reading and deciding need no hub package.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _HUB_TIMEOUT_SEC = 10.0
 
 
 def cached(repository: str, revision: str | None) -> Path | None:
-    """The snapshot of `repository` in the hub cache; its name is the commit. None: not cached.
+    """Return the cached snapshot of `repository`, a folder named by the commit; None if absent.
 
     Raises:
-        UsageError: this cannot be the name of a repository.
+        UsageError: `repository` cannot be a repository name.
     """
     try:
         return Path(snapshot_download(repository, revision=revision, local_files_only=True))
@@ -40,22 +40,22 @@ def cached(repository: str, revision: str | None) -> Path | None:
 
 
 def fetch(repository: str, revision: str | None, files: tuple[str, ...], by_hand: str) -> Path:
-    """Download the files that match these patterns; gives the folder of the snapshot.
+    """Download the files that match these patterns; return the folder of the snapshot.
 
-    `by_hand` is the hint for who cannot reach the hub.
+    `by_hand` is the hint for users who cannot reach the hub.
 
     Raises:
-        NotFoundError: no such repository or revision, or none for this user.
-        EngineError: the hub cannot be reached or says no.
+        NotFoundError: no such repository or revision, or no access to it.
+        EngineError: the hub cannot be reached or refuses.
     """
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        # The hub answers 401 for what is not there as for what is private or gated.
+        # The hub answers 401 for missing, private and gated repositories alike.
         wanted = repository if revision is None else f"{repository} at {revision}"
         gated = isinstance(error, GatedRepoError)
         raise NotFoundError(
-            f"the hub has no model {wanted} for you",
+            f"the hub has no model {wanted} that you can access",
             hint="accept its terms and log in with: hf auth login" if gated else None,
             reason="model.not_found",
         ) from error
@@ -68,9 +68,9 @@ def fetch(repository: str, revision: str | None, files: tuple[str, ...], by_hand
 
 
 def why_unreachable() -> str | None:
-    """Why nothing can be fetched from the hub now, or None."""
+    """Return why nothing can be downloaded now, or None if the hub answers."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE keeps it from being fetched"
+        return "HF_HUB_OFFLINE forbids downloads"
     hub = huggingface_hub.constants.ENDPOINT
     try:
         httpx.head(hub, timeout=_HUB_TIMEOUT_SEC)

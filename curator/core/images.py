@@ -1,21 +1,20 @@
-"""Encoded bytes of one image -> its header, or its pixels as RGB. The only decoder of the house.
+"""Decode the bytes of one image to its header, or to RGB pixels. The only image decoder here.
 
-Scorer, captioner, dashboard and export all decode here, so they all see the same picture: first
-frame, EXIF orientation applied once, transparency over white, 16 bits scaled to 8.
+Scorers, captioners, dashboard and export all decode here, so they see the same image: first frame,
+EXIF orientation applied once, transparency over white, 16 bits scaled to 8.
 
-Nothing is invented and nothing is decoded blindly: the format is taken from the bytes and never
-from a file name, the size is judged from the header before a pixel is decoded, an image that
-ends early is refused. Whatever cannot be used raises `errors.Unusable` with a reason of the
-decode stage. What is not refused here is a decoder that hangs or crashes: that needs a process
-around it (`curator.engine.executors`).
+Nothing is guessed or decoded blindly: the format is taken from the bytes, never from a file name;
+the size is checked in the header before a pixel is decoded; an image that ends early is refused.
+Unusable images raise `errors.Unusable` with a reason of the decode stage. A decoder that hangs or
+crashes is not handled here: that needs a process around it (`curator.engine.executors`).
 
-Safe in threads: one call shares nothing with another, and decoding releases the GIL. The header
+Thread-safe: calls share nothing, and decoding releases the GIL. Reading the header
 of a JPEG costs about 30 us.
 
-Colour profiles are not applied, as in open_clip and img2dataset: a CLIP model has been trained on
-such pixels. CMYK JPEGs are read as Adobe writes them (inverted), with or without its marker, as
-browsers do. A JPEG that was cut and then closed with an end marker is found when its missing
-part is flat grey; when a progressive one lost only its finer scans, nobody can tell.
+Colour profiles are not applied, as in open_clip and img2dataset: CLIP models were trained on such
+pixels. CMYK JPEGs are read as Adobe writes them (inverted), with or without its marker, as browsers
+do. A JPEG that was cut and then closed with an end marker is detected if the missing part is flat
+grey; a progressive one that lost only its finer scans cannot be detected.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from curator.core.errors import Unusable, UsageError
 DEFAULT_FORMATS = ("JPEG", "PNG", "WEBP")
 
 # The plugin classes are called directly: `Image.open` would import plugins on first use (a race
-# between threads), turn a JPEG with a second picture inside into an MPO, and judge the size by a
+# between threads), turn a JPEG with a second image inside into an MPO, and check the size against a
 # global variable.
 _OPENERS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
@@ -74,14 +73,14 @@ _MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     )
 )
 
-# Scans beyond any encoder's habit (about 10). Each costs a pass over all coefficients, so a small
-# file of thousands keeps a core busy for minutes. The two bytes can also occur in metadata, about
-# 16 times a megabyte.
+# More scans than any encoder writes (about 10). Each costs a pass over all coefficients, so a small
+# file with thousands keeps a core busy for minutes. The two bytes also occur in metadata by chance,
+# about 16 times per megabyte.
 MAX_JPEG_SCANS = 500
 _START_OF_SCAN = b"\xff\xda"
 _END_OF_IMAGE = b"\xff\xd9"
 
-# EXIF orientation -> what brings the stored pixels upright (EXIF 2.32, tag 0x0112)
+# EXIF orientation -> the operation that turns the pixels upright (EXIF 2.32, tag 0x0112)
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,14 +96,14 @@ _SIDEWAYS = {5, 6, 7, 8}
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is accepted as an image.
+    """Limits on accepted images.
 
-    `formats` are names out of JPEG, PNG, WEBP, GIF, BMP, TIFF. `min_side_px` and `max_aspect` (long
-    side / short side) default to what vision-language models with 14-pixel patches can take: 28
-    and 200. `animated` false refuses animations instead of taking their first frame.
+    `formats` are names among JPEG, PNG, WEBP, GIF, BMP, TIFF. The defaults of `min_side_px` and
+    `max_aspect` (long side / short side) are what vision-language models with 14-pixel patches
+    accept: 28 and 200. `animated=False` refuses animations instead of taking their first frame.
 
     Raises:
-        UsageError: a field is out of range; names it.
+        UsageError: a field is out of range; names the field.
     """
 
     formats: tuple[str, ...] = DEFAULT_FORMATS
@@ -132,10 +131,10 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What the header says. `width` and `height` are as displayed: after the EXIF orientation.
+    """Header of an image. `width` and `height` are as displayed, after the EXIF orientation.
 
     `mode` is Pillow's name for the stored pixels. `notes` are codes for people and policies:
-    `mode_was.<mode>` when the pixels are more than plain RGB, grey or bits, `n_frames.<n>`,
+    `mode_was.<mode>` when the pixels are not plain RGB, grey or 1-bit, `n_frames.<n>`,
     `exif.orientation.<n>`, `exif.broken`.
     """
 
@@ -150,9 +149,9 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """`image` is mode RGB, upright, `info.width` x `info.height` pixels divided by `reduction`.
+    """An RGB `image`, upright, of `info.width` x `info.height` pixels divided by `reduction`.
 
-    Sizes are rounded up, so the last column and row may reach beyond the picture.
+    Sizes are rounded up, so the last column and row may extend past the image.
     """
 
     image: Image.Image
@@ -161,16 +160,16 @@ class DecodedImage:
 
 
 def sniff(data: bytes) -> str | None:
-    """The image format that the first bytes announce, allowed or not; None if they are no image."""
+    """Return the format that the first bytes announce, allowed or not; None if not an image."""
     head = data[:1024]
     return next((name for magic, name in _MAGIC if magic.match(head)), None)
 
 
 def probe(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> ImageInfo:
-    """Read the header only and judge it against `limits`.
+    """Read the header only and check it against `limits`.
 
     Raises:
-        Unusable: reason image.*; an image that passes can still be damaged further down.
+        Unusable: reason image.*; an image that passes may still be damaged after its header.
     """
     with _decoding(data):
         return _describe(_open(data, limits), data, limits)
@@ -184,12 +183,12 @@ def decode(
 ) -> DecodedImage:
     """Decode the first frame to upright RGB over white.
 
-    `at_least` says what size (width, height) is needed of an image with that header. A JPEG that
-    lies upright then comes at a half, a quarter or an eighth of its size where that is enough, in
-    half the time: libjpeg leaves out the fine part of each block.
+    `at_least` returns the (width, height) needed for an image with that header. An upright JPEG is
+    then decoded at a half, a quarter or an eighth of its size where that suffices, in half the
+    time: libjpeg skips the fine detail of each block.
 
     Raises:
-        Unusable: reason image.*; a truncated image is refused, never filled up.
+        Unusable: reason image.*; a truncated image is refused, never padded.
     """
     with _decoding(data):
         image = _open(data, limits)
@@ -201,8 +200,8 @@ def decode(
             reduction = _reduce(image, at_least(info))
         image.load()
         if info.format == "JPEG" and _is_grey_filled(image, data, reduction):
-            raise Unusable("image.truncated", "the end is missing behind an end marker")
-        # Pillow turns a TIFF upright by itself while loading.
+            raise Unusable("image.truncated", "data is missing before the end marker")
+        # Pillow applies a TIFF's orientation itself while loading.
         turn = _UPRIGHT.get(info.orientation) if info.format != "TIFF" else None
         rgb = _to_rgb(image)
         upright = rgb if turn is None else rgb.transpose(turn)
@@ -210,10 +209,10 @@ def decode(
 
 
 def _reduce(image: ImageFile.ImageFile, size: tuple[int, int]) -> int:
-    """Have a JPEG decoded at a part of its size, no smaller than `size`; return the divisor."""
+    """Have a JPEG decoded at reduced size, not below `size`; return the divisor."""
     width = image.width
     drafted = image.draft(None, size)
-    # The box that Pillow returns is the size of the picture in units of the reduced pixels.
+    # The box that Pillow returns is the image size in units of reduced pixels.
     return 1 if drafted is None else round(width / drafted[1][2])
 
 
@@ -226,7 +225,7 @@ def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
     if name not in limits.formats:
         raise Unusable("image.format_not_allowed", name)
     if name == "WEBP":
-        # Pillow allocates the canvas while opening, so the size must be judged before.
+        # Pillow allocates the canvas while opening, so the size must be checked first.
         _check_size(_webp_size(data), limits)
     image = _OPENERS[name](BytesIO(data))
     if name == "JPEG" and not image.tile:
@@ -235,7 +234,7 @@ def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the first 30 bytes (RFC 9649, sections 2.5 to 2.7); (1, 1) if odd."""
+    """Read (width, height) from the first 30 bytes (RFC 9649, 2.5 to 2.7); (1, 1) if odd."""
     head = data[:30].ljust(30, b"\0")
     kind = head[12:16]
     if kind == b"VP8X":
@@ -283,7 +282,7 @@ def _describe(image: ImageFile.ImageFile, data: bytes, limits: Limits) -> ImageI
 
 
 def _orientation(image: Image.Image, data: bytes) -> tuple[int, bool]:
-    """(EXIF orientation 1 to 8, whether the EXIF data is broken). Broken data counts as upright."""
+    """Return (EXIF orientation 1 to 8, whether the EXIF is broken); broken counts as upright."""
     try:
         if image.format == "TIFF":
             exif = image.getexif()
@@ -295,18 +294,18 @@ def _orientation(image: Image.Image, data: bytes) -> tuple[int, bool]:
             exif = Image.Exif()
             exif.load(block)
         value = exif.get(_ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001 - broken EXIF ends in any of a dozen types; that is the answer
+    except Exception:  # noqa: BLE001 - broken EXIF raises any of a dozen types
         return 1, True
     if value == 0:  # written by some tools for "unknown"
         return 1, False
     if not isinstance(value, int) or not 1 <= value <= 8:  # noqa: PLR2004 - the range of the tag
         return 1, True
-    # Pillow skips a tag it cannot read with a warning; when none is left, the block is broken.
+    # Pillow skips a tag it cannot read with a warning; if no tag is left, the block is broken.
     return value, len(exif) == 0
 
 
 def _png_exif(data: bytes) -> bytes | None:
-    """The eXIf chunk, which may lie in front of the pixels or behind them (PNG 3, 11.3.4.5)."""
+    """Return the eXIf chunk, which may be before or after the pixels (PNG 3, 11.3.4.5)."""
     at = 8
     if b"eXIf" not in data:
         return None
@@ -319,7 +318,7 @@ def _png_exif(data: bytes) -> bytes | None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any loaded image as RGB; transparency over white, 16 bits by dropping the low byte."""
+    """Convert a loaded image to RGB; transparency over white, 16 bits lose their low byte."""
     transparency = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         grey_HW = np.asarray(image)
@@ -342,11 +341,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _is_grey_filled(image: Image.Image, data: bytes, reduction: int) -> bool:
-    """Whether libjpeg filled up a cut JPEG that somebody closed with an end marker.
+    """Whether libjpeg padded a cut JPEG that was closed with an end marker.
 
-    libjpeg only warns then, and Pillow drops the warning. What is missing comes out as exact
-    mid-grey, so only an image with a grey last pixel is looked at again: bytes put in front of
-    the end marker change the pixels when data is missing there, and are skipped when it is not.
+    libjpeg only warns then, and Pillow drops the warning. The missing part decodes to exact
+    mid-grey, so only an image whose last pixel is grey is decoded again: bytes inserted before the
+    end marker change the pixels if data is missing there, and are skipped if it is not.
     """
     corner = image.getpixel((image.width - 1, image.height - 1))
     grey = 128
@@ -365,9 +364,9 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 @contextmanager
 def _decoding(data: bytes) -> Iterator[None]:
-    """The border to Pillow: its warnings stop here, its exceptions become `Unusable`."""
+    """Convert everything Pillow reports: drop its warnings, map its exceptions to `Unusable`."""
     # Not `catch_warnings`, which swaps global state and is not safe in threads. The filter holds
-    # for Pillow's modules only; what they warn of is in `ImageInfo.notes`.
+    # for Pillow's modules only; `ImageInfo.notes` reports the same facts.
     if warnings.filters[:1] != [_QUIET]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
@@ -376,7 +375,7 @@ def _decoding(data: bytes) -> Iterator[None]:
         raise
     except Image.DecompressionBombError as exc:
         raise Unusable("image.too_many_pixels", str(exc)) from exc
-    except Exception as exc:  # Pillow raises a dozen types on damaged data, some by accident
+    except Exception as exc:  # Pillow raises a dozen types on damaged data, some of them unintended
         raise Unusable(_reason(exc, data), f"{type(exc).__name__}: {exc}"[:500]) from exc
 
 

@@ -1,14 +1,14 @@
-"""Where a model lies and which one it is: names, local folders, the hub cache. No torch.
+"""Find a model and identify its weights: names, local folders, the hub cache. Imports no torch.
 
-A model is named in one of three ways, by scorers and captioners alike:
+Scorers and captioners name a model in one of three ways:
 
     a folder                     models/my-clip, local-dir:models/my-clip
     a hub repository             org/name, hf-hub:org/name
     an open_clip name and tag    ViT-B-32:laion2b_s34b_b79k (open_clip knows the repository)
 
-`locate` gives the folder with its files, from the hub's cache or the hub; `identify` says which
-weights these are, without any network, because facts are keyed by it. Weights are safetensors;
-pickled ones are refused by name, they run code when they are loaded.
+`locate` returns the folder with its files, from the hub's cache or the hub; `identify` returns
+which weights these are, without any network, because facts are keyed by it. Weights must be
+safetensors; pickled ones are refused, because loading them runs code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from curator.core.registry import load
 
 _PICKLES = frozenset((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"))
 _MODEL_FILES = frozenset((".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken"))
-# They lie beside a model and say something about it, without changing what it answers.
+# Files beside a model that describe it and do not affect its output.
 _ABOUT = re.compile(
     r"(readme|license|licence|notice|usage|use_policy|requirements|metrics|trainer_state"
     r"|(all|eval|train)_results)\b.*",
@@ -38,7 +38,7 @@ _OPEN_CLIP = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*):(?P<tag>[A-Za-z0-9][\w.-]
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which weights: `name` is for people, `revision` pins them.
+    """Identity of weights: `name` is for people, `revision` pins them.
 
     `revision` is the commit of a hub repository, or `sha256:` and 64 hex digits over the files
     of a local folder.
@@ -52,15 +52,15 @@ class ModelIdentity:
 
 
 def identify(model: str, *, revision: str | None = None) -> ModelIdentity:
-    """Say which model `model` is; looks at local files only.
+    """Identify the model named `model`, from local files only.
 
-    A folder is named by its last part and pinned by what is in it, so a copy elsewhere is the
-    same model; its files are read whole once a process. A hub repository is pinned by
+    A folder is named by its last part and pinned by its content, so a copy elsewhere is the same
+    model; its files are read completely once per process. A hub repository is pinned by
     `revision`, else by the commit in the local cache.
 
     Raises:
-        UsageError: no such form of name, or the folder has no safetensors weights.
-        NotFoundError: no such folder; or a hub model that is neither cached nor pinned.
+        UsageError: the name has none of the three forms, or the folder has no safetensors weights.
+        NotFoundError: no such folder, or a hub model that is neither cached nor pinned.
     """
     folder = _folder(model)
     if folder is not None:
@@ -71,8 +71,8 @@ def identify(model: str, *, revision: str | None = None) -> ModelIdentity:
     cached = _cached(repository, revision)
     if cached is None:
         raise NotFoundError(
-            f"{repository!r} is not in the hub cache, so its revision is not known",
-            hint="run once with the hub in reach, give a full commit as the revision, or "
+            f"{repository!r} is not in the hub cache, so its revision is unknown",
+            hint="run once with access to the hub, give a full commit as the revision, or "
             + _by_hand(repository),
             reason="model.unknown_revision",
         )
@@ -86,16 +86,16 @@ def locate(
     files: tuple[str, ...] = TRANSFORMERS_FILES,
     option: str = "--model",
 ) -> Path:
-    """Give the folder with the files of `model`; fetches them from the hub when not cached.
+    """Return the folder with the files of `model`; downloads them if they are not cached.
 
-    What is cached is used as it is, without asking the hub for something newer: the same command
-    gives the same model tomorrow. `files` are the patterns to fetch, `option` is what the user
-    types to name a folder instead.
+    Cached files are used as they are, without asking the hub for newer ones: the same command uses
+    the same model tomorrow. `files` are the patterns to fetch; `option` is the option by which the
+    user names a folder instead.
 
     Raises:
-        UsageError: no such form of name, or no safetensors weights.
+        UsageError: the name has none of the three forms, or there are no safetensors weights.
         NotFoundError: no such folder, repository or revision.
-        EngineError: the hub cannot be reached or says no.
+        EngineError: the hub cannot be reached or refuses.
     """
     folder = _folder(model)
     if folder is None:
@@ -113,7 +113,7 @@ def weights(folder: Path) -> list[Path]:
     """List the safetensors files of a model folder, sorted by name.
 
     Raises:
-        UsageError: there is none; names the pickles there are instead.
+        UsageError: there are none; names the pickled files found instead.
     """
     found = sorted(folder.glob("*.safetensors"))
     if not found:
@@ -129,7 +129,7 @@ def weights(folder: Path) -> list[Path]:
 
 
 def _folder(model: str) -> Path | None:
-    """The local folder that `model` names, or None when it names something on the hub."""
+    """Return the local folder that `model` names, or None if it names something on the hub."""
     name = model.removeprefix("local-dir:")
     path = Path(name).expanduser()
     if name and path.is_dir():
@@ -145,7 +145,7 @@ def _hub_name(model: str) -> str:
 
 
 def _repository(model: str) -> str:
-    """The hub repository `org/name` behind a name that is no folder."""
+    """Return the hub repository `org/name` for a name that is not a folder."""
     name = _hub_name(model)
     if _REPOSITORY.fullmatch(name):
         return name
@@ -161,13 +161,13 @@ def _repository(model: str) -> str:
 
 
 def _cached(repository: str, revision: str | None) -> Path | None:
-    """The snapshot of `repository` in the hub cache; its name is the commit."""
+    """Return the cached snapshot of `repository`, a folder named by the commit; or None."""
     folder: Path | None = load("curator.core.hub:cached")(repository, revision)
     return folder
 
 
 def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
-    """Names of the files that a snapshot in the cache lacks; a stopped download leaves some out."""
+    """Return the files that a cached snapshot lacks, as after an interrupted download."""
     index = folder / "model.safetensors.index.json"
     wanted = {name for name in files if "*" not in name}
     if index.exists():
@@ -179,13 +179,13 @@ def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
 def _fetch(repository: str, revision: str | None, files: tuple[str, ...], option: str) -> Path:
     by_hand = _by_hand(repository, option)
     folder: Path = load("curator.core.hub:fetch")(repository, revision, files, by_hand)
-    # Without the hub, huggingface_hub is content with whatever part of the model is cached.
+    # Offline, huggingface_hub returns any partial snapshot that is cached.
     missing = _missing(folder, files)
     if missing:
         raise EngineError(
             f"model {repository!r} lacks {', '.join(missing)}",
             where=folder,
-            hint="the hub is out of reach, or has only pickles of it (docs/reference/models.md "
+            hint="the hub cannot be reached, or has only pickled weights (docs/reference/models.md "
             "says how to convert those); " + by_hand,
             reason="model.incomplete",
         )
@@ -195,7 +195,7 @@ def _fetch(repository: str, revision: str | None, files: tuple[str, ...], option
 def _by_hand(repository: str, option: str = "--model") -> str:
     folder = repository.rsplit("/", 1)[-1]
     return (
-        "on a machine that reaches it run: "
+        "on a machine with access to the hub run: "
         f"hf download {repository} --exclude '*.bin' '*.pt' --local-dir {folder} "
         f"and give the folder: {option} {folder}"
     )
@@ -203,14 +203,14 @@ def _by_hand(repository: str, option: str = "--model") -> str:
 
 def _no_revision(folder: Path) -> UsageError:
     return UsageError(
-        "a local folder has no revision; its content is its revision",
+        "a local folder takes no revision: its content identifies it",
         where=folder,
         reason="model.revision",
     )
 
 
 def _fingerprint(folder: Path, revision: str | None) -> str:
-    """SHA-256 over the sorted (relative name, SHA-256) of what makes the model."""
+    """Return the SHA-256 over the sorted (relative name, SHA-256) of the model's files."""
     if revision is not None:
         raise _no_revision(folder)
     weights(folder)
@@ -228,6 +228,6 @@ def _fingerprint(folder: Path, revision: str | None) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Hash a file; `size` and `mtime_ns` only make a changed file a new cache entry."""
+    """Hash a file; `size` and `mtime_ns` only make a changed file miss the cache."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

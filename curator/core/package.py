@@ -1,10 +1,10 @@
-"""What is installed: this tool's version, and which extra brings the packages that are missing.
+"""Installed packages: this tool's version, and which extra installs a missing package.
 
-`pip install caption-curator` brings the core: index, decide, compare, query, export, and captions
-from a server. What runs models, trains or serves the dashboard is in extras. Modules import what
-they need as if it were there. Where an import fails, `missing_extra` turns the failure into one
-line with the command that installs the package (`curator.cli.output` calls it); `require` says the
-same before work starts, where an import would only fail in a worker process an hour later.
+`pip install caption-curator` installs the core: index, decide, compare, query, export, and captions
+from a server. Running models, training and the dashboard need extras. Modules import what they need
+unconditionally. When an import fails, `missing_extra` turns the failure into one line with the
+install command (`curator.cli.output` calls it); `require` checks before work starts, where an
+import would otherwise fail in a worker process an hour later.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from importlib.util import find_spec
 
 from curator.core.errors import MissingExtraError
 
-# Extra -> the modules that it adds. The same packages stand in pyproject.toml; each extra there
-# also brings what is named in INCLUDED.
+# Extra -> the modules that it adds, as in pyproject.toml. Each extra there also includes those in
+# INCLUDED.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "models": (
         "torch", "torchvision", "transformers", "open_clip", "timm", "huggingface_hub",
@@ -26,7 +26,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 INCLUDED = {"train": ("models",), "all": ("models", "train", "ui")}
 
-# What these commands miss first may belong to a smaller extra that would not be enough.
+# The first package these commands miss may belong to a smaller extra that is not enough.
 _OF_COMMAND = {
     "pretrain": "train",
     "finetune": "train",
@@ -38,12 +38,12 @@ _OF_COMMAND = {
 
 
 def tool_version() -> str:
-    """The installed version of this tool."""
+    """Return the installed version of this tool."""
     return package_version("caption-curator")
 
 
 def missing_extra(error: ImportError, command: str = "") -> MissingExtraError | None:
-    """The error to show for a failed import of an extra's package; None for any other import.
+    """Return the error for a failed import of an extra's package; None for any other import.
 
     `command` is what the user typed after `curator`, or "".
     """
@@ -58,10 +58,10 @@ def missing_extra(error: ImportError, command: str = "") -> MissingExtraError | 
 def require(extra: str, asker: str) -> None:
     """Check that all packages of an extra are installed, without importing them.
 
-    `asker` is what needs them, e.g. `--captioner local`.
+    `asker` names what needs them, e.g. `--captioner local`.
 
     Raises:
-        MissingExtraError: one is missing.
+        MissingExtraError: a package is missing.
     """
     module = first_missing(extra)
     if module is not None:
@@ -69,13 +69,13 @@ def require(extra: str, asker: str) -> None:
 
 
 def first_missing(extra: str) -> str | None:
-    """A package of this extra that is not installed, or None."""
+    """Return a package of this extra that is not installed, or None."""
     modules = [name for part in (*INCLUDED.get(extra, ()), extra) for name in EXTRAS.get(part, ())]
     return next((name for name in modules if find_spec(name) is None), None)
 
 
 def install_command(extra: str) -> str:
-    """What to type to get an extra."""
+    """Return the command that installs an extra."""
     return f"pip install 'caption-curator[{extra}]'"
 
 

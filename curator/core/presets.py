@@ -1,6 +1,6 @@
-"""TOML files that come with the tool and go by a name: policies, recipes, studies.
+"""Read TOML files that are bundled with the tool under a name: policies, recipes, studies.
 
-An argument that ends in `.toml` is a path, any other one a name.
+An argument that ends in `.toml` is a path; any other is a name.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from curator.core.errors import UsageError, nearest
 
 @dataclass(frozen=True, slots=True)
 class Presets:
-    """The files of one kind; `noun` is how errors call one, and begins their reasons."""
+    """Bundled files of one kind; `noun` names the kind in errors and starts their reasons."""
 
     noun: str
     package: str
     folder: str
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
         entries = (files(self.package) / self.folder).iterdir()
         return sorted(entry.name.removesuffix(".toml") for entry in entries)
 
     def text(self, name: str) -> str:
-        """The TOML of one, to be copied and changed. Raises UsageError for an unknown name."""
+        """Return the TOML of a preset, to copy and change. Raises UsageError for unknown names."""
         if name not in self.names():
             raise UsageError(
                 f"unknown {self.noun} {name!r}",
@@ -36,10 +36,10 @@ class Presets:
         return (files(self.package) / self.folder / f"{name}.toml").read_text("utf-8")
 
     def read(self, name_or_path: str) -> str:
-        """The TOML of a preset by its name, or of a file by its path.
+        """Return the TOML of a preset by name, or of a file by path.
 
         Raises:
-            UsageError: there is none, or the file is not UTF-8.
+            UsageError: there is no such preset or file, or the file is not UTF-8.
         """
         path = Path(name_or_path)
         if path.suffix != ".toml":

@@ -1,4 +1,4 @@
-"""Progress on stderr, with rate and time left: a bar on a terminal, a line a minute elsewhere."""
+"""Report progress on stderr, with rate and time left: a bar on a terminal, else a line a minute."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Advance = Callable[[int], None]
 
 
 class _Rate(ProgressColumn):
-    """Items a second, over the last moments."""
+    """Items per second, over the last moments."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -40,10 +40,10 @@ class _Rate(ProgressColumn):
 
 
 Listener = Callable[[str, int, int], None]
-"""Called with what is done, how much of it, and the total, each time a bar moves."""
+"""Called with the task's name, its count and the total, each time a bar moves."""
 
 Quarantine = Callable[[Mapping[str, int]], None]
-"""Called with how many items could not be used just now, by reason."""
+"""Called with the number of items that just became unusable, by reason."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _quarantine: ContextVar[Quarantine | None] = ContextVar("quarantine", default=None)
@@ -51,9 +51,9 @@ _quarantine: ContextVar[Quarantine | None] = ContextVar("quarantine", default=No
 
 @contextmanager
 def reporting_to(listener: Listener, quarantine: Quarantine) -> Iterator[None]:
-    """Have every bar of the block report to `listener` as well, terminal or not.
+    """Report every bar of the block to `listener` as well, with or without a terminal.
 
-    What `quarantined` counts goes to `quarantine`.
+    Counts given to `quarantined` go to `quarantine`.
     """
     token, other = _listener.set(listener), _quarantine.set(quarantine)
     try:
@@ -64,7 +64,7 @@ def reporting_to(listener: Listener, quarantine: Quarantine) -> Iterator[None]:
 
 
 def quarantined(reasons: Mapping[str, int]) -> None:
-    """Tell the run at work, if there is one, what could not be used, by reason."""
+    """Report items that could not be used, by reason, to the current run, if there is one."""
     quarantine = _quarantine.get()
     if quarantine is not None and reasons:
         quarantine(reasons)
@@ -72,7 +72,7 @@ def quarantined(reasons: Mapping[str, int]) -> None:
 
 @contextmanager
 def bar(what: str, total: int | None, unit: str) -> Iterator[Advance]:
-    """A bar for `total` items (None: nobody knows); where there is no terminal, a line a minute."""
+    """Show a bar for `total` items (None: unknown); without a terminal, a line a minute."""
     console = Console(file=sys.stderr)
     columns = (
         TextColumn("{task.description:<28}"),
@@ -101,9 +101,9 @@ def bar(what: str, total: int | None, unit: str) -> Iterator[Advance]:
 
 
 class Lines:
-    """Where the work is, as lines of a log. `clock` gives seconds.
+    """Progress as lines of a log. `clock` returns seconds.
 
-    What is counted within the first second was there before, and says nothing about the rate.
+    Items counted within the first second existed before and are left out of the rate.
     """
 
     def __init__(
@@ -118,13 +118,13 @@ class Lines:
         self._done = self._at_since = 0
 
     def advance(self, number: int) -> None:
-        """Count what was finished."""
+        """Count finished items."""
         self._done += number
         if self._clock() - self._began < _AT_ONCE_SEC:
             self._at_since = self._done
 
     def line(self) -> str:
-        """What is done, the rate since the line before, and the time left at that rate."""
+        """Return the count, the rate since the previous line, and the time left at that rate."""
         now = self._clock()
         rate = (self._done - self._at_since) / max(now - self._since, 1e-9)
         self._since, self._at_since = now, self._done
@@ -136,14 +136,14 @@ class Lines:
 
     @contextmanager
     def each_minute(self) -> Iterator[None]:
-        """Print the line every minute of the block, whether anything was finished or not."""
+        """Print the line every minute of the block, whether or not anything was finished."""
         ended = Event()
 
         def tell() -> None:
             while not ended.wait(_MINUTE_SEC):
                 say(self.line())
 
-        if os.environ.get("RANK", "0") != "0":  # torchrun starts several: one speaks
+        if os.environ.get("RANK", "0") != "0":  # torchrun starts several processes: one prints
             yield
             return
         thread = Thread(target=tell, name="progress", daemon=True)
@@ -156,11 +156,11 @@ class Lines:
 
 
 def _rate(per_sec: float) -> str:
-    if per_sec >= 10:  # noqa: PLR2004 - below ten a decimal says something
+    if per_sec >= 10:  # noqa: PLR2004 - below ten a decimal is informative
         return f"{per_sec:,.0f}/s"
     return f"{per_sec:.1f}/s" if per_sec >= 0.1 or not per_sec else f"{per_sec * 60:.1f}/min"  # noqa: PLR2004 - slower ones are shown by the minute
 
 
 def say(line: str) -> None:
-    """One line for people, on stderr: results go to stdout, everything else here."""
+    """Print one line for people on stderr: only results go to stdout."""
     sys.stderr.write(line + "\n")

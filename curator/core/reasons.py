@@ -1,6 +1,6 @@
-"""The closed list of reasons why something was not used, and of flags on what was.
+"""The closed list of reasons why something was not used, and of the flags of what was used.
 
-A quarantine row always carries one of `REASONS`. `retryable` says whether trying the same bytes
+Every quarantine row has one of `REASONS`. `retryable` says whether trying the same bytes
 again can end differently: a model's answer can, the bytes of a damaged image cannot.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Reason(NamedTuple):
-    """`stage` is where it is found: read, decode, score, caption."""
+    """`stage` is where the reason is found: read, decode, score, caption."""
 
     stage: str
     retryable: bool
@@ -25,7 +25,7 @@ REASONS: dict[str, Reason] = {
     "tar.premature_eof": Reason("read", False, "a block of zeros with more members behind it"),
     "tar.data_after_eof": Reason("read", False, "another archive follows the end of this one"),
     "tar.empty": Reason("read", False, "the file holds no byte, or no member"),
-    "tar.not_a_tar": Reason("read", False, "the file is something else than a tar"),
+    "tar.not_a_tar": Reason("read", False, "the file is not a tar archive"),
     "tar.compressed": Reason("read", False, "the tar is compressed"),
     "tar.unsupported_member": Reason("read", False, "a link, device, FIFO or sparse member"),
     "tar.header_too_large": Reason("read", False, "a name or PAX header above 64 KiB"),
@@ -44,39 +44,39 @@ REASONS: dict[str, Reason] = {
     "json.too_large": Reason("read", False, "a json member above 10 MB"),
     "json.too_deep": Reason("read", False, "a json member nested too deeply"),
     "json.invalid": Reason("read", False, "a json member that cannot be parsed"),
-    "image.missing": Reason("read", True, "the image file of a table row is not there"),
+    "image.missing": Reason("read", True, "the image file of a table row is missing"),
     "row.invalid": Reason("read", False, "a row of a table or sidecar that cannot be used"),
     # decode
     "image.empty": Reason("decode", False, "an image of 0 bytes"),
     "image.truncated": Reason("decode", False, "the image data ends early"),
     "image.corrupt": Reason("decode", False, "the image data cannot be decoded"),
-    "image.not_an_image": Reason("decode", False, "the bytes are no image"),
+    "image.not_an_image": Reason("decode", False, "the bytes are not an image"),
     "image.format_not_allowed": Reason("decode", False, "an image format that is not read"),
     "image.too_many_pixels": Reason("decode", False, "more pixels than the limit"),
     "image.too_small": Reason("decode", False, "a side below the limit"),
-    "image.aspect": Reason("decode", False, "one side too many times the other"),
+    "image.aspect": Reason("decode", False, "aspect ratio above the limit"),
     "image.metadata_bomb": Reason("decode", False, "metadata that unpacks beyond its limit"),
     "image.decode_timeout": Reason("decode", True, "decoding took longer than the limit"),
-    "image.decoder_crashed": Reason("decode", True, "decoding took the worker process down"),
+    "image.decoder_crashed": Reason("decode", True, "the worker process crashed while decoding"),
     # score
     "caption.empty": Reason("score", False, "no text to score"),
     "score.not_finite": Reason("score", True, "NaN or infinity, in 32-bit floats too"),
     # caption
     "vlm.refusal": Reason("caption", True, "the model refused"),
     "vlm.repetition": Reason("caption", True, "the model repeated itself"),
-    "vlm.empty": Reason("caption", True, "the model said nothing"),
+    "vlm.empty": Reason("caption", True, "the model returned no text"),
     "vlm.language": Reason("caption", True, "the wrong language"),
-    "vlm.echo": Reason("caption", True, "the prompt came back"),
-    "vlm.boilerplate": Reason("caption", True, "a chat model's talk: of itself, options, offers"),
-    "vlm.reasoning_only": Reason("caption", True, "thought, no caption: raise --max-tokens"),
-    "vlm.markup": Reason("caption", True, "a list, JSON, HTML or other markup, no sentence"),
-    "vlm.garbage": Reason("caption", True, "a run of one token: the sign of NaN logits"),
-    "vlm.special_token": Reason("caption", True, "a tokenizer's command inside the text"),
-    "vlm.stuck": Reason("caption", True, "one caption for too many different images"),
-    "vlm.mismatch": Reason("caption", True, "an answer that belongs to no request"),
+    "vlm.echo": Reason("caption", True, "the model repeated the prompt"),
+    "vlm.boilerplate": Reason("caption", True, "chat phrases: about itself, options, offers"),
+    "vlm.reasoning_only": Reason("caption", True, "reasoning, no caption: raise --max-tokens"),
+    "vlm.markup": Reason("caption", True, "a list, JSON, HTML or other markup, not a sentence"),
+    "vlm.garbage": Reason("caption", True, "one token repeated: a sign of NaN logits"),
+    "vlm.special_token": Reason("caption", True, "a special token of a tokenizer in the text"),
+    "vlm.stuck": Reason("caption", True, "the same caption for too many different images"),
+    "vlm.mismatch": Reason("caption", True, "an answer that matches no request"),
     "vlm.oom": Reason("caption", True, "out of memory with this image alone"),
     "vlm.stalled": Reason("caption", True, "no answer within the stall timeout"),
     "engine.error": Reason("caption", True, "the engine answered with an error"),
-    "retry.pending": Reason("caption", True, "to be tried again by the next run"),
+    "retry.pending": Reason("caption", True, "waiting for a retry by the next run"),
     "engine.crashed": Reason("caption", True, "the model process died on this item"),
 }

@@ -1,8 +1,8 @@
-"""The table of a port: a name -> a row that says where the class is and what it needs.
+"""Map names to rows that say where a class is and what it needs, and import it when it is asked for.
 
-A table imports nothing until a class is asked for, so that `curator --help` never pays for torch,
-and it refuses a class that does not keep the port's contract before any work starts. Each port
-adds the columns that it needs to `Spec`: `CaptionerSpec` in `curator.captioners`, for instance.
+A table imports nothing before that, so `curator --help` does not import torch, and it refuses a
+class that breaks the port's contract before any work starts. Each port adds the columns that it
+needs to `Spec`, e.g. `ModelSpec` for captioners.
 """
 
 from __future__ import annotations

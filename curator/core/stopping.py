@@ -12,17 +12,17 @@ from curator.core.errors import StoppedError
 
 
 class StopRequest:
-    """Ask it (`stop()`) between two pieces of work whether to go on."""
+    """A pending stop; call it between two pieces of work to ask whether to stop."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
 
     def __call__(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether a stop was requested."""
         return self.signum is not None
 
     def check(self, what: str) -> None:
-        """Raise when a stop was asked for.
+        """Raise if a stop was requested.
 
         Raises:
             StoppedError: with exit code 130 or 143; `what` says what is kept.
@@ -32,7 +32,7 @@ class StopRequest:
             raise StoppedError(
                 f"stopped by {name}; {what}",
                 signum=self.signum,
-                hint="run the same command again to go on where it was",
+                hint="run the same command again to resume",
             )
 
 
@@ -45,7 +45,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         if request.signum is not None:
             os._exit(128 + signum)
         request.signum = signum
-        # Not through sys.stderr: the signal may have come in the middle of a write to it.
+        # Not through sys.stderr: the signal may interrupt a write to it.
         os.write(2, b"\nstopping: finishing what is in flight; once more stops at once\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -58,11 +58,11 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 @contextmanager
 def without_ctrl_c() -> Iterator[None]:
-    """Processes started in the block never see Ctrl-C, from their first instruction on.
+    """Shield processes started in the block from Ctrl-C, from their first instruction on.
 
-    It goes to every process of the terminal; the parent answers it for all. A signal mask is
-    inherited by children and by threads (that start children), and what comes to the parent in
-    between is delivered behind the block.
+    The terminal sends Ctrl-C to every process; the parent handles it for all. A signal mask is
+    inherited by child processes and by threads (which start processes); a signal that reaches the
+    parent meanwhile is delivered after the block.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -1,4 +1,4 @@
-"""JSON from strangers, whose size and depth are judged first; and JSON that strangers can read."""
+"""Parse untrusted JSON with limits on size and depth, and make values safe to write as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BRACKET = re.compile(rb"[\[{\]}]")
 
 
 def parse(raw: bytes) -> object:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
         Unusable: json.too_large, json.too_deep or json.invalid.
@@ -28,17 +28,17 @@ def parse(raw: bytes) -> object:
         raise Unusable("json.too_deep", f"nested more than {MAX_JSON_DEPTH} deep")
     try:
         return json.loads(raw)
-    except ValueError as error:  # also bytes that are no UTF-8, and integers of 4,300 digits
+    except ValueError as error:  # also bytes that are not UTF-8, and integers of 4,300 digits
         raise Unusable("json.invalid", str(error)[:500]) from error
     except RecursionError as error:  # UTF-16, where brackets and quotes are counted wrongly
         raise Unusable("json.too_deep", str(error)) from error
 
 
 def parse_object(raw: bytes) -> dict[str, object]:
-    """The fields of a JSON object.
+    """Parse a JSON object.
 
     Raises:
-        Unusable: as `parse`; json.invalid also for a list, a number, ...
+        Unusable: like `parse`; also json.invalid for a list, a number, ...
     """
     value = parse(raw)
     if not isinstance(value, dict):
@@ -66,7 +66,7 @@ def check_depth(value: object) -> None:
 
 
 def _depth(raw: bytes) -> int:
-    """How deep brackets are nested outside of strings; cheap when there are few brackets."""
+    """Return the nesting depth of brackets outside strings; cheap if there are few brackets."""
     if raw.count(b"[") + raw.count(b"{") <= MAX_JSON_DEPTH:
         return 0
     depth = deepest = 0
@@ -77,7 +77,7 @@ def _depth(raw: bytes) -> int:
 
 
 def finite(value: object) -> object:
-    """The value with None for every NaN and infinity in it: JSON has no word for those."""
+    """Return the value with NaN and infinity replaced by None, since JSON cannot hold them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,13 +1,13 @@
-"""Text as data: cleaning, sentences, tokens that would be commands. No model, no torch.
+"""Text as data: clean it, split sentences, strip special tokens. No model, no torch.
 
-Functions that everything touching a caption calls, in this order:
+All code that handles a caption calls these functions, in this order:
 
     clean_text / clean_str      bytes or str from outside -> one clean line, and what was wrong
     strip_special_tokens        clean text -> text that no tokenizer reads as a command
     split_sentences             text -> character spans
 
-`is_blank` says whether a text is none, such as the `nan` that a table writes for a missing one.
-All are linear in the length of the text, also on hostile text.
+`is_blank` says whether a text stands for a missing one, such as the `nan` written by a table tool.
+All are linear in the length of the text, also for hostile text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FLAGS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CleanText:
-    """A caption on one line, trimmed, single-spaced; `flags` are keys of `FLAGS`."""
+    """A caption on one line, trimmed, with single spaces; `flags` are keys of `FLAGS`."""
 
     text: str
     flags: tuple[str, ...]
@@ -38,7 +38,7 @@ class CleanText:
 # TAB, LF, VT, FF, CR, NEL, LS and PS are white space; they are not in this class.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 
-# Characters that show nothing and mean nothing to a reader: soft hyphen, grapheme joiner, Arabic
+# Invisible characters without meaning for a reader: soft hyphen, grapheme joiner, Arabic
 # letter mark, Hangul fillers, Mongolian vowel separator, zero-width space, LRM and RLM, bidi
 # embeddings/overrides/isolates, word joiner and invisible operators, BOM, interlinear marks.
 _INVISIBLE = re.compile(
@@ -47,20 +47,20 @@ _INVISIBLE = re.compile(
 )
 
 # Tag characters can smuggle a whole ASCII text past a reader. Only the three flag emoji that
-# Unicode recommends (England, Scotland, Wales) are left whole.
+# Unicode recommends (England, Scotland, Wales) are kept.
 _TAGS = re.compile(
     "(\U0001f3f4(?:\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067"
     "|\U000e0073\U000e0063\U000e0074|\U000e0077\U000e006c\U000e0073))\U000e007f)"
     "|[\U000e0000-\U000e007f]"
 )
 
-# A run of variation selectors smuggles bytes too; one behind a visible character is its style.
+# A run of variation selectors can smuggle bytes too; one after a visible character styles it.
 _SELECTOR = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _STRAY_SELECTOR = re.compile(f"(?<![^\\s\u200c\u200d{_SELECTOR}])[{_SELECTOR}]")
 
-# ZWJ holds emoji families together; ZWJ and ZWNJ are spelling in Arabic, Syriac, N'Ko, Mongolian,
-# the Indic and the South-East Asian scripts (Persian "mi-ravam"). Between two such characters
-# they stay, anywhere else they are only a way to hide or to split a word.
+# ZWJ joins emoji families; ZWJ and ZWNJ are part of the spelling in Arabic, Syriac, N'Ko,
+# Mongolian, the Indic and the South-East Asian scripts (Persian "mi-ravam"). They stay between two
+# such characters; anywhere else they only hide or split a word.
 _PICTURE = "\u2190-\u21ff\u2300-\u23ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
 _JOINING = (
     "\u0600-\u07ff\u0840-\u109f\u1700-\u18af\u1900-\u1aaf\u1b00-\u1c4f"
@@ -73,10 +73,10 @@ _STRAY_JOINER = re.compile(
 
 
 def as_typed(text: str, what: str, *, reason: str = "option.value") -> str:
-    """The text as it was typed: Python reads bytes that its locale has not as lone surrogates.
+    """Return a text as the user typed it: Python reads non-locale bytes as lone surrogates.
 
     Raises:
-        UsageError: the bytes are no UTF-8 either. `what` names them in a sentence.
+        UsageError: the bytes are not UTF-8 either. `what` names the text in the message.
     """
     try:
         return text.encode("utf-8", "surrogateescape").decode()
@@ -94,12 +94,12 @@ def clean_text(raw: bytes) -> CleanText:
 
 
 def clean_str(text: str) -> CleanText:
-    """Make one clean line of `text`; cleaning it again changes nothing.
+    """Return `text` as one clean line; cleaning it again changes nothing.
 
-    Lone surrogates become U+FFFD (a pair in two halves is put together), control characters,
-    bidi controls, zero-width characters, BOMs and tag characters go, white space of any kind
-    becomes single spaces. Emoji sequences and the joiners that are spelling in Persian or the
-    Indic scripts stay. Letters are not normalised: no NFC, no case, no quotes.
+    Lone surrogates become U+FFFD (a pair in two halves is joined); control characters, bidi
+    controls, zero-width characters, BOMs and tag characters are removed; white space of any kind
+    becomes single spaces. Emoji sequences stay, as do joiners that spell Persian or Indic words.
+    Letters are not normalised: no NFC, no case, no quotes.
     """
     flags = []
     if any("\ud800" <= char <= "\udfff" for char in text):
@@ -130,24 +130,24 @@ BLANK = (
     r"(?: (?:was |is )?(?:available|provided|found|given|needed|necessary))?)\W*$"
     r"|^[\s\-\u2013\u2014_.\u2026,;:/|'\"`{}()\[\]<>]*$"
 )
-"""What stands for "there is no text": the null of many languages, pandas' and SQL's, and brackets
-or dashes around nothing. A pattern for Python and for polars alike."""
+"""Texts that stand for "no text": the null of many languages, of pandas and SQL, and brackets or
+dashes around nothing. The pattern works in Python and in polars."""
 _BLANK = re.compile(BLANK)
 
 
 def is_blank(text: str | None) -> bool:
-    """Whether there is nothing to read: no text, white space, or what stands for a missing one.
+    """Whether there is nothing to read: None, white space, or a placeholder for a missing text.
 
-    `nan`, `None`, `null`, `N/A`, `undefined`, `[]`, `-` and "no caption available" do, in any
-    letter case; a caption with such a word in it does not.
+    `nan`, `None`, `null`, `N/A`, `undefined`, `[]`, `-` and "no caption available" are placeholders
+    in any letter case; a caption that contains such a word is not.
     """
     return text is None or _BLANK.match(text) is not None
 
 
 # The special tokens of the tokenizers that captioners use: ChatML, Llama 2-4, Qwen-VL, Phi,
 # DeepSeek (full-width bars), InternVL, LLaVA, Idefics/SmolVLM, PaliGemma/Gemma, Florence-2,
-# Pixtral/Mistral, BERT/BLIP, T5, CLIP. Any <name_with_underscores> is taken as one as well:
-# people do not write that, models are full of it.
+# Pixtral/Mistral, BERT/BLIP, T5, CLIP. Any <name_with_underscores> counts as one too: people do not
+# write that, and models have many of them.
 _ANGLE_NAMES = (
     "image|img|video|audio|s|pad|unk|bos|eos|mask|cls|sep|box|ref|quad|patch|point|points"
     "|think|tool|speech|eot|eod|eop|sop|od|ocr|caption|cap|dcap|ncap|grounding|poly|proposal"
@@ -169,17 +169,17 @@ _MAX_NESTING = 8
 
 
 def strip_special_tokens(text: str, extra: Iterable[str] = ()) -> tuple[str, bool]:
-    """Take out of `text` what a tokenizer would read as a command, e.g. `<|im_end|>`, `[INST]`.
+    """Remove special tokens that a tokenizer would interpret, e.g. `<|im_end|>`, `[INST]`.
 
-    `extra` are the literal special tokens of the tokenizer at hand; plain words and punctuation
-    among them (some models pad with "!") would be cut out of ordinary text: leave them away.
-    A token becomes a space, unless gluing its surroundings makes another token
-    (`<|im_<|im_end|>end|>`): then those go on to be glued and stripped until none is left. Text
-    nested more than 8 deep loses its brackets. Clean the text first: an invisible character
-    inside a token would hide it here, and a later cleaning would bring it back.
+    `extra` are the literal special tokens of the tokenizer in use; leave out plain words and
+    punctuation (some models pad with "!"), which would be removed from ordinary text. A token
+    becomes a space, unless joining its surroundings makes another token (`<|im_<|im_end|>end|>`):
+    those are joined and removed until none is left. Text nested more than 8 deep loses its
+    brackets. Clean the text first: an invisible character inside a token would hide it here, and
+    later cleaning would restore the token.
 
     Returns:
-        the text, and whether anything was taken out. Without it the text is returned as it was.
+        The text, and whether anything was removed. If not, the text is returned unchanged.
     """
     literals = sorted({re.escape(token) for token in extra if token}, key=len, reverse=True)
     token = re.compile(
@@ -197,7 +197,7 @@ def strip_special_tokens(text: str, extra: Iterable[str] = ()) -> tuple[str, boo
     return (" ".join(text.split()), True) if found else (text, False)
 
 
-# Where a sentence may end: marks, what may close behind them (quotes, brackets), white space. The
+# Possible ends of sentences: marks, closing quotes or brackets after them, white space. The
 # look-behind starts a match only at the first mark of a run, which keeps a million dots linear.
 _MARKS = ".!?\u2026\u061f\u06d4\u0964\u0965"  # with ellipsis, Arabic, Urdu and Devanagari marks
 _CLOSERS = "\"'\u2019\u201d\u00bb\u203a)\\]}"
@@ -211,15 +211,15 @@ _END = re.compile(
 )
 _OPENERS = "(\"'[\u2018\u201c"
 _WORD = re.compile(r"\w")
-_LOOK = 40  # characters around a mark that say what it is; bounded, so that the whole is linear
-# Never the end of a sentence: something always follows.
+_LOOK = 40  # characters of context per mark; bounded, which keeps splitting linear
+# Never end a sentence: something always follows.
 _OPEN_ABBREVIATION = re.compile(
     r"mrs?|ms|mx|dr|prof|mt|gen|col|lt|sgt|capt|cpt|rev|hon|sen|rep|gov|pres|messrs|mme|mlle"
     r"|e\.g|i\.e|cf|viz|vs|figs?|vol|pp|approx|ca|feat|incl|esp"
 )
-# An abbreviation before a figure, a word of its own otherwise ("No. 5" but "No. He sits.").
+# Abbreviations before a number, ordinary words otherwise ("No. 5" but "No. He sits.").
 _BEFORE_FIGURE = re.compile(r"nos?|nr|p|ch|sec|pl|op")
-# May end a sentence as well: then a usual first word follows. Initials (J. K. Rowling, U.S.) too.
+# These may end a sentence, if a typical first word follows. Initials (J. K. Rowling, U.S.) too.
 _CLOSED_ABBREVIATION = re.compile(
     r"etc|jr|sr|inc|ltd|co|corp|bros|dept|univ|st|ave|blvd|rd|hwy|sq|al|est|ft|cm|mm|km|kg|lbs?|oz|hrs?"
     r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|(?:[^\W\d_]\.)*[^\W\d_]"
@@ -234,13 +234,13 @@ _FIRST_WORD = re.compile(
 
 
 def split_sentences(text: str) -> list[tuple[int, int]]:
-    """Cut `text` into sentences: `(start, end)` character spans, in order, disjoint.
+    """Split `text` into sentences: `(start, end)` character spans, in order, disjoint.
 
-    Every character that is not white space lies in exactly one span, no span begins or ends with
-    white space. A piece without a letter or figure (". . .") belongs to the sentence before it.
-    Knows abbreviations, initials, decimals, ellipses, quotes, list numbers, blank lines, CJK and
-    Devanagari full stops and the " ." of tokenised captions; where upper case cannot decide
-    (captions are often all lower case) a full stop ends a sentence.
+    Every character other than white space is in exactly one span; no span begins or ends with
+    white space. A piece without a letter or digit (". . .") belongs to the sentence before it.
+    Handles abbreviations, initials, decimals, ellipses, quotes, list numbers, blank lines, CJK and
+    Devanagari full stops and the " ." of tokenised captions; where letter case cannot decide
+    (captions are often all lower case), a full stop ends a sentence.
     """
     pieces = []
     start = 0
@@ -265,7 +265,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 
 
 def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
-    """Whether the mark at `match`, in the sentence begun at `start`, ends it."""
+    """Whether the mark at `match` ends the sentence that begins at `start`."""
     marks = match["marks"]
     after = text[match.end() : match.end() + _LOOK].lstrip()
     goes_on = after[:1].islower()

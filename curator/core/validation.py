@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a file of options, in one sentence."""
+"""Explain a pydantic validation error of an options file in one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SCALARS = (str, int, float, bool)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first error: where it is, what is allowed there (or the nearest name), what was found."""
+    """Return the first error: its place, what is allowed (or the nearest name), what was found."""
     first: Any = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -27,7 +27,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _owner(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
-    """The model at the end of a path of fields and places in lists."""
+    """Return the model at the end of a path of field names and list indices."""
     for part in path:
         if isinstance(part, str):
             model = _model_in(model.model_fields[part].annotation) or model
@@ -35,7 +35,7 @@ def _owner(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model in `Rule`, `tuple[Rule, ...]` or `Surgery | None`."""
+    """Return the model in `Rule`, `tuple[Rule, ...]` or `Surgery | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     inner = (_model_in(part) for part in get_args(annotation))

@@ -1,1 +1,1 @@
-"""Tar shards: their bytes, members and keys, and the samples and alt texts found in them."""
+"""Read and write tar shards: bytes, members, keys, samples and alt texts."""

@@ -1,12 +1,11 @@
-"""The alt text of one sample: from a text file beside the image, or from a field of a .json.
+"""Find the alt text of a sample: in a text file beside the image, or in a field of a .json.
 
-By default KEY.txt is read, or else KEY.caption, KEY.cap or KEY.text. A text of another
-name (KEY.url.txt of DataCompDR, KEY.license.txt) may be anything and is no alt text; what lies
-there is found by `curator.shards.alttext_counts`, so that a message can say what to type.
+By default this reads KEY.txt, or else KEY.caption, KEY.cap or KEY.text. A text with another name
+(KEY.url.txt of DataCompDR, KEY.license.txt) may be anything and is not used as alt text;
+`curator.shards.alttext_counts` finds such texts, so that a message can name the option to use them.
 
-JSON comes from anywhere, so its size is judged before it is read and its depth before it is
-parsed. Without a field no JSON is opened for a sample that has its text: a broken one then costs
-the sample nothing.
+JSON is untrusted: its size is checked before it is read and its depth before it is parsed. Without
+a field, no JSON is opened for a sample that has a text, so a broken one does not affect the sample.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from curator.shards.samples import Member
 
 MAX_TEXT_BYTES = 64 * 1024
 TEXT_EXT = ("txt", "caption", "cap", "text")
-"""What people call a file with a caption (img2dataset; kohya's scripts), the likeliest first."""
+"""Usual extensions of caption files (img2dataset; kohya's scripts), the likeliest first."""
 
-# `KEY.alt.txt` says what it is; `KEY.url.txt` says so too, and all others may be anything.
+# `KEY.alt.txt` names its content, as does `KEY.url.txt`; any other may be anything.
 _CAPTION_NAMES = frozenset(("caption", "captions", "cap", "text", "alt", "alt_text", "alttext"))
 _NO_CAPTION_NAMES = frozenset(("url",))
 
@@ -32,12 +31,11 @@ Read = Callable[[Member], bytes]
 
 @dataclass(frozen=True, slots=True)
 class AltText:
-    """`text` is clean, None when there is nothing to read; `raw` only if cleaning changed it.
+    """An alt text. `text` is clean, None if there is none; `raw` only if cleaning changed it.
 
     `flags` are those of `curator.core.text` and `caption.missing`, `caption.ambiguous` (several
-    texts and none of them plainly the one), `caption.not_text` (the json field is no string).
-    `source` is where it was read, as `--caption-field` would name it; None for a text that is not
-    there.
+    texts, none clearly the alt text), `caption.not_text` (the json field is not a string). `source`
+    is where the text was read, as `--caption-field` would name it; None without a text.
     """
 
     text: str | None
@@ -48,22 +46,22 @@ class AltText:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where to look: in the member with this extension (None: any json), at this path in it."""
+    """A place to look: the member with this extension (None: any json), and the path in it."""
 
     ext: str | None
     path: str | None
 
     @classmethod
     def parse(cls, spec: str) -> Place:
-        """`caption`, `meta.alt`, `.syn.json:syn_text.0` or `.caption`, as a user types it.
+        """Parse `caption`, `meta.alt`, `.syn.json:syn_text.0` or `.caption`, as a user types it.
 
         Raises:
-            UsageError: it is none of these.
+            UsageError: it has none of these forms.
         """
         ext, path = None, spec
         if spec.startswith("."):
             ext, _, path = spec[1:].lower().partition(":")
-            path = spec[len(spec) - len(path) :]  # the case of a field counts
+            path = spec[len(spec) - len(path) :]  # fields are case-sensitive
         names = [*(ext.split(".") if ext is not None else ()), *(path.split(".") if path else ())]
         is_json = ext is None or ext.rpartition(".")[2] == "json"
         if not names or not all(names) or is_json != bool(path):
@@ -77,9 +75,9 @@ class Place:
 
 
 def pick(members: Sequence[Member], extensions: frozenset[str]) -> list[Member]:
-    """The members with one of `extensions`, given in lower case without the first dot.
+    """Return the members with one of `extensions` (lower case, without the first dot).
 
-    Members named plainly (`jpg`) win over those with more in front (`seg.jpg`, `25.jpg`).
+    Members with the plain extension (`jpg`) win over those with a prefix (`seg.jpg`, `25.jpg`).
     """
     plain = [member for member in members if member.ext.lower() in extensions]
     return plain or [
@@ -90,9 +88,9 @@ def pick(members: Sequence[Member], extensions: frozenset[str]) -> list[Member]:
 def read_alt_text(
     members: Sequence[Member], *, image: Member, read: Read, field: str | None
 ) -> AltText:
-    """Take the alt text of a sample out of its `members`; `read` gives the bytes of one.
+    """Return the alt text of a sample from its `members`; `read` returns the bytes of a member.
 
-    `field` is what `Place.parse` reads; None looks for a text file by its usual names.
+    `field` is a spec for `Place.parse`; None looks for a text file with a usual name.
 
     Raises:
         Unusable: caption.too_long, json.too_large, json.too_deep or json.invalid.
@@ -118,7 +116,7 @@ def _alt_text(clean: CleanText, raw: bytes, source: str) -> AltText:
 
 
 def _text_files(members: Sequence[Member], image: Member) -> list[Member]:
-    """The one text file that is the alt text; several if nobody can tell which; or none."""
+    """Return the text file that is the alt text; several if it is ambiguous; or none."""
     for ext in TEXT_EXT:
         if found := _named(members, ext, image):
             return found
@@ -130,14 +128,16 @@ def _text_files(members: Sequence[Member], image: Member) -> list[Member]:
 
 
 def _named(members: Sequence[Member], ext: str, image: Member) -> list[Member]:
-    """The member KEY.ext. In a sample of dotted names (`0.25.jpg`), the one like its image."""
+    """Return the member KEY.ext; in a sample of dotted names (`0.25.jpg`), the image's namesake."""
     plain = [one for one in members if one.ext.lower() == ext]
-    front, dot, _ = image.ext.lower().rpartition(".")  # of `0..jpg` the front is empty: ask the dot
+    front, dot, _ = image.ext.lower().rpartition(
+        "."
+    )  # the front of `0..jpg` is empty: test the dot
     return plain or [one for one in members if dot and one.ext.lower() == f"{front}.{ext}"]
 
 
 def _from_json(members: Sequence[Member], ext: str | None, path: str, read: Read) -> AltText:
-    """The field at `path` of KEY.json, or else of the one other json member that has it."""
+    """Read the field at `path` of KEY.json, or else of the only other json member that has it."""
     files = [one for one in members if one.ext.lower().rpartition(".")[2] == "json"]
     if ext is not None:
         files = [one for one in files if one.ext.lower() == ext]
@@ -169,7 +169,7 @@ def _parse(member: Member, read: Read) -> object:
 
 
 def _lookup(value: object, field: str) -> object:
-    """Follow the dots of `field` through objects and, with numbers, lists; None if it ends."""
+    """Follow the dots of `field` through objects and (as indices) lists; None if it is absent."""
     for name in field.split("."):
         if isinstance(value, dict):
             value = value.get(name)

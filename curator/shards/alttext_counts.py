@@ -1,4 +1,4 @@
-"""Where the alt texts of many samples came from, and what to type where most are missing."""
+"""Count where alt texts came from, and suggest an option if most are missing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from curator.shards.alttext import TEXT_EXT, Read
 from curator.shards.samples import Member, ScannedSample
 
 UNREADABLE = frozenset(("caption.too_long", "json.too_large", "json.too_deep", "json.invalid"))
-"""Reasons of samples whose alt text is there and cannot be read."""
+"""Reasons of samples whose alt text exists but cannot be read."""
 
-# What `elsewhere` takes for a text that somebody wrote: two words, or four characters of a script
-# without spaces; no address, no JSON inside of JSON.
+# `elsewhere` accepts texts of two words, or of four characters of a script without spaces; no
+# address, no JSON inside JSON.
 _WORDS = re.compile(r"[^\W\d_]+\W+[^\W\d_]+|[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]{4}")
 _NO_WORDS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:/|www\.|/|[{\[])", re.IGNORECASE)
 _CAPTION_FIELD = re.compile(r"caption|text|txt|\balt|title|descri|prompt", re.IGNORECASE)
@@ -29,10 +29,10 @@ _MAX_FIELD_DEPTH = 4
 
 @dataclass(slots=True)
 class AltTexts:
-    """Where alt texts came from: numbers of samples that are usable but for their text.
+    """Sources of alt texts, in numbers of samples that are usable apart from their text.
 
-    `found` counts them by source. Of the first samples without one, `num_looked_at` were
-    searched; `elsewhere` counts what lay there, as `--caption-field` would name it.
+    `found` counts them by source. Of the samples without one, the first `num_looked_at` were
+    searched; `elsewhere` counts the texts found there, by the spec for `--caption-field`.
     """
 
     found: dict[str, int] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class AltTexts:
 
     @property
     def num_without(self) -> int:
-        """Samples without a text, whatever the cause."""
+        """Number of samples without a text, whatever the cause."""
         return self.num_missing + self.num_empty + self.num_unreadable
 
     def add(self, other: Mapping[str, Any]) -> None:
@@ -57,7 +57,7 @@ class AltTexts:
                 setattr(self, name, getattr(self, name) + value)
 
     def in_words(self) -> list[str]:
-        """One line for people, and a second one if most samples have no text."""
+        """Return one line for people, and a second if most samples have no text."""
         most_first = sorted(self.found.items(), key=lambda item: (-item[1], item[0]))
         found = [f"{number:,} from {source}" for source, number in most_first]
         counts = {
@@ -80,16 +80,16 @@ class AltTexts:
             key=lambda item: (_CAPTION_FIELD.search(item[0]) is None, -item[1], item[0]),
         )
         if not ranked:
-            return "nor was any other text seen in their files (--caption-field names a place)"
+            return "no other text was found in their files either (--caption-field names a place)"
         options = ", or ".join(
-            f"--caption-field {shlex.quote(spec)} ({number:,} of {self.num_looked_at:,} looked at)"
+            f"--caption-field {shlex.quote(spec)} ({number:,} of {self.num_looked_at:,} searched)"
             for spec, number in ranked[:3]
         )
-        return f"texts lie elsewhere in their files, take them with {options}"
+        return f"their files hold other texts: use {options}"
 
 
 def tally(samples: Iterable[ScannedSample], read: Read) -> AltTexts:
-    """Count the alt texts of a shard, and look what else lies beside those that have none."""
+    """Count the alt texts of a shard, and search for other texts beside samples without one."""
     done = AltTexts()
     for sample in samples:
         if sample.reason is not None and sample.reason not in UNREADABLE:
@@ -114,7 +114,7 @@ def _count(counts: dict[str, int], name: str) -> None:
 
 
 def elsewhere(members: Iterable[Member], read: Read) -> Iterator[str]:
-    """The places in these files where a text lies, as `--caption-field` would name them."""
+    """Yield the places in these files that hold a text, as specs for `--caption-field`."""
     for member in members:
         ext = member.ext.lower()
         last = ext.rpartition(".")[2]
@@ -146,7 +146,7 @@ def _paths(value: object, names: tuple[str, ...]) -> Iterator[str]:
 
 
 def is_text(text: str, name: str) -> bool:
-    """Whether a value of a field or file of this name looks like what somebody wrote."""
+    """Whether a value of a field or file with this name looks like text written by a person."""
     head = text[:1000]
     if _NO_WORDS.match(head) or is_blank(head):
         return False

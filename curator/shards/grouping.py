@@ -1,11 +1,11 @@
-"""Tar members -> the files of each sample, by WebDataset's rule.
+"""Group tar members into the files of each sample, by WebDataset's rule.
 
 The rule is in `curator.shards.keys`: `a/img_0.25.jpg` is extension `25.jpg` of key `a/img_0` (flag
-`key.dotted`, since this is rarely what was meant). The files of a sample lie next to each other.
+`key.dotted`, since this is rarely intended). The files of a sample must be adjacent.
 
 Every file ends in exactly one place: in a fragment, in a problem, or in the count of members of
-an unsafe type, which are never read, and copied nowhere. A sample that lost a file to damage is
-marked, so that half of it is not taken for the whole.
+unsafe types, which are never read or copied. A sample that lost a file to damage is marked, so that
+a part of it is not taken for the whole.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from curator.shards.keys import escaped, points_outside, problem_of, spelling, s
 from curator.shards.samples import Member
 from curator.shards.tar import Problem, TarMember, printable
 
-# Reading one of these means running code that lies in it.
+# Reading one of these runs the code in it.
 UNSAFE_EXT = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "dill", "joblib"))
 
-# After these, files that belong to the neighbouring samples may be missing.
+# After one of these, files of the neighbouring samples may be missing.
 LOSSES = frozenset(
     ("tar.truncated", "tar.no_eof", "tar.bad_header", "tar.premature_eof", "tar.header_too_large")
 )
@@ -29,10 +29,10 @@ LOSSES = frozenset(
 
 @dataclass(slots=True)
 class Fragment:
-    """Neighbouring members of one key; the whole sample unless `reason` says otherwise.
+    """Adjacent members of one key; the whole sample unless `reason` says otherwise.
 
-    `key` is as it is in the shard, and printable if it is refused. `loss` is the damage next to it:
-    its missing files may have been lost there.
+    `key` is as in the shard, or printable if it is refused. `loss` is damage next to the fragment,
+    where its missing files may have been lost.
     """
 
     key: str
@@ -48,11 +48,11 @@ class Fragment:
 
 
 class Grouping:
-    """One pass over what `tarfiles.walk` finds in one shard.
+    """One pass over what `tar.walk` finds in one shard.
 
-    A member that cannot be used makes its sample unusable. A name that comes again is left out and
-    reported; a key that comes again with new files, or in another spelling, makes all its fragments
-    unusable, which is known at the end only.
+    A member that cannot be used makes its sample unusable. A repeated name is left out and
+    reported; a key that recurs with new files, or in another spelling, makes all its fragments
+    unusable, which is known only at the end.
     """
 
     def __init__(self) -> None:
@@ -78,9 +78,9 @@ class Grouping:
         yield from self._fragments[num_done:]
 
     def problems(self) -> list[Problem]:
-        """After `run`: what is wrong with the shard, in file order, names printable.
+        """Return, after `run`, the problems of the shard in file order, with printable names.
 
-        A loss says how many members were read before and behind it.
+        A loss says how many members were read before and after it.
         """
         return [
             _with_counts(problem, before, self._num_members - before)
@@ -90,11 +90,11 @@ class Grouping:
         ]
 
     def unusable_keys(self) -> Iterator[tuple[int, str, str]]:
-        """After `run`: (row, reason, detail) of every fragment whose key is not its own alone."""
+        """Yield, after `run`, (row, reason, detail) of every fragment whose key is not unique."""
         spellings: dict[str, list[str]] = defaultdict(list)
         for key, rows in self._rows_of_key.items():
             spellings[spelling(key)].append(key)
-            detail = f"its files lie in {len(rows)} places"
+            detail = f"its files are in {len(rows)} places"
             yield from self._mark(rows if len(rows) > 1 else (), "key.not_adjacent", detail)
         for keys in spellings.values():
             for key in keys if len(keys) > 1 else ():
@@ -139,7 +139,7 @@ class Grouping:
             return
         for row in self._rows_of_key.get(key, ()):
             if any(one.ext.lower() == lower for one in self._fragments[row].members):
-                detail = f"{length} bytes left out, the first one is used"
+                detail = f"{length} bytes left out, the first file is used"
                 self._report(Problem("key.duplicate_member", detail, offset, name))
                 return
         self._fragment(key, name).members.append(Member(ext, offset, length))
@@ -159,5 +159,5 @@ class Grouping:
 
 
 def _with_counts(problem: Problem, before: int, behind: int) -> Problem:
-    counts = f"{before} members read before it, {behind} behind it"
+    counts = f"{before} members read before it, {behind} after it"
     return replace(problem, detail=f"{problem.detail}; {counts}")

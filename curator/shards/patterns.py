@@ -1,6 +1,6 @@
-"""What a user types for a set of files -> the files: a folder, a file, a glob, a brace pattern.
+"""Expand what a user types into files: a folder, a file, a glob, a brace pattern.
 
-Local files only. WebDataset would run `pipe:` through a shell and hand `http:` to curl; here a
+Local files only. WebDataset would run `pipe:` through a shell and pass `http:` to curl; here a
 scheme is an error before anything is opened.
 """
 
@@ -28,9 +28,9 @@ _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 def find(spec: str, *, suffix: str) -> tuple[Path, list[Path]]:
     """Return (root, sorted paths below it), both absolute.
 
-    Folders and globs give files that end in `suffix`; files named in full, also by a brace pattern,
-    are taken as they are and need not exist as long as any of them does. Linked folders are
-    followed.
+    Folders and globs match files that end in `suffix`. Files named in full, also by a brace
+    pattern, are returned as named, and need not exist as long as one of them does. Linked folders
+    are followed.
 
     Raises:
         UsageError: input.none_found, input.scheme_refused or input.bad_pattern.
@@ -39,15 +39,15 @@ def find(spec: str, *, suffix: str) -> tuple[Path, list[Path]]:
     scheme = _SCHEME.match(spec)
     if scheme is not None:
         raise UsageError(
-            f"{scheme[0]} is not read: {spec!r}",
-            hint="shards must be local files for now: copy them, or mount the bucket as a folder",
+            f"{scheme[0]} is not supported: {spec!r}",
+            hint="shards must be local files: copy them, or mount the bucket as a folder",
             reason="input.scheme_refused",
         )
     try:
         return _find(Path(spec).expanduser(), suffix)
     except OSError as exc:
         raise StorageError(
-            f"cannot look for shards: {exc.strerror or exc}", where=exc.filename or spec
+            f"cannot search for shards: {exc.strerror or exc}", where=exc.filename or spec
         ) from exc
 
 
@@ -74,7 +74,9 @@ def _find(path: Path, suffix: str) -> tuple[Path, list[Path]]:
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # not resolve(): a linked folder keeps the name it was given
+    return Path(
+        os.path.abspath(path)
+    )  # not resolve(): a linked folder keeps the name the user gave
 
 
 def _expand(root: Path, pattern: str, suffix: str) -> Iterator[Path]:
@@ -97,7 +99,7 @@ def _expand_braces(pattern: str) -> list[str]:
     too_many = UsageError(
         f"{pattern!r} names more than {MAX_FILES} files", reason="input.bad_pattern"
     )
-    # braceexpand writes out a whole range before it yields the first name of it.
+    # braceexpand expands a whole range before it yields its first name.
     if any(abs(int(end) - int(start)) >= MAX_FILES for start, end in _RANGE.findall(pattern)):
         raise too_many
     try:
@@ -110,12 +112,12 @@ def _expand_braces(pattern: str) -> list[str]:
 
 
 def _below(folder: Path, suffix: str) -> Iterator[Path]:
-    """Files below `folder`, hidden ones and hidden folders (such as a store) left aside."""
+    """Yield files below `folder`, without hidden files and hidden folders (such as a store)."""
 
-    def fail(error: OSError) -> None:  # os.walk would skip what it cannot read
+    def fail(error: OSError) -> None:  # os.walk would skip unreadable folders
         raise error
 
-    seen = set()  # a link may lead back up
+    seen = set()  # a link may point to a parent folder
     for where, folders, files in os.walk(folder, onerror=fail, followlinks=True):
         folder_id = os.path.realpath(where)
         if folder_id in seen:

@@ -1,4 +1,4 @@
-"""The values that travel between the parts of the engine. Nothing here does any work."""
+"""Value types passed between the parts of the engine; no logic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file inside a tar shard: its extension and where its bytes lie.
+    """One file inside a tar shard: its extension and where its bytes are.
 
     `offset` and `length` are in bytes and address the data, not the tar header.
     """
@@ -19,12 +19,12 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ScannedSample:
-    """One sample, or one fragment of it, as it lies in the shard.
+    """One sample, or one fragment of it, as it is in the shard.
 
-    `row` counts from 0 within the shard. `members` are all its files in tar order (but for those
-    left out as duplicates, of an unsafe type or unreadable). `width` and `height` are as
-    displayed. `alt_raw` holds the bytes of the alt text where cleaning changed them, `alt_source`
-    is where it was read, in the words of `ScanOptions.caption_field`. With a `reason` (a code of
+    `row` counts from 0 within the shard. `members` are all its files in tar order, except those
+    left out as duplicates, of an unsafe type or unreadable. `width` and `height` are as displayed.
+    `alt_raw` holds the bytes of the alt text if cleaning changed them, `alt_source` is where it was
+    read, as `ScanOptions.caption_field` names it. With a `reason` (a code of
     `curator.core.reasons`) the sample is unusable, and any other field may be None.
     """
 

@@ -1,20 +1,20 @@
-"""Tar shards in: which there are, what is in them, and the bytes of one member again.
+"""Find tar shards, scan their content, and read the bytes of one member again.
 
-One pass over a shard gives its hash, every sample with the places of its files, and everything
-that is wrong with it. Nothing is raised for damaged data: a sample that cannot be used carries
-its reason and is still counted, a problem of the shard stands beside the samples.
+One pass over a shard returns its hash, every sample with the offsets of its files, and every
+problem. Damaged data raises nothing: an unusable sample has a reason and is still counted, and
+problems of the shard are listed beside the samples.
 
-Bytes are mapped, never copied as a whole, and mapped pages are let go, so memory does not grow
-with the shard; the hash of the file is taken in a thread beside the walk. Cost: every image byte
-is hashed twice (as part of the file, and as an image), and about 100 us a sample: at 130 KB an
-image twice the time of `sha256sum`, at 9 KB ten times.
-A file that another process cuts short while it is mapped ends the process (SIGBUS), which the
-executor reports; any other change is noticed at the end of the pass.
+Files are memory-mapped, and mapped pages are released, so memory does not grow with the shard; a
+thread hashes the file during the walk. Cost: every image byte is hashed twice (in the file and in
+the image), and about 100 us per sample: twice the time of `sha256sum` at 130 KB per image, ten
+times at 9 KB.
+A file that another process truncates while it is mapped kills the process (SIGBUS), which the
+executor reports; any other change is detected at the end of the pass.
 
-How members become samples is in `curator.shards.grouping`, which text is the alt text in
-`curator.shards.alttext`. Two rules that are easy to miss: a json member is opened only if the alt
-text is taken from it, or to see what lies there when there is none, so a broken one costs a sample
-nothing otherwise; members of an unsafe type (.pkl, .pth, ...) are counted, and belong to no sample.
+`curator.shards.grouping` groups members into samples, `curator.shards.alttext` picks the alt text.
+Two rules that are easy to miss: a json member is opened only if the alt text is in it, or to search
+for other texts if there is none, so a broken one is otherwise harmless; members of an unsafe type
+(.pkl, .pth, ...) are counted and belong to no sample.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from curator.shards.tar import (
 MAX_STATS_BYTES = 10_000_000
 _STEP_BYTES = 8 * 1024 * 1024
 
-# Extension -> format, for the note that a name lies about its content. All of them count as
-# images, also those that are refused: an .svg is a refused image, not a sample without one.
+# Extension -> format, to note a name that contradicts its content. All of them count as images,
+# including refused ones: an .svg is a refused image, not a sample without an image.
 _FORMAT_OF_EXT = {
     **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "JPEG"),
     **dict.fromkeys(("tif", "tiff"), "TIFF"),
@@ -68,7 +68,7 @@ class ShardRef:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Shards below one folder, in order of their names."""
+    """Shards below one folder, sorted by name."""
 
     root: Path
     shards: tuple[ShardRef, ...]
@@ -76,15 +76,15 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanOptions:
-    """How shards are read.
+    """Options for reading shards.
 
-    `caption_field` says where the alt text is, as `alttexts.Place` reads it: a field of the .json
+    `caption_field` is where the alt text is, as `alttext.Place` parses it: a field of the .json
     (a dotted path), or a file such as .caption; None looks for a text file. `image_ext` are the
-    only extensions that count as images, for samples with several pictures; ("any",) is every
-    image, as None, but said. The others are limits; those of the image as in `images.Limits`.
+    only extensions that count as images, for samples with several images; ("any",) is every image,
+    as is None, but stated. The others are limits; those of images as in `images.Limits`.
 
     Raises:
-        UsageError: a field is out of range; names it.
+        UsageError: a field is out of range; names the field.
     """
 
     caption_field: str | None = None
@@ -112,17 +112,17 @@ class ScanOptions:
                 hint=f"allowed: {MAX_NAME_HEADER_BYTES} or more",
                 reason="option.value",
             )
-        self.limits  # noqa: B018 - made here so that a bad limit is found here
+        self.limits  # noqa: B018 - evaluated here so that a bad limit raises here
 
     @property
     def pictures(self) -> frozenset[str]:
-        """The extensions that count as images."""
+        """Return the extensions that count as images."""
         is_any = self.image_ext is None or self.image_ext == ("any",)
         return IMAGE_EXT if is_any else frozenset(self.image_ext or ())
 
     @property
     def limits(self) -> images.Limits:
-        """What is accepted as an image; the same for everybody who decodes it later."""
+        """Return the limits on images; all later decoding uses the same."""
         return images.Limits(
             formats=self.image_formats,
             max_pixels=self.max_pixels,
@@ -133,7 +133,7 @@ class ScanOptions:
 
 @dataclass(frozen=True, slots=True)
 class ShardScan:
-    """A whole shard. `sha256` is over the file; empty when it could not be opened."""
+    """A scanned shard. `sha256` is over the file; empty if it could not be opened."""
 
     name: str
     sha256: str
@@ -147,9 +147,9 @@ class ShardScan:
 def discover(spec: str) -> Dataset:
     """Find the shards that `spec` names: a folder, a tar, a glob or a brace pattern.
 
-    A folder is searched below as well, hidden folders and files left aside. The root is the folder,
-    or the longest part of the pattern without pattern characters. Files that a brace pattern
-    names and that do not exist are kept, and become `shard.missing` when they are scanned.
+    Folders are searched recursively, without hidden folders and files. The root is the folder, or
+    the longest part of the pattern without pattern characters. Files that a brace pattern names and
+    that do not exist are kept, and become `shard.missing` when they are scanned.
 
     Raises:
         UsageError: input.none_found, input.scheme_refused, input.bad_pattern, or
@@ -159,7 +159,7 @@ def discover(spec: str) -> Dataset:
     shards: dict[str, ShardRef] = {}
     for path in paths:
         name = path.relative_to(root).as_posix().removesuffix(".tar")
-        # `export` names its files after the shards: what it would refuse is refused here.
+        # `export` names its files after the shards: refuse here what it would refuse.
         if not name.isprintable() or points_outside(name):
             raise UsageError(f"unusable file name {name!r}", where=root, reason="input.bad_name")
         if shards.setdefault(name, ShardRef(name, path)).path != path:
@@ -172,13 +172,13 @@ def discover(spec: str) -> Dataset:
 
 
 def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:
-    """Read one shard from its first byte to its last.
+    """Scan one shard from its first byte to its last.
 
-    A shard that cannot be opened comes back as a scan with the one problem `shard.missing`.
+    A shard that cannot be opened returns a scan with the single problem `shard.missing`.
 
     Raises:
-        DamageError: source.changed, the file changed while it was read.
-        StorageError: the file was opened, but its storage fails.
+        DamageError: source.changed, the file changed during the scan.
+        StorageError: the file was opened, but reading it fails.
     """
     try:
         if not ref.path.is_file():  # opening a FIFO would wait for a writer
@@ -202,16 +202,16 @@ def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:
     except OSError as exc:
         raise StorageError(f"cannot read: {exc.strerror or exc}", where=ref.path) from exc
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise changed(ref.path, "it was written to while it was read")
+        raise changed(ref.path, "it was written to during the scan")
     return scan
 
 
 def read_bytes(path: Path, offset: int, length: int) -> bytes:
-    """Read the bytes of one member again, at the place a scan has found them.
+    """Read the bytes of one member again, at the offset that a scan found.
 
     Raises:
-        DamageError: source.changed, the file is gone or shorter than it was.
-        StorageError: the storage fails.
+        DamageError: source.changed, the file is missing or shorter than before.
+        StorageError: reading fails.
     """
     try:
         with path.open("rb") as file:
@@ -222,7 +222,7 @@ def read_bytes(path: Path, offset: int, length: int) -> bytes:
     except OSError as exc:
         raise StorageError(f"cannot read: {exc.strerror or exc}", where=path) from exc
     if len(data) != length:
-        raise changed(path, f"{len(data)} of {length} bytes are left at byte {offset}")
+        raise changed(path, f"{len(data)} of {length} bytes are left at offset {offset}")
     return data
 
 
@@ -231,9 +231,9 @@ def changed(
     how: str,
     *,
     did: str | None = None,
-    hint: str = "run the index again to take it as it is now",
+    hint: str = "run `curator index` again to use its current content",
 ) -> DamageError:
-    """The error for a shard whose bytes are not those of the index any more."""
+    """Return the error for a shard whose bytes differ from those indexed."""
     return DamageError(
         f"the shard is not the one that was indexed: {how}",
         where=path,
@@ -284,7 +284,7 @@ def _hash(buffer: Buffer) -> str:
 
 
 def _release(buffer: Buffer, start: int, end: int) -> int:
-    """Let go of mapped pages that are done with, so that resident memory stays flat."""
+    """Release mapped pages that are no longer needed, so that resident memory stays flat."""
     end = min(end, len(buffer)) // mmap.PAGESIZE * mmap.PAGESIZE
     start = start // mmap.PAGESIZE * mmap.PAGESIZE
     if isinstance(buffer, mmap.mmap) and end > start:
@@ -293,7 +293,7 @@ def _release(buffer: Buffer, start: int, end: int) -> int:
 
 
 def _examine(fragment: Fragment, row: int, buffer: Buffer, options: ScanOptions) -> ScannedSample:
-    """Judge one fragment. The first reason wins: the archive's, the image's, the alt text's."""
+    """Check one fragment. The first reason wins: the archive's, the image's, the alt text's."""
     read = partial(_bytes_of, buffer)
     members = tuple(fragment.members)
     flags = ["key.dotted"] if any("." in member.ext for member in members) else []
@@ -315,7 +315,9 @@ def _examine(fragment: Fragment, row: int, buffer: Buffer, options: ScanOptions)
         alt = alttext.read_alt_text(members, image=image, read=read, field=options.caption_field)
         flags += alt.flags
         if alt.text is None and fragment.loss is not None:
-            raise Unusable(fragment.loss.reason, f"no alt text, next to: {fragment.loss.detail}")
+            raise Unusable(
+                fragment.loss.reason, f"no alt text, next to damage: {fragment.loss.detail}"
+            )
     except Unusable as unusable:
         reason, detail = unusable.reason, unusable.detail
     return ScannedSample(
@@ -340,12 +342,12 @@ def _no_one_image(fragment: Fragment, pictures: list[Member]) -> Unusable:
     if len(pictures) > 1:
         return Unusable("sample.ambiguous_image", ", ".join(one.ext for one in pictures)[:500])
     if fragment.loss is not None:
-        return Unusable(fragment.loss.reason, f"no image, next to: {fragment.loss.detail}")
+        return Unusable(fragment.loss.reason, f"no image, next to damage: {fragment.loss.detail}")
     return Unusable("sample.no_image", ", ".join(one.ext for one in fragment.members)[:500])
 
 
 def _compare_stats(tar: Path, num_samples: int) -> list[Problem]:
-    """Compare with the count img2dataset leaves beside a shard (00000_stats.json), if it did."""
+    """Compare with the count that img2dataset writes beside a shard (00000_stats.json), if any."""
     path = tar.with_name(f"{tar.stem}_stats.json")
     try:
         with path.open("rb") as file:
@@ -357,4 +359,4 @@ def _compare_stats(tar: Path, num_samples: int) -> list[Problem]:
         return [Problem("shard.count_mismatch", f"{path.name} cannot be read: {exc}"[:500], 0)]
     if expected <= num_samples:
         return []
-    return [Problem("shard.count_mismatch", f"{num_samples} of {expected} samples are there", 0)]
+    return [Problem("shard.count_mismatch", f"{num_samples} of {expected} samples found", 0)]

@@ -1,18 +1,18 @@
-"""Tar archives as bytes and offsets: read whatever is left of a damaged one, write a new one.
+"""Read tar archives as bytes and offsets, even damaged ones, and write new ones.
 
-Reading never raises for damage and never ends silently: `walk` yields every member it can find
-and, between them and in file order, a `Problem` for everything that is wrong. After damage it
-looks for the next header on the grid of 512-byte blocks and goes on. Python's `tarfile` ends at a
-bad header without a word (python/cpython#120740), which is why this exists.
+Reading never raises for damage and never stops silently: `walk` yields every member it can find
+and, between them in file order, a `Problem` for everything that is wrong. After damage it searches
+the grid of 512-byte blocks for the next header. Python's `tarfile` stops silently at a bad header
+(python/cpython#120740), which is why this module exists.
 
-Read: v7, ustar, GNU long names, PAX headers, base-256 sizes. Damage is searched past by the word
-"ustar", so members of a v7 archive (before 1988) that lie behind damage stay lost.
-Not seen, because tar has no checksum over data: changed bytes inside a member.
+Reads: v7, ustar, GNU long names, PAX headers, base-256 sizes. The search after damage looks for the
+word "ustar", so v7 members (before 1988) after damage stay lost. Changed bytes inside a member are
+not detected, because tar has no checksum over data.
 
 Writing is deterministic: the same names and bytes give the same archive on any machine.
 
 Formats: POSIX.1-2017 "pax" (ustar and pax interchange formats); GNU tar manual, "Basic Tar Format".
-Cost: about 200,000 members a second on one core; the bytes of a member are not touched.
+Cost: about 200,000 members per second on one core; the bytes of members are not touched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 BLOCK = 512
-# What GNU tar and Python's tarfile fill up the end of an archive to.
+# GNU tar and Python's tarfile pad archives to a multiple of this.
 RECORD = 20 * BLOCK
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 
@@ -39,8 +39,8 @@ Buffer = bytes | mmap.mmap
 class TarMember(NamedTuple):
     """A regular file: `length` bytes of data at `offset`.
 
-    `name` is decoded as UTF-8 with surrogate escapes (PEP 383), so that no two names fall
-    together; `printable` makes it fit for people and tables.
+    `name` is decoded as UTF-8 with surrogate escapes (PEP 383), so that different names stay
+    different; `printable` makes it fit for people and tables.
     """
 
     name: str
@@ -52,8 +52,8 @@ class TarMember(NamedTuple):
 class Problem:
     """Something wrong with an archive. `reason` is a code of `curator.core.reasons`.
 
-    `offset` is where in the file, in bytes. `member` is the name of the member it befell (as in
-    `TarMember`), None when it is not about one.
+    `offset` is the position in the file, in bytes. `member` is the name of the affected member (as
+    in `TarMember`), None if there is none.
     """
 
     reason: str
@@ -63,7 +63,7 @@ class Problem:
 
 
 def printable(name: str) -> str:
-    r"""`name` with everything that cannot be shown or stored as `\x..` escapes."""
+    r"""Return `name` with everything that cannot be shown or stored as `\x..` escapes."""
     if name.isprintable():
         return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
@@ -101,7 +101,7 @@ _FOREIGN = (
     (b"\xfd7zXZ\0", "tar.compressed", "xz; unpack it first"),
     (b"BZh", "tar.compressed", "bzip2; unpack it first"),
     (b"\x04\x22\x4d\x18", "tar.compressed", "lz4; unpack it first"),
-    (b"PAR1", "tar.not_a_tar", "a Parquet file; `curator pack` makes shards of it"),
+    (b"PAR1", "tar.not_a_tar", "a Parquet file; `curator pack` converts it to shards"),
     (b"PK\x03\x04", "tar.not_a_tar", "a zip archive"),
 )
 
@@ -119,7 +119,7 @@ class _ArchiveReader:
         self.forget()
 
     def forget(self) -> None:
-        """Drop what extension headers said about the member that should have followed them."""
+        """Discard extension headers whose member did not follow them."""
         self.pax: dict[bytes, bytes] = {}
         self.long_name = b""
         self.nameless = False
@@ -176,7 +176,7 @@ class _ArchiveReader:
         return self.buffer[self.at + flag_at] == 1
 
     def skip(self, length: int, name: str) -> Problem | None:
-        """Move behind `length` bytes of data, or tell why that is not possible."""
+        """Advance by `length` bytes of data, or return why that is not possible."""
         start, data_at = self.at, self.at + BLOCK
         is_cut = data_at + length > self.size
         if not is_cut:
@@ -184,16 +184,16 @@ class _ArchiveReader:
             if length <= self.max_member_bytes:
                 return None
             return Problem("tar.size_limit", f"{length} bytes", start, name)
-        # A size beyond the end of the file: either the file was cut, or the size is a lie and
-        # other members follow.
+        # A size beyond the end of the file: either the file was cut, or the size is wrong and other
+        # members follow.
         following = self.next_header(data_at)
         self.at, self.ended = (self.size, True) if following is None else (following, False)
         if length > self.max_member_bytes:
             return Problem("tar.size_limit", f"{length} bytes", start, name)
         if following is not None:
-            detail = f"its size of {length} bytes reaches beyond the end of the file"
+            detail = f"its size of {length} bytes extends beyond the end of the file"
             return Problem("tar.bad_header", detail, start, name)
-        detail = f"{max(0, self.size - data_at)} of {length} bytes are there"
+        detail = f"{max(0, self.size - data_at)} of {length} bytes found"
         return Problem("tar.truncated", detail, start, name)
 
     def extension(self, kind: bytes, length: int) -> Problem | None:
@@ -202,7 +202,7 @@ class _ArchiveReader:
         if length > MAX_NAME_HEADER_BYTES:
             self.skip(length, "")
             self.nameless = self.nameless or names_a_member
-            detail = f"{length} bytes, limit {MAX_NAME_HEADER_BYTES}; its member is left out"
+            detail = f"{length} bytes, limit {MAX_NAME_HEADER_BYTES}; its member is skipped"
             return Problem("tar.header_too_large", detail, start)
         problem = self.skip(length, "")
         if problem is not None:
@@ -214,13 +214,13 @@ class _ArchiveReader:
             pax = _parse_pax(data)
             if pax is None:
                 self.nameless = True
-                detail = "a PAX header that cannot be parsed; its member is left out"
+                detail = "a PAX header that cannot be parsed; its member is skipped"
                 return Problem("tar.bad_header", detail, start)
             self.pax = pax
         return None
 
     def no_header(self) -> Problem | None:
-        """The block at `at` is no header: the end of the archive, damage, or no tar at all."""
+        """Handle a block at `at` that is not a header: end of archive, damage, or not a tar."""
         start = self.at
         if self.buffer[start : start + BLOCK] == bytes(BLOCK):
             return self.zeros()
@@ -231,12 +231,12 @@ class _ArchiveReader:
         following = self.next_header(start + BLOCK)
         if following is None:
             self.ended = True
-            return Problem("tar.bad_header", "no header behind it", start)
+            return Problem("tar.bad_header", "no header after it", start)
         self.at = following
         return Problem("tar.bad_header", f"the next header is {following - start} bytes on", start)
 
     def foreign(self) -> Problem | None:
-        """What the file is instead of a tar; None when it has tar headers further on."""
+        """Return the problem of a file that is not a tar; None if it has tar headers later on."""
         head = self.buffer[:60]
         for magic, reason, what in _FOREIGN:
             if head.startswith(magic):
@@ -248,7 +248,7 @@ class _ArchiveReader:
         return Problem("tar.not_a_tar", f"starts with {head!r}", 0)
 
     def zeros(self) -> Problem | None:
-        """Zeros where a header should be: the end of the archive, unless something follows."""
+        """Handle zeros where a header should be: the end, unless something follows."""
         start = self.at
         found = _NOT_ZERO.search(self.buffer, start)
         if found is None:
@@ -265,12 +265,12 @@ class _ArchiveReader:
             return Problem("tar.data_after_eof", f"another archive at byte {block_at}", start)
         if following is None and num_zeros > BLOCK:
             rest = self.size - block_at
-            return Problem("tar.data_after_eof", f"{rest} bytes that are no tar follow", start)
-        where = "no header behind them" if following is None else f"members from byte {following}"
+            return Problem("tar.data_after_eof", f"{rest} bytes that are not a tar follow", start)
+        where = "no header after them" if following is None else f"members from byte {following}"
         return Problem("tar.premature_eof", f"{num_zeros} zero bytes, then {where}", start)
 
     def judge_end(self, num_zeros: int) -> Problem | None:
-        """The archive ends with `num_zeros` zeros: two blocks, or as many as fill the record."""
+        """Check the end of the archive: two zero blocks, or as many as fill the record."""
         start = self.size - num_zeros
         if self.num_headers == 0:
             return Problem("tar.empty", "zeros only, no member", start)
@@ -279,11 +279,11 @@ class _ArchiveReader:
         fills_record = self.size % RECORD == 0 and num_zeros < RECORD + len(END_OF_ARCHIVE)
         if num_zeros == len(END_OF_ARCHIVE) or fills_record:
             return None
-        detail = f"{num_zeros} zero bytes at the end: members may have been wiped"
+        detail = f"{num_zeros} zero bytes at the end: members may have been overwritten"
         return Problem("tar.premature_eof", detail, start)
 
     def end(self) -> Problem | None:
-        """The file ends where another header should be."""
+        """Handle the end of the file where another header should be."""
         self.ended = True
         rest = self.buffer[self.at : self.size]
         if self.size == 0:
@@ -292,10 +292,10 @@ class _ArchiveReader:
             return self.judge_end(len(rest))
         if self.num_headers == 0 and rest[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
             return self.foreign()
-        return Problem("tar.truncated", f"{len(rest)} bytes of a header are there", self.at)
+        return Problem("tar.truncated", f"{len(rest)} bytes of a header found", self.at)
 
     def next_header(self, start: int) -> int | None:
-        """Offset of the first valid header at or behind `start`, which is on the grid."""
+        """Return the offset of the first valid header at or after `start` (on the grid)."""
         while True:
             found = self.buffer.find(_MAGIC, start + _MAGIC_AT)
             at = found - _MAGIC_AT
@@ -312,7 +312,7 @@ class _ArchiveReader:
 
 
 def _number(field: bytes) -> int | None:
-    """A numeric header field: octal digits, or base 256 if its top bit is set; None if neither."""
+    """Parse a numeric header field: octal, or base 256 if its top bit is set; None if neither."""
     match = _NUMBER.match(field)
     if match is not None:
         return int(match[1] or b"0", 8)
@@ -320,10 +320,10 @@ def _number(field: bytes) -> int | None:
 
 
 def _is_checksum_right(buffer: Buffer, at: int, field: bytes) -> bool:
-    """Whether the sum of the header's bytes, its own field taken as spaces, is as it says.
+    """Whether the sum of the header's bytes, its own field taken as spaces, matches the checksum.
 
     The low half of Adler-32 is 1 + the sum of bytes modulo 65521, in C: ten times faster than
-    `sum`, and no single flipped byte can hide behind the modulus.
+    `sum`, and the modulus hides no single flipped byte.
     """
     match = _NUMBER.match(field)
     if match is None or not match[1]:
@@ -333,7 +333,7 @@ def _is_checksum_right(buffer: Buffer, at: int, field: bytes) -> bool:
 
 
 def _parse_pax(data: bytes) -> dict[bytes, bytes] | None:
-    """Keyword -> value of a PAX extended header; None when it is malformed."""
+    """Return keyword -> value of a PAX extended header; None if it is malformed."""
     facts: dict[bytes, bytes] = {}
     at = 0
     while at < len(data):
@@ -350,9 +350,9 @@ def _parse_pax(data: bytes) -> dict[bytes, bytes] | None:
 
 
 def member_bytes(name: str, data: bytes) -> bytes:
-    """One archive member: header, data, padding. Write `END_OF_ARCHIVE` behind the last one.
+    """Return one archive member: header, data, padding. Write `END_OF_ARCHIVE` after the last one.
 
-    ustar, mode 0644, owner 0, time 0; a PAX header in front only if the name does not fit.
+    ustar, mode 0644, owner 0, time 0; preceded by a PAX header only if the name does not fit.
 
     Raises:
         ValueError: the name is empty, holds NUL or is not Unicode text.
@@ -361,10 +361,10 @@ def member_bytes(name: str, data: bytes) -> bytes:
 
 
 def member_header(name: str, size_bytes: int) -> bytes:
-    """The header(s) of `member_bytes`, for data that is copied from elsewhere.
+    """Return the header(s) of `member_bytes`, for data copied from elsewhere.
 
     Raises:
-        ValueError: the name is empty, holds NUL or is not Unicode text, or 8 GiB and more.
+        ValueError: the name is empty, holds NUL or is not Unicode text, or the size is >= 8 GiB.
     """
     raw = name.encode("utf-8")
     if not raw or b"\0" in raw:
@@ -373,7 +373,7 @@ def member_header(name: str, size_bytes: int) -> bytes:
         raise ValueError(f"{name}: {size_bytes} bytes do not fit into a ustar header")
     if len(raw) <= 100:  # noqa: PLR2004 - the name field
         return _ustar(raw, size_bytes)
-    # The longest prefix that leaves a name; both parts have their own field.
+    # Longest prefix that leaves a name; each part has its own field.
     cut = raw.rfind(b"/", 0, 156)
     if cut > 0 and 0 < len(raw) - cut - 1 <= 100:  # noqa: PLR2004 - the name field
         return _ustar(raw[cut + 1 :], size_bytes, prefix=raw[:cut])

@@ -1,8 +1,8 @@
-"""A report as one HTML page: pictures inside, no script, no request, light and dark, printable.
+"""Render a report as one HTML page: images embedded, no script, no request, light and dark.
 
-Names of arms and messages of errors come from files: the template escapes everything, and a content
-security policy forbids all but inline styles and `data:` pictures. The same cells give the same
-bytes.
+Names of arms and error messages come from files: the template escapes everything, and a content
+security policy forbids all but inline styles and `data:` images. The same cells give the same
+bytes. The page can be printed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from finetune.report.values import Report
 
 
 def render_html(report: Report, folder: Path) -> str:
-    """The whole page; sample predictions are read from `folder`, the study's."""
+    """Return the whole page; sample predictions are read from `folder`, the study's folder."""
     return _environment().get_template("report.html").render(
         report=report,
         headline=text.headline(report),
@@ -76,7 +76,7 @@ def _environment() -> Environment:
         "sentence": text.sentence,
         "share": text.share,
     }
-    # Jinja's own `capitalize` makes the other letters small.
+    # Jinja's own `capitalize` lowercases the other letters.
     environment.filters["capitalize"] = lambda word: word[:1].upper() + word[1:]
     return environment
 
@@ -95,7 +95,7 @@ Samples = list[tuple[str, list[str], list[list[str | None]]]]
 
 
 def _samples(report: Report, folder: Path) -> Samples:
-    """(task, arms, rows of `data:` pictures: image, truth, an arm each)."""
+    """Return (task, arms, rows of `data:` URIs: image, truth, one per arm)."""
     found: Samples = []
     for task in report.tasks:
         names = [
@@ -120,7 +120,7 @@ def _samples(report: Report, folder: Path) -> Samples:
 
 
 def _uri(folder: Path, name: str | None) -> str | None:
-    """A picture of the study as a `data:` URI; None if it is gone or was never there."""
+    """Return an image of the study as a `data:` URI; None if its file is missing."""
     if name is None or not (folder / name).is_file():
         return None
     return "data:image/png;base64," + base64.b64encode((folder / name).read_bytes()).decode()

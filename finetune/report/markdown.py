@@ -1,4 +1,4 @@
-"""A report as Markdown, for a repository or a pull request: the same sentences and tables."""
+"""Render a report as Markdown, with the same sentences and tables as the HTML page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MARKS = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 
 def render_markdown(report: Report) -> str:
-    """The report in Markdown, ending in a newline."""
+    """Return the report in Markdown, ending in a newline."""
     lines = [f"# {_safe(report.name)}", ""]
     if report.description:
         lines += [_safe(report.description), ""]
@@ -45,7 +45,7 @@ def render_markdown(report: Report) -> str:
 
 
 def _safe(words: str) -> str:
-    """A text of others with nothing in it that Markdown would act on."""
+    """Escape everything in a text that Markdown would interpret."""
     return _MARKS.sub(r"\\\1", words.replace("\n", " "))
 
 
@@ -67,8 +67,8 @@ def _task(report: Report, task: TaskResult) -> Iterator[str]:
     yield f"## {_safe(task.name[:1].upper() + task.name[1:])}"
     yield ""
     yield (
-        f"{text.how_trained(task).capitalize()}, {task.num_train:,} labelled pictures "
-        f"({text.share(task.fraction)}), {task.num_test:,} test pictures. "
+        f"{text.how_trained(task).capitalize()}, {task.num_train:,} labelled images "
+        f"({text.share(task.fraction)}), {task.num_test:,} test images. "
         f"Intervals are 95 %, p is adjusted by Holm's method over {_safe(families(report))}."
     )
     yield ""
@@ -134,7 +134,7 @@ def _relative(report: Report) -> Iterator[str]:
     tasks = [task for task in report.tasks if task.relative]
     if not tasks:
         return
-    yield f"## Against {_safe(report.mae or '')}, as the paper prints it"
+    yield f"## Against {_safe(report.mae or '')}, as the paper reports it"
     yield ""
     yield _safe(text.relative_is(report))
     yield ""
@@ -156,7 +156,7 @@ def _relative(report: Report) -> Iterator[str]:
 
 
 def _costs(report: Report) -> Iterator[str]:
-    yield "## What it cost"
+    yield "## Cost"
     yield ""
     yield text.COSTS_ARE
     yield ""
@@ -171,7 +171,7 @@ def _costs(report: Report) -> Iterator[str]:
         ]
         for cost in report.costs
     ]
-    head = ["arm", "samples seen", "FLOPs", "pretraining", "a dense run"]
+    head = ["arm", "samples seen", "FLOPs", "pretraining", "one dense run"]
     yield from _table([*head, *(metric.label for metric, _ in report.retrieval)], rows)
     yield ""
     if report.retrieval:

@@ -1,4 +1,4 @@
-"""The tables of a report that the page, the Markdown and the page Studies share: plain cells."""
+"""Build the tables of a report as plain cells, for the page, the Markdown and the dashboard."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from finetune.report.values import Comparison, Gap, Report
 from pretrain.data.cuts import percent
 
 Lines = list[tuple[str, str]]
-"""(label, value), one below the other."""
+"""(label, value) pairs, one per row."""
 
 
 def families(report: Report) -> str:
-    """Which comparisons are corrected together, in words."""
+    """Say which comparisons are corrected together."""
     asked = {comparison.arm for _, comparison in report.verdict}
     sizes = {True: 0, False: 0}
     for task in report.tasks:
@@ -27,12 +27,12 @@ def families(report: Report) -> str:
 
 
 def comparisons_of(report: Report) -> dict[str, dict[str, Comparison]]:
-    """By task and arm."""
+    """Return the comparisons by task and arm."""
     return {task.name: {one.arm: one for one in task.comparisons} for task in report.tasks}
 
 
 def gap_columns(report: Report) -> list[tuple[str, dict[str, Gap]]]:
-    """(title, gap by arm) of every table column on efficiency."""
+    """Return (title, gap by arm) of every column of the efficiency table."""
     found = []
     for task in report.tasks:
         for what in dict.fromkeys(gap.what for gap in task.gaps):
@@ -43,14 +43,14 @@ def gap_columns(report: Report) -> list[tuple[str, dict[str, Gap]]]:
 
 
 def gap_rows(report: Report) -> list[tuple[str, list[Gap | None]]]:
-    """(arm, gaps in the order of the columns) of the arms that have any."""
+    """Return (arm, gaps in column order) of the arms that have any."""
     columns = gap_columns(report)
     rows = [(arm.name, [gaps.get(arm.name) for _, gaps in columns]) for arm in report.arms]
     return [(name, gaps) for name, gaps in rows if any(gaps)]
 
 
 def asked_gaps(report: Report) -> list[Gap]:
-    """The gaps that the question is about, for sentences."""
+    """Return the gaps that the study asks about, for sentences."""
     asked = {comparison.arm for _, comparison in report.verdict}
     return [gap for task in report.tasks for gap in task.gaps if gap.arm in asked]
 
@@ -59,7 +59,7 @@ def asked_gaps(report: Report) -> list[Gap]:
 
 
 def study_lines(report: Report) -> Lines:
-    """The study in (label, value) pairs."""
+    """Return the study's settings as (label, value) pairs."""
     study = report.plan["study"]
     matched = "FLOPs" if report.match == "flops" else "samples seen"
     lines = [
@@ -73,7 +73,7 @@ def study_lines(report: Report) -> Lines:
 
 
 def _common(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all recipes agree on and is set; the study's own keys are shown elsewhere."""
+    """Return the set values that all recipes share; the study's own keys are shown elsewhere."""
     if not recipes:
         return {}
     return {
@@ -86,7 +86,7 @@ def _common(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def task_lines(report: Report) -> list[tuple[str, Lines]]:
-    """(task, its options and labels) in pairs."""
+    """Return (task, its options and labels as pairs)."""
     found = []
     for task in report.plan["study"]["task"]:
         name = task["name"] or task["task"]
@@ -105,7 +105,7 @@ def task_lines(report: Report) -> list[tuple[str, Lines]]:
 
 
 def arm_lines(report: Report) -> list[tuple[str, Lines]]:
-    """(arm, where its captions or weights come from) in pairs."""
+    """Return (arm, the origin of its captions or weights as pairs)."""
     found = []
     common = _common(list(report.plan["recipes"].values()))
     for arm in report.plan["study"]["arm"]:
@@ -135,12 +135,12 @@ def arm_lines(report: Report) -> list[tuple[str, Lines]]:
 
 
 def _without_folders(name: str) -> str:
-    """`/data/photos/shards@v2` -> `shards@v2`: a page travels, where data lie does not."""
+    """`/data/photos/shards@v2` -> `shards@v2`: pages are shared, local paths mean nothing there."""
     return "@".join(part.rstrip("/").rpartition("/")[2] for part in name.split("@"))
 
 
 def plain(value: object) -> str:
-    """A value of a recipe as people write it."""
+    """Format a recipe value as people write it."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {plain(inner)}" for key, inner in sorted(value.items()))
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a report: said at its top, in plain sentences."""
+"""List what a reader must know before believing a report; shown at its top in plain sentences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEW_SEEDS = 5
 
 
 def warnings_of(report: Report, records: Mapping[str, Json]) -> list[str]:
-    """All warnings, the gravest first."""
+    """Return all warnings, the most serious first."""
     return [
         *_unfinished(report),
         *_labels(report),
@@ -31,24 +31,24 @@ def warnings_of(report: Report, records: Mapping[str, Json]) -> list[str]:
 def _unfinished(report: Report) -> Iterator[str]:
     if report.failures:
         which = "1 run" if len(report.failures) == 1 else f"{len(report.failures)} runs"
-        yield f"{which} failed; the reasons are at the end. Means are over the seeds there are."
+        yield f"{which} failed; the reasons are at the end. Means are over the seeds that finished."
     waiting = report.num_cells - report.num_done - len(report.failures)
     if waiting:
         yield (
-            f"{waiting:,} of {report.num_cells:,} runs are not done: the same study command goes "
-            "on where it was."
+            f"{waiting:,} of {report.num_cells:,} runs are not done: run the same study command "
+            "again to continue."
         )
 
 
 def _labels(report: Report) -> Iterator[str]:
-    """What `finetune.labels` found in the labelled folders."""
+    """Yield what `finetune.labels` found in the folders of labels."""
     for task, labels in report.plan["labels"].items():
         for warning in labels.get("warnings", ()):
             yield f"Labels of {task}: {warning}"
 
 
 def _impossible(report: Report, records: Mapping[str, Json]) -> Iterator[str]:
-    """Values that earlier versions kept for "nothing to find": no row of the results has them."""
+    """Yield tasks whose records hold a score for an empty test set, as earlier versions wrote."""
     found = {
         (str(cell["task"]), name)
         for cell in report.plan["cells"]
@@ -59,15 +59,15 @@ def _impossible(report: Report, records: Mapping[str, Json]) -> Iterator[str]:
         if not metric_of(name).is_possible(value)
     }
     for task, name in sorted(found):
-        yield f"{name} of {task} is left out: its test pictures have nothing to find."
+        yield f"{name} of {task} is left out: its test images contain no object to find."
 
 
 def _seeds(report: Report) -> Iterator[str]:
     n = len(report.seeds)
     if n == 1:
-        yield "One seed: there is no interval, and no difference can be told from luck."
+        yield "One seed: there is no interval, and no difference can be separated from chance."
     elif n < FEW_SEEDS:
-        yield f"{n} seeds: intervals are wide, and only large differences can be told."
+        yield f"{n} seeds: intervals are wide, and only large differences can be detected."
 
 
 def _compute(report: Report) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _compute(report: Report) -> Iterator[str]:
 
 
 def cuts_of(plan: Json, records: Mapping[str, Json]) -> dict[str, ArmCuts]:
-    """By arm, of its finished pretrainings; arms that read no text are not there."""
+    """Return cut captions by arm, over finished pretrainings; arms without text are absent."""
     found: dict[str, ArmCuts] = {}
     for arm, kind in plan["kinds"].items():
         cells = [c for c in plan["cells"] if c["kind"] == "pretrain" and c["arm"] == arm]
@@ -107,17 +107,17 @@ def cuts_of(plan: Json, records: Mapping[str, Json]) -> dict[str, ArmCuts]:
 
 
 def _cut_texts(report: Report) -> Iterator[str]:
-    """Captions that were longer than what the text tower reads: those arms do not compare them."""
+    """Yield arms whose captions were cut to the context of the text tower."""
     for arm, found in report.cuts.items():
         if found.total is not None and found.total.num_cut:
             yield (
                 f"Captions of {arm} were cut: {found.total.sentence()}, so nothing was learned "
-                "from them. What is told of this arm is not told of whole captions."
+                "from the removed parts. Results of this arm say nothing about the full captions."
             )
     unknown = [arm for arm, found in report.cuts.items() if found.num_unknown]
     if unknown:
         yield (
-            "How many captions were cut at the context of the text tower is not known for all runs "
+            "How many captions were cut to the text tower's context is unknown for some runs "
             f"of {', '.join(unknown)}: an earlier version of this tool did not count them."
         )
 
@@ -138,12 +138,12 @@ def _learning_rates(report: Report, records: Mapping[str, Json]) -> Iterator[str
         if ends:
             yield (
                 f"The best learning rate of {name} is at the end of the range for "
-                f"{', '.join(ends)}: a wider sweep may change the picture."
+                f"{', '.join(ends)}: a wider sweep may change the result."
             )
 
 
 def _circles(report: Report) -> Iterator[str]:
-    """Who judged whom: a model that chose the texts must not be what is measured with."""
+    """Yield pairs of a scorer that chose texts and a model that may be related to it."""
     recipes, study = report.plan["recipes"], report.plan["study"]
     starts = {str(recipe["init"]) for recipe in recipes.values() if recipe.get("init")}
     starts |= {arm["backbone"] for arm in study["arm"] if arm["backbone"]}
@@ -151,12 +151,12 @@ def _circles(report: Report) -> Iterator[str]:
     for source in report.plan["sources"].values():
         scorers = source.get("scorers", ())
         pairs |= {(*two, "wrote some") for two in product(scorers, source.get("captioners", ()))}
-        pairs |= {(*two, "is where weights start from") for two in product(scorers, starts)}
+        pairs |= {(*two, "provided the initial weights") for two in product(scorers, starts)}
     for scorer, other, part in sorted(pairs):
         if shared := _words(scorer) & _words(other):
             yield (
-                f"Captions were chosen by {scorer}, and {other} {part}: both names have "
-                f"{', '.join(sorted(shared))} in them. If the two are related, the judge is not "
+                f"Captions were chosen by {scorer}, and {other} {part}: both names contain "
+                f"{', '.join(sorted(shared))}. If the two are related, the scorer is not "
                 "independent."
             )
 
@@ -171,7 +171,7 @@ _COMMON = frozenset(
 
 
 def _words(name: str) -> set[str]:
-    """The words of a model's name that are not about its size or role."""
+    """Return the words of a model's name, without those about its size or role."""
     for mark in "/:_.":
         name = name.replace(mark, "-")
     words = {word for word in name.casefold().split("-") if len(word) > 3}  # noqa: PLR2004 - b, 16, l14

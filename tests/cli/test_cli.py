@@ -250,7 +250,7 @@ def test_fsck_names_the_damage(shards: Path) -> None:
     said = curator("fsck", shards)
     assert said.code == 12
     assert f"DAMAGE  {path}: the file is missing, a version names it" in said.out
-    assert "restore the files named above from a copy" in said.err
+    assert "restore the files named above from a backup" in said.err
 
 
 def test_gc(shards: Path) -> None:
@@ -309,8 +309,8 @@ def test_quarantine_retry_of_what_cannot_end_differently(shards: Path) -> None:
 def test_quarantine_of_a_whole_dataset(tmp_path: Path) -> None:
     (tmp_path / "00000.tar").write_bytes(tars.tar(tars.samples(2)))
     recaption(tmp_path)
-    assert curator("quarantine", "list", tmp_path).out == "nothing is in quarantine\n"
-    assert curator("quarantine", "show", tmp_path).out == "nothing is in quarantine\n"
+    assert curator("quarantine", "list", tmp_path).out == "the quarantine is empty\n"
+    assert curator("quarantine", "show", tmp_path).out == "the quarantine is empty\n"
 
 
 def test_doctor(tmp_path: Path) -> None:

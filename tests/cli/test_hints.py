@@ -67,7 +67,7 @@ def test_the_hints_of_all_commands_that_make_versions(
     edited = curator("edits", "replace", f"{spec}@v1", "bike", "car", "--yes", "--who", "me", *more)
     (applied,) = follow(edited)
     assert "committed v3" in applied.out
-    undo = edited.out.partition("this undoes it:\n")[2].partition("\n")[0]
+    undo = edited.out.partition("to undo:\n")[2].partition("\n")[0]
     assert curator(*shlex.split(undo)[1:]).code == 0
     for command in (*hints(first), *hints(second), *hints(edited)):
         assert ("--store" in command) == bool(store)

@@ -245,16 +245,16 @@ def test_what_is_always_a_path_need_not_exist(demo: Path, monkeypatch: pytest.Mo
         ("[loook]\n", "config.unknown_table", "did you mean 'look'?"),
         ("[group.iner]\n", "config.unknown_table", "did you mean 'group.inner'?"),
         ("['group.inner']\nlimit = 1", "config.unknown_table", "allowed: defaults, group.inner"),
-        ("[look]\nmodle = 1", "config.unknown_key", "'modle' is no option for the table [look]"),
+        ("[look]\nmodle = 1", "config.unknown_key", "'modle' is not an option of the table [look]"),
         ("[look]\nmodle = 1", "config.unknown_key", "did you mean 'model'?"),
         ("[look]\nlimit = 1", "config.unknown_key", "allowed: batch-size, image-ext"),
         ("[group.inner]\nlimt = 1", "config.unknown_key", "did you mean 'limit'?"),
         ("[defaults]\nmodle = 1", "config.unknown_key", "did you mean 'model'?"),
-        ("[look]\njson = true", "config.unknown_key", "'json' is no option"),
-        ("[look]\ndataset = 'x'", "config.unknown_key", "'dataset' is no option"),
-        ("model = 'x'", "config.unknown_key", "'model' stands outside the table of a command"),
-        ("look = 1", "config.unknown_key", "write it below [defaults]"),
-        ("[group]\nlimit = 1", "config.unknown_key", "outside the table of a command"),
+        ("[look]\njson = true", "config.unknown_key", "'json' is not an option"),
+        ("[look]\ndataset = 'x'", "config.unknown_key", "'dataset' is not an option"),
+        ("model = 'x'", "config.unknown_key", "'model' is outside any command"),
+        ("look = 1", "config.unknown_key", "put it below [defaults]"),
+        ("[group]\nlimit = 1", "config.unknown_key", "outside any command"),
         ("[look]\nbatch-size = 1\nbatch_size = 2", "config.value", "'batch-size' twice"),
         ("[look]\nbatch-size = '3'", "config.value", "batch-size is '3' in "),
         ("[look]\nbatch-size = '3'", "config.value", "allowed: a whole number"),
@@ -513,17 +513,17 @@ def test_what_is_not_harmless_is_refused_and_said_with_its_line(
     said = curator(*words.split(), first, *more.get(words, []))
     assert said.code == 2
     label = f"[{words.replace(' ', '.')}] {name}"
-    assert f"error[config.value]: {label} is refused (line 4): the file lies beside" in said.err
+    assert f"error[config.value]: {label} is refused (line 4): this file is beside" in said.err
     assert f"type --{name}; or, if the file is yours, set " in said.err
-    assert f"CURATOR_CONFIG={file}; CURATOR_CONFIG=/dev/null does without it" in said.err
+    assert f"CURATOR_CONFIG={file}; CURATOR_CONFIG=/dev/null ignores it" in said.err
 
 
 def test_everything_refused_is_said_at_once(theirs: Path) -> None:
     write(theirs, '[defaults]\nstore = "../elsewhere"\n[ui]\nhost = """\n0.0.0.0"""\nport = 0\n')
     said = curator("ui", theirs)
     assert said.code == 2
-    assert "[defaults] store is refused (line 2; allowed: a folder inside the one of " in said.err
-    assert "[ui] host is refused (line 4), [ui] port is refused (line 6): the file" in said.err
+    assert "[defaults] store is refused (line 2; allowed: a folder inside the file's" in said.err
+    assert "[ui] host is refused (line 4), [ui] port is refused (line 6): this file" in said.err
 
 
 @pytest.mark.parametrize(
@@ -601,4 +601,4 @@ def test_a_link_to_the_current_folder_is_not_ones_own(theirs: Path) -> None:
 
 def test_a_long_file_is_refused_without_a_long_search(theirs: Path) -> None:
     write(theirs, "\n" * 20_000 + "[ui]\nport = 1\n")
-    assert "port is refused (behind line 1,000)" in curator("ui", theirs).err
+    assert "port is refused (after line 1,000)" in curator("ui", theirs).err

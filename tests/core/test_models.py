@@ -111,7 +111,7 @@ def test_pickles_are_refused_by_name(folder: Path, ask: object) -> None:
 
 def test_a_folder_has_no_revision(folder: Path) -> None:
     for ask in (identify, locate):
-        with pytest.raises(UsageError, match="has no revision"):
+        with pytest.raises(UsageError, match="takes no revision"):
             ask(str(folder), revision="main")
 
 

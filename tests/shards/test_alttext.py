@@ -185,10 +185,10 @@ def test_the_index_counts_alt_texts_by_source(
         ({"en.txt": b"a cat"}, "--caption-field .en.txt (3 of 3"),
         ({"txt": b"null", "json": b'{"title": "Cats"}'}, "--caption-field title (3 of 3"),
         ({"json": b'{"my text": "a cat"}'}, "--caption-field 'my text' (3 of 3"),
-        ({"json": b'{"uid": "0a1b", "url": "https://x y"}'}, "nor was any other text seen"),
-        ({"json": b"{broken"}, "nor was any other text seen"),
-        ({"url.txt": b"https://x.org/a.jpg"}, "nor was any other text seen"),
-        ({}, "nor was any other text seen"),
+        ({"json": b'{"uid": "0a1b", "url": "https://x y"}'}, "no other text was found"),
+        ({"json": b"{broken"}, "no other text was found"),
+        ({"url.txt": b"https://x.org/a.jpg"}, "no other text was found"),
+        ({}, "no other text was found"),
     ],
 )
 def test_when_most_are_missing_the_index_says_what_to_type(

@@ -73,7 +73,7 @@ def test_cut_inside_data(tmp_path: Path) -> None:
     assert reasons(result) == {"0": None, "1": None, "2": "tar.truncated"}
     assert shard_reasons(result) == ["tar.truncated"]
     assert "100 of " in result.problems[0].detail
-    assert "6 members read before it, 0 behind it" in result.problems[0].detail
+    assert "6 members read before it, 0 after it" in result.problems[0].detail
 
 
 def test_half_a_sample_is_not_taken_for_the_whole(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_one_flipped_header_byte(tmp_path: Path, index: int, expected: str | Non
     assert reasons(result) == {"0": None, "1": expected, "2": None, "3": None}
     assert shard_reasons(result) == ["tar.bad_header"]
     assert result.problems[0].offset == at
-    assert f"{index} members read before it, {11 - index} behind it" in result.problems[0].detail
+    assert f"{index} members read before it, {11 - index} after it" in result.problems[0].detail
 
 
 def test_a_sample_that_has_no_caption_anyway(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_something_else_behind_the_end(tmp_path: Path) -> None:
     result = scan(tmp_path, tar(FOUR) + b"signature")
     assert reasons(result) == dict.fromkeys("0123")
     assert shard_reasons(result) == ["tar.data_after_eof"]
-    assert "9 bytes that are no tar" in result.problems[0].detail
+    assert "9 bytes that are not a tar" in result.problems[0].detail
 
 
 def test_the_same_name_twice(tmp_path: Path) -> None:

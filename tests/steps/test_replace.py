@@ -203,13 +203,10 @@ def test_literally_means_literally(find: str, put: str, text: str) -> None:
 
 
 def test_replace_list_apply_undo_as_they_are_typed(shards: Path) -> None:
-    assert curator("edits", "list", shards).out == "nobody has edited a text yet\n"
+    assert curator("edits", "list", shards).out == "there are no edits yet\n"
     shown = curator("edits", "replace", f"{shards}@v2", "a man", "someone").out
     assert "  - a man in a red hat\n  + someone in a red hat\n" in shown
-    assert (
-        "2 of 9 texts of 9 samples would change\nnothing was changed: the same command with --yes"
-        in shown
-    )
+    assert "2 of 9 texts of 9 samples would change\nnothing has changed; add --yes" in shown
     done = curator(
         "edits", "replace", f"{shards}@v2", "a man", "someone", "--yes", "--who", "Anna", "--json"
     ).json
@@ -228,14 +225,14 @@ def test_replace_list_apply_undo_as_they_are_typed(shards: Path) -> None:
     assert "1 texts edited, 0 rejected, 0 accepted, 1 edits stale" in strict.out
     assert curator("edits", "apply", f"{shards}@v5", "--json").exit_line["error"] == "edits.none"
     one = curator("edits", "undo", shards, "00000#0", "--who", "Ben")
-    assert one.out == "1 edits taken back\n"
+    assert one.out == "1 edits undone\n"
     rest = curator("edits", "undo", shards, done["batch"], "--who", "Ben")
     assert "was taken back by 'Ben'" in rest.out
-    assert rest.out.endswith("1 edits taken back\n")
-    assert curator("edits", "list", shards).out == "nobody has edited a text yet\n"
+    assert rest.out.endswith("1 edits undone\n")
+    assert curator("edits", "list", shards).out == "there are no edits yet\n"
     assert len(curator("edits", "list", shards, "--all", "--json").out.splitlines()) == 4
     limited = curator("edits", "list", shards, "--all", "--limit", 1)
-    assert "3 older ones are not shown" in limited.err
+    assert "3 older edits not shown" in limited.err
 
 
 def test_replace_in_some_shards(shards: Path) -> None:

@@ -57,11 +57,11 @@ def test_a_link_carries_both_versions(kit: Kit, open_page: Open) -> None:
     assert "<th>v3</th><th>v1</th>" in page
     # "strict" drops five of the alt texts that "alt" has: .05 .26 .08 .20 and no text at all.
     assert "dropped" in page
-    assert "lost" not in page.partition("What became of the samples")[0]
+    assert "lost" not in page.partition("Outcome of the samples")[0]
 
 
 def test_the_same_version_twice_says_what_to_do(kit: Kit, open_page: Open) -> None:
-    assert "Twice the same version" in shown(open_page(kit, old="v2", v="v2"))
+    assert "Both versions are the same" in shown(open_page(kit, old="v2", v="v2"))
 
 
 def test_one_version_alone_says_what_to_do(tmp_path: Path, open_page: Open) -> None:
@@ -88,7 +88,9 @@ def test_gains_are_shown_with_their_pictures(kit: Kit, open_page: Open) -> None:
 
 
 def test_losses_can_be_chosen_and_may_be_none(kit: Kit, open_page: Open) -> None:
-    assert "No such sample" in shown(open_page(kit, tab="Gains and losses", show="Largest losses"))
+    assert "No sample in this list" in shown(
+        open_page(kit, tab="Gains and losses", show="Largest losses")
+    )
     page = shown(open_page(kit, old="v2", v="v1", tab="Gains and losses", show="Largest losses"))
     assert "-0.230" in page
 
@@ -141,7 +143,7 @@ def kept(kit: Kit) -> list[Rating]:
 
 def test_a_name_comes_first(kit: Kit, open_page: Open) -> None:
     app = blind(kit, open_page, who="")
-    assert "Your name first" in shown(app)
+    assert "Enter your name" in shown(app)
     assert not app.button
 
 
@@ -183,10 +185,10 @@ def test_a_click_on_a_question_that_is_gone_does_nothing(kit: Kit, open_page: Op
 def test_results_come_when_all_is_answered(kit: Kit, open_page: Open) -> None:
     app = blind(kit, open_page)
     for _ in range(4):
-        assert "What the raters say" not in shown(app)
+        assert "Ratings" not in shown(app)
         app = click(app, "_equal")
     page = shown(app)
-    assert "That was all of them" in page
+    assert "All questions answered" in page
     assert "win rate of 50%" in page
     assert "One rater so far" in page
     app = blind(kit, open_page, who="Bob", results="true")

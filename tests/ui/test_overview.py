@@ -139,7 +139,7 @@ def test_an_edited_version_that_is_too_old_for_the_graph_is_named(kit: Kit) -> N
 
 def test_the_graph_in_words(kit: Kit) -> None:
     assert said(lineage(kit.ws.store)[:3]) == (
-        "How 3 versions came about: v1 from alt texts; v2 from alt texts and tiny-vlm, short; "
+        "Origin of 3 versions: v1 from alt texts; v2 from alt texts and tiny-vlm, short; "
         "v3 with edits on v2"
     )
 
@@ -202,16 +202,16 @@ def test_page_says_which_languages_texts_are_in(overview: Open, kit: Kit) -> Non
     told = shown(overview(kit, v="v1"))
     # nine samples can be used, a3 of them has no alt text
     assert "Languages of the alt texts</div>" in told
-    assert "of all 8 texts" in told
+    assert "in all 8 texts" in told
     assert "English" in told
-    assert "too short or too unclear to tell" in told  # IMG_2034.JPG
+    assert "too short or unclear" in told  # IMG_2034.JPG
 
 
 def test_page_says_that_languages_are_of_some_texts(
     monkeypatch: pytest.MonkeyPatch, overview: Open, kit: Kit
 ) -> None:
     monkeypatch.setattr(languages, "MAX_READ", 3)
-    assert "of 3 texts read at random" in shown(overview(kit, v="v1"))
+    assert "in a random sample of 3 texts" in shown(overview(kit, v="v1"))
 
 
 def test_health_that_cannot_be_read_is_explained_in_its_place(
@@ -269,11 +269,11 @@ def test_health_that_comes_late_leaves_open_what_is_open(
         # So high that nothing has to be scrolled: that would close an open list.
         page = board.browser.new_page(viewport={"width": 1280, "height": 1400})
         page.goto(board.url)
-        expect(page.get_by_text("Looking through the data")).to_be_visible()
+        expect(page.get_by_text("Reading the data")).to_be_visible()
         # What is clicked meanwhile does not have to wait for it.
         page.get_by_role("button", name="v2", exact=True).click()
         expect(page.get_by_text("How v2 was made")).to_be_visible()
-        expect(page.get_by_text("Looking through the data")).to_be_visible()
+        expect(page.get_by_text("Reading the data")).to_be_visible()
         page.get_by_text("Policy and models").click()
         models = page.get_by_text(GENERATOR).first
         expect(models).to_be_visible()

@@ -81,7 +81,7 @@ def test_overview_shows_a_run_at_work_and_one_that_died(
         os.utime(path, (0, 0))
         told = shown(open_page(monkeypatch, shards(kit), "overview"))
         assert "died" in told
-        assert "the same command goes on where it was" in told
+        assert "run the same command again to resume" in told
 
 
 # -- inspect ---------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_a_filter_is_typed_and_cleared(monkeypatch: pytest.MonkeyPatch, kit: Kit
     assert "page" not in page.query_params  # another list begins at its first page
     page.text_input(key="text").set_value("nowhere")
     run(page)
-    assert "Nothing passes these filters" in shown(page)
+    assert "No text matches these filters" in shown(page)
     (clear,) = [button for button in page.sidebar.button if button.label == "Clear filters"]
     clear.click()
     run(page)

@@ -72,7 +72,7 @@ def test_rows_are_shown_with_the_limit_told(
 ) -> None:
     app = run(open_page(kit, v="v1"), "select key from captions order by key")
     assert app.dataframe[0].value["key"].tolist()[:3] == ["a0", "a1", "a2"]
-    assert "10 rows, all there are. (v1, " in shown(app)
+    assert "10 rows, complete. (v1, " in shown(app)
     request = in_this_process[0]
     assert (request.version, request.limit, request.shards) == (1, 1000, ["00000", "00001"])
     assert (request.timeout_sec, request.memory_mib) == (30.0, 1024)
@@ -83,15 +83,15 @@ def test_more_rows_than_the_limit(
 ) -> None:
     app = run(open_page(kit, limit="100"), "select unnest(range(101)) as n from versions limit 101")
     assert "The first 100 rows: there are more." in shown(app)
-    assert "The downloads hold these rows." in shown(app)
+    assert "The downloads hold these rows only." in shown(app)
     assert len(app.dataframe[0].value) == 100
 
 
 def test_one_row_and_none(kit: Kit, open_page: Open, in_this_process: list[Request]) -> None:
     app = run(open_page(kit), "select count(*) as n from samples")
-    assert "1 row, all there are." in shown(app)
+    assert "1 row, complete." in shown(app)
     app = run(app, "select key from samples where key = 'nobody'")
-    assert "0 rows, all there are." in shown(app)
+    assert "0 rows, complete." in shown(app)
     assert not app.dataframe
 
 
@@ -113,7 +113,7 @@ def test_examples_run(kit: Kit, open_page: Open, in_this_process: list[Request])
     for name in names:
         app.selectbox(key="query_example").set_value(name).run()
         app = run(app, str(app.text_area(key="query_sql").value))
-        assert "all there are" in shown(app), name
+        assert "complete" in shown(app), name
     # Of the four versions v2 ("best") rewords a0, a1, a5, b3 of v1 ("alt"); see tests.kit.store.
     app.selectbox(key="query_example").set_value("What a recaption changed").run()
     app = run(app, str(app.text_area(key="query_sql").value))
@@ -124,9 +124,9 @@ def test_an_answer_to_an_earlier_text_says_so(
     kit: Kit, open_page: Open, in_this_process: list[Request]
 ) -> None:
     app = run(open_page(kit), "select 1 as one")
-    assert "of an earlier text" not in shown(app)
+    assert "for an earlier query text" not in shown(app)
     app.selectbox(key="query_example").set_value("Worst scores").run()
-    assert "of an earlier text" in shown(app)
+    assert "for an earlier query text" in shown(app)
     assert app.dataframe[0].value["one"].tolist() == [1]
 
 
@@ -290,7 +290,7 @@ def test_a_query_is_typed_run_and_taken_along(board: Board) -> None:
         field.fill("select key, alt_text from samples where key = 'b3'")
         field.press("Control+Enter")
         settle(page)
-        page.get_by_text("1 row, all there are.").wait_for()
+        page.get_by_text("1 row, complete.").wait_for()
         page.locator("[data-testid=stDataFrame] canvas").first.wait_for()
         with page.expect_download() as found:
             page.get_by_role("button", name="CSV", exact=True).click()

@@ -199,10 +199,10 @@ def test_the_queue_ends_and_other_queues_begin(ws: Workspace) -> None:
     app = session(text="red car")
     assert "1 of 1 · b1" in shown(app)
     press(app, "Accept")
-    assert "The queue is through" in shown(app)
+    assert "The queue is finished" in shown(app)
     press(app, "Back")
     assert "1 of 1 · b1" in shown(app)
-    assert "No text fits" in shown(session(text="no such words"))
+    assert "No text matches" in shown(session(text="no such words"))
     dropped = session(v="v4", which="none", order="shard")
     assert "1 of 6 · a1" in shown(dropped)
     press(dropped, "Edit").text_area[0].set_value("somebody in a hat")
@@ -246,19 +246,19 @@ def test_a_replacement_keeps_to_what_the_filter_shows(ws: Workspace) -> None:
     app = replaced(session(view="many", source=store.GENERATOR), "a man", "someone")
     # captions of the model in v2: a0, a1, a3, a5, b1 (equally good, first in line), b3
     assert figures(app) == {
-        "texts would change": "1", "texts searched": "6", "samples looked at": "6 of 10",
+        "texts would change": "1", "texts searched": "6", "samples searched": "6 of 10",
         "would be empty or too long": "0",
     }  # fmt: skip
     app.text_input(key="review_text").set_value("red")
     ran(app)
     assert not [b for b in app.button if b.label.startswith("Replace in")], "another filter by now"
     press(app, "Preview")
-    assert figures(app)["samples looked at"] == "2 of 10"  # a1 and b1
+    assert figures(app)["samples searched"] == "2 of 10"  # a1 and b1
     press(app, "Replace in 1 texts")
     assert history(ws) == [("edit", "a1", "someone in a red hat")]
     assert app.query_params["text"] == "red"
     everywhere = replaced(session(view="many"), "a man", "someone")
-    assert figures(everywhere)["samples looked at"] == "9 of 10"
+    assert figures(everywhere)["samples searched"] == "9 of 10"
     assert figures(everywhere)["texts would change"] == "1", "a2 is left"
 
 
@@ -290,7 +290,7 @@ def test_a_bad_expression_is_named(ws: Workspace) -> None:
 
 
 def test_make_a_version(ws: Workspace) -> None:
-    assert "Nobody has edited a text yet" in shown(session(view="make"))
+    assert "No edits yet" in shown(session(view="make"))
     app = session()
     press(app, "Edit").text_area[0].set_value("a sign")
     press(app, "Save")
@@ -393,7 +393,7 @@ def test_by_keyboard_in_a_browser(ws: Workspace) -> None:
         page.get_by_text("4 of 9 · a1 · 00000").wait_for()
         settle(page)
         page.keyboard.press("ArrowLeft")
-        page.get_by_text("What was done").wait_for()
+        page.get_by_text("History").wait_for()
         assert page.get_by_text("<img src=x").count() > 0, "shown as it was typed"
         page.get_by_text("Make a version").click()
         page.get_by_role("button", name="Make a version: v2 with the edits").click()

@@ -87,7 +87,7 @@ def test_the_address_names_a_study_below_the_folder_and_no_other(
 def test_without_a_folder_studies_beside_the_shards_are_shown(
     kit: Kit, studies: Path, open_page: Open
 ) -> None:
-    assert "No study here" in shown(open_page(None))
+    assert "No study found" in shown(open_page(None))
     st.cache_data.clear()
     beside = kit.ws.dataset.root.parent / "found"
     shutil.copytree(studies / "whole", beside)
@@ -122,7 +122,7 @@ def test_results_are_those_of_the_report(studies: Path, report: Report, open_pag
         for arm, mean in task.means.items():
             assert f"{arm}</td><td>{mean.n}</td><td>{task.metric.number(mean.mean)}<" in page
     assert len(app.get("image")) == len(report.tasks)
-    assert "Against masked images, as the paper prints it" in page
+    assert "Against masked images, as the paper reports it" in page
 
 
 def test_curves_with_how_much_less_is_needed(

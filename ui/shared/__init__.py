@@ -1,1 +1,1 @@
-"""What several pages use."""
+"""Code shared by several pages."""

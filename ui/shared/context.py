@@ -1,10 +1,10 @@
-"""What pages share: the opened workspace, the version chosen, state in the URL, one boundary.
+"""Shared by all pages: the workspace, the chosen version, state in the URL, error handling.
 
-A page is a plain script that ends in `context.run(page)`. Whatever a page lets be chosen lies in
-the URL, so that the address shows a colleague the same view. The workspace is opened once a
+A page is a plain script that ends in `context.run(page)`. Every choice on a page is in the URL, so
+that the address shows a colleague the same view. The workspace is opened once per
 process; a page reads the store and never waits for a running job.
 
-What to show is set by the variables of `ui.shared.environment`, which `curator ui` sets.
+The variables of `ui.shared.environment`, set by `curator ui`, say what to show.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ T = TypeVar("T")
 Number = TypeVar("Number", int, float, bool)
 
 _KEPT = ("v", "who")
-"""Parts of the URL that go along to another page; Streamlit forgets all of them."""
+"""Parts of the URL to carry over to another page; Streamlit drops all of them."""
 
 _REOPEN_SEC = 300
-"""After this long the shards are looked for again."""
+"""Seconds after which the shards are listed again."""
 
 _NUM_CATALOGS = 3
-"""Versions whose columns are kept in memory: 25 MB a million rows each, more once sorted."""
+"""Versions whose columns stay in memory: 25 MB per million rows each, more once sorted."""
 
 _WARM_ROWS = 5_000_000
-"""Up to this size, what takes seconds is read in the background before somebody asks for it."""
+"""Up to this many rows, slow figures are read in the background before a page asks for them."""
 
 
-# -- what is looked at ----------------------------------------------------------------------------
+# -- dataset, version, reviewer -------------------------------------------------------------------
 
 
 def workspace() -> Workspace:
-    """The dataset and store that `curator ui` was started on.
+    """Return the dataset and store that `curator ui` was started on.
 
     Raises:
-        UsageError: it was not started that way.
+        UsageError: it was not started by `curator ui`.
     """
     dataset = os.environ.get(DATASET)
     if not dataset:
@@ -69,24 +69,24 @@ def _open(dataset: str, store: str | None) -> Workspace:
 
 
 def studies() -> Path | None:
-    """The folder of studies that `curator ui --studies` named."""
+    """Return the folder of studies given to `curator ui --studies`, or None."""
     named = os.environ.get(STUDIES)
     return Path(named) if named else None
 
 
 def version(key: str = "v", label: str = "Version", *, default: int = -1) -> Version:
-    """A select box over all versions, bound to the URL.
+    """Draw a select box over all versions, bound to the URL, and return the chosen one.
 
     Args:
         key: its name in the URL.
-        label: what is written above the box.
-        default: a place in the list of versions, oldest first, for a URL that names none.
+        label: the text above the box.
+        default: index into the versions, oldest first, used when the URL names none.
 
     Raises:
         NotFoundError: there is no version yet.
     """
     store = workspace().store
-    store.resolve(None)  # says how to make a version when there is none
+    store.resolve(None)  # raises with a hint if there is no version
     names = [f"v{number}" for number in store.numbers()]
     tags: dict[str, list[str]] = {}
     for tag, number in store.tags().items():
@@ -99,10 +99,10 @@ def version(key: str = "v", label: str = "Version", *, default: int = -1) -> Ver
     asked = _kept(key, "")
     chosen = pick(key, label, names[::-1], default=names[max(default, -len(names))], title=title)
     if asked and asked not in names:
-        _remark(f"there is no version {asked!r}: this is {chosen}")
+        _remark(f"there is no version {asked!r}; showing {chosen}")
     found = store.resolve(chosen)
     if (missing := workspace().missing_text(found)) is not None:
-        _remark(f"{missing}: their pictures cannot be shown")
+        _remark(f"{missing}: their images cannot be shown")
     return found
 
 
@@ -118,15 +118,15 @@ def pick(
     default: str,
     title: Callable[[str], str] = str,
 ) -> str:
-    """A select box bound to the URL; an unknown value there counts as the default.
+    """Draw a select box bound to the URL; an unknown value there counts as the default.
 
-    Unlike a box with `bind="query-params"`, the choice stands in the URL even when it is the
-    default, so that a link still means the same when the default has moved on.
+    Unlike a box with `bind="query-params"`, it writes the choice to the URL even if it is the
+    default, so that a link keeps its meaning when the default changes.
     """
     widget = f"pick_{key}"
     asked = _kept(key, default)
     chosen = asked if asked in options else default
-    # The URL is what counts: Streamlit may remember another choice from the page before.
+    # The URL decides: Streamlit may remember another choice from the previous page.
     st.session_state[widget] = chosen
     st.selectbox(
         label, options, key=widget, format_func=title, on_change=_chosen, args=(key, widget)
@@ -140,13 +140,13 @@ def _chosen(key: str, widget: str) -> None:
 
 
 def view(key: str, label: str, options: Mapping[str, str], *, name: str) -> str:
-    """The views of a page as a row of buttons, bound to the URL; the first is the default.
+    """Draw the views of a page as a row of buttons, bound to the URL; the first is the default.
 
     Args:
         key: its name in the URL.
-        label: for those who cannot see it.
-        options: what stands in the URL -> what is shown.
-        name: of the widget, different on every page.
+        label: for screen readers.
+        options: value in the URL -> label shown.
+        name: of the widget, unique per page.
     """
     if st.session_state.get(name) not in options:
         asked = state(key, "")
@@ -169,7 +169,7 @@ def choose(key: str, option: str) -> None:
 
 
 def reviewer() -> str:
-    """The name that edits and ratings are signed with, typed once into the sidebar; "" before."""
+    """Return the name in the sidebar that signs edits and ratings; "" if none was typed."""
     widget = "type_who"
     name = _kept("who", "")
     st.session_state[widget] = name
@@ -186,7 +186,7 @@ def reviewer() -> str:
 
 
 def catalog(chosen: Version) -> Catalog:
-    """The rows of a version to filter, sort and page; shared by all who look at it."""
+    """Return the rows of a version to filter, sort and page; shared by all sessions."""
     store = workspace().store
     return _catalog(str(store.root), chosen.id, chosen, workspace())
 
@@ -197,7 +197,7 @@ def _catalog(root: str, version_id: str, _chosen: Version, _ws: Workspace) -> Ca
     made, pictures = Catalog(_ws.store, _chosen), _pictures(root, _ws)
 
     def warm() -> None:
-        first = made.page(Filter()).rows  # what Inspect opens with
+        first = made.page(Filter()).rows  # the first view of Inspect
         pictures.many(list(first.select("shard", "row").iter_rows()))
         if _chosen.num_samples <= _WARM_ROWS:
             made.warm()
@@ -207,13 +207,13 @@ def _catalog(root: str, version_id: str, _chosen: Version, _ws: Workspace) -> Ca
 
 
 def in_background(work: Callable[[], T]) -> Future[T]:
-    """Do something in a thread of its own; what it raises is raised by `result()`."""
+    """Run `work` in its own thread; its exception is raised by `result()`."""
     promise: Future[T] = Future()
 
     def run_it() -> None:
         try:
             promise.set_result(work())
-        except Exception as error:  # noqa: BLE001 - handed on to whoever asks for the result
+        except Exception as error:  # noqa: BLE001 - raised again by `result()`
             promise.set_exception(error)
 
     Thread(target=run_it, daemon=True).start()
@@ -224,7 +224,7 @@ def in_background(work: Callable[[], T]) -> Future[T]:
 
 
 def state(key: str, default: Value) -> Value:
-    """The value of `key` in the URL, in the type of `default`; `default` where it does not fit."""
+    """Return `key` from the URL, in the type of `default`; `default` if missing or invalid."""
     if key not in st.query_params:
         return default
     if isinstance(default, list):
@@ -240,17 +240,17 @@ def _number(text: str, default: Number) -> Number:
             return {"1": True, "0": False}[text]
         return type(default)(text)
     except (ValueError, KeyError):
-        return default  # somebody edited the address; the page shows what it took
+        return default  # someone edited the URL; the page shows the value it used
 
 
 def _kept(key: str, default: str) -> str:
-    """As `state`, but what goes along from page to page is known without the URL as well."""
+    """Like `state`, but values carried from page to page are also known without the URL."""
     known = st.session_state.get(f"kept_{key}") if key in _KEPT else None
     return state(key, str(known or default))
 
 
 def put(key: str, value: str | int | float | bool | Sequence[str] | None) -> None:
-    """Set `key` in the URL; None, "" and an empty list take it out."""
+    """Set `key` in the URL; None, "" and an empty list remove it."""
     if value is None or value in ("", []):
         if key in st.query_params:
             del st.query_params[key]
@@ -268,39 +268,39 @@ def _spelled(value: int | float | Sequence[str]) -> str | list[str]:
     return f"{value:g}" if isinstance(value, int | float) else list(value)
 
 
-# -- pictures -------------------------------------------------------------------------------------
+# -- images -------------------------------------------------------------------------------------
 
 
 def thumbnail(shard: str, row: int, side_px: int = 256) -> bytes:
-    """One picture of the dataset as JPEG, its longer side at most `side_px`; kept in memory.
+    """Return one image of the dataset as JPEG, longer side at most `side_px`; cached in memory.
 
-    A picture that cannot be decoded comes as a grey one that says why.
+    An image that cannot be decoded is returned as a grey one with the reason on it.
     """
     return thumbnails([(shard, row)], side_px)[0]
 
 
 def thumbnails(places: Sequence[tuple[str, int]], side_px: int = 256) -> list[bytes]:
-    """As `thumbnail`, for many (shard, row) at once, which is faster than one by one."""
+    """Like `thumbnail`, for many (shard, row) at once, which is faster than one by one."""
     ws = workspace()
     return _pictures(str(ws.store.root), ws).many(places, side_px=side_px)
 
 
 @st.cache_resource(max_entries=1, ttl=_REOPEN_SEC, show_spinner=False)
 def _pictures(root: str, _ws: Workspace) -> Thumbnails:
-    assert root, "the key of the cache"
+    assert root, "part of the cache key"
     return Thumbnails(_ws)
 
 
-# -- the boundary ---------------------------------------------------------------------------------
+# -- errors ---------------------------------------------------------------------------------------
 
 
 def run(page: Callable[[], None]) -> None:
-    """Show a page. An error becomes a sentence and what to do; never a traceback, never a path."""
+    """Run a page and show errors as a sentence with a hint; never a traceback, never a path."""
     parts.style()
     try:
         page()
     except CuratorError as error:
         parts.error(error)
-    except Exception:  # noqa: BLE001 - the last resort of the dashboard
+    except Exception:  # noqa: BLE001 - last resort: any other error becomes a message
         progress.say(traceback.format_exc())
         parts.failed()

@@ -1,4 +1,4 @@
-"""How `curator ui` says to the pages what to show: the names of environment variables."""
+"""Names of the environment variables by which `curator ui` says to the pages what to show."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Pieces of pages: texts that are only ever text, tiles, badges, word differences, empty states.
+"""Parts of pages: escaped texts, tiles, badges, word differences, empty states.
 
-Captions come from the web and from models, so they may hold anything. They reach the browser in
-one way: through `escaped`, which leaves no markup and shows what would be invisible (controls,
-zero width, direction changes) as a mark. `st.markdown`, labels and captions of images are not
-safe for them: their Markdown fetches remote pictures.
+Captions come from the web and from models, so they may contain anything. They reach the browser
+only through `escaped`, which leaves no markup and shows invisible characters (controls, zero width,
+direction changes) as marks. `st.markdown`, labels and image captions are not safe for them: their
+Markdown loads remote images.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from curator.core.errors import CuratorError
 _THEME = Path(__file__).resolve().parents[1] / "theme"
 _LINE_BREAKS = re.compile(r"\r\n|[\n\r\u2028\u2029\x0b\x0c\x85]")
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-"""Unicode categories of characters that show nothing, or move what is around them."""
+"""Unicode categories of invisible characters and of those that move the text around them."""
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Characters of other categories that show nothing either."""
+"""Invisible characters of other categories."""
 _JOINERS = ("\u200c", "\u200d")
 _VIRAMA = 9  # canonical combining class
 
 
 def style() -> None:
-    """The look of all parts; once a page, before anything else."""
+    """Write the CSS of all parts; call it once per page, first."""
     st.html(_THEME / "parts.css")
 
 
@@ -39,9 +39,9 @@ def style() -> None:
 
 
 def escaped(text: str) -> str:
-    """`text` as HTML that shows every character of it and does nothing.
+    """Return `text` as inert HTML in which every character is visible.
 
-    Line breaks become <br>; a character without a shape of its own becomes a mark with its code.
+    Line breaks become <br>; a character without a glyph becomes a mark with its code point.
     """
     lines = _LINE_BREAKS.split(text)
     return "<br>".join("".join(map(_shown, line, " " + line)) for line in lines)
@@ -57,7 +57,7 @@ def _shown(char: str, before: str) -> str:
 
 
 def _joins(before: str) -> bool:
-    """Whether a joiner behind this character is spelling: in emoji, Arabic and Indic scripts."""
+    """Whether a joiner after this character is part of the spelling: emoji, Arabic, Indic."""
     return (
         unicodedata.category(before) in ("So", "Sk")
         or before == "\ufe0f"
@@ -69,14 +69,14 @@ def _joins(before: str) -> bool:
 def caption(
     text: str | None, *, source: str | None = None, score: float | None = None, muted: bool = False
 ) -> None:
-    """A text block with who wrote it and its score above."""
+    """Draw a text with its author and score above it."""
     st.html(caption_html(text, source=source, score=score, muted=muted))
 
 
 def caption_html(
     text: str | None, *, source: str | None = None, score: float | None = None, muted: bool = False
 ) -> str:
-    """What `caption` shows."""
+    """Return the HTML of `caption`."""
     head = []
     if source is not None:
         head.append(f'<span class="cc-source">{escaped(source)}</span>')
@@ -89,7 +89,7 @@ def caption_html(
 
 
 def score_html(score: float | None, *, delta: bool = False) -> str:
-    """A badge with a score, or with a difference of scores, which is coloured by its sign."""
+    """Return a badge with a score, or with a score difference coloured by its sign."""
     if score is None:
         return '<span class="cc-score cc-none">unscored</span>'
     if not delta:
@@ -99,18 +99,18 @@ def score_html(score: float | None, *, delta: bool = False) -> str:
 
 
 def badge_html(text: str, kind: str = "") -> str:
-    """A small label; `kind` is good, bad, warn or nothing."""
+    """Return a small label; `kind` is good, bad, warn or ""."""
     name = {"good": "cc-up", "bad": "cc-down", "warn": "cc-warn"}.get(kind, "")
     return f'<span class="cc-badge {name}">{escaped(text)}</span>'
 
 
 def worddiff(old: str | None, new: str | None) -> None:
-    """Two texts as one, word by word: what was taken out, what was put in, what stayed."""
+    """Draw two texts merged word by word: removed, added and unchanged words."""
     st.html(worddiff_html(old, new))
 
 
 def worddiff_html(old: str | None, new: str | None) -> str:
-    """What `worddiff` shows."""
+    """Return the HTML of `worddiff`."""
     pieces = []
     for kind, words in word_changes(old or "", new or ""):
         tag = _TAGS[kind]
@@ -123,7 +123,7 @@ _TAGS = {"same": "span", "removed": "del", "added": "ins"}
 
 
 def facts(pairs: Mapping[str, object]) -> None:
-    """A list of names and values, one a line, both shown as text."""
+    """Draw names and values, one pair per line, both as text."""
     rows = "".join(
         f"<dt>{escaped(name)}</dt><dd>{escaped(str(value))}</dd>" for name, value in pairs.items()
     )
@@ -134,19 +134,19 @@ def facts(pairs: Mapping[str, object]) -> None:
 
 
 def heading(title: str, about: str = "") -> None:
-    """The head of a page: its name and one line of what it shows."""
+    """Draw the title of a page and one line about it."""
     line = f'<p class="cc-about">{escaped(about)}</p>' if about else ""
     st.html(f'<div class="cc-heading"><h1>{escaped(title)}</h1>{line}</div>')
 
 
 def section(title: str, about: str = "") -> None:
-    """The head of a part of a page."""
+    """Draw the title of a section."""
     line = f'<span class="cc-about">{escaped(about)}</span>' if about else ""
     st.html(f'<div class="cc-section"><h2>{escaped(title)}</h2>{line}</div>')
 
 
 def metrics(values: Mapping[str, object], *, about: Mapping[str, str] | None = None) -> None:
-    """A row of figures with their names; `about` says more of a figure, in small."""
+    """Draw a row of figures with their names; `about` adds a remark to a figure, in small type."""
     cells = []
     for name, value in values.items():
         shown = f"{value:,}" if isinstance(value, int) else str(value)
@@ -160,7 +160,7 @@ def metrics(values: Mapping[str, object], *, about: Mapping[str, str] | None = N
 
 
 def empty(title: str, what_to_do: str) -> None:
-    """What a page shows instead of nothing."""
+    """Draw what a page shows in place of an empty result: a title and what to do next."""
     st.html(
         f'<div class="cc-empty"><div class="cc-title">{escaped(title)}</div>'
         f"<div>{escaped(what_to_do)}</div></div>"
@@ -168,7 +168,7 @@ def empty(title: str, what_to_do: str) -> None:
 
 
 def error(found: CuratorError) -> None:
-    """An error of ours: what is wrong, what was done, what to do. No path: it may be private."""
+    """Draw a CuratorError: what is wrong, what was done, what to do. No path: it may be private."""
     lines = [part for part in (found.did, found.hint) if part]
     rest = "".join(f"<div>{escaped(line)}</div>" for line in lines)
     st.html(
@@ -178,7 +178,7 @@ def error(found: CuratorError) -> None:
 
 
 def failed() -> None:
-    """Any other error: the details are where `curator ui` was started."""
+    """Draw any other error; its details are in the terminal of `curator ui`."""
     st.html(
         '<div class="cc-empty cc-error" role="alert"><div class="cc-title">Something went wrong'
         "</div><div>The details are in the terminal that runs curator ui. Nothing was changed; "
@@ -196,22 +196,22 @@ def tile(
     opens: str | None = "Open",
     on_open: Callable[[], None] | None = None,
 ) -> bool:
-    """One cell of a grid (inside `grid()`): picture, badges (HTML of this module), text.
+    """Draw one cell of a `grid()`: image, badges (HTML made in this module), text.
 
     Args:
         thumbnail: a JPEG.
-        text: what stands below it; None says that there is none.
+        text: below the image; None says that there is none.
         key: of the tile, unique on the page.
-        badges: above the text.
-        muted: the text in a weaker colour.
-        opens: the name of the button that lies over the whole tile; None: no button.
-        on_open: called on a click before the page runs again, which saves a second run.
+        badges: shown above the text.
+        muted: draw the text in a weaker colour.
+        opens: name of the button that covers the whole tile; None for no button.
+        on_open: called on a click before the page reruns, which saves a second run.
 
     Returns:
-        whether it was clicked.
+        Whether the tile was clicked.
     """
     with st.container(key=f"tile_{key}", gap=None):
-        # Inside the page: 50 pictures by 50 requests come half a second later.
+        # Embedded in the page: 50 images by 50 requests take half a second more.
         picture = b64encode(thumbnail).decode()
         row = f'<div class="cc-head">{"".join(badges)}</div>' if badges else ""
         body = '<span class="cc-none">no text</span>' if text is None else escaped(text)
@@ -226,7 +226,7 @@ def tile(
 
 
 def grid(name: str = "grid") -> st.delta_generator.DeltaGenerator:
-    """A container whose tiles fill the width: as many a row as fit."""
+    """Return a container whose tiles fill the width, as many per row as fit."""
     return st.container(key=f"grid_{name}", gap=None)
 
 
@@ -238,17 +238,17 @@ def pager(
     arrow_keys: bool = True,
     on_turn: Callable[[int], None] | None = None,
 ) -> int:
-    """Buttons to the pages before and after.
+    """Draw buttons to the previous and the next page.
 
     Args:
-        page: the one that is shown, from 1.
+        page: the current page, from 1.
         num_pages: at least 1.
         key: of the buttons.
-        arrow_keys: the left and right keys press them; for one pager of a page.
-        on_turn: called with the page that is wanted before the script runs again.
+        arrow_keys: bind them to the left and right keys; for one pager per page.
+        on_turn: called with the wanted page before the script reruns.
 
     Returns:
-        the page that is wanted now.
+        The wanted page.
     """
     left, right = ("Left", "Right") if arrow_keys else (None, None)
     with st.container(key=f"pager_{key}", horizontal=True, vertical_alignment="center"):

@@ -1,7 +1,7 @@
-"""Plots: bars, histograms and outcomes as HTML, and the drawings that reports have as SVG.
+"""Plots: bars, histograms and outcomes as HTML, and the plots of reports as SVG.
 
-The HTML is plain boxes with sizes: no script, nothing to load, the colours of the page in either
-light. A drawing (`curator.compare.plots`, `finetune.report.plots`) is the one of the report's page.
+The HTML is plain boxes with sizes: no script, nothing to load, in the page's colours for light and
+dark. The SVGs (`curator.compare.plots`, `finetune.report.plots`) are those of the HTML reports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ARMS = {
     "light": "#94846c #2b59c3 #17806a #b8602a #7d4fa3 #6b6f78 #b03a63 #6f7d1f",
     "dark": "#b8a78b #82a6ff #4fc3a5 #eb9a62 #c095e8 #a2a7b0 #ee86a6 #bcca66",
 }
-"""The colours of a report, by slot; the first two are also an older and a newer version."""
+"""Colours of a report by slot; the first two are also the older and the newer version."""
 
 _GROUND = {
     "light": "--ink:#1c2026;--muted:#5f646d;--line:#dfe2e7;--card:#ffffff",
@@ -27,7 +27,7 @@ _SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif
 
 
 def outcome_html(counts: Mapping[str, int], *, legend: bool = False) -> str:
-    """One bar cut into what became of the samples; `legend` names the parts with their counts."""
+    """Return one bar divided by outcome; `legend` names the parts with their counts."""
     total = max(sum(counts.get(action, 0) for action in ACTIONS), 1)
     parts = "".join(
         f'<span style="width:{100 * counts[action] / total:.3f}%;background:var(--cc-{action})" '
@@ -48,7 +48,7 @@ def outcome_html(counts: Mapping[str, int], *, legend: bool = False) -> str:
 
 
 def actions_html() -> str:
-    """What the colours of an outcome mean."""
+    """Return the colour legend of outcomes."""
     names = "".join(
         f'<span><i style="background:var(--cc-{action})"></i>{action}</span>' for action in ACTIONS
     )
@@ -56,7 +56,7 @@ def actions_html() -> str:
 
 
 def rows_html(rows: Sequence[tuple[str, float, str]], *, color: str = "captioned") -> str:
-    """Bars one below the other: (name, share from 0 to 1, what is written behind it)."""
+    """Return bars one below the other: (name, fraction from 0 to 1, text behind the bar)."""
     cells = "".join(
         f'<span class="cc-label">{escaped(name)}</span>'
         f'<div class="cc-bar"><span style="width:{100 * min(max(share, 0.0), 1.0):.2f}%;'
@@ -70,12 +70,12 @@ def rows_html(rows: Sequence[tuple[str, float, str]], *, color: str = "captioned
 def histogram_html(
     counts: Sequence[int], *, labels: Sequence[str], inside: tuple[int, int] | None = None
 ) -> str:
-    """Bars side by side with labels below, from left to right.
+    """Return vertical bars with labels below.
 
     Args:
         counts: height of each bar.
-        labels: spread evenly below the bars.
-        inside: bars from the first up to before the second are in colour, the others grey.
+        labels: spaced evenly below the bars.
+        inside: bars from the first index up to before the second are coloured, the others grey.
     """
     highest = max([1, *counts])
     first, last = inside or (0, len(counts))
@@ -89,7 +89,7 @@ def histogram_html(
 
 
 def flows_html(transitions: Mapping[str, Mapping[str, int]]) -> str:
-    """One bar an action of the older version, cut into what became of its samples."""
+    """Return one bar per action of the older version, divided by the outcome in the newer."""
     rows = "".join(
         f'<span class="cc-label">{before}</span>{outcome_html(became)}'
         f'<span class="cc-number">{sum(became.values()):,}</span>'
@@ -100,9 +100,9 @@ def flows_html(transitions: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def svg(drawn: str, about: str, *, width_px: int) -> None:
-    """A drawing of a report, `width_px` wide where there is room.
+    """Draw a report's SVG, at most `width_px` wide.
 
-    As an image it has no page around it, so it brings its colours along.
+    It is embedded as an image, which cannot see the page's CSS, so it includes its colours.
     """
     kind = st.context.theme.type or "light"
     slots = _ARMS[kind].split()

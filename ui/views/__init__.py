@@ -1,1 +1,1 @@
-"""The pages of the dashboard, a folder each."""
+"""The pages of the dashboard, one folder each."""

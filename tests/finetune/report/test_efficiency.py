@@ -293,30 +293,31 @@ def test_a_reference_that_is_settled() -> None:
     settled = W1 | curve(p72=[0.41, 0.41, 0.42])
     assert said(v2, settled) == (
         "\u2265 3\u00d7 |  | v2 with 24 of 240 labels beats v1 with 240 by 5.0 mIoU [2.5, 7.5], "
-        "and v1 is not told to gain from more than 72: at least 3 times fewer labels, 3 seeds."
+        "and v1 does not measurably gain from more than 72: at least 3 times fewer labels, 3 seeds."
     )
     flat = settled | curve(p24=[0.40, 0.43, 0.42])
     # 24 over 240: 0, 1, 1 mIoU: mean 0.667, sd 0.577, so plus or minus 1.434.
     assert said(v2, flat) == (
-        "cannot be told |  | How many times fewer labels v2 needs than v1 cannot be told: v1 with "
-        "24 is not told from v1 with 240 (+0.7 mIoU [\u22120.8, +2.1]), 3 seeds."
+        "undetermined |  | How many times fewer labels v2 needs than v1 is undetermined: v1 with "
+        "24 does not differ significantly from v1 with 240 (+0.7 mIoU [\u22120.8, +2.1]), 3 seeds."
     )
 
 
 def test_what_cannot_be_told_says_why() -> None:
     same = {amount: {s: v + 0.01 * (s - 1) for s, v in row.items()} for amount, row in W1.items()}
-    assert "with 240 they are not told apart (+0.0 mIoU [\u22122.5, +2.5]), 3 seeds." in said(
-        same, W1
+    assert (
+        "with 240 the difference is not significant (+0.0 mIoU [\u22122.5, +2.5]), 3 seeds."
+        in said(same, W1)
     )
     v2 = curve(p24=[0.25, 0.26, 0.28], p72=[0.41, 0.43, 0.45], p240=[0.50, 0.52, 0.53])
     assert said(v2, W1).startswith(
-        "cannot be told | < 10\u00d7 | How many times fewer labels v2 needs than v1 cannot be told "
-        "(but < 10\u00d7): v2 with 72 is not told to be better than v1 with 240 (+2.0 mIoU ["
+        "undetermined | < 10\u00d7 | How many times fewer labels v2 needs than v1 is undetermined "
+        "(but < 10\u00d7): v2 with 72 is not significantly better than v1 with 240 (+2.0 mIoU ["
     )
     one = {amount: {0: row[0]} for amount, row in v2.items()}
-    assert "cannot be told: there is no interval, 1 seed." in said(one, W1)
+    assert "undetermined: there is no interval, 1 seed." in said(one, W1)
     fixed = {amount: dict.fromkeys(range(3), row[0]) for amount, row in v2.items()}
-    assert "the seed does not reach these runs" in said(
+    assert "the seed does not affect these runs" in said(
         fixed, {amount: dict.fromkeys(range(3), row[0]) for amount, row in W1.items()}
     )
 
@@ -324,8 +325,8 @@ def test_what_cannot_be_told_says_why() -> None:
 def test_worse_with_all() -> None:
     v2 = curve(p24=[0.15, 0.16, 0.18], p72=[0.25, 0.26, 0.27], p240=[0.35, 0.36, 0.37])
     assert said(v2, W1) == (
-        "< 1\u00d7 |  | v2 with 240 of 240 labels is worse than v1 with as many by 5.0 mIoU "
-        "[2.5, 7.5]: it does not need fewer, 3 seeds."
+        "< 1\u00d7 |  | v2 with 240 of 240 labels is worse than v1 with the same amount by 5.0 "
+        "mIoU [2.5, 7.5]: it does not need fewer, 3 seeds."
     )
 
 

@@ -1,8 +1,8 @@
-"""Blind rating: which of two texts fits the picture better, without knowing whose they are.
+"""Blind rating: raters choose which of two texts fits the image better, without their origin.
 
-Every answer is on disk before the next question is shown. The buttons of a question carry its
-identity: a click that was meant for a question that is gone, because another window answered it,
-does nothing. Results stay closed until the rater has been through, so that they sway nobody.
+Every answer is on disk before the next question is shown. The keys of the buttons contain the
+question's identity, so a click on a question that another window has answered does nothing. Results
+stay hidden until the rater has finished, so that they influence nobody.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ assert _BUTTONS.keys() == set(get_args(Answer))
 
 
 def show(old: Version, new: Version) -> None:
-    """The whole tab."""
+    """Draw the tab."""
     who = context.reviewer()
     size, seed = _choice()
     store = context.workspace().store
-    with st.spinner(f"Drawing pictures whose texts differ in {old.name} and {new.name}"):
+    with st.spinner(f"Sampling images whose texts differ in {old.name} and {new.name}"):
         queue: Queue = _queue(str(store.root), old.id, new.id, seed, size, store, (old, new))
     if not queue.questions:
-        parts.empty("Nothing to rate", "No sample has a first text in both versions that differs.")
+        parts.empty("Nothing to rate", "No sample's first text differs between the two versions.")
         return
     found = rating_log.read(store, {question.matchup.item for question in queue.questions})
     done = {rating.item for rating in found if rating.who == who}
     if not who:
-        parts.empty("Your name first", "Type it on the left: ratings are signed with it.")
+        parts.empty("Enter your name", "Type it in the sidebar: ratings are signed with it.")
     elif (question := _next(queue, done)) is not None:
         _ask(store, question, question.shown(who, seed), who, len(done), len(queue.questions))
     else:
-        parts.empty("That was all of them", "Thank you. More questions can be chosen above.")
+        parts.empty("All questions answered", "Thank you. Choose more questions above to go on.")
     _back(done)
     _results(queue, found, (old, new), finished=len(done) == len(queue.questions))
 
@@ -70,8 +70,8 @@ def _choice() -> tuple[int, int]:
             value=0,
             key="seed",
             bind="query-params",
-            help="Raters who share a seed are asked the same questions, so that they can be "
-            "compared. Which text is A is drawn anew for each rater.",
+            help="Raters with the same seed get the same questions, so that their ratings can be "
+            "compared. Which text is A is randomised per rater.",
         )
     return int(chosen), int(drawn)
 
@@ -90,7 +90,7 @@ def _queue(  # all but what starts with _ is the key
 
 
 def _next(queue: Queue, done: set[str]) -> Question | None:
-    """The question to think again about, or the first without an answer."""
+    """Return the question to answer again, or the first one without an answer."""
     again = st.session_state.get(_AGAIN)
     for question in queue.questions:
         if question.matchup.item == again:
@@ -109,7 +109,7 @@ def _ask(
     with texts:
         compare_parts.choice("A", shown.left)
         compare_parts.choice("B", shown.right)
-        compare_parts.note("Which text fits the picture better? It is kept as you click.")
+        compare_parts.note("Which text fits the image better? Each click is saved at once.")
         with st.container(horizontal=True):
             clicked = [
                 answer
@@ -124,7 +124,7 @@ def _ask(
 
 
 def _back(done: set[str]) -> None:
-    """Another look at the last answer that was given in this window."""
+    """Draw a button that reopens the last answer given in this window."""
     answered = st.session_state.get(_ANSWERED, [])
     if not answered or answered[-1] not in done or _AGAIN in st.session_state:
         return
@@ -145,29 +145,29 @@ def _results(
         "Show results",
         key="results",
         bind="query-params",
-        help="They may sway you while you rate; and stopping as soon as they please makes the "
-        "interval too narrow. Decide on a number of questions first.",
+        help="Results can influence your ratings, and stopping when they look good makes the "
+        "interval too narrow. Fix the number of questions first.",
     ):
         return
     cast = rating_log.votes((question.matchup for question in queue.questions), found)
     won = rating_stats.win_rate(cast)
     names = (versions[0].name, versions[1].name)
-    parts.section("What the raters say")
+    parts.section("Ratings")
     compare_parts.lead(rating_stats.sentence(won, *names))
     chart, table = st.columns([1.6, 1], gap="large")
     with chart:
         drawn = win_rate_plot(won, names)
         plots.svg(drawn, "win rate with its 95 % interval", width_px=720)
         compare_parts.note(
-            f"{len(queue.questions):,} questions drawn from {queue.num_samples:,} samples whose "
-            "text differs. Ties count as half a win; several ratings of a picture count once, by "
+            f"{len(queue.questions):,} questions sampled from {queue.num_samples:,} samples whose "
+            "text differs. Ties count as half a win; several ratings of an image count once, by "
             "majority. Wilson's interval; the sign test leaves ties out."
         )
     with table:
         rows = [
             (f"{names[1]} better", f"{won.wins:,}"),
             (f"{names[0]} better", f"{won.losses:,}"),
-            ("equal or divided", f"{won.ties - won.num_both_bad:,}"),
+            ("equal or split", f"{won.ties - won.num_both_bad:,}"),
             ("both bad", f"{won.num_both_bad:,}"),
             ("ratings", f"{won.num_ratings:,}"),
         ]
@@ -176,10 +176,10 @@ def _results(
 
 
 def _agreement(cast: Sequence[rating_log.Vote]) -> None:
-    parts.section("Agreement", "kappa: 1 is full agreement, 0 is what chance would give")
+    parts.section("Agreement", "kappa: 1 is full agreement, 0 is chance level")
     found = rating_stats.agreement(cast)
     if not found:
-        parts.empty("One rater so far", "Send the address of this page to a second one.")
+        parts.empty("One rater so far", "Send the address of this page to a second rater.")
         return
     rows = [
         (
@@ -193,4 +193,4 @@ def _agreement(cast: Sequence[rating_log.Vote]) -> None:
         )
         for group in found
     ]
-    compare_parts.table(("raters", "pictures", "all agree", "kappa", "95% interval"), rows)
+    compare_parts.table(("raters", "images", "all agree", "kappa", "95% interval"), rows)

@@ -1,7 +1,7 @@
-"""Compare: two versions side by side, in numbers, in examples, and by people who rate blindly.
+"""Compare: two versions side by side, as numbers, as examples, and in a blind rating.
 
-A comparison reads both versions whole (40 s for a million samples). It is kept by their
-ids for ten minutes: scores that are made meanwhile show after that.
+A comparison reads both versions completely (40 s for a million samples). It is cached by their ids
+for ten minutes; scores added meanwhile appear after that.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _KEPT_SEC = 600
 _PLOT_PX = 720
 _NUM_EXAMPLES = 12
 _GALLERIES = {
-    "Largest gains": "The first text scores most above the one before.",
-    "Largest losses": "The first text scores most below the one before.",
-    "At random": "Drawn from all samples whose texts changed.",
+    "Largest gains": "Samples whose score rose most.",
+    "Largest losses": "Samples whose score fell most.",
+    "At random": "A random sample of the changed samples.",
 }
 
 
 def page() -> None:
-    """The whole page."""
+    """Draw the page."""
     compare_parts.style()
-    parts.heading("Compare", "What changed from one version to another, and is it for the better?")
+    parts.heading("Compare", "What changed between two versions, and whether it is better")
     if len(context.workspace().store.numbers()) == 1:
         parts.empty(
             "There is only one version yet",
-            "Another one comes from `curator decide DATASET --policy NAME` or the page Policy.",
+            "Make another with `curator decide DATASET --policy NAME` or on the page Policy.",
         )
         return
     left, right = st.columns(2)
@@ -47,7 +47,7 @@ def page() -> None:
     with right:
         new = context.version("v", "Newer version")
     if old.id == new.id:
-        parts.empty("Twice the same version", "Choose two different ones above.")
+        parts.empty("Both versions are the same", "Choose two different versions above.")
         return
     sections = {
         "Numbers": _numbers,
@@ -102,25 +102,25 @@ def _figures(diff: Diff) -> None:
     values = {
         "samples changed": share(changed, diff.num_common),
         "mean score": number(means[1]),
-        "words a text": number(diff.new_lengths.mean, 1),
+        "words per text": number(diff.new_lengths.mean, 1),
         "names and numbers missing": share(diff.new_names.share),
     }
     about = {
         "samples changed": f"{changed:,} of {diff.num_common:,}",
         "mean score": f"was {number(means[0])}",
-        "words a text": f"was {number(diff.old_lengths.mean, 1)}",
+        "words per text": f"was {number(diff.old_lengths.mean, 1)}",
         "names and numbers missing": f"was {share(diff.old_names.share)}",
     }
     parts.metrics(values, about=about)
 
 
 def _samples(diff: Diff) -> None:
-    parts.section("What became of the samples")
+    parts.section("Outcome of the samples")
     chart, table = st.columns([1.6, 1], gap="large")
     with chart:
         st.html(plots.flows_html(diff.transitions))
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in diff.num_changed.items() if count)
-        lines = [f"In both versions {diff.num_common:,}: unchanged {diff.num_unchanged:,}"]
+        lines = [f"In both versions: {diff.num_common:,}, unchanged: {diff.num_unchanged:,}"]
         lines[0] += f", {kinds}." if kinds else "."
         if diff.only_old or diff.only_new:
             lines.append(
@@ -128,7 +128,7 @@ def _samples(diff: Diff) -> None:
                 f" {diff.only_new:,}."
             )
         if diff.shards_changed:
-            lines.append(f"Shards with other bytes: {len(diff.shards_changed):,}.")
+            lines.append(f"Shards whose bytes changed: {len(diff.shards_changed):,}.")
         compare_parts.note(" ".join(lines))
     with table:
         old, new = diff.old, diff.new
@@ -150,12 +150,10 @@ def _samples(diff: Diff) -> None:
 def _scores(diff: Diff) -> None:
     scores = diff.scores
     if scores is None or not scores.old.n + scores.new.n:
-        parts.section("How well texts fit their pictures")
-        parts.empty("No scores yet", "`curator score DATASET` makes them for every text at hand.")
+        parts.section("How well texts fit their images")
+        parts.empty("No scores yet", "`curator score DATASET` scores every text.")
         return
-    parts.section(
-        "How well texts fit their pictures", f"by {scores.scorer}; dashed lines are means"
-    )
+    parts.section("How well texts fit their images", f"by {scores.scorer}; dashed lines are means")
     chart, table = st.columns([1.6, 1], gap="large")
     with chart:
         _versions_key(diff)
@@ -170,13 +168,13 @@ def _scores(diff: Diff) -> None:
                 else ""
             )
             compare_parts.note(
-                f"Of {paired.n:,} reworded samples {share(paired.improved)} score higher, "
-                f"{share(paired.worse)} lower; on average {paired.mean:+.3f}{interval}."
+                f"Of {paired.n:,} reworded samples, {share(paired.improved)} score higher and "
+                f"{share(paired.worse)} lower; mean change {paired.mean:+.3f}{interval}."
             )
 
 
 def _versions_key(diff: Diff) -> None:
-    """Which colour of the drawing below is which version."""
+    """Draw the colour legend of the plot below."""
     st.html(
         f'<div class="cc-legend"><span><i class="cc-old"></i>{parts.escaped(diff.old.name)}</span>'
         f'<span><i class="cc-new"></i>{parts.escaped(diff.new.name)}</span></div>'
@@ -210,7 +208,7 @@ def _lengths(diff: Diff) -> None:
     chart, table = st.columns([1.6, 1], gap="large")
     with chart:
         _versions_key(diff)
-        plots.svg(length_plot(old, new), "words a text before and after", width_px=_PLOT_PX)
+        plots.svg(length_plot(old, new), "words per text before and after", width_px=_PLOT_PX)
     with table:
 
         def quantile(side: LengthStats, place: int) -> str:
@@ -222,15 +220,15 @@ def _lengths(diff: Diff) -> None:
             (label, quantile(old, place), quantile(new, place))
             for place, label in enumerate(labels)
         ]
-        compare_parts.table(("words a text", diff.old.name, diff.new.name), rows)
+        compare_parts.table(("words per text", diff.old.name, diff.new.name), rows)
 
 
 def _vocabulary(diff: Diff) -> None:
     vocabulary = diff.vocabulary
     parts.section(
         "Vocabulary",
-        f"word frequencies differ by {vocabulary.jsd_bits:.3f} bits (Jensen-Shannon: 0 is the "
-        "same, 1 has nothing in common)",
+        f"word frequencies differ by {vocabulary.jsd_bits:.3f} bits (Jensen-Shannon divergence: "
+        "0 is identical, 1 is disjoint)",
     )
     listed, table = st.columns([1.6, 1], gap="large")
     old, new = vocabulary.old, vocabulary.new
@@ -239,18 +237,20 @@ def _vocabulary(diff: Diff) -> None:
             f"New words, with their counts in {diff.new.name}",
             vocabulary.gained,
             [word.new for word in vocabulary.gained],
-            "none that is frequent",
+            "no frequent word",
         )
         compare_parts.words(
             f"Lost words, with their counts in {diff.old.name}",
             vocabulary.lost,
             [word.old for word in vocabulary.lost],
-            "none that was frequent",
+            "no frequent word",
         )
-        compare_parts.note("Frequent in one version and at least ten times rarer in the other.")
+        compare_parts.note(
+            "Words frequent in one version and at least ten times rarer in the other."
+        )
     with table:
         rows = [
-            ("words in all", f"{old.num_tokens:,}", f"{new.num_tokens:,}"),
+            ("words in total", f"{old.num_tokens:,}", f"{new.num_tokens:,}"),
             ("distinct words", f"{old.num_distinct:,}", f"{new.num_distinct:,}"),
             ("type-token ratio", number(old.type_token, 4), number(new.type_token, 4)),
             ("distinct pairs (distinct-2)", number(old.distinct_2, 4), number(new.distinct_2, 4)),
@@ -263,7 +263,7 @@ def _names(diff: Diff) -> None:
     old, new = diff.old_names, diff.new_names
     parts.section(
         "Names and numbers",
-        f"what alt texts name and no text of {diff.new.name} says any more: "
+        f"named by the alt text and missing from the texts of {diff.new.name}: "
         f"{new.lost_names:,} of {new.num_names:,} names, {new.lost_numbers:,} of "
         f"{new.num_numbers:,} numbers ({share(new.share)}; {share(old.share)} in {diff.old.name})",
     )
@@ -289,10 +289,10 @@ def _examples(old: Version, new: Version) -> None:
     compare_parts.note(_GALLERIES[str(chosen)])
     if not found:
         parts.empty(
-            "No such sample",
-            "Gains and losses need scores of both texts: `curator score DATASET` makes them."
+            "No sample in this list",
+            "Gains and losses need scores of both texts: run `curator score DATASET`."
             if diff.scores is None
-            else "Look at the other lists, or choose two other versions.",
+            else "Choose another list or two other versions.",
         )
     for place, change in enumerate(found):
         compare_parts.change(diff, change, place=place)

@@ -1,6 +1,6 @@
-"""Pieces of the page that compares two versions: tables, words, one sample in both versions.
+"""Parts of the page Compare: tables, words, one sample in both versions.
 
-All HTML is made of `parts.escaped` texts and of numbers.
+All HTML is made of numbers and of texts that went through `parts.escaped`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ui.shared import context, parts
 
 _STYLE = Path(__file__).resolve().parents[2] / "theme" / "compare.css"
 NONE = "\u2013"
-"""Stands where there is no figure."""
+"""Shown where a figure is missing."""
 
 _PICTURE_PX, _SMALL_PX = 384, 128
 _NUM_LOST = 8
@@ -26,23 +26,23 @@ _PERCENT_WITH_DECIMAL_BELOW = 0.1
 
 
 def style() -> None:
-    """The look of these pieces; once a page."""
+    """Write the CSS of these parts; call it once per page."""
     st.html(_STYLE)
 
 
 def share(value: float, total: float = 1.0) -> str:
-    """A share in percent, with a decimal where it is small; 0 of nothing."""
+    """Format a fraction as percent, with a decimal where it is small; 0 % of an empty total."""
     found = value / total if total else 0.0
     return f"{found:.1%}" if 0 < found < _PERCENT_WITH_DECIMAL_BELOW else f"{found:.0%}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure, a dash where there is none, with a real minus sign."""
+    """Format a figure with a real minus sign; a dash if it is None."""
     return NONE if value is None else f"{value:,.{digits}f}".replace("-", "\u2212")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Labels on the left, figures on the right."""
+    """Draw a table with labels on the left and figures on the right."""
     cells = "".join(f"<th>{parts.escaped(cell)}</th>" for cell in head)
     body = "".join(
         "<tr>" + "".join(f"<td>{parts.escaped(cell)}</td>" for cell in row) + "</tr>"
@@ -52,18 +52,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def lead(sentence: str, note: str = "") -> None:
-    """What a comparison comes to, in one sentence."""
+    """Draw the result of a comparison as one large sentence."""
     more = f'<p class="cc-note">{parts.escaped(note)}</p>' if note else ""
     st.html(f'<p class="cc-lead">{parts.escaped(sentence)}</p>{more}')
 
 
 def note(text: str) -> None:
-    """A remark in small."""
+    """Draw a remark in small type."""
     st.html(f'<p class="cc-note">{parts.escaped(text)}</p>')
 
 
 def words(title: str, found: Sequence[WordCount], counts: Sequence[int], none: str) -> None:
-    """Words with their counts."""
+    """Draw words with their counts."""
     chips = "".join(
         f'<span class="cc-word">{parts.escaped(word.word)}<small>{count:,}</small></span>'
         for word, count in zip(found, counts, strict=True)
@@ -73,7 +73,7 @@ def words(title: str, found: Sequence[WordCount], counts: Sequence[int], none: s
 
 
 def openers(diff: Diff) -> None:
-    """How texts begin: the share of texts with each first two words."""
+    """Draw how texts begin: the fraction of texts by their first two words."""
     old, new = max(diff.old.num_texts, 1), max(diff.new.num_texts, 1)
     table(
         ("texts begin with", diff.old.name, diff.new.name),
@@ -85,7 +85,10 @@ def openers(diff: Diff) -> None:
 
 
 def change(diff: Diff, found: Change, *, place: int) -> None:
-    """One sample: its picture, and what both versions say, word by word; `place` in the list."""
+    """Draw one sample: its image and both versions' texts with word differences.
+
+    `place` is its position in the list.
+    """
     before, after = text_parts(found)
     reason = f"{found.new_action} ({found.because})"
     old = _side(diff.old, found.old, before, found.old_action, tag="del")
@@ -128,7 +131,7 @@ def _part(piece: Part, tag: str) -> str:
 
 
 def source_name(source: str) -> str:
-    """A source in words."""
+    """Return the name of a source for people."""
     return "alt text" if source == ALT_TEXT else source
 
 
@@ -143,7 +146,7 @@ def _foot(found: Change) -> str:
 
 
 def lost(examples: Sequence[LostItems]) -> None:
-    """Samples whose texts no longer say something that the alt text names."""
+    """Draw samples whose texts no longer contain a name or number of the alt text."""
     for column, some in zip(
         st.columns(2, gap="large"), (examples[::2], examples[1::2]), strict=True
     ):
@@ -163,7 +166,7 @@ def lost(examples: Sequence[LostItems]) -> None:
 
 
 def choice(letter: str, text: str) -> None:
-    """One of the texts to choose from."""
+    """Draw one of the texts to choose from."""
     st.html(
         f'<div class="cc-choice"><span class="cc-letter">{parts.escaped(letter)}</span>'
         f'<div dir="auto">{parts.escaped(text)}</div></div>'

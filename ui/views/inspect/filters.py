@@ -1,7 +1,7 @@
-"""The filters of the inspect page: widgets in the sidebar, their values in the URL, a `Filter` out.
+"""Filters of the page Inspect: sidebar widgets, bound to the URL, that make a `Filter`.
 
-Every widget is bound to the URL under its key. Options that a version does not have (a link sent
-before another version was chosen) are dropped by the widgets.
+Every widget is bound to the URL under its key. Widgets drop options that the version lacks, such as
+those of a link made for another version.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _EMPTY: dict[str, Any] = {
 
 
 def ask(catalog: Catalog) -> Filter:
-    """Draw the filters and read them."""
+    """Draw the filters and return their values."""
     facets = catalog.facets()
     with st.sidebar:
         st.html('<div class="cc-sub">Filters</div>')
@@ -90,7 +90,7 @@ def _percentile() -> tuple[int, int]:
 
 
 def _score_range(facets: Facets) -> tuple[float, float] | None:
-    """The scores of the version, rounded outwards to whole steps of the slider."""
+    """Return the score range of the version, rounded outwards to steps of the slider."""
     if facets.scores is None:
         return None
     low, high = (round(score / _STEP, 3) for score in facets.scores)
@@ -99,7 +99,7 @@ def _score_range(facets: Facets) -> tuple[float, float] | None:
 
 
 def _with_scores(found: Filter, chosen: tuple[float, float], whole: tuple[float, float]) -> Filter:
-    """A limit counts when it was moved away from its end: else texts without a score are in."""
+    """Apply a score limit only if its slider was moved: an unmoved one keeps unscored texts."""
     return replace(
         found,
         score_min=chosen[0] if chosen[0] > whole[0] else None,
@@ -120,10 +120,10 @@ def _plot(histogram: Histogram | None, found: Filter) -> None:
 
 
 def _lists(facets: Facets) -> dict[str, Any]:
-    """The conditions that are lists of names, with the number of rows behind each name."""
+    """Draw the conditions that are lists of names, with the number of rows of each name."""
     actions = [action for action in ACTIONS if action in facets.actions]
     chosen = {
-        "actions": st.multiselect("What became of it", actions, key="action", bind="query-params"),
+        "actions": st.multiselect("Outcome", actions, key="action", bind="query-params"),
         "because": st.multiselect(
             "Because", list(facets.because), key="because", bind="query-params"
         ),
@@ -167,7 +167,7 @@ def _clear(score: tuple[float, float] | None) -> None:
 
 
 def ask_order() -> tuple[Sort, bool, int | None]:
-    """Draw the order of the grid: by what, whether the highest comes first, the seed."""
+    """Draw the order of the grid; return the sort key, whether highest comes first, the seed."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.selectbox("Order", list(ORDERS), key="order", bind="query-params", width=150)
         sort = ORDERS[str(name)]
@@ -196,7 +196,7 @@ _SAID = {
 
 
 def active_html(found: Filter) -> str:
-    """The conditions that are set, as badges."""
+    """Return the active conditions as badges."""
     set_ = found.parts()
     said = [f"{_SAID[name]} {_shown(name, set_[name])}" for name in set_ if name in _SAID]
     if found.changed_from is not None:

@@ -1,6 +1,6 @@
-"""Inspect: a grid of pictures and texts of one version, filtered and ordered; one sample at large.
+"""Inspect: a grid of the images and texts of one version, filtered and sorted; one sample enlarged.
 
-The filters, the order, the page and the sample that is open stand in the URL.
+The filters, the order, the page number and the open sample are in the URL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WRITERS = {ALT_TEXT: "alt text", HUMAN: "edited"}
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     left, middle, right = st.columns([4, 3, 2], vertical_alignment="bottom", gap="medium")
     with right:
         version = context.version()
@@ -40,7 +40,7 @@ def page() -> None:
         parts.heading("Inspect", f"{found:,} of {everything:,} texts in {version.name}")
     if not found:
         st.html(f'<div class="cc-head">{active_html(asked)}</div>')
-        parts.empty("Nothing passes these filters", "Take one of them away, or clear them all.")
+        parts.empty("No text matches these filters", "Remove a filter, or clear them all.")
     elif context.state("sample", ""):
         _one(catalog, asked, sort, falling)
     else:
@@ -48,7 +48,7 @@ def page() -> None:
 
 
 def _start_anew_if_changed(asked: tuple[object, ...]) -> None:
-    """Other filters make another list: its first page, and no place in the one before."""
+    """Go to the first page when the filters changed: they give another list."""
     before = st.session_state.setdefault(_ASKED, asked)
     if before != asked:
         st.session_state[_ASKED] = asked
@@ -61,7 +61,7 @@ def _start_anew_if_changed(asked: tuple[object, ...]) -> None:
 
 def _many(catalog: Catalog, asked: Filter, sort: Sort, falling: bool) -> None:
     num_pages = -(-catalog.count(asked) // _PER_PAGE)
-    # Further on than there are pages: the filter became narrower since this page was chosen.
+    # The page number may be past the end: the filter got narrower since it was chosen.
     number = min(max(context.state("page", 1), 1), num_pages)
     first = (number - 1) * _PER_PAGE
     found = catalog.page(asked, sort, descending=falling, start=first, count=_PER_PAGE)
@@ -131,7 +131,7 @@ def _one(catalog: Catalog, asked: Filter, sort: Sort, falling: bool) -> None:
 
 
 def _step(catalog: Catalog, asked: Filter, sort: Sort, falling: bool, at: int) -> None:
-    """Back to the grid, and to the samples before and after in the order of the grid."""
+    """Draw the buttons to the grid and to the previous and next sample in the grid's order."""
     total = catalog.count(asked)
 
     def go(place: int) -> None:

@@ -1,8 +1,8 @@
-"""The health of the overview page: damage, copies, lengths, languages, flags, failures of models.
+"""Health of the page Overview: damage, duplicates, lengths, languages, flags, model failures.
 
-Reading it takes seconds on a million rows, so it is done in the background while the rest of the
-page is there already, and kept for five minutes. When it comes, only this part of the page is drawn
-again: what somebody has opened meanwhile stays open.
+Reading it takes seconds per million rows, so it runs in the background while the rest of the page
+is shown, and is cached for five minutes. When it arrives, only this part is redrawn: whatever the
+user has opened meanwhile stays open.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ui.shared import context, parts, plots
 
 _KEPT_SEC = 300
 _LOOK_SEC = 0.2
-"""While the figures are read, a click has to wait for so long at most."""
+"""Longest time in seconds that a click waits while the figures are read."""
 _MOST = 8
 _MOST_LANGUAGES = 5
 _PLACEHOLDERS = 6
@@ -66,19 +66,19 @@ def _read(ws: Workspace, catalog: Catalog) -> _Health:
 
 
 def show(version: Version) -> None:
-    """Everything about the health of the dataset, and of the texts of a version."""
-    parts.section("Health", "of the shards as they were indexed, and of the texts")
+    """Draw the health of the dataset and of the texts of a version."""
+    parts.section("Health", "of the shards when they were indexed, and of the texts")
     ws = context.workspace()
     reading = _reading(str(ws.store.root), version.id, ws, context.catalog(version))
     st.fragment(_arriving, parallel=True)(reading, version)
 
 
 def _arriving(reading: Future[_Health], version: Version) -> None:
-    """Runs beside the page, which is whole without it; the list of runs is refreshed after it."""
+    """Draw the figures when they arrive; runs as a fragment beside the page."""
     place = st.empty()
     while not wait([reading], timeout=_LOOK_SEC).done:
-        # Streamlit ends this run here when somebody clicks.
-        place.html('<div class="cc-small" role="status">Looking through the data ...</div>')
+        # Streamlit ends this run here on a click.
+        place.html('<div class="cc-small" role="status">Reading the data ...</div>')
     with place.container():
         error = reading.exception()
         if isinstance(error, CuratorError):
@@ -107,15 +107,15 @@ def _damage(found: IndexReport) -> None:
     parts.metrics(
         {
             "unusable samples": found.num_unusable,
-            "problems of shards": sum(found.problems.values()),
-            "copies of images": found.num_duplicate_images,
+            "problems in shards": sum(found.problems.values()),
+            "duplicate images": found.num_duplicate_images,
             "keys in two shards": found.num_cross_shard_keys,
         }
     )
     if found.num_ignored_members:
         st.html(
-            f'<div class="cc-small">{found.num_ignored_members:,} members that could hold code are '
-            "never opened.</div>"
+            f'<div class="cc-small">{found.num_ignored_members:,} members that may contain code '
+            "are never opened.</div>"
         )
     rows = _reasons({**found.problems, **found.reasons}, out_of=found.num_samples)
     if rows:
@@ -147,7 +147,7 @@ def _placeholders(found: _Health) -> None:
     copies = found.index.placeholders
     if not copies:
         return
-    st.html('<div class="cc-sub">Placeholders? These images lie in many rows</div>')
+    st.html('<div class="cc-sub">Possible placeholders: images that occur in many rows</div>')
     shown = [(prefix, place) for prefix, place in found.places.items() if prefix in copies]
     pictures = context.thumbnails([place for _, place in shown])
     with parts.grid("placeholders"):
@@ -156,7 +156,7 @@ def _placeholders(found: _Health) -> None:
 
 
 def _lengths(found: list[health.SourceLengths], version: Version) -> None:
-    st.html(f'<div class="cc-sub">Words a text in {version.name}</div>')
+    st.html(f'<div class="cc-sub">Words per text in {version.name}</div>')
     for one in found[:_MOST]:
         low, middle, high = one.quartiles
         source = parts.escaped(one.source.replace("_", " "))
@@ -176,7 +176,7 @@ def _languages(title: str, found: Languages) -> None:
     most = dict(list(found.counts.items())[:_MOST_LANGUAGES])
     rest = {
         "other languages": sum(found.counts.values()) - sum(most.values()),
-        "too short or too unclear to tell": found.num_untold,
+        "too short or unclear": found.num_untold,
     }
     shown = {**most, **{name: count for name, count in rest.items() if count}}
     rows = [
@@ -184,7 +184,7 @@ def _languages(title: str, found: Languages) -> None:
         for name, count in shown.items()
     ]
     of = f"{found.num_read:,} texts"
-    of = f"of {of} read at random" if found.num_read == languages.MAX_READ else f"of all {of}"
+    of = f"in a random sample of {of}" if found.num_read == languages.MAX_READ else f"in all {of}"
     st.html(
         f'<div class="cc-sub">{title}</div><div class="cc-small">{of}</div>' + plots.rows_html(rows)
     )
@@ -207,4 +207,4 @@ def _flags(found: _Health, version: Version) -> None:
         if rows:
             st.html(plots.rows_html(rows, color="dropped"))
         else:
-            st.html('<div class="cc-small">None, as far as they were checked.</div>')
+            st.html('<div class="cc-small">None among the texts checked so far.</div>')

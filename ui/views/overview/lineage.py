@@ -1,8 +1,8 @@
-"""The versions as a graph: texts, what was decided from them, what people edited after that.
+"""Draw the versions as a graph: sources of texts, versions decided from them, edited versions.
 
-Graphviz draws it in the browser from a DOT text (`st.graphviz_chart`, which needs no network). DOT
-knows the colours of one light only: here they stand for names, and a style sheet gives each the
-colour of the page. Names of policies, tags and models reach DOT through `label` alone.
+Graphviz draws it in the browser from DOT text (`st.graphviz_chart`, which needs no network). DOT
+cannot switch between light and dark: its colours here are placeholders, and a style sheet maps each
+to a colour of the page. Names of policies, tags and models reach DOT only through `label`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from curator.store.versions import ACTIONS, Version
 from ui.shared import context, parts, plots
 
 NEWEST = 12
-"""Versions in the graph; older ones are in the select box."""
+"""Maximum number of versions in the graph; older ones are in the select box."""
 
 _NAMES = ("ground", "line", "soft", "accent", "good", *ACTIONS)
 COLORS = {name: f"#0c00{number:02x}" for number, name in enumerate(_NAMES)}
-"""Name of a colour in theme/parts.css -> what stands for it in DOT."""
+"""Name of a colour in theme/parts.css -> its placeholder in DOT."""
 
 _TAG = re.compile(r"<[^>]*>")
 _NAME_CHARS, _SOURCE_CHARS, _TAG_CHARS = 26, 34, 14
@@ -37,16 +37,16 @@ edge [color="%(soft)s" arrowsize=0.55 penwidth=0.8]
 
 
 def show(nodes: Sequence[Node], chosen: Version) -> None:
-    """The newest versions, and a button for each to look at it."""
+    """Draw the newest versions and a button to select each."""
     newest = list(nodes[-NEWEST:])
-    about = "from the left: where texts come from, versions decided from them, edited versions"
+    about = "from left to right: sources of texts, versions decided from them, edited versions"
     parts.section("Versions", about)
     with st.container(key="lineage", gap="small"):
         st.html(f"<style>{style()}</style>")
         st.graphviz_chart(dot(newest, chosen), alt=said(newest))
         st.html(plots.actions_html())
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.html('<span class="cc-about">Look at</span>', width="content")
+            st.html('<span class="cc-about">Select</span>', width="content")
             for node in reversed(newest):
                 name = node.version.name
                 st.button(
@@ -59,7 +59,7 @@ def show(nodes: Sequence[Node], chosen: Version) -> None:
 
 
 def style() -> str:
-    """CSS that gives the colours of the graph those of the page, in either light."""
+    """Return CSS that maps the placeholder colours to those of the page, light or dark."""
     rules = [
         f'.st-key-lineage svg [{part}="{code}"]{{{part}:var(--cc-{name})}}'
         for name, code in COLORS.items()
@@ -69,9 +69,9 @@ def style() -> str:
 
 
 def said(nodes: Sequence[Node]) -> str:
-    """The graph in words, for those who do not see it."""
+    """Describe the graph in words, for screen readers."""
     shown = [f"{node.version.name} {_comes_from(node)}" for node in nodes]
-    return f"How {len(nodes)} versions came about: {'; '.join(shown)}"
+    return f"Origin of {len(nodes)} versions: {'; '.join(shown)}"
 
 
 def _comes_from(node: Node) -> str:
@@ -84,7 +84,7 @@ def _comes_from(node: Node) -> str:
 
 
 def dot(nodes: Sequence[Node], chosen: Version) -> str:
-    """The graph. Three columns, so that it stays as narrow however long a line of edits is."""
+    """Return the DOT text. Three columns keep it narrow, however long a chain of edits is."""
     found = lines(list(nodes))
     decided = [line[0] for line in found if line[0].base is None]
     edited = [node for line in found for node in line if node.base is not None]
@@ -108,7 +108,7 @@ def dot(nodes: Sequence[Node], chosen: Version) -> str:
             [*(base.name for base in missing), *(node.version.name for node in decided)], arrows
         ),
         _column(beside, arrows),
-        # From the left, but for an edit of an edited version, which stands above it.
+        # From left to right, except for an edit of an edited version, which is above it.
         *(f"{a} -> {b}" if a in beside else f"{a}:e -> {b}:w" for a, b in arrows),
     ]
     return _FRAME % COLORS + "\n".join(body) + "\n}"
@@ -119,13 +119,13 @@ def _node(name: str, what: str) -> str:
 
 
 def _column(names: Sequence[str], arrows: Sequence[tuple[str, str]]) -> str:
-    """Nodes one below the other, in this order; it takes an edge, which is not to be seen."""
+    """Stack nodes in this order; Graphviz needs an invisible edge for that."""
     edges = [f"{a} -> {b}" for a, b in pairwise(names) if (a, b) not in arrows]
     return f"{{rank=same; edge [style=invis]; {'; '.join([*names, *edges])}}}"
 
 
 def label(text: str, most: int) -> str:
-    """`text` for an HTML-like label of DOT: what `parts.escaped` shows, in `most` characters."""
+    """Return `text`, escaped and cut to `most` characters, for an HTML-like label of DOT."""
     shown = html.unescape(_TAG.sub(" ", parts.escaped(text)))
     if len(shown) > most:
         shown = shown[: most - 1] + "…"
@@ -164,7 +164,7 @@ def _colored(text: str, color: str) -> str:
 
 
 def _bar(counts: Mapping[str, int]) -> str:
-    """One bar cut into what became of the samples; the smallest part is still to be seen."""
+    """Return one bar divided by outcome; the smallest part stays visible."""
     total = max(sum(counts.values()), 1)
     widths = {
         action: max(2, round(_BAR_WIDTH * counts[action] / total))

@@ -1,4 +1,4 @@
-"""Overview: the versions and how they came about, the health of the data, commands at work."""
+"""Overview: the versions and their origin, the health of the data, and running commands."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ui.views.overview import lineage as overview_lineage
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     ws = context.workspace()
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
-        parts.heading("Overview", "what is here, how it came about, and how healthy it is")
+        parts.heading("Overview", "the versions, how they were made, and the health of the data")
     if not ws.store.numbers():
         parts.empty(
             "There is no version yet",
             "`curator recaption SHARDS` writes captions and commits a version; "
-            "`curator decide SHARDS` commits one from what is there.",
+            "`curator decide SHARDS` commits one from existing texts.",
         )
         runs.show(ws.store)
         return
@@ -45,13 +45,13 @@ def _figures(version: Version) -> None:
             "samples": version.num_samples,
             "with a text": f"{share:.1%}",
             "texts": texts,
-            "words a text": f"{totals.get('num_words', 0) / max(texts, 1):.1f}",
+            "words per text": f"{totals.get('num_words', 0) / max(texts, 1):.1f}",
             "mean score": f"{totals['score_sum'] / scored:.3f}" if scored else "none",
         },
         about={
             "samples": f"in {len(version.shards):,} shard{'s' * (len(version.shards) != 1)}",
             "with a text": version.name,
-            "mean score": f"{scored:,} scored" if scored else "never scored",
+            "mean score": f"{scored:,} scored" if scored else "not scored yet",
         },
     )
 

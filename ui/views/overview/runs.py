@@ -1,4 +1,4 @@
-"""The commands of the overview page: what runs now and how far it is, what ran before."""
+"""Runs of the page Overview: which commands run now, how far they are, and which ran before."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SHOWN = 6
 _REASONS = 3
 _KINDS = {"running": "good", "done": "", "stopped": "warn", "died": "bad", "failed": "bad"}
 _NEXT = {
-    "stopped": "the same command goes on where it was",
-    "died": "its process is gone; the same command goes on where it was",
+    "stopped": "run the same command again to resume",
+    "died": "its process has died; run the same command again to resume",
     "failed": "",
 }
 
 
 def show(store: Store) -> None:
-    """Runs that write to the store; refreshed by itself while one is at work."""
+    """Draw the runs that wrote to the store; refreshes itself while one is running."""
     parts.section("Runs", "commands that wrote to this store")
     is_busy = any(run.status == "running" for run in runs(store, limit=_SHOWN))
     st.fragment(_list, run_every=_EVERY_SEC if is_busy else None)(store)
@@ -32,14 +32,14 @@ def show(store: Store) -> None:
 def _list(store: Store) -> None:
     found = runs(store, limit=_SHOWN)
     if not found:
-        parts.empty("Nothing ran yet", "`curator recaption SHARDS` is a good beginning.")
+        parts.empty("No runs yet", "Start with `curator recaption SHARDS`.")
         return
     waiting = unfinished(store)
     if waiting and all(run.status != "running" for run in found):
         said = ", ".join(f"{maker} ({count:,} shards)" for maker, count in waiting.items())
         st.html(
             f'<div class="cc-small">{parts.badge_html("unfinished", "warn")} facts of '
-            f"{parts.escaped(said)} are kept and wait for the same command</div>"
+            f"{parts.escaped(said)} are kept; run the same command again to finish</div>"
         )
     st.html("".join(map(_run, found)))
 
@@ -67,7 +67,7 @@ def _run(run: RunState) -> str:
 
 
 def _quarantined(run: RunState) -> str:
-    """What it put into quarantine; nothing where it put nothing, or its record does not say."""
+    """Return what it put into quarantine; "" if nothing, or if its record does not say."""
     if not run.quarantined:
         return ""
     total = sum(run.quarantined.values())

@@ -1,7 +1,7 @@
-"""The controls of a policy: every widget changes the TOML text, which is the one truth.
+"""Controls of a policy: every widget edits the TOML text, which holds the only state.
 
-A widget never keeps a value of its own: before it is drawn it is set to what the text says, and
-when it is moved it writes the text anew. So the text, the widgets and the address never disagree.
+No widget keeps a value of its own: before it is drawn it is set from the text, and when it is moved
+it rewrites the text. So the text, the widgets and the URL never disagree.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from curator.policy.text_edit import add_rule, change, change_rule, drop_rule, n
 from ui.shared import parts
 
 TEXT = "policy_text"
-"""The key of the text in the state of the session."""
+"""Key of the text in the session state."""
 
 _REFUSED = "policy_refused"
 _MAX_TEXT_BYTES = 20_000
@@ -30,26 +30,26 @@ _OTHERWISE = {"drop": "drop the sample", "keep_alt": "keep its alt text"}
 
 
 def pack(text: str) -> str:
-    """A text for the address."""
+    """Compress a text for the URL."""
     return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
 
 
 def unpack(packed: str) -> str | None:
-    """The text in an address; None if it is none, or longer than a policy ever is."""
+    """Return the text in a URL; None if it is invalid, or longer than any policy."""
     try:
         data = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
         opened = zlib.decompressobj()
         text = opened.decompress(data, _MAX_TEXT_BYTES)
         return text.decode() if opened.eof else None
-    except (ValueError, zlib.error):  # somebody edited the address
+    except (ValueError, zlib.error):  # someone edited the URL
         return None
 
 
 def controls(policy: Policy) -> None:
-    """All widgets of a policy."""
+    """Draw all widgets of a policy."""
     if refused := st.session_state.pop(_REFUSED, None):
         parts.error(refused)
-    _choice("pick", "Take of the texts that pass", _PICKS, policy.pick)
+    _choice("pick", "Of the texts that pass, take", _PICKS, policy.pick)
     _sources(policy)
     _choice("otherwise", "When no text passes", _OTHERWISE, policy.otherwise)
     if policy.pick == "all":
@@ -62,13 +62,13 @@ def controls(policy: Policy) -> None:
 
 
 def _edit(key: str, edit: Callable[[Policy, object], Policy]) -> None:
-    """Callback of every widget: its value into the policy, the policy into the text."""
+    """Callback of every widget: set its value in the policy and rewrite the text."""
     value = st.session_state[key]
     try:
         policy = parse_policy(st.session_state[TEXT], where="as typed")
         st.session_state[TEXT] = to_toml(edit(policy, value))
     except UsageError as error:
-        st.session_state[_REFUSED] = error  # the text stays as it was, and so does the widget
+        st.session_state[_REFUSED] = error  # the text and the widget stay unchanged
 
 
 def _set(key: str, value: object) -> str:
@@ -224,7 +224,7 @@ def _limits(place: int, rule: Rule) -> None:
     if rule.min_percentile is not None:
         _percentile(
             f"percentile_{place}",
-            "Leave out the lowest scores of each source",
+            "Discard the lowest scores of each source",
             rule.min_percentile,
             lambda policy, value: change_rule(policy, place, min_percentile=value),
         )

@@ -1,4 +1,4 @@
-"""Policy: change thresholds and rules, see at once where the samples would go, keep the result."""
+"""Policy: change thresholds and rules, preview where the samples would go, save or commit."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _EXTENTS = {"50000": "about 50,000 samples", "200000": "about 200,000 samples", 
 _EVERYTHING = 1 << 62
 _KEPT = "policy_kept"
 _FRESH_SEC = 60
-"""A preview is made anew after this long: a running job may have added facts."""
+"""Lifetime of a preview in seconds: a running job may add facts."""
 
 
 class _Kept(NamedTuple):
-    """What outlives a visit to another page: Streamlit forgets the widgets of a page left."""
+    """State kept across visits to other pages: Streamlit forgets the widgets of a left page."""
 
     base: str
     origin: str
@@ -40,9 +40,9 @@ class _Kept(NamedTuple):
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     st.html(_CSS)
-    parts.heading("Policy", "What other thresholds and rules would do, before they do it")
+    parts.heading("Policy", "Preview what other thresholds and rules would do")
     left, right = st.columns([1, 2.1], gap="large")
     with left:
         against = context.version(label="Compare with")
@@ -58,7 +58,7 @@ def page() -> None:
         choice = _choice(policy, against)
         try:
             found = _show(policy, choice, against)
-        except CuratorError as error:  # shown here, beside the widgets that can mend it
+        except CuratorError as error:  # shown here, beside the widgets that can fix it
             parts.error(error)
             return
     with left:
@@ -86,7 +86,7 @@ def _base_text(base: str, against: Version) -> str:
 
 
 def _start(base: str, against: Version) -> None:
-    """Set the text: from the address on the first visit, anew when another start is chosen."""
+    """Set the text: from the URL on the first visit, again when another start is chosen."""
     origin = f"{base} {against.id}" if base == _OF_VERSION else base
     known: _Kept | None = st.session_state.get(_KEPT)
     if known is None:
@@ -94,7 +94,7 @@ def _start(base: str, against: Version) -> None:
     elif known.origin != origin:
         text = _base_text(base, against)
     else:
-        text = st.session_state.get(TEXT, known.text)  # not there after a visit to another page
+        text = st.session_state.get(TEXT, known.text)  # absent after a visit to another page
     st.session_state[TEXT] = text
     st.session_state[_KEPT] = _Kept(base, origin, text)
 
@@ -105,17 +105,17 @@ def _packed(base: str, against: Version) -> str | None:
 
 
 def _edited() -> Policy | CuratorError:
-    """The policy after the widgets and the text, or what is wrong with the text."""
+    """Return the policy as edited by widgets and text, or what is wrong with the text."""
     widgets, text = st.tabs(["Rules", "Text"])
     with text:
         typed = st.text_area("Policy as TOML", key=TEXT, height=460, label_visibility="collapsed")
-        st.html('<div class="cc-small">A rule changed by a widget writes this text anew.</div>')
+        st.html('<div class="cc-small">Changing a rule in a widget rewrites this text.</div>')
     try:
         policy = parse_policy(str(typed), where="as typed")
     except CuratorError as error:
         with widgets:
             parts.empty(
-                "The text is no policy", "Mend it on the tab Text; the reason is beside it."
+                "The text is not a valid policy", "Fix it on the tab Text; the reason is beside it."
             )
         return error
     with widgets:
@@ -124,7 +124,7 @@ def _edited() -> Policy | CuratorError:
 
 
 def _choice(policy: Policy, against: Version) -> MakerChoice:
-    """Whose captions and scores count; asked only where there are several."""
+    """Return whose captions and scores to use; asks only where there are several."""
     found = makers(context.workspace().store, policy)
     used = against.policy
     generators: list[str] = []
@@ -132,12 +132,12 @@ def _choice(policy: Policy, against: Version) -> MakerChoice:
         default = [name for name in used.get("generators", ()) if name in found.generators]
         with st.container(key="makers"):
             generators = st.multiselect(
-                "Generators, the preferred first; the others follow",
+                "Generators, preferred first; the others follow",
                 found.generators,
                 default=default or found.generators,
             )
-    scorer = _one_of("scorer", "Scores by", found.scorers, str(used.get("scores_by")))
-    checker = _one_of("checker", "Health by", found.checkers, str(used.get("checker_facts")))
+    scorer = _one_of("scorer", "Scorer", found.scorers, str(used.get("scores_by")))
+    checker = _one_of("checker", "Text checker", found.checkers, str(used.get("checker_facts")))
     return MakerChoice(
         generators=tuple(generators or found.generators), scorer=scorer, checker=checker
     )
@@ -149,7 +149,7 @@ def _one_of(key: str, label: str, names: list[str], used: str) -> str | None:
     return context.pick(key, label, names, default=used if used in names else names[0])
 
 
-# -- what it would do -----------------------------------------------------------------------------
+# -- the preview ----------------------------------------------------------------------------------
 
 
 @st.cache_resource(show_spinner=False)
@@ -161,7 +161,7 @@ def _previewer(root: str) -> Previewer:
 def _preview(
     root: str,
     text: str,
-    choice: tuple[object, ...],  # a key of the cache, as `version_id`
+    choice: tuple[object, ...],  # part of the cache key, like `version_id`
     version_id: str,
     extent: tuple[int, int],
     *,
@@ -190,14 +190,14 @@ def _show(policy: Policy, choice: MakerChoice, against: Version) -> Preview:
 
 
 def _extent(against: Version) -> tuple[int, int]:
-    """How many samples are looked at, and the seed; asked only where that is not all."""
+    """Return how many samples to read, and the seed; asked only if that is not all of them."""
     default = Extent()
     if against.num_samples <= int(next(iter(_EXTENTS))):
         return default.max_samples, default.seed
     with st.container(horizontal=True, vertical_alignment="bottom"):
         most = context.pick(
             "most",
-            "Look at",
+            "Preview",
             list(_EXTENTS),
             default=str(default.max_samples),
             title=_EXTENTS.__getitem__,
@@ -207,7 +207,7 @@ def _extent(against: Version) -> tuple[int, int]:
     return int(most) or _EVERYTHING, int(seed)
 
 
-_VIEWS = {"limits": "Beside the limits", "moves": "What changes", "because": "What is left out"}
+_VIEWS = {"limits": "Near the limits", "moves": "Changes", "because": "Dropped samples"}
 
 
 def _examples(found: Preview, against: Version) -> None:
@@ -230,7 +230,7 @@ def _moves(found: Preview, against: Version) -> None:
         return
     places = range(len(changed))
     place = st.selectbox(
-        "Samples that would be",
+        "Samples that would become",
         places,
         format_func=lambda place: policy_parts.title_of(changed[place], against),
         label_visibility="collapsed",
@@ -241,13 +241,13 @@ def _moves(found: Preview, against: Version) -> None:
 
 def _because(found: Preview) -> None:
     if not found.because:
-        parts.empty("Nothing is left out", "A text of every sample passes.")
+        parts.empty("No sample is dropped", "Every sample has a text that passes.")
         return
     frame = pl.DataFrame(found.because, schema=["becomes", "because", "samples"], orient="row")
     st.dataframe(frame, hide_index=True)
 
 
-# -- keeping it -----------------------------------------------------------------------------------
+# -- save and commit ------------------------------------------------------------------------------
 
 
 def _keep(policy: Policy, choice: MakerChoice, found: Preview) -> None:
@@ -259,10 +259,10 @@ def _keep(policy: Policy, choice: MakerChoice, found: Preview) -> None:
 
 
 def _save(policy: Policy) -> None:
-    folder = st.text_input("Folder", key="policy_folder", placeholder="a folder that exists")
+    folder = st.text_input("Folder", key="policy_folder", placeholder="an existing folder")
     replace = st.checkbox("Replace a policy of this name")
     name = parts.escaped(f"{policy.name}.toml")
-    st.html(f'<div class="cc-small">The file is {name}, after the name in the text.</div>')
+    st.html(f'<div class="cc-small">Saves as {name}, after the name in the text.</div>')
     if st.button("Save", key="policy_save", disabled=not folder.strip()):
         try:
             path = save_policy(
@@ -277,7 +277,7 @@ def _save(policy: Policy) -> None:
 def _commit(policy: Policy, choice: MakerChoice, found: Preview) -> None:
     st.html(
         f'<div class="cc-small">Decides for all {found.num_all_samples:,} samples and adds a '
-        "version. Nothing is changed or removed.</div>"
+        "version. Existing versions stay unchanged.</div>"
     )
     if not st.button("Commit", key="policy_commit", type="primary"):
         return
@@ -287,8 +287,8 @@ def _commit(policy: Policy, choice: MakerChoice, found: Preview) -> None:
     except CuratorError as error:
         parts.error(error)
         return
-    said = "Committed" if is_new else "The same decision is already"
-    link = f'<a href="inspect?v={version.name}" target="_self">look at it</a>'
+    said = "Committed" if is_new else "The same decision already exists as"
+    link = f'<a href="inspect?v={version.name}" target="_self">open</a>'
     name = parts.escaped(str(version.policy["name"]))
     st.html(f'<div class="cc-small">{said} {version.name}, policy {name}: {link}.</div>')
 

@@ -1,4 +1,4 @@
-"""What a preview looks like: where samples go, both sides of every limit, what would change."""
+"""Parts of a preview: where samples go, texts on both sides of every limit, what would change."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _TAGS = {"removed": "del", "added": "ins"}
 
 
 def scope(found: Preview) -> None:
-    """How much was looked at, in a sentence."""
+    """Say how many samples were read."""
     shards = "1 shard" if found.num_shards == 1 else f"{found.num_shards:,} shards"
     if found.is_whole:
         said, kind = f"All {found.num_all_samples:,} samples in {shards}: exact.", ""
     else:
         said = (
             f"{found.num_samples:,} of {found.num_all_samples:,} samples: {len(found.shards):,} of "
-            f"{shards}, drawn with seed {found.seed}. Counts below are of these; percentiles and "
-            f"copies were counted within them."
+            f"{shards}, sampled with seed {found.seed}. Counts below cover these only, as do "
+            f"percentiles and duplicates."
         )
         kind = " cc-part"
     st.html(f'<p class="cc-scope{kind}">{parts.escaped(said)}</p>')
 
 
 def summary(found: Preview, against: Version) -> None:
-    """The figures: what changes, and where the samples go."""
+    """Draw the figures: how many samples change and where they go."""
     whole = "" if found.is_whole else f"about {found.estimate(found.num_changed):,} of all"
     share = found.num_changed / found.num_samples if found.num_samples else 0.0
     values: dict[str, object] = {"would change": found.num_changed}
@@ -42,14 +42,14 @@ def summary(found: Preview, against: Version) -> None:
         about[action] = f"{found.counts_before[action]:,} in {against.name}"
     score, before = found.totals.mean_score, found.totals_before.mean_score
     values["mean score"] = _NONE if score is None else f"{score:.3f}"
-    about["mean score"] = "never scored" if score is None else ""
+    about["mean score"] = "not scored yet" if score is None else ""
     if before is not None:
         about["mean score"] = f"{before:.3f} in {against.name}"
     parts.metrics(values, about=about)
 
 
 def flow(found: Preview, against: Version) -> None:
-    """Two bars: the samples by action, before and after."""
+    """Draw two bars: the samples by action, before and after."""
     absent = found.num_samples - sum(found.counts_before.values())
     rows = [(against.name, {**found.counts_before, "absent": absent}), ("this", found.counts)]
     bars = "".join(
@@ -75,15 +75,15 @@ def flow(found: Preview, against: Version) -> None:
 
 
 def line(found: Line) -> None:
-    """One limit, with the texts on both sides of it."""
-    counts = f"{found.num_inside:,} texts pass everything, {found.num_outside:,} fail here"
+    """Draw one limit with the texts on both sides of it."""
+    counts = f"{found.num_inside:,} texts pass all rules, {found.num_outside:,} fail this one"
     if found.num_missing:
-        counts += f", {found.num_missing:,} of them were never evaluated"
+        counts += f", {found.num_missing:,} of them have no value"
     st.html(
         f'<div class="cc-limit"><b>{parts.escaped(_limit(found))}</b>'
         f"<span>{parts.escaped(counts)}</span></div>"
     )
-    nearest = "" if found.bound == "flags" else "the nearest"
+    nearest = "" if found.bound == "flags" else "nearest to the limit"
     left, right = st.columns(2, gap="medium")
     with left:
         _edge("Out", nearest, found.outside, found, kind="out")
@@ -133,14 +133,14 @@ def _picture(shard: str, row: int, side_px: int) -> str:
 
 
 def title_of(move: Move, against: Version) -> str:
-    """A way in words, with its count."""
+    """Return a transition in words, with its count."""
     before = f"not in {against.name}" if move.before is None else move.before
     way = f"{move.after}, another text" if move.before == move.after else f"{before} → {move.after}"
     return f"{way} ({move.num_samples:,})"
 
 
 def moves(found: Move) -> None:
-    """Examples of the samples that go one way, with their texts before and after."""
+    """Draw example samples of one transition, with their texts before and after."""
     body = "".join(_moved(one) for one in found.examples)
     st.html(f'<div class="cc-grid cc-wide">{body}</div>')
 

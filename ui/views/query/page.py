@@ -1,7 +1,7 @@
-"""Query: read-only SQL over the tables, with the schema beside it and the result to take along.
+"""Query: read-only SQL over the tables, with the schema beside it and results to download.
 
-Nothing runs by itself: a link brings its SQL along, and the reader presses Run. What keeps foreign
-SQL harmless is `curator.query.run`, in a process of its own; this page adds nothing to it.
+Nothing runs by itself: a link brings its SQL along, and the reader presses Run. `curator.query.run`
+isolates foreign SQL in its own process; this page adds nothing to it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FEW_ROWS = 10
 _SCHEMA_PX = 330
 
 EXAMPLES = {
-    "Where texts come from": """select source, count(*) as texts, avg(score) as mean_score
+    "Texts by source": """select source, count(*) as texts, avg(score) as mean_score
 from captions
 where text is not null
 group by source
@@ -48,7 +48,7 @@ from all_captions old
 join all_captions new using (shard, row, slot)
 where old.version = 1 and new.version = 2 and old.text <> new.text
 order by gain desc""",
-    "Why samples are left out": """select action, because, count(*) as samples
+    "Why samples are dropped": """select action, because, count(*) as samples
 from captions
 where action in ('dropped', 'quarantined')
 group by all
@@ -61,14 +61,14 @@ join scores s on s.image_sha256 = m.image_sha256 and s.text_sha256 = g.text_sha2
 join scores a on a.image_sha256 = m.image_sha256 and a.text_sha256 = m.alt_sha256
 where s.scorer = a.scorer
 group by g.generator""",
-    "Images that are there twice": """select image_sha256, count(*) as copies,
+    "Duplicate images": """select image_sha256, count(*) as copies,
        count(distinct alt_text) as different_texts
 from samples
 where image_sha256 is not null
 group by image_sha256
 having count(*) > 1
 order by copies desc""",
-    "Who edited how much": """select reviewer, action, count(*) as edits
+    "Edits by reviewer": """select reviewer, action, count(*) as edits
 from edits
 where not undone
 group by all
@@ -82,7 +82,7 @@ order by rows desc""",
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A result, and what was asked for it."""
+    """A result and the question it answers."""
 
     sql: str
     version: str
@@ -91,9 +91,9 @@ class Answer:
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     st.html(_CSS)
-    parts.heading("Query", "One SELECT over the tables of the store; nothing can be changed by it")
+    parts.heading("Query", "One read-only SELECT over the tables of the store")
     left, right = st.columns([2, 1], gap="large")
     with right:
         _schema()
@@ -101,7 +101,7 @@ def page() -> None:
         _ask()
     answer: Answer | CuratorError | None = st.session_state.get(_RESULT)
     if answer is None:
-        parts.empty("No result yet", "Write a SELECT, or take an example, and press Run.")
+        parts.empty("No result yet", "Write a SELECT or choose an example, then press Run.")
     elif isinstance(answer, CuratorError):
         parts.error(answer)
     else:
@@ -109,10 +109,10 @@ def page() -> None:
 
 
 def ask(sql: str, *, version: int | None, limit: int) -> QueryResult:
-    """What Run does: the whole way from the text of the page to its rows.
+    """Run the SQL of the page and return its rows.
 
     Raises:
-        UsageError: refused, not understood, too slow or too large. DamageError: a damaged file.
+        UsageError: refused, invalid, too slow or too large. DamageError: a damaged file.
     """
     ws = context.workspace()
     return run_query(
@@ -132,7 +132,7 @@ def ask(sql: str, *, version: int | None, limit: int) -> QueryResult:
 def _ask() -> None:
     version, limit = _options()
     if _TEXT not in st.session_state:
-        # What was typed before a visit to another page; Streamlit forgets the widgets of a page.
+        # Restore what was typed before a visit to another page: Streamlit forgets widgets.
         kept = st.session_state.get(_KEPT, next(iter(EXAMPLES.values())))
         st.session_state[_TEXT] = context.state("sql", kept)
     with st.form("query", border=False):
@@ -144,7 +144,7 @@ def _ask() -> None:
         return
     started = time.monotonic()
     try:
-        with st.spinner(f"asking, {TIMEOUT_SEC:.0f} s at most", show_time=True):
+        with st.spinner(f"running, at most {TIMEOUT_SEC:.0f} s", show_time=True):
             result = ask(sql, version=version, limit=limit)
     except CuratorError as error:
         st.session_state[_RESULT] = error
@@ -155,18 +155,18 @@ def _ask() -> None:
 
 
 def _options() -> tuple[int | None, int]:
-    """The version behind the view `captions`, and how many rows to show."""
+    """Return the version behind the view `captions`, and the number of rows to show."""
     has_versions = bool(context.workspace().store.numbers())
     with st.container(horizontal=True, vertical_alignment="bottom"):
         version = context.version(label="Version behind captions") if has_versions else None
         limit = context.pick(
-            "limit", "Rows at most", list(_LIMITS), default="1000", title=_LIMITS.__getitem__
+            "limit", "Maximum rows", list(_LIMITS), default="1000", title=_LIMITS.__getitem__
         )
         st.selectbox(
             "Examples",
             ["", *EXAMPLES],
             key="query_example",
-            format_func=lambda name: name or "choose one",
+            format_func=lambda name: name or "choose an example",
             on_change=_take_example,
         )
     return version.number if version else None, int(limit)
@@ -188,7 +188,7 @@ def _schema() -> None:
 
 
 def schema_html(view: View) -> str:
-    """A view with its columns."""
+    """Return a view with its columns as HTML."""
     rows = "".join(
         f"<tr><td>{parts.escaped(name)}</td><td>{parts.escaped(about)}"
         f"<small>{parts.escaped(kind)}</small></td></tr>"
@@ -207,15 +207,15 @@ def _show(answer: Answer) -> None:
     assert isinstance(frame, pl.DataFrame)
     if answer.result.truncated:
         said = (
-            f"The first {table.num_rows:,} rows: there are more. Ask for more rows at most, or for "
-            "less. The downloads hold these rows."
+            f"The first {table.num_rows:,} rows; there are more. Raise the maximum or narrow the "
+            "query. The downloads hold these rows only."
         )
     else:
-        said = f"{table.num_rows:,} {'row' if table.num_rows == 1 else 'rows'}, all there are."
+        said = f"{table.num_rows:,} {'row' if table.num_rows == 1 else 'rows'}, complete."
     part = " cc-part" if answer.result.truncated else ""
     asked = f"{answer.version}, {answer.seconds:.1f} s"
     if st.session_state[_TEXT] != answer.sql:
-        asked += ", of an earlier text"
+        asked += ", for an earlier query text"
     for sentence in answer.result.renamed:
         st.html(f'<p class="cc-scope cc-part">{parts.escaped(sentence)}</p>')
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -239,7 +239,7 @@ def _show(answer: Answer) -> None:
 
 
 def to_csv(frame: pl.DataFrame) -> bytes:
-    """UTF-8 CSV with a header; lists and structs as JSON, for CSV has none of them."""
+    """Return UTF-8 CSV with a header; lists and structs become JSON, which CSV cells can hold."""
     nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
     flat = frame.with_columns(
         pl.Series(name, [_json(value) for value in frame[name].to_list()], pl.String)

@@ -1,4 +1,4 @@
-"""Find and replace with a preview, and a version made of the edits: two views of Review."""
+"""Two views of the page Review: find and replace with a preview, and commit edits as a version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NUM_ROWS = 500
 
 
 def find_and_replace(catalog: Catalog, version: Version, who: str, among: Filter) -> None:
-    """The form, and below it what it would do to the texts that pass the filter."""
+    """Draw the form and a preview of what it would change in the texts that pass the filter."""
     store = catalog.store
     with st.form("review_replace", border=False):
         left, right = st.columns(2, gap="medium")
@@ -41,7 +41,7 @@ def find_and_replace(catalog: Catalog, version: Version, who: str, among: Filter
             is_asked = st.form_submit_button("Preview", type="primary")
     if is_asked:
         asked = Replacement(find=find, put=put, is_regex=is_regex, ignore_case=ignore_case)
-        with st.spinner("Looking through the texts …"):
+        with st.spinner("Searching the texts …"):
             found = preview(
                 store,
                 version,
@@ -68,13 +68,13 @@ def _preview(
         {
             "texts would change": found.num_texts,
             "texts searched": found.num_searched,
-            "samples looked at": found.num_samples,
+            "samples searched": found.num_samples,
             "would be empty or too long": found.num_refused,
         },
-        about={"samples looked at": f"of {version.num_samples:,}"},
+        about={"samples searched": f"of {version.num_samples:,}"},
     )
     if not found.num_texts:
-        parts.empty("Nothing matches", "Look for something else; upper and lower case count.")
+        parts.empty("Nothing matches", "Search for something else; letter case matters.")
         return
     st.button(
         f"Replace in {found.num_texts:,} texts",
@@ -82,7 +82,7 @@ def _preview(
         disabled=not who,
         on_click=_replace,
         args=(catalog, version, asked, who, among),
-        help="Type your name at the left first" if not who else None,
+        help="Type your name in the sidebar first" if not who else None,
     )
     parts.section("Before and after", f"the first {len(found.examples)}")
     for draft in found.examples:
@@ -109,12 +109,12 @@ def _replace(
         return
     del st.session_state[_ASKED]
     st.session_state.setdefault(_BATCHES, []).append((done.batch, done.num_edited))
-    left = f"; {len(done.refused):,} were changed by others first" if done.refused else ""
-    tell(f"{done.num_edited:,} texts are replaced{left}")
+    left = f"; {len(done.refused):,} skipped, as others changed them first" if done.refused else ""
+    tell(f"{done.num_edited:,} texts replaced{left}")
 
 
 def _batches(store: Store, who: str) -> None:
-    """What this session replaced, to be taken back."""
+    """List what this session replaced, with buttons to undo it."""
     done = st.session_state.get(_BATCHES, [])
     if done:
         parts.section("Replaced in this session")
@@ -137,18 +137,18 @@ def _undo_batch(store: Store, batch: str, who: str) -> None:
         tell(error)
         return
     st.session_state[_BATCHES] = [b for b in st.session_state[_BATCHES] if b[0] != batch]
-    left = f"; {len(kept):,} were edited since and stay" if kept else ""
-    tell(f"{len(undone):,} edits are taken back{left}")
+    left = f"; {len(kept):,} stay, as they were edited since" if kept else ""
+    tell(f"{len(undone):,} edits undone{left}")
 
 
 # -- a version -------------------------------------------------------------------------------------
 
 
 def make_version(store: Store, version: Version, who: str) -> None:
-    """What reviewers want now, and the button that commits it."""
+    """Draw the edits in effect and the button that commits them."""
     newest = edit_log.newest(store)
     if newest.is_empty():
-        parts.empty("Nobody has edited a text yet", "Review some one by one, or find and replace.")
+        parts.empty("No edits yet", "Review texts one by one, or find and replace.")
         return
     counts = dict(newest["action"].value_counts().iter_rows())
     parts.metrics(
@@ -165,7 +165,7 @@ def make_version(store: Store, version: Version, who: str) -> None:
         disabled=not who,
         on_click=_apply,
         args=(store, version, who),
-        help="Type your name at the left first" if not who else None,
+        help="Type your name in the sidebar first" if not who else None,
     )
     _applied()
     parts.section("By reviewer")
@@ -204,12 +204,12 @@ def _apply(store: Store, version: Version, who: str) -> None:
         tell(error)
         return
     st.session_state[_APPLIED] = (version, done)
-    is_new = "is made" if done.is_new else "was there already, of the same edits"
+    is_new = "is committed" if done.is_new else "already exists, with the same edits"
     tell(f"{done.version.name} {is_new}")
 
 
 def _applied() -> None:
-    """The version that was just made, and the edits that had no place in it."""
+    """Draw the version just made and the edits that do not apply to it."""
     made: tuple[Version, Applied] | None = st.session_state.get(_APPLIED)
     if made is None:
         return
@@ -226,8 +226,8 @@ def _applied() -> None:
         }
     )
     if done.num_unscored:
-        parts.section("To have them scored", "then make the version again")
+        parts.section("To score them", "then make the version again")
         st.code(how_to_score(base, "DATASET")[0], language=None, wrap_lines=True)
     if done.stale:
-        parts.section("Left out", "their texts are not in that version")
+        parts.section("Left out", "the texts they edit are not in that version")
         parts.facts({f"{edit.id} · {edit.who}": edit.base_text or "" for edit in done.stale[:50]})

@@ -1,4 +1,4 @@
-"""One text of the review queue: the picture, the text, and a button for each thing to do."""
+"""One text of the review queue: the image, the text, and one button per action."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Kind = Literal["primary", "secondary"]
 
 _SAID = "review_said"
 _MINE = "review_mine"
-"""The edits of this session with the places they were made at, newest last: for Undo."""
+"""Edits of this session with their places in the queue, newest last; for Undo."""
 _EDITING = "review_editing"
 _HEARD = "review_heard"
-"""Set once this session has drawn its buttons: what is pressed before that is not known to it."""
+"""Set once this session has drawn its buttons: it ignores clicks on buttons from before that."""
 DONE = {"edit": "edited", "accept": "accepted", "reject": "rejected"}
 
 
 def show(catalog: Catalog, order: QueueOrder, place: int, who: str) -> None:
-    """The text at a place of the queue."""
+    """Draw the text at one place of the queue."""
     total = catalog.count(order.filter)
     item = item_at(catalog, order, place)
     if item is None:
@@ -41,7 +41,7 @@ def show(catalog: Catalog, order: QueueOrder, place: int, who: str) -> None:
         st.html(_head(item, total))
         _text(item)
         if not who:
-            st.info("Type your name at the left first: every edit is signed.")
+            st.info("Type your name in the sidebar first: every edit is signed.")
         if st.session_state.get(_EDITING) == item.sample:
             _form(catalog, order, item, who)
         else:
@@ -51,7 +51,7 @@ def show(catalog: Catalog, order: QueueOrder, place: int, who: str) -> None:
 
 
 def show_result() -> None:
-    """What the last click did, or why it did nothing."""
+    """Draw the result of the last click, or why it did nothing."""
     said = st.session_state.pop(_SAID, None)
     if isinstance(said, CuratorError):
         parts.error(said)
@@ -60,16 +60,16 @@ def show_result() -> None:
 
 
 def tell(what: str | CuratorError) -> None:
-    """Say it at the top of the next run: callbacks come before anything is drawn."""
+    """Set the message shown at the top of the next run: callbacks run before anything is drawn."""
     st.session_state[_SAID] = what
 
 
 def _code(name: str) -> str:
-    """A name inside Markdown, which reads nothing into it: shards may be called anything."""
+    """Escape a name for Markdown: shards may have any name."""
     return f"`{name.replace('`', '')}`"
 
 
-# -- what is seen ----------------------------------------------------------------------------------
+# -- the text --------------------------------------------------------------------------------------
 
 
 def _head(item: QueueItem, total: int) -> str:
@@ -97,7 +97,7 @@ def _text(item: QueueItem) -> None:
 
 
 def _others(catalog: Catalog, order: QueueOrder, item: QueueItem, who: str) -> None:
-    """What else was written for the picture; each can be taken instead."""
+    """Draw the other texts of the image; each can be chosen instead."""
     sample = catalog.sample(item.sample.shard, item.sample.row)
     seen = {item.text}
     shown = 0
@@ -132,26 +132,26 @@ def _past(catalog: Catalog, item: QueueItem) -> None:
     here = [edit for edit in past.edits if edit.sample == item.sample]
     if not here:
         return
-    parts.section("What was done")
+    parts.section("History")
     parts.facts({f"{edit.id} · {iso(edit.created)}": _line(edit) for edit in reversed(here)})
 
 
 def _line(edit: Edit) -> str:
     if edit.undoes is not None:
-        return f"{edit.who} took {edit.shard}#{edit.undoes} back"
+        return f"{edit.who} undid {edit.shard}#{edit.undoes}"
     wrote = f": {edit.new_text}" if edit.new_text is not None else ""
     return f"{edit.who} {DONE[edit.action]} it{wrote}"
 
 
-# -- what can be done ------------------------------------------------------------------------------
+# -- actions ---------------------------------------------------------------------------------------
 
 
 def _about(item: QueueItem, what: str) -> str:
-    """The key of a button: another one as soon as it stands beside another text.
+    """Return the key of a button; it changes whenever the button is about another text.
 
-    Streamlit knows what a button means as soon as the script has drawn it, which is before the
-    browser shows it. Were the key the same, a second press in between would be about a text that
-    is not on the screen yet; so it is about a button that is gone, and nothing comes of it.
+    Streamlit connects a button to its callback when the script draws it, before the browser shows
+    it. With a constant key, a second press in between would act on a text not yet on the screen;
+    with this key it is about a button that no longer exists, and nothing happens.
     """
     seen = (item.sample, item.text, item.last.number if item.last else None)
     return f"{what}_{hashlib.sha256(repr(seen).encode()).hexdigest()[:16]}"
@@ -189,10 +189,10 @@ def _buttons(catalog: Catalog, order: QueueOrder, item: QueueItem, who: str) -> 
             disabled=not (who and st.session_state.get(_MINE)),
             on_click=_undo,
             args=(catalog, who),
-            help="Take back the last edit of this session",
+            help="Undo the last edit of this session",
         )
     if any(pressed) and _HEARD not in st.session_state:
-        st.info("The dashboard was started again, so that was not recorded: press it once more.")
+        st.info("The dashboard was restarted and did not record that click: please press again.")
     st.session_state[_HEARD] = True
     with st.container(horizontal=True, key="review_moves"):
         st.button(
@@ -244,7 +244,7 @@ def _record(
     action: Action,
     new_text: str | None = None,
 ) -> None:
-    """One edit of what was on the screen, and on to the next text. A refused one stays here."""
+    """Record one edit of the text on the screen and go to the next; stay here if it is refused."""
     try:
         made = edit_log.add(catalog.store, item.draft(action, new_text), who=who)
     except CuratorError as error:
@@ -252,7 +252,7 @@ def _record(
         return
     _begin(None)
     st.session_state.setdefault(_MINE, []).append((made.id, item.place))
-    tell(f"{DONE[action]}: {_code(made.id)} is kept")
+    tell(f"{DONE[action]}: {_code(made.id)} is saved")
     _on(catalog, order, item.place + 1)
 
 
@@ -263,12 +263,12 @@ def _undo(catalog: Catalog, who: str) -> None:
     except CuratorError as error:
         tell(error)
         return
-    tell(f"{_code(edit_id)} is taken back")
+    tell(f"{_code(edit_id)} is undone")
     _go(place)
 
 
 def _on(catalog: Catalog, order: QueueOrder, place: int) -> None:
-    """To the next text that nobody has reviewed."""
+    """Go to the next text that has no review."""
     found = next_item(catalog, order, place)
     _go(found.place if found else catalog.count(order.filter))
 
@@ -280,10 +280,10 @@ def _go(place: int) -> None:
 
 def _end(catalog: Catalog, order: QueueOrder, total: int) -> None:
     if not total:
-        parts.empty("No text fits", "Choose other conditions above.")
+        parts.empty("No text matches", "Choose other conditions above.")
         return
     parts.empty(
-        "The queue is through", "Make a version of the edits, or choose another queue above."
+        "The queue is finished", "Make a version with the edits, or choose another queue above."
     )
     with st.container(horizontal=True):
         st.button("From the start", on_click=_on, args=(catalog, order, 0))

@@ -1,7 +1,7 @@
-"""Review: caption by caption through a queue, many at once, and a version of what came out.
+"""Review: edit captions one by one in a queue, many at once, and commit the edits as a version.
 
-Each button is one edit, with what it showed as its base: the callbacks get the item that was on the
-screen when the button was drawn, so that a click can never decide about a text nobody saw.
+Each button records one edit, based on the text it showed: callbacks get the item that was on the
+screen when the button was drawn, so a click never decides about a text that nobody saw.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ui.views.review import bulk, one
 _CSS = Path(__file__).resolve().parents[2] / "theme" / "review.css"
 _ORDERS = {
     "score": "worst score first",
-    "gain": "least gain over the alt text first",
+    "gain": "smallest gain over the alt text first",
     "length": "shortest first",
-    "shard": "as in the shards",
+    "shard": "in shard order",
     "random": "random",
 }
 _KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -35,11 +35,9 @@ _VIEWS = {"one": "One by one", "many": "Find and replace", "make": "Make a versi
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     st.html(_CSS)
-    parts.heading(
-        "Review", "Accept, reject and rewrite captions; nothing is lost, all can be undone"
-    )
+    parts.heading("Review", "Accept, reject and rewrite captions; every edit can be undone")
     who = context.reviewer()
     left, right = st.columns([1, 2], vertical_alignment="bottom", gap="medium")
     with left:
@@ -71,7 +69,7 @@ def _one_by_one(catalog: Catalog, version: Version, who: str) -> None:
 
 
 def _is_another(order: QueueOrder, version: Version) -> bool:
-    """Whether another queue was chosen since the last run: it begins at its beginning."""
+    """Whether another queue was chosen since the last run; it then starts from its beginning."""
     now = (version.id, order)
     before = st.session_state.get("review_queue", now)
     st.session_state["review_queue"] = now
@@ -106,7 +104,7 @@ def _order(catalog: Catalog) -> QueueOrder:
 
 
 def _narrowed(catalog: Catalog) -> Filter:
-    """The conditions of the queue that go for a find-and-replace too: the same boxes, kept."""
+    """Return the queue's conditions, which also limit find-and-replace; the widgets are shared."""
     left, right, _ = st.columns([1.3, 1.3, 3.2], gap="small", vertical_alignment="bottom")
     with left:
         sources = _written_by(catalog)

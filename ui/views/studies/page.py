@@ -1,7 +1,7 @@
-"""Studies: the verdict first, then everything it rests on; the report's values, nothing of its own.
+"""Studies: the verdict first, then the results behind it; every value comes from the report.
 
-Shown are the studies in the folder that `curator ui --studies` named, or else those beside the
-shards; the address says which one by its name there, and can name no other folder.
+Shows the studies in the folder of `curator ui --studies`, or else those beside the shards. The URL
+names one of them and cannot name another folder.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _VIEWS = {
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     st.html(_CSS)
     found = _studies()
     if not found:
-        parts.heading("Studies", "What versions are worth for dense tasks")
+        parts.heading("Studies", "How versions compare on dense tasks")
         parts.empty(
-            "No study here",
-            "`curator study` makes one; `curator ui DATASET --studies FOLDER` shows it.",
+            "No study found",
+            "`curator study` runs one; `curator ui DATASET --studies FOLDER` shows it.",
         )
         return
     left, right = st.columns([2.6, 1], gap="large", vertical_alignment="bottom")
@@ -82,13 +82,13 @@ def _found(root: Path, depth: int) -> dict[str, Path]:
 
 
 def _stamp(folder: Path) -> tuple[int, int]:
-    """Changes whenever the study goes on: number and newest time of its cells."""
+    """Return a value that changes as the study runs: count and newest mtime of its cells."""
     times = [path.stat().st_mtime_ns for path in (folder / "cells").glob("*.json")]
     return len(times), max([(folder / runs.STUDY_FILE).stat().st_mtime_ns, *times])
 
 
 @st.cache_resource(max_entries=8, show_spinner="reading the study")
-def _report(folder: str, stamp: tuple[int, int]) -> Report:  # `stamp` is a key of the cache
+def _report(folder: str, stamp: tuple[int, int]) -> Report:  # `stamp` is part of the cache key
     return build_report(Path(folder))
 
 
@@ -100,7 +100,7 @@ def _downloads(report: Report, folder: Path) -> None:
             file_name="report.html",
             mime="text/html",
             on_click="ignore",
-            help="One HTML file, complete in itself, to be sent or printed",
+            help="One self-contained HTML file, to share or print",
         )
         st.download_button(
             "Markdown",
@@ -133,25 +133,25 @@ def _results(report: Report) -> None:
         study_parts.task(report, task)
     study_parts.relative(report)
     if not report.tasks:
-        parts.empty("No dense run is finished yet", "The tab Runs shows how far the study is.")
+        parts.empty("No dense run is finished yet", "The tab Runs shows the progress of the study.")
 
 
 def _curves(report: Report) -> None:
     if not study_parts.curves(report):
         parts.empty(
-            "One amount only",
+            "Only one amount was run",
             "Give a task several `fractions`, or `samples_seen` several values, to see curves.",
         )
 
 
 def _pictures(report: Report, folder: Path) -> None:
     if not study_parts.pictures(report, folder):
-        parts.empty("No pictures", "A dense run keeps some when it is finished.")
+        parts.empty("No images", "Each dense run saves some when it finishes.")
 
 
 def _learning(report: Report) -> None:
     if not study_parts.learning(report):
-        parts.empty("No curve yet", "A run has one when it is finished.")
+        parts.empty("No curve yet", "Each run saves one when it finishes.")
 
 
 def _cells(report: Report, folder: Path) -> None:
@@ -178,7 +178,7 @@ def _cells(report: Report, folder: Path) -> None:
 
 
 def _some(key: str, label: str, options: list[str]) -> list[str]:
-    """A box for any number of values, bound to the URL; nothing chosen means all."""
+    """Draw a multi-select bound to the URL; an empty choice means all."""
     widget = f"some_{key}"
     if widget not in st.session_state:
         st.session_state[widget] = [v for v in context.state(key, [""]) if v in options]

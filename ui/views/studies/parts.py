@@ -1,6 +1,6 @@
-"""What a study looks like: verdict, results, curves, pictures, cost, how it was made.
+"""Parts of a study: verdict, results, curves, images, cost, how it was made.
 
-Every number and sentence is the report's (`finetune.report`).
+Every number and sentence comes from the report (`finetune.report`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TASK_PX, _CURVE_PX, _LOSS_PX = 1060, 600, 520
 
 
 def verdict(report: Report) -> None:
-    """The sentences that answer the question."""
+    """Draw the sentences that answer the question."""
     said = report_text.headline(report)
     lines = [
         f"<b>{parts.escaped(_capital(task))}:</b> {parts.escaped(line)}" for task, line in said
@@ -38,7 +38,7 @@ def verdict(report: Report) -> None:
 
 
 def doubts(report: Report) -> None:
-    """What one must know before believing the verdict."""
+    """Draw what a reader must know before believing the verdict."""
     lines = [*report.warnings, *report.notes]
     if lines:
         items = "".join(f"<li>{parts.escaped(line)}</li>" for line in lines)
@@ -46,7 +46,7 @@ def doubts(report: Report) -> None:
 
 
 def figures(report: Report) -> None:
-    """How much was run."""
+    """Draw how much was run."""
     failed = f", {len(report.failures):,} failed" if report.failures else ""
     parts.metrics(
         {
@@ -54,17 +54,17 @@ def figures(report: Report) -> None:
             "arms": len(report.arms),
             "seeds": len(report.seeds),
             "tasks": len(report.tasks),
-            "computing time": duration(report.total_seconds),
+            "compute time": duration(report.total_seconds),
         },
         about={
             "runs finished": f"of {report.num_cells:,}{failed}",
-            "seeds": "paired: same order, labels, heads",
-            "computing time": "all runs together",
+            "seeds": "paired: same data order, labels, heads",
+            "compute time": "sum over all runs",
         },
     )
     hint(
         "Intervals are 95 %. Runs are paired by seed; a winner is named only where its interval "
-        "leaves zero out and its p, adjusted by Holm's method, is below 5 %."
+        "excludes zero and its p-value, adjusted by Holm's method, is below 5 %."
     )
 
 
@@ -72,16 +72,16 @@ def figures(report: Report) -> None:
 
 
 def task(report: Report, found: TaskResult) -> None:
-    """One task: bars with seeds and intervals, gains, the table, the sentences."""
+    """Draw one task: bars with seeds and intervals, gains, the table, the sentences."""
     metric = found.metric
-    better = "more" if metric.higher_is_better else "less"
+    better = "higher" if metric.higher_is_better else "lower"
     unit = f" in {metric.unit}" if metric.unit else ""
     labels = f" ({report_text.share(found.fraction)})" if found.fraction < 1 else ""
     parts.section(
         _capital(found.name),
-        f"{metric.label}{unit} ({better} is better) on {found.num_test:,} test pictures, "
+        f"{metric.label}{unit} ({better} is better) on {found.num_test:,} test images, "
         f"{report_text.how_trained(found)}, {found.num_train:,} "
-        f"labelled pictures{labels}. Lines are 95 % intervals, dots are seeds.",
+        f"labelled images{labels}. Lines are 95 % intervals, dots are seeds.",
     )
     drawn = report_plots.task_plot(found, report.arms)
     plots.svg(drawn, f"{found.name}: {metric.label}", width_px=_TASK_PX)
@@ -98,8 +98,8 @@ def task(report: Report, found: TaskResult) -> None:
     table(head, rows, marked=bases)
     _sentences(report_text.sentence(one) for one in found.comparisons)
     hint(
-        f"Green and red: better and worse than {report.baseline} beyond noise; grey: no "
-        f"difference can be shown. p is adjusted over {report_tables.families(report)}; effect is "
+        f"Green and red: significantly better and worse than {report.baseline}; grey: no "
+        f"significant difference. p is adjusted over {report_tables.families(report)}; effect is "
         "the mean gain in standard deviations, with Hedges' correction."
     )
 
@@ -124,7 +124,7 @@ def _mean(found: Mean | None, metric: Metric) -> str:
 
 
 def curves(report: Report) -> bool:
-    """Score over labels and samples, and how much less an arm needs; False where there are none."""
+    """Draw score over labels and samples, and the factors saved; False if there are none."""
     draw = report_plots.curve_plot
     shown = [
         (task_, what, found)
@@ -162,11 +162,11 @@ def _gap(gap: Gap | None) -> str:
 
 
 def relative(report: Report) -> None:
-    """Changes against the arm that the paper compares with, where the study has it."""
+    """Draw changes against the arm that the paper compares with, if the study has it."""
     tasks = [task_ for task_ in report.tasks if task_.relative]
     if not tasks:
         return
-    parts.section(f"Against {report.mae}, as the paper prints it")
+    parts.section(f"Against {report.mae}, as the paper reports it")
     rows = [
         [
             arm_name(report, arm.name),
@@ -186,7 +186,7 @@ def relative(report: Report) -> None:
 
 
 def learning(report: Report) -> bool:
-    """The loss of every seed; False where there is none."""
+    """Draw the loss of every seed; False if there is none."""
     if not report.learning:
         return False
     draw = report_plots.learning_plot
@@ -200,11 +200,11 @@ def learning(report: Report) -> bool:
     return True
 
 
-# -- pictures -------------------------------------------------------------------------------------
+# -- images --------------------------------------------------------------------------------------
 
 
 def pictures(report: Report, folder: Path) -> bool:
-    """The first test pictures with the prediction of every arm; False where there are none."""
+    """Draw the first test images with every arm's prediction; False if there are none."""
     shown = False
     for task_ in report.tasks:
         names = [
@@ -224,12 +224,12 @@ def pictures(report: Report, folder: Path) -> bool:
         style = f"grid-template-columns: repeat({len(heads)}, minmax(0, 1fr))"
         st.html(f'<div class="cc-samples" style="{style}">{cells}</div>')
     if shown:
-        hint(f"The first test pictures, with the runs of seed {report.seeds[0]}: not chosen.")
+        hint(f"The first test images, not hand-picked, with the runs of seed {report.seeds[0]}.")
     return shown
 
 
 def _picture(folder: Path, name: str | None) -> str:
-    """A PNG below the folder of the study; a study file from elsewhere may name any other."""
+    """Return a PNG below the study's folder as HTML; a foreign study file may name other paths."""
     path = (folder / (name or "")).resolve()
     inside = path.is_relative_to(folder.resolve()) and path.suffix == ".png" and path.is_file()
     if not inside or path.stat().st_size > _MAX_PICTURE_BYTES:
@@ -242,7 +242,7 @@ def _picture(folder: Path, name: str | None) -> str:
 
 
 def costs(report: Report) -> None:
-    """What each arm cost, and how its pretraining went."""
+    """Draw what each arm cost and how well its pretraining went."""
     none = report_text.NONE
     rows = [
         [
@@ -256,14 +256,14 @@ def costs(report: Report) -> None:
         ]
         for cost in report.costs
     ]
-    head = ["arm", "runs", "samples seen", "FLOPs", "pretraining", "a dense run"]
+    head = ["arm", "runs", "samples seen", "FLOPs", "pretraining", "one dense run"]
     head += [metric.label for metric, _ in report.retrieval]
     table(head, rows, marked=[cost.arm == report.baseline for cost in report.costs])
     hint(f"{report_text.COSTS_ARE} {report_text.RETRIEVAL_IS if report.retrieval else ''}")
 
 
 def made(report: Report) -> None:
-    """The study, its tasks and its arms in names and values."""
+    """Draw the settings of the study, its tasks and its arms."""
     blocks = [("Study", report_tables.study_lines(report)), *report_tables.task_lines(report)]
     body = "".join(_lines(parts.escaped(_capital(name)), lines) for name, lines in blocks)
     body += "".join(
@@ -283,13 +283,13 @@ def _lines(head: str, lines: Sequence[tuple[str, str]]) -> str:
 
 
 def arm_name(report: Report, name: str) -> str:
-    """An arm with its colour, as HTML."""
+    """Return an arm's name with its colour, as HTML."""
     slot = report.arm(name).slot % report_plots.NUM_COLOURS
     return f'<i class="cc-arm cc-arm{slot}"></i>{parts.escaped(name)}'
 
 
 def arms(report: Report, names: Iterable[str]) -> None:
-    """The key of colours."""
+    """Draw the colour legend of the arms."""
     wanted = set(names)
     spans = "".join(
         f"<span>{arm_name(report, arm.name)}</span>" for arm in report.arms if arm.name in wanted
@@ -300,7 +300,7 @@ def arms(report: Report, names: Iterable[str]) -> None:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[str]], *, marked: Sequence[bool] = ()
 ) -> None:
-    """A table; `head` is text, cells are HTML of this module."""
+    """Draw a table; `head` is text, cells are HTML made in this module."""
     heads = "".join(f"<th>{parts.escaped(name)}</th>" for name in head)
     body = ""
     for place, cells in enumerate(rows):
@@ -312,7 +312,7 @@ def table(
 
 
 def hint(text: str) -> None:
-    """A remark below a table or a plot."""
+    """Draw a remark below a table or plot."""
     st.html(f'<p class="cc-hint">{parts.escaped(text)}</p>')
 
 

@@ -1,4 +1,4 @@
-"""Studies on disk: which folders hold one, and the runs of one as rows."""
+"""Find studies on disk, and list the runs of one as rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_STUDIES = 200
 
 
 def find_studies(root: Path, depth: int) -> dict[str, Path]:
-    """Name below `root` -> folder, of every study at most `depth` folders down."""
+    """Return name below `root` -> folder of every study at most `depth` folders down."""
     found: dict[str, Path] = {}
     level = [root]
     for _ in range(depth + 1):
@@ -29,7 +29,7 @@ def find_studies(root: Path, depth: int) -> dict[str, Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Folders in a folder, none that is hidden, a link, or not to be looked into."""
+    """Return the subfolders of a folder, without hidden, linked and unreadable ones."""
     try:
         return [
             path
@@ -41,7 +41,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def runs(plan: Mapping[str, Any], records: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a run of the study: what it is, how it ended, its metrics as they are shown."""
+    """Return one row per run of the study: what it is, how it ended, its metrics as displayed."""
     rows = []
     for cell in plan["cells"]:
         record = records.get(cell["digest"], {})
