@@ -58,7 +58,7 @@ def test_a_server_that_does_not_answer_is_said_before_anything_is_read(shards: P
 def test_a_wrong_key_is_said_before_anything_is_read(shards: Path, server: str) -> None:
     said = curator("recaption", shards, *SERVED, "--url", server)
     assert said.code == 30
-    assert "the server says HTTP 401" in said.err
+    assert "the server refuses the request with HTTP 401" in said.err
     assert not (shards / ".curator").exists()
 
 
