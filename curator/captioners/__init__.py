@@ -1,4 +1,4 @@
-"""The captioner port: the protocol, and the table of everything that can caption an image.
+"""The captioner protocol, and the table of captioners.
 
 A new captioner is one class in one file and one row in `CAPTIONERS`. The command line, `doctor`
 and the contract suite (tests/contracts/test_captioners.py) read the row; docs/extend/captioner.md
@@ -21,11 +21,11 @@ TRIMMED = "trimmed"
 
 @dataclass(frozen=True, slots=True)
 class CaptionRequest:
-    """Ask for caption number `candidate` of one image.
+    """A request for caption number `candidate` of one image.
 
-    `image` holds the encoded bytes as they lie in the shard; `image_sha256` is their hex digest
-    and identifies the answer. `prompt` is final text, already filled in and cleaned, without any
-    model-specific token.
+    `image` holds the encoded bytes as stored in the shard; `image_sha256` is their hex digest and
+    identifies the answer. `prompt` is the final text, already filled in and cleaned, without
+    model-specific tokens.
     """
 
     image_sha256: str
@@ -36,11 +36,11 @@ class CaptionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A text a model wrote.
+    """A caption that a model wrote.
 
     `finish_reason` is `stop`; `length` when the token limit cut it; or `trimmed` when it was then
-    cut back to its last whole sentence (by `curator.captioners.guard`). `reasoning` is what a
-    server told apart as the model's thinking; it is not stored. `note` says what was taken off.
+    cut back to its last whole sentence (by `curator.captioners.guard`). `reasoning` is the model's
+    thinking, if the server returns it separately; it is not stored. `note` says what was removed.
     """
 
     text: str
@@ -60,23 +60,23 @@ class CaptionFailure:
 
 
 class Captioner(Protocol):
-    """Writes captions. Built once a worker process; the caller owns batching and retries.
+    """Writes captions. Built once per worker process; the caller does batching and retries.
 
-    What it is built with, as keywords, follows from its row in `CAPTIONERS`:
+    The keyword arguments of its constructor depend on `needs` of its row in `CAPTIONERS`:
 
         needs      keywords
         nothing    those of `sampling`, `language` that its constructor has
         model      `model`, `revision`, `device`, `dtype`, `sampling`
         server     `model`, `url`, `stall_timeout_sec`, `sampling`
 
-    It may have a method `prefetch(requests)`: that is given the batch after the next call of
-    `caption`, and returns at once.
+    It may have a method `prefetch(requests)`, which gets the batch after the next call of
+    `caption` and returns at once.
     """
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
-        """Answer every request, in the same order: exactly one outcome each.
+        """Return exactly one outcome per request, in the same order.
 
-        What is wrong with one image is a `CaptionFailure` for it and nothing else.
+        A problem with one image is a `CaptionFailure` for it and does not affect the others.
         """
         ...
 
@@ -118,4 +118,4 @@ CAPTIONERS = Registry(
 )
 
 DEFAULT_CAPTIONER = "local"
-"""The captioner that runs where none is named."""
+"""The captioner that is used if none is named."""

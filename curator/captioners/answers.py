@@ -1,4 +1,4 @@
-"""Takes a caption out of what a chat model wraps it in, where that needs no guess.
+"""Extract the caption from the answer of a chat model, where it is unambiguous.
 
     answer                                                   caption
     <think>The user wants ...</think> A dog runs.            A dog runs.
@@ -6,11 +6,11 @@
     Sure! Here is a caption: **"A dog runs."**               A dog runs.
     <p>A dog runs.</p>                                       A dog runs.
     A dog runs. Let me know if you want a longer one!        A dog runs.
-    <think>The user wants                                    none: it never came to the caption
+    <think>The user wants                                    none: the answer ends before a caption
 
-What is taken off is told in `CleanAnswer.taken_off`. Where several captions are offered, or a list,
-a table or half a fence is left, nothing is chosen: the text stays as it is, and the flags `html`
-and `talk` of `curator.scorers.text` keep it from being stored.
+`CleanAnswer.taken_off` lists what was removed. If the answer offers several captions, or is a list,
+a table or half a fence, none is chosen: the text is not changed, and the flags `html` and `talk` of
+`curator.scorers.text` keep it from being stored.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _TOLD_CHARS = 120
 
 @dataclass(frozen=True, slots=True)
 class CleanAnswer:
-    """`text` is one clean line. `taken_off` says what was around it, outermost first.
+    """The caption in an answer, and what was around it.
 
-    `reasoning` is what the model thought before it answered. `is_list`: the lines of the answer
-    were a list, a table or titled parts, which the one line of `text` does not show any more.
+    `text` is one clean line. `taken_off` lists what was removed, outermost first. `reasoning` is
+    the model's thinking before the answer. `is_list`: the lines of the answer were a list, a table
+    or titled parts, which can no longer be seen in the one line of `text`.
     """
 
     text: str
@@ -45,7 +46,7 @@ class CleanAnswer:
 
 
 def open_answer(raw: str) -> CleanAnswer:
-    """Take the caption out of an answer. Opening the result again changes nothing."""
+    """Extract the caption from an answer. Idempotent."""
     reasoning, text = split_reasoning(raw)
     taken = [f"reasoning {_told(reasoning)}"] if reasoning else []
     is_list = False
@@ -72,7 +73,7 @@ _FIELD_LINE = re.compile(r"[A-Z][\w /-]{1,30}:(?:\s|\Z)")
 
 
 def _is_list(text: str) -> bool:
-    """Whether several lines are more than the sentences of one text."""
+    """Whether several lines are a list, a table or named fields rather than plain sentences."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) < 2:  # noqa: PLR2004 - one line is no list
         return False
@@ -84,16 +85,16 @@ def _told(text: str) -> str:
 
 
 def _lost(text: str, inner: str) -> str:
-    """What a layer took from the beginning or the end of `text`."""
+    """Return what a layer removed from the beginning or the end of `text`."""
     before, _, after = text.partition(inner) if inner else (text, "", "")
     return f"{before.strip()} {after.strip()}".strip()
 
 
 # -- reasoning --------------------------------------------------------------------------------
-# The marks of the models that vLLM 0.2x and SGLang know: DeepSeek, Qwen, GLM, MiniMax, Step, Olmo
-# and most others (<think>), Seed (<seed:think>), EXAONE (<thought>), Kimi (in triangles), Magistral
-# ([THINK]), Cohere (<|START_THINKING|>), Apertus (<|inner_prefix|>), Pangu ([unused16]), Gemma 4
-# (<|channel>), Granite (a sentence), gpt-oss and Muse (channels).
+# Reasoning tags of the models that vLLM 0.2x and SGLang support: DeepSeek, Qwen, GLM, MiniMax,
+# Step, Olmo and most others (<think>), Seed (<seed:think>), EXAONE (<thought>), Kimi (in
+# triangles), Magistral ([THINK]), Cohere (<|START_THINKING|>), Apertus (<|inner_prefix|>), Pangu
+# ([unused16]), Gemma 4 (<|channel>), Granite (a sentence), gpt-oss and Muse (channels).
 
 _THOUGHT = (
     r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratchpad|rationale"
@@ -120,10 +121,10 @@ _CLOSING = re.compile(
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
-    """What a model thought, and what it answered; ("", text) when no mark of thinking is there.
+    """Split an answer into (reasoning, answer); ("", text) if it has no reasoning tag.
 
-    The first mark may be missing (templates put it into the prompt), and so may the last (the
-    answer was cut while the model thought): then the answer is "".
+    The opening tag may be missing (chat templates put it into the prompt). If the closing tag is
+    missing (the token limit cut the reasoning), the answer is "".
     """
     opening = _OPENING.search(text)
     closing = next(reversed(list(_CLOSING.finditer(text))), None)
@@ -134,14 +135,14 @@ def split_reasoning(text: str) -> tuple[str, str]:
         return "", text
     if closing is None:
         assert opening is not None
-        # Something in front of it is no answer to rely on, and no reasoning either.
+        # Text before the tag is neither a reliable answer nor reasoning.
         is_first = not strip_special_tokens(text[: opening.start()])[0].strip(" \n\t.:*#")
         return (text.strip(), "") if is_first else ("", text)
     answer = text[closing.end() :].strip()
     if not answer and opening is not None and opening.start() < closing.start():
         answer = text[: opening.start()].strip()
         return text[opening.start() :].strip(), answer
-    if again := _OPENING.search(answer):  # cut while it thought again
+    if again := _OPENING.search(answer):  # cut during a second reasoning
         answer = answer[: again.start()].strip()
     return text[: closing.start()].strip() or closing[0], answer
 
@@ -168,7 +169,7 @@ _TEXT_KEY = re.compile(
 
 
 def _json(text: str) -> str:
-    """The one string of a JSON document whose name says that it is the answer."""
+    """Return the one string of a JSON document whose key names an answer ("caption", "text")."""
     stripped = text.strip()
     if not stripped or stripped[0] not in '{["' or stripped[-1] not in '}]"':
         return text
@@ -184,7 +185,7 @@ def _json(text: str) -> str:
 
 
 def _strings(value: Any, *, named: bool, depth: int = 0) -> list[tuple[str, bool]]:
-    """Every string in a document, and whether the name in front of it is one for a text."""
+    """Return every string in a document, and whether its key names a text."""
     if isinstance(value, str):
         return [(value, named)]
     children: list[tuple[Any, bool]] = []
@@ -212,7 +213,7 @@ _LATEX = re.compile(
 
 
 def _markup(text: str) -> str:
-    """Tags around the whole, a LaTeX command around the whole, HTML entities."""
+    """Remove tags or a LaTeX command around the whole text, and unescape HTML entities."""
     stripped = _LINE_BREAKS.sub("", text.strip())
     if (match := _ELEMENT.match(stripped)) and f"</{match[1]}".lower() not in match[2].lower():
         return match[2]
@@ -227,7 +228,7 @@ def _label(text: str) -> str:
     for pattern in (talk.FINAL_LABEL, talk.LABEL):
         match = pattern.match(text.strip())
         rest = text.strip()[match.end() :] if match else ""
-        # Another label behind it: two parts, of which none is the answer for sure.
+        # Another label follows: two parts, neither of which is clearly the answer.
         later = [rest[slice(*span)] for span in split_sentences(rest)[1:]]
         is_part = any(map(talk.LABEL.match, later)) or talk.SEVERAL.search(" ".join(text.split()))
         if rest and not is_part and not any(map(_FIELD_LINE.match, rest.splitlines()[1:])):
@@ -236,7 +237,7 @@ def _label(text: str) -> str:
 
 
 def _talk(text: str) -> str:
-    """Without an introduction of one caption and without offers behind it."""
+    """Remove an introduction of one caption, and offers after it."""
     stripped = text.strip()
     if talk.SEVERAL.search(" ".join(stripped.split())):
         return text
@@ -265,11 +266,11 @@ _FIRST_MARK = re.compile(r"\A(?:[-*+\u2022>]|#{1,6})[ \t]+(?=\S)")
 
 
 def _markdown(text: str) -> str:
-    """Without emphasis in pairs, and without the mark of a heading, quote or list of one line."""
+    """Remove paired emphasis, and the mark of a heading, quote or list item in a single line."""
     stripped = _RULES.sub("", text.strip())
     num_lines = len([line for line in stripped.splitlines() if line.strip()])
     if num_lines > 1:
-        # A line in bold type is a title: marked as one, so that joining the lines does not hide it.
+        # A bold line is a title: mark it as one, so that joining the lines does not hide it.
         if _label(stripped_label := _HEADING.sub(r"\1:", stripped, count=1)) != stripped_label:
             stripped = stripped_label
         stripped = _HEADING.sub(r"## \1", stripped)
@@ -289,7 +290,7 @@ _CUT_ANSWER = re.compile(
 
 
 def _tokens(text: str) -> str:
-    """Without special tokens at either end, and "Assistant:"."""
+    """Remove special tokens at either end, and "Assistant:"."""
     line = text
     while (first := _FIRST_TOKEN.match(line)) and not strip_special_tokens(first[1])[0]:
         line = line[first.end() :].lstrip()
@@ -313,7 +314,7 @@ _QUOTES = (
 
 
 def _quotes(text: str) -> str:
-    """Without quotes around the whole."""
+    """Remove quotes around the whole text."""
     line = text.strip()
     for opening, closing in _QUOTES:
         inner = line[1:-1]

@@ -1,10 +1,10 @@
-"""Captions from an open_clip CoCa model, what MobileCLIP's DataCompDR was captioned with.
+"""Caption with an open_clip CoCa model, the captioner of MobileCLIP's DataCompDR.
 
-CoCa takes no prompt: prompts are not read. `CoCa.generate` of open_clip 3.3 cannot run beside
-transformers 5 (it imports a beam search that is gone), hence the short loop here: greedy or
+CoCa takes no prompt: prompts are ignored. `CoCa.generate` of open_clip 3.3 does not work with
+transformers 5 (it imports a beam search that was removed), hence the short loop here: greedy or
 top-p, no beams, no key-value cache, so each token costs a pass over the text so far. RayGen
-(apple/ml-mobileclip-dr, scripts/gen.py) draws with top-p 0.9 and cuts each caption at its first
-full stop; `first_sentence` does the same and is on by default, because CoCa rambles behind it.
+(apple/ml-mobileclip-dr, scripts/gen.py) samples with top-p 0.9 and cuts each caption at its first
+full stop; `first_sentence` does the same and is on by default, because CoCa rambles after it.
 
 Shape letters: B rows, T tokens so far, V vocabulary.
 """
@@ -36,11 +36,11 @@ _DEFAULT_SAMPLING = Sampling()
 class CocaCaptioner:
     """Captions with `model`: an open_clip `name:tag`, a hub repository or a local folder.
 
-    At most `context length - 1` tokens are drawn (75 for the published models), whatever
-    `sampling.max_tokens` says; a caption that reaches the end has `finish_reason` "length".
+    A caption has at most `context length - 1` tokens (75 for the published models), even if
+    `sampling.max_tokens` is larger; one that reaches the limit has `finish_reason` "length".
 
     Raises:
-        UsageError: no CoCa model, or one with another tokenizer than open_clip's own.
+        UsageError: not a CoCa model, or not with open_clip's own tokenizer.
         NotFoundError, EngineError: see `curator.scorers.clip_model.load_clip`.
     """
 
@@ -58,18 +58,18 @@ class CocaCaptioner:
         self.dtype = choose_dtype(dtype, self.device)
         self._sampling = sampling
         self._first_sentence = first_sentence
-        # Weights stay in fp32 and autocast does the rest: open_clip's own conversion to bf16 and
-        # fp16 forgets the queries of CoCa's attention pooling, and the forward pass fails.
+        # Weights stay in fp32, with autocast: open_clip's own conversion to bf16 and fp16 skips
+        # the queries of CoCa's attention pooling, so the forward pass would fail.
         self._clip = load_clip(model, device=self.device, dtype=torch.float32, revision=revision)
         self._check(model)
         self._images = DecodePool()
 
     def prefetch(self, requests: Sequence[CaptionRequest]) -> None:
-        """Start decoding the images of the batch that `caption` will be asked for next."""
+        """Start decoding the images of the next batch."""
         self._images.prefetch(requests)
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
-        """Answer every request, in order; failures are `image.*`, `vlm.garbage` and `vlm.oom`."""
+        """Caption every request, in order; failures: `image.*`, `vlm.garbage` and `vlm.oom`."""
         images = self._images.take(requests)
         outcomes: list[Caption | CaptionFailure] = []
         sound: list[int] = []
@@ -87,7 +87,7 @@ class CocaCaptioner:
         return outcomes
 
     def to_fp32(self) -> bool:
-        """Compute in fp32 from now on; false when it did already."""
+        """Switch to fp32; return false if the model runs in fp32 already."""
         if self.dtype == torch.float32:
             return False
         self.dtype = torch.float32
@@ -97,7 +97,7 @@ class CocaCaptioner:
         net = self._clip.net
         if not isinstance(net, CoCa):
             raise UsageError(
-                f"{model!r} is a {type(net).__name__}, not a CoCa: it can score but not write",
+                f"{model!r} is a {type(net).__name__}, not a CoCa: it cannot write captions",
                 hint=f"e.g. --model {CAPTIONERS.spec('coca').default_model}",
                 reason="model.unsupported",
             )
@@ -111,7 +111,7 @@ class CocaCaptioner:
     def _answer(
         self, requests: Sequence[CaptionRequest], pixels: Sequence[Tensor]
     ) -> list[Caption | CaptionFailure]:
-        """One outcome a request; out of memory, the batch is halved down to one."""
+        """Return one outcome per request; when out of memory, halve the batch, down to one."""
         if not requests:
             return []
         try:
@@ -137,7 +137,7 @@ class CocaCaptioner:
     def _generate(
         self, requests: Sequence[CaptionRequest], images: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Ids (B, T) behind the start token, padded behind the end; rows (B,) that broke."""
+        """Return ids (B, T) after the start token, padded after the end, and broken rows (B,)."""
         net: Any = self._clip.net
         images = images.to(self.device)
         num_steps = min(self._sampling.max_tokens, net.context_length - 1)

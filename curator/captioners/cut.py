@@ -1,4 +1,4 @@
-"""Cuts a text that ended at the token limit back to its last whole sentence."""
+"""Cut a text that reached the token limit back to its last whole sentence."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _NEXT = " The"
 
 
 def cut_back(text: str) -> tuple[str, str]:
-    """The whole sentences of a text, and the unfinished one behind them ("" if there is none).
+    """Split a text into its whole sentences and the unfinished rest ("" if there is none).
 
-    A text whose whole sentences have fewer than three words is left alone: ("", text).
+    If the whole sentences have fewer than three words, returns ("", text).
     """
-    text = text.rstrip("\ufffd \n")  # the limit may fall into the bytes of one character
-    # Whether a last full stop ends a sentence ("Dr." does not) shows when another one follows.
+    text = text.rstrip("\ufffd \n")  # the limit may split the bytes of one character
+    # Whether a final full stop ends a sentence ("Dr." does not) shows only if another one follows.
     spans = split_sentences(text + _NEXT)
     begins = spans[-1][0]
     whole, rest = text[:begins].rstrip(), text[begins:]

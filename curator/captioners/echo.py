@@ -1,9 +1,9 @@
-"""A captioner without a model: plausible English sentences, and every way to misbehave.
+"""A captioner without a model: plausible English sentences, and simulated faults.
 
-The text follows from the image's hash, the prompt, the candidate and the seed, and from nothing
-else, so runs with it are byte-identical on every machine. It does not look at the picture, but
-it decodes it, and fails on the same images as a real captioner. For demos, and as the fake engine
-of the reliability tests: `fault` makes a share of the images go wrong.
+The text depends only on the image's hash, the prompt, the candidate and the seed, so runs are
+byte-identical on every machine. The image is decoded but its content is ignored, so the same images
+fail as with a real captioner. Used in demos and as the fake engine of the reliability tests:
+`fault` makes a share of the images fail.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _sentence(digest: bytes) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-# What a faulty answer says.
+# Texts of faulty answers.
 _BAD_TEXTS: dict[str, Callable[[CaptionRequest], tuple[str, str]]] = {
     "refusal": lambda request: ("I'm sorry, but I can't describe this image.", "stop"),
     "loop": lambda request: ("a dog and " * 40, "length"),
@@ -68,15 +68,15 @@ _FOREVER_SEC = 3600.0
 
 
 class EchoCaptioner:
-    """Made-up captions. `model` names a variant: another name gives other sentences.
+    """Makes up captions. `model` names a variant: another name gives other sentences.
 
-    `fault` is one of `FAULTS`. It hits the share `fault_share` of the images, always the same
-    ones; a second try (`curator.captioners.guard`) meets it again unless `fault_once`. `late`
-    answers after `fault_sec` seconds, `hang` after an hour, `crash` kills this process, and
-    `n_minus_1` and `n_plus_1` break the contract: an answer is missing, or one too many.
+    `fault` is one of `FAULTS`. It affects the share `fault_share` of the images, always the same
+    ones, also on the second try (`curator.captioners.guard`) unless `fault_once`. `late` answers
+    after `fault_sec` seconds, `hang` after an hour, `crash` kills this process, and `n_minus_1` and
+    `n_plus_1` violate the protocol: one answer is missing, or there is one too many.
 
     Raises:
-        UsageError: an option is out of range; names it.
+        UsageError: an option is out of range; the message names it.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class EchoCaptioner:
         self._images = DecodePool()
 
     def prefetch(self, requests: Sequence[CaptionRequest]) -> None:
-        """Start decoding the images of the batch that `caption` will be asked for next."""
+        """Start decoding the images of the next batch."""
         self._images.prefetch(requests)
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
-        """Answer every request, in order, unless told to break that."""
+        """Caption every request, in order, except as `fault` says."""
         images = self._images.take(requests)
         hit = [request for request in requests if self._is_hit(request)]
         if hit and self._fault in ("late", "hang"):

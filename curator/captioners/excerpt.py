@@ -1,10 +1,10 @@
-"""A stranger's text inside a message: one short line that shows all and can do nothing."""
+"""Quote untrusted text in messages as one short, printable line."""
 
 from __future__ import annotations
 
 
 def excerpt(text: str, *, max_chars: int = 200) -> str:
-    """`text` with everything unprintable escaped as in Python, cut with "..." at `max_chars`."""
+    """Return `text` with unprintable characters escaped, cut to `max_chars` (ending in "...")."""
     shown = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in text[: max_chars + 1]

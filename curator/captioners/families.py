@@ -1,16 +1,16 @@
-"""How the families of transformers models are asked, and where their answer starts.
+"""Build the inputs of each family of transformers models, and find the start of the answer.
 
-One class a family, each small. What differs between them (measured on transformers 5.23):
+One small class per family. The differences (measured on transformers 5.23):
 
     family      prompt                                  generate() returns
     Chat        any instruction, by the chat template   prompt + answer
     Florence2   one of three task tokens                decoder start token + answer
     PaliGemma   "caption en", "describe en", or text    prompt + answer
-    Blip        none, or a beginning to be continued    beginning + answer
+    Blip        none, or a beginning to continue        beginning + answer
     Blip2       none, or a question in its own format   prompt + answer
 
-Florence-2, PaliGemma and BLIP follow no instructions. For them the *preset* picks the task, as
-the `tasks` tables below say; a preset that a family cannot do is refused, never quietly replaced.
+Florence-2, PaliGemma and BLIP follow no instructions. For them the *preset* selects the task (the
+`tasks` tables below); a preset without a task raises an error and is never silently replaced.
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ from curator.core.errors import UsageError
 class Family(Protocol):
     """Turns images and prompts into model inputs.
 
-    `padding_side` is where short prompts are padded: on the left, so that every answer starts at
-    the same place. `one_prompt_a_batch`: neither side is right.
+    `padding_side` is the side on which short prompts are padded: usually left, so that all answers
+    start at the same position. `one_prompt_a_batch`: padding works on neither side, so a batch
+    must have one prompt.
     """
 
     one_prompt_a_batch: bool
     padding_side: str
 
     def instruction(self, prompt: str) -> str:
-        """The text that the model is really given for `prompt`."""
+        """Return the text that the model gets for `prompt`."""
         ...
 
     def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
-        """The keyword arguments of `generate`."""
+        """Return the keyword arguments of `generate`."""
         ...
 
     def answer_start(self, inputs: Mapping[str, Any]) -> int:
-        """The position of the first new token in a row that `generate` returns."""
+        """Return the position of the first new token in a row of `generate`'s output."""
         ...
 
 
@@ -59,11 +60,11 @@ class Chat:
         self._encoder_decoder = bool(model.config.is_encoder_decoder)
 
     def instruction(self, prompt: str) -> str:
-        """The prompt itself."""
+        """Return the prompt unchanged."""
         return prompt
 
     def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
-        """One user turn each: the image, then the text; padded on the left."""
+        """Encode one user turn per image: the image, then the text; padded on the left."""
         turns = [
             [
                 {
@@ -84,12 +85,12 @@ class Chat:
         return dict(inputs)
 
     def answer_start(self, inputs: Mapping[str, Any]) -> int:
-        """Behind the prompt; an encoder-decoder starts its output with one token of its own."""
+        """Return the length of the prompt, or 1 (the start token) for an encoder-decoder."""
         return 1 if self._encoder_decoder else int(inputs["input_ids"].shape[1])
 
 
 class _Tasks:
-    """A family that is steered by a table: preset -> text."""
+    """A family with a table of tasks: preset -> text."""
 
     family: ClassVar[str]
     tasks: ClassVar[Mapping[str, str]]
@@ -102,10 +103,10 @@ class _Tasks:
         self._model = model
 
     def instruction(self, prompt: str) -> str:
-        """The task of the preset that `prompt` came from; a custom template as it is, if allowed.
+        """Return the task of the preset behind `prompt`; a custom prompt unchanged, if allowed.
 
         Raises:
-            UsageError: the family has no task for this preset, or takes no text of one's own.
+            UsageError: the family has no task for this preset, or takes no custom prompts.
         """
         preset = preset_of(prompt)
         if preset is not None and preset in self.tasks:
@@ -120,7 +121,7 @@ class _Tasks:
         )
 
     def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
-        """Images and texts through the processor."""
+        """Encode images and texts with the processor."""
         inputs = dict(
             self._processor(
                 images=list(images), text=list(instructions), return_tensors="pt", padding=True
@@ -137,8 +138,8 @@ class _Tasks:
 class Florence2(_Tasks):
     """Florence-2, native class. Its longest task says most about where things are.
 
-    Its encoder counts positions from the left whatever is masked, so padding goes to the right;
-    the answer comes from the decoder and does not care.
+    Its encoder counts positions from the left including masked ones, so prompts are padded on the
+    right; the answer comes from the decoder and is not affected.
     """
 
     family = "Florence-2"
@@ -151,7 +152,7 @@ class Florence2(_Tasks):
     padding_side = "right"
 
     def answer_start(self, inputs: Mapping[str, Any]) -> int:
-        """Behind the decoder's start token, which is also its end token."""
+        """Return 1: the answer follows the decoder's start token, which is also its end token."""
         return 1
 
 
@@ -163,15 +164,15 @@ class PaliGemma(_Tasks):
     free_text = "a task of its own, e.g. 'answer en what is this?'"
 
     def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
-        """The image placeholder goes before the text."""
+        """Encode with the image placeholder before the text."""
         return super().encode(images, [f"<image>{text}" for text in instructions])
 
 
 class Blip(_Tasks):
-    """BLIP, which continues a beginning such as "a photography of"; presets give it none.
+    """BLIP, which continues a beginning such as "a photography of"; presets use none.
 
-    `generate` overwrites the first prompt token and drops the last one, so padded prompts of
-    different lengths come out wrong on either side: one prompt a batch.
+    `generate` overwrites the first prompt token and drops the last one, so padding on either side
+    gives wrong results: one prompt per batch.
     """
 
     family = "BLIP"
@@ -180,13 +181,13 @@ class Blip(_Tasks):
     one_prompt_a_batch = True
 
     def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
-        """Without a text when the beginning is empty."""
+        """Encode images and texts; images alone when the beginning is empty."""
         if instructions[0]:
             return super().encode(images, instructions)
         return dict(self._processor(images=list(images), return_tensors="pt"))
 
     def answer_start(self, inputs: Mapping[str, Any]) -> int:
-        """Behind the beginning, whose last token `generate` has dropped; else behind the start."""
+        """Return the length of the beginning less its last token (`generate` drops it), else 1."""
         return int(inputs["input_ids"].shape[1]) - 1 if "input_ids" in inputs else 1
 
 
@@ -197,7 +198,7 @@ class Blip2(Blip):
     free_text = "a beginning or a question, e.g. 'Question: what is this? Answer:'"
 
     def encode(self, images: Sequence[Image.Image], instructions: Sequence[str]) -> dict[str, Any]:
-        """Without a text `generate` makes the ids itself: the image tokens and a start token."""
+        """Encode images and texts; an empty text becomes the image tokens and a start token."""
         if instructions[0]:
             return _Tasks.encode(self, images, instructions)
         config = self._model.config
@@ -207,7 +208,7 @@ class Blip2(Blip):
         return {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def answer_start(self, inputs: Mapping[str, Any]) -> int:
-        """Behind the prompt; a T5 decoder has only its start token there."""
+        """Return the length of the prompt, or 1 for a T5 decoder, which has only a start token."""
         if self._model.config.text_config.is_encoder_decoder:
             return 1
         return int(inputs["input_ids"].shape[1])
@@ -222,10 +223,10 @@ _BY_MODEL_TYPE: Mapping[str, type[_Tasks]] = {
 
 
 def family_of(processor: Any, model: Any) -> Family:
-    """The family of a loaded model.
+    """Return the family of a loaded model.
 
     Raises:
-        UsageError: it has no chat template and is none of the known families.
+        UsageError: the model has no chat template and is not of a known family.
     """
     model_type = model.config.model_type
     if model_type in _BY_MODEL_TYPE:
@@ -241,7 +242,7 @@ def family_of(processor: Any, model: Any) -> Family:
 
 
 def eos_token_ids(model: Any) -> list[int]:
-    """The ids that end an answer, from the same place as `generate` takes them."""
+    """Return the end token ids, from the same config that `generate` reads."""
     if model.config.model_type == "blip":  # its generate() passes this one explicitly
         return [int(model.config.text_config.sep_token_id)]
     found = getattr(model, "language_model", model).generation_config.eos_token_id
@@ -253,7 +254,7 @@ def eos_token_ids(model: Any) -> list[int]:
 
 
 def answer_ids(row: Sequence[int], eos: Sequence[int]) -> tuple[list[int], bool]:
-    """The tokens of one row before the first end token, and whether there was one."""
+    """Return the tokens of one row before the first end token, and whether there was one."""
     for position, token in enumerate(row):
         if token in eos:
             return list(row[:position]), True

@@ -1,9 +1,9 @@
-"""Notices bad generations, asks again once, and never lets one through.
+"""Detect bad answers of a captioner, ask once more, and turn what stays bad into failures.
 
     answer                                                    failure
     "I cannot help with that"                                 vlm.refusal
     "As an AI language model ...", "Here are three options:"  vlm.boilerplate
-    <think> to the end of the tokens                          vlm.reasoning_only
+    <think> until the token limit                             vlm.reasoning_only
     a list, a table, several fields of JSON, HTML             vlm.markup
     the same words or characters over and over                vlm.repetition
     only punctuation, mojibake, a run of token 0, NaN logits  vlm.garbage
@@ -13,15 +13,16 @@
     <|im_start|>user in the middle                            vlm.special_token
     fewer or more answers than requests, also one by one      vlm.mismatch
 
-What "bad" means is `curator.scorers.text.check_text`; here is what to do about it. Openers such
-as "This image shows" are no failure: policies can weigh them. Good captions are only tidied: what
-is around them comes off (`curator.captioners.answers`), and one that the token limit cut goes back
-to its last whole sentence (`curator.captioners.cut`). The caption's `note` keeps what came off.
+`curator.scorers.text.check_text` defines what is bad; this module handles it. Openers such as "This
+image shows" are not a failure: policies can use their flag. Good captions are only tidied: text
+around them is removed (`curator.captioners.answers`), and one that reached the token limit is cut
+back to its last whole sentence (`curator.captioners.cut`). The caption's `note` keeps the removed
+text.
 
 The second try uses the prompt's alternative wording and `candidate + 1000`, hence another seed. The
-alternatives ask for English, so for another language the wording stays.
-Garbage is the sign of a broken engine rather than of a hard image: a plain test picture is
-captioned, and if that breaks too, the model is loaded again in fp32, or the run ends.
+alternatives ask for English, so for other languages the wording stays the same.
+Garbage means a broken engine rather than a hard image: a plain test image is captioned, and if
+that gives garbage too, the model is loaded again in fp32, or the run ends.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from curator.scorers.text import check_text
 
 log = logging.getLogger(__name__)
 
-# In order of how much a flag explains: a refusal in French is a refusal.
+# The first flag that is set gives the reason: a refusal in French is a refusal.
 _REASONS = {
     "empty": "vlm.empty",
     "no_letters": "vlm.garbage",
@@ -67,7 +68,7 @@ class HasFp32(Protocol):
     """A captioner that can load its model again in full precision."""
 
     def to_fp32(self) -> bool:
-        """Do so; false when it runs in fp32 already."""
+        """Switch to fp32; return false if the model runs in fp32 already."""
         ...
 
 
@@ -76,14 +77,14 @@ class Prefetches(Protocol):
     """A captioner that can prepare the batch after the current one."""
 
     def prefetch(self, requests: Sequence[CaptionRequest]) -> None:
-        """Return at once."""
+        """Start preparing the batch; returns at once."""
         ...
 
 
 class Guarded:
-    """A captioner around another one, whose captions are all fit to be stored.
+    """Wraps a captioner and returns only captions that are fit to be stored.
 
-    `prompt` is the one that the requests were rendered from. `language` is the expected one.
+    `prompt` is the prompt that the requests were rendered from, `language` the expected language.
     """
 
     def __init__(self, captioner: Captioner, *, prompt: Prompt, language: str = "en") -> None:
@@ -92,15 +93,15 @@ class Guarded:
         self._language = language
 
     def prefetch(self, requests: Sequence[CaptionRequest]) -> None:
-        """Hand on to the captioner, if it can."""
+        """Pass the batch to the captioner, if it can prefetch."""
         if isinstance(self._captioner, Prefetches):
             self._captioner.prefetch(requests)
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
-        """Answer every request, in order, with a tidied caption or a failure.
+        """Return a tidied caption or a failure for every request, in order.
 
         Raises:
-            EngineError: the model gives garbage for the test picture too.
+            EngineError: the model gives garbage for the test image too.
         """
         outcomes = self._ask(requests)
         if any(_reason(outcome) == "vlm.garbage" for outcome in outcomes) and self._recovered():
@@ -113,7 +114,7 @@ class Guarded:
         return outcomes
 
     def healthy(self) -> bool:
-        """Whether a plain test picture gets something else than garbage."""
+        """Whether the model gives something other than garbage for a plain test image."""
         request = replace(probe_request(), prompt=self._prompt.bare)
         return _reason(self._ask([request])[0]) != "vlm.garbage"
 
@@ -126,8 +127,10 @@ class Guarded:
     def _ask(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
         outcomes = self._captioner.caption(requests)
         if len(outcomes) != len(requests):
-            # Nobody can tell whose answers these are, so none of them is used.
-            log.warning("%d answers to %d requests: asking singly", len(outcomes), len(requests))
+            # Which answer belongs to which request is unknown, so none is used.
+            log.warning(
+                "%d answers to %d requests: asking one by one", len(outcomes), len(requests)
+            )
             outcomes = [self._ask_single(request) for request in requests]
         return [
             self._judged(request, outcome)
@@ -145,7 +148,7 @@ class Guarded:
     ) -> Caption | CaptionFailure:
         if isinstance(outcome, CaptionFailure):
             return outcome
-        # The limit may have fallen between the bytes of one character.
+        # The limit may have split the bytes of one character.
         at_limit = outcome.finish_reason == LENGTH
         answer = open_answer(outcome.text.rstrip("\ufffd") if at_limit else outcome.text)
         if nothing := _why_nothing(outcome, answer):
@@ -156,7 +159,7 @@ class Guarded:
         return failure or _finished(outcome, answer)
 
     def _recovered(self) -> bool:
-        """Whether the model had to be loaded again; raises when that does not help."""
+        """Whether the model was switched to fp32; raises if that does not help."""
         if self.healthy():
             return False
         if isinstance(self._captioner, HasFp32) and self._captioner.to_fp32():
@@ -164,7 +167,7 @@ class Guarded:
             if self.healthy():
                 return True
         raise EngineError(
-            "the model gives garbage, for a plain test picture too",
+            "the model gives garbage, even for a plain test image",
             did="the batch was not used",
             hint="restart the server, or try --dtype bf16 or fp32, or another model",
             reason="vlm.garbage",
@@ -172,27 +175,27 @@ class Guarded:
 
 
 def _why_nothing(outcome: Caption, answer: CleanAnswer) -> CaptionFailure | None:
-    """The failure for an answer of which nothing is left; None if something is."""
+    """Return the failure for an answer without a caption; None if it has one."""
     if answer.text:
         return None
     thought = answer.reasoning or outcome.reasoning
-    at_limit = f"the token limit (--max-tokens, {outcome.num_tokens} used) came before the caption"
+    at_limit = f"token limit (--max-tokens, {outcome.num_tokens} used) reached before the caption"
     if thought:
         why = (
-            at_limit if outcome.finish_reason == LENGTH else "the model thought and gave no caption"
+            at_limit if outcome.finish_reason == LENGTH else "the model thought but gave no caption"
         )
-        hint = "raise --max-tokens, or switch the model's thinking off"
+        hint = "raise --max-tokens, or turn off the model's thinking"
         return CaptionFailure(
             "vlm.reasoning_only", f"{why}; {hint}; it thought: {excerpt(thought)}"
         )
     if outcome.finish_reason == LENGTH:
-        return CaptionFailure("vlm.empty", f"{at_limit}; a model that thinks needs more of them")
+        return CaptionFailure("vlm.empty", f"{at_limit}; a thinking model needs more tokens")
     is_talk = any(part.startswith("talk") for part in answer.taken_off)
     return CaptionFailure("vlm.boilerplate" if is_talk else "vlm.empty", excerpt(outcome.text))
 
 
 def _finished(outcome: Caption, answer: CleanAnswer) -> Caption:
-    """The caption to store: whole sentences, and a note of what is not in it any more."""
+    """Return the caption to store: whole sentences, with a note of the removed text."""
     text, finish_reason = answer.text, outcome.finish_reason
     notes = [f"taken off: {'; '.join(answer.taken_off)}"] if answer.taken_off else []
     if finish_reason == LENGTH:
@@ -204,15 +207,15 @@ def _finished(outcome: Caption, answer: CleanAnswer) -> Caption:
 
 
 def tidy(text: str) -> str:
-    """One line without what chat models put around a caption; its words stay as they are.
+    """Return the caption as one line, without text that chat models put around it.
 
-    What comes off is in `curator.captioners.answers`.
+    `curator.captioners.answers` lists what is removed; the caption's words are not changed.
     """
     return open_answer(text).text
 
 
 def judge(text: str, *, prompt: str, language: str = "en") -> CaptionFailure | None:
-    """Why the tidied `text`, the answer to `prompt`, is no caption; None when it is one."""
+    """Return why the tidied `text`, the answer to `prompt`, is not a caption; None if it is."""
     flags = check_text(text, prompt=prompt, language=language).flags
     reason = next((_REASONS[flag] for flag in _REASONS if flag in flags), None)
     if reason is None:

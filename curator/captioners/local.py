@@ -1,13 +1,13 @@
-"""Captions from a vision-language model in this process, through transformers' Auto classes.
+"""Caption with a vision-language model in this process, through transformers' Auto classes.
 
-One path for all families (`curator.captioners.families` holds what differs): images decoded in
-threads, prompts padded, `generate`, the new tokens cut out and decoded. In fp32 a batch gives what
-its items give alone (tests/contracts/test_captioners.py, on tiny models of eight families); in
-bf16 and fp16 rounding depends on the batch, so there a near tie can fall either way.
+One code path for all families (`curator.captioners.families` has the differences): decode images in
+threads, pad prompts, `generate`, decode the new tokens. In fp32 a batch gives the same captions as
+its items alone (tests/contracts/test_captioners.py, on tiny models of eight families); in bf16 and
+fp16 rounding depends on the batch, so near ties can go either way.
 
-Only safetensors are loaded and no code of a model repository is run. The model's own
-generation_config stays in force (end tokens, repetition penalty) except for what `Sampling` says
-and for beams: there are none.
+Only safetensors are loaded, and no code of a model repository is run. The model's own
+generation_config applies (end tokens, repetition penalty), except that `Sampling` sets the sampling
+and beam search is off.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _DEFAULT_SAMPLING = Sampling()
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A request whose image could be decoded, with the text that the model is really given."""
+    """A request with its decoded image and the text that the model gets."""
 
     request: CaptionRequest
     image: Image.Image
@@ -51,13 +51,13 @@ class _Item:
 class LocalCaptioner:
     """Captions with `model`: a local folder, or `org/name` on the hub at `revision`.
 
-    `dtype` (fp32, bf16, fp16) defaults to what the device is made for; `device` and `dtype` tell
-    afterwards what was chosen. Special tokens of the model's tokenizer are taken out of prompts.
+    `dtype` (fp32, bf16, fp16) defaults to the best one of the device; the attributes `device` and
+    `dtype` are the chosen ones. Special tokens of the model's tokenizer are removed from prompts.
 
     Raises:
-        UsageError: no safetensors, unknown model type, or code of its own would be needed.
+        UsageError: no safetensors, unknown model type, or a model that needs its own code.
         NotFoundError: no such folder, repository or revision.
-        EngineError: the hub cannot be reached, or the files do not make a model.
+        EngineError: the hub cannot be reached, or the model cannot be loaded from its files.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class LocalCaptioner:
         self._load_model()
 
     def prefetch(self, requests: Sequence[CaptionRequest]) -> None:
-        """Start decoding the images of the batch that `caption` will be asked for next."""
+        """Start decoding the images of the next batch."""
         self._images.prefetch(requests)
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
-        """Answer every request, in order. What fails, fails alone.
+        """Caption every request, in order. A failure affects only its own request.
 
-        Failures: `image.*` from decoding, `vlm.garbage` for broken logits, `vlm.oom` when one
-        image alone does not fit, `engine.error` when the model's processor refuses an image.
+        Failures: `image.*` from decoding, `vlm.garbage` for broken logits, `vlm.oom` when a single
+        image does not fit into memory, `engine.error` when the processor refuses an image.
 
         Raises:
             UsageError: the model cannot follow this prompt.
@@ -107,7 +107,7 @@ class LocalCaptioner:
         return [outcomes[position] for position in range(len(requests))]
 
     def to_fp32(self) -> bool:
-        """Load the weights again in fp32; false when they are in fp32 already."""
+        """Reload the weights in fp32; return false if they are in fp32 already."""
         if self.dtype == torch.float32:
             return False
         self.dtype = torch.float32
@@ -115,17 +115,17 @@ class LocalCaptioner:
         return True
 
     def _instruction(self, prompt: str) -> str:
-        """Task tokens such as <CAPTION> are added behind the cleaning, which would remove them."""
+        """Clean the prompt, then add task tokens such as <CAPTION>, which cleaning would remove."""
         clean, _ = strip_special_tokens(prompt, self._special_tokens)
         return self._family.instruction(clean)
 
     def _answer(self, items: Sequence[_Item]) -> list[Caption | CaptionFailure]:
-        """One outcome an item; a batch that fails is halved until the culprit stands alone."""
+        """Return one outcome per item; halve a failing batch until the failing item is alone."""
         try:
             return self._generate(items)
         except torch.OutOfMemoryError as error:
             failure = CaptionFailure("vlm.oom", f"batch of 1: {str(error).splitlines()[0]}"[:500])
-        except ValueError as error:  # how processors say no, e.g. to an extreme aspect ratio
+        except ValueError as error:  # raised by processors, e.g. for an extreme aspect ratio
             failure = CaptionFailure("engine.error", f"refused by the processor: {error}"[:500])
         # Outside of `except`: the traceback would keep the tensors of the failed batch alive.
         if len(items) == 1:
@@ -168,7 +168,7 @@ class LocalCaptioner:
         return Caption(text, "stop" if ended else "length", len(ids), seed)
 
     def _text(self, ids: list[int]) -> str:
-        """The words. Marks of thinking are special tokens of some models: they must be seen."""
+        """Decode a caption; keeps reasoning tags, which are special tokens in some models."""
         reasoning, answer = split_reasoning(self._tokenizer.decode(ids))
         if reasoning:
             answer, _ = strip_special_tokens(answer, self._special_tokens)
@@ -185,13 +185,13 @@ class LocalCaptioner:
             processor: Any = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]  # theirs
                 self._folder, trust_remote_code=False, local_files_only=True
             )
-            if not hasattr(processor, "tokenizer"):  # Auto* settles for what it finds
-                raise ValueError(f"only a {type(processor).__name__}, no processor for images")
+            if not hasattr(processor, "tokenizer"):  # AutoProcessor falls back to what it finds
+                raise ValueError(f"found a {type(processor).__name__}, not a processor for images")
         return processor
 
     def _load_model(self) -> None:
         with _loading(self._folder):
-            auto: Any = AutoModelForImageTextToText  # its annotation forgets the pair
+            auto: Any = AutoModelForImageTextToText  # its annotation lacks the (model, info) pair
             model, info = auto.from_pretrained(
                 self._folder,
                 dtype=self.dtype,
@@ -207,12 +207,12 @@ class LocalCaptioner:
         self._eos = eos_token_ids(self._model)
 
 
-# `Sampling` alone says how a token is drawn; what a checkpoint brings along would only warn.
+# `Sampling` sets how tokens are drawn; the checkpoint's own values would only cause warnings.
 _NO_WARPING = {"temperature": None, "top_p": None, "top_k": None}
 
 
 def _special_tokens(tokenizer: Any) -> list[str]:
-    """The tokenizer's special tokens, without those that are ordinary text (some pad with "!")."""
+    """Return the tokenizer's special tokens, except ordinary text (some models pad with "!")."""
     added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
     tokens = {*tokenizer.all_special_tokens, *added}
     return sorted(token for token in tokens if set(token) & set("<>[]|"))
@@ -220,8 +220,8 @@ def _special_tokens(tokenizer: Any) -> list[str]:
 
 @contextmanager
 def _loading(folder: str) -> Iterator[None]:
-    """The border to transformers: what it raises on a folder becomes ours."""
-    # The command has a progress bar of its own.
+    """Convert what transformers raises while loading `folder` to an EngineError."""
+    # The command has its own progress bar.
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     try:
         yield
@@ -241,18 +241,18 @@ def _loading(folder: str) -> Iterator[None]:
             f"transformers {transformers.__version__} cannot load the model "
             f"({type(error).__name__}: {first_line})",
             where=folder,
-            hint="models that need code of their own are not run; a server can: --captioner server",
+            hint="models with their own code are not run here; use a server: --captioner server",
             reason="model.load",
         ) from error
 
 
 def _check_complete(folder: str, info: Mapping[str, Any]) -> None:
-    """Missing weights are random ones, of which transformers only warns."""
+    """Raise if weights are missing: transformers only warns and initializes them randomly."""
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
         raise EngineError(
             f"{len(missing)} weights are not in the checkpoint, e.g. {missing[0]}",
             where=folder,
-            did="nothing was captioned with random weights",
+            did="the model was not used: its missing weights would be random",
             reason="model.load",
         )

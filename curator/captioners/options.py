@@ -1,4 +1,4 @@
-"""Options that several captioners share. Frozen, checked when made, stored with every caption."""
+"""Options shared by several captioners: frozen, validated, and stored with every caption."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from curator.core.errors import UsageError
 
 MAX_SEED = 2**31 - 1  # what every server accepts as a seed
-MIN_TEMPERATURE = 0.01  # below, dividing logits overflows, and it is greedy in all but name
+MIN_TEMPERATURE = 0.01  # lower values overflow the logits and are practically greedy
 MAX_TEMPERATURE = 2.0
-RETRY_CANDIDATE = 1000  # added to the candidate of a second try; nobody asks for so many
+RETRY_CANDIDATE = (
+    1000  # added to the candidate number of a second try; above any real number of candidates
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How a text is drawn from a model.
+    """Sampling parameters of a captioner.
 
-    `max_tokens` bounds the new tokens of one caption. `temperature` 0 takes the likeliest token
-    every time (greedy: all candidates of an image are then the same). `top_p` in (0, 1] keeps the
-    likeliest tokens that together have that probability. Candidate number c of an image is drawn
-    with the seed `seed + c`.
+    `max_tokens` limits the new tokens of one caption. `temperature` 0 is greedy: all candidates of
+    an image are then the same. `top_p` in (0, 1] keeps the likeliest tokens that together have that
+    probability. Candidate number c of an image is drawn with the seed `seed + c`.
 
     Raises:
-        UsageError: a field is out of range; names it.
+        UsageError: a field is out of range; the message names it.
     """
 
     max_tokens: int = 64
@@ -39,11 +40,11 @@ class Sampling:
         require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
 
     def seed_of(self, candidate: int) -> int:
-        """The seed that candidate number `candidate` of an image is drawn with."""
+        """Return the seed for candidate number `candidate` of an image."""
         return (self.seed + candidate) % (MAX_SEED + 1)
 
 
 def require(holds: bool, field: str, value: object, allowed: str) -> None:
-    """Raise the UsageError that names `field`, its value and what is allowed, unless it holds."""
+    """Raise a UsageError with `field`, its value and the allowed ones, unless `holds` is true."""
     if not holds:
         raise UsageError(f"{field} is {value!r}", hint=f"allowed: {allowed}", reason="option.value")

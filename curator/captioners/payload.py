@@ -1,4 +1,4 @@
-"""What travels to and from an OpenAI-compatible server: the request's body, the answer's text."""
+"""Build requests to an OpenAI-compatible server, and parse its answers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 
 
 class Mismatch(Exception):
-    """The answer does not hold exactly one text."""
+    """Raised for an answer without exactly one text."""
 
 
 def body_of(request: CaptionRequest, *, model: str, sampling: Sampling) -> bytes:
-    """The JSON body for one caption: the image before the text, as the Qwen models were trained.
+    """Return the JSON body for one caption, with the image before the text as in Qwen's training.
 
     Raises:
         Unusable: the image cannot be decoded. Servers fill truncated images with grey.
@@ -43,10 +43,11 @@ def body_of(request: CaptionRequest, *, model: str, sampling: Sampling) -> bytes
 
 
 def data_uri(image: bytes) -> str:
-    """The image as a `data:` URI: its own bytes when every server reads them alike, else a PNG.
+    """Return the image as a `data:` URI: its own bytes if all servers read them alike, else a PNG.
 
-    Most servers ignore the EXIF orientation and drop transparency, which shows hidden colours, and
-    they differ on CMYK, palettes, 16 bits and animations; there they get what all our parts see.
+    Most servers ignore the EXIF orientation and drop transparency (which shows hidden colours), and
+    they differ on CMYK, palettes, 16 bits and animations; such images are sent as decoded by
+    `curator.core.images`.
 
     Raises:
         Unusable: the image cannot be decoded.
@@ -65,10 +66,11 @@ _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_te
 
 
 def caption_of(answer: bytes, *, seed: int, max_tokens: int) -> Caption | CaptionFailure:
-    """The caption in an answer; a failure when the server's filter took it.
+    """Return the caption in an answer, or a failure if the server's content filter removed it.
 
-    Some servers say "stop" for what `max_tokens` cut, so the number of tokens counts as well. What
-    a server tells apart as the model's thinking never is the caption, also if there is no other.
+    Some servers return "stop" for captions cut at `max_tokens`, so the number of tokens is checked
+    too. Thinking that a server returns separately is never used as the caption, even without
+    another text.
 
     Raises:
         Mismatch: not JSON, or not exactly one choice with a message.
@@ -99,7 +101,7 @@ def caption_of(answer: bytes, *, seed: int, max_tokens: int) -> Caption | Captio
 
 
 def error_text(answer: bytes) -> str:
-    """What the server says went wrong: its message, else the beginning of its answer."""
+    """Return the server's error message, else the beginning of its answer."""
     try:
         document = _json(answer)
     except Mismatch:
@@ -111,7 +113,7 @@ def error_text(answer: bytes) -> str:
 
 
 def retry_after_sec(header: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header (a number or an HTTP date); None if unusable."""
+    """Return the seconds of a Retry-After header (a number or an HTTP date); None if invalid."""
     if header is None:
         return None
     if header.strip().isdigit():
@@ -127,16 +129,16 @@ def _json(answer: bytes) -> dict[str, Any]:
     try:
         document = json.loads(answer)
     except (ValueError, RecursionError) as error:
-        raise Mismatch("an answer that is no JSON") from error
+        raise Mismatch("the answer is not JSON") from error
     if not isinstance(document, dict):
-        raise Mismatch("an answer that is no JSON object")
+        raise Mismatch("the answer is not a JSON object")
     return document
 
 
 def _text(content: object) -> str:
-    """Some servers give a list of parts instead of a string, and null for nothing.
+    """Return the text of a message; some servers give a list of parts, and null for no text.
 
-    A part with a type of its own ("thinking", "reasoning") is no part of the answer.
+    Parts of other types ("thinking", "reasoning") are not part of the answer.
     """
     if isinstance(content, list):
         parts = (

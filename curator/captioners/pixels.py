@@ -1,4 +1,4 @@
-"""Images on their way to a model: decoded in the background; and one for the health probe."""
+"""Decode images in the background; and make the test image of the health check."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MAX_DECODE_THREADS = 8
 
 
 class DecodePool:
-    """Decodes the images of requests in a few threads, each image of a batch once.
+    """Decodes the images of requests in threads, each image of a batch once.
 
-    `prefetch` starts a batch early; `take` waits for it. At most the prefetched batch and the
+    `prefetch` starts decoding a batch, `take` waits for it. At most the prefetched batch and the
     current one are in memory.
     """
 
@@ -36,7 +36,7 @@ class DecodePool:
                 self._started[request.image_sha256] = self._threads.submit(decode, request.image)
 
     def take(self, requests: Sequence[CaptionRequest]) -> list[Image.Image | CaptionFailure]:
-        """The RGB image of every request, or the `image.*` failure of one that cannot be used."""
+        """Return the RGB image of every request, or its `image.*` failure."""
         self.prefetch(requests)
         futures = {r.image_sha256: self._started[r.image_sha256] for r in requests}
         for image_sha256 in futures:
@@ -52,7 +52,7 @@ def _outcome(future: Future[DecodedImage]) -> Image.Image | CaptionFailure:
 
 
 def probe_request() -> CaptionRequest:
-    """A request with a picture that no model has reason to fail on: 224 x 224 px, a colour ramp."""
+    """Return a request with an easy test image: a colour ramp of 224 x 224 px."""
     ramp = Image.linear_gradient("L").resize((224, 224))
     picture = Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180)))
     buffer = io.BytesIO()

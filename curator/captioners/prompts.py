@@ -1,17 +1,17 @@
-"""What captioners are asked: four presets, custom templates, and safe filling in of alt text.
+"""Prompts: four presets, custom templates, and safe insertion of alt text.
 
-A preset is data: one wording to ask with, and another one for the single retry after a bad answer
-(`curator.captioners.guard`). The preset's name and the text of a custom template go into the
-identity of every caption, so a released name or wording never changes; a better one gets a new
+A preset is data: one wording, and another one for the single retry after a bad answer
+(`curator.captioners.guard`). The preset's name or the text of a custom template is part of the
+identity of every caption, so a released name or wording never changes; a better wording gets a new
 name.
 
-Alt text is written by strangers. Before it enters a prompt (`render`): invisible and control
-characters are removed and white space becomes single spaces (`curator.core.text.clean_str`),
-special tokens of all common tokenizers are taken out (CVE-2026-44222, vllm#57740: a literal
-`<|image_pad|>` crashes the engine or binds the wrong image), double quotes become single ones,
-and it is cut behind the last whole word within 512 characters, marked with "...". It then stands
-between double quotes, named as the text a web page carried, and cannot close them. An instruction
-inside stays quoted data; whether a model obeys it all the same is for the guard to notice.
+Alt text is untrusted. Before it enters a prompt (`render`), invisible and control characters are
+removed and white space becomes single spaces (`curator.core.text.clean_str`), special tokens of
+all common tokenizers are removed (CVE-2026-44222, vllm#57740: a literal `<|image_pad|>` crashes
+the engine or binds the wrong image), double quotes become single ones, and the text is cut after
+the last whole word within 512 characters, marked with "...". It is inserted between double quotes,
+introduced as the text of a web page, and cannot close the quotes. Instructions inside stay quoted
+data; if a model follows them all the same, the guard has to detect it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ MAX_ALT_TEXT_CHARS = 512
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Two wordings of one request. A text holds `{alt_text}` at most once, no other placeholder.
+    """Two wordings of one request, with `{alt_text}` at most once and no other placeholder.
 
-    `bare` and `bare_alternative` are used for a sample without alt text; they hold no placeholder.
+    `bare` and `bare_alternative` are for samples without alt text; they have no placeholder.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Prompt:
 
     @property
     def wordings(self) -> tuple[str, ...]:
-        """All four."""
+        """Return all four wordings."""
         return (self.text, self.alternative, self.bare, self.bare_alternative)
 
 
@@ -88,11 +88,11 @@ PRESETS: dict[str, Prompt] = {
 
 
 def get_prompt(name_or_template: str) -> Prompt:
-    """The preset of that name, or a custom template: any text with a space or `{alt_text}` in it.
+    """Return the preset of that name, or a custom template: any text with a space or `{alt_text}`.
 
-    The alternative wording of a custom template is the same text (a retry then differs by its
-    seed); for a sample without alt text the sentence that holds `{alt_text}` is left out, and when
-    nothing remains the preset "short" is asked.
+    The alternative wording of a custom template is the same text (a retry differs only in its
+    seed). For a sample without alt text the sentence with `{alt_text}` is left out; if nothing
+    remains, the preset "short" is used.
 
     Raises:
         UsageError: unknown preset, unknown placeholder, or `{alt_text}` more than once.
@@ -102,7 +102,7 @@ def get_prompt(name_or_template: str) -> Prompt:
     if " " not in name_or_template.strip() and ALT_TEXT not in name_or_template:
         raise UsageError(
             f"unknown prompt {name_or_template!r}",
-            hint=f"{nearest(name_or_template, PRESETS)}; or give a sentence of your own",
+            hint=f"{nearest(name_or_template, PRESETS)}; or write your own sentence",
             reason="prompt.unknown",
         )
     return _custom(name_or_template.strip())
@@ -117,7 +117,7 @@ def _custom(template: str) -> Prompt:
             reason="prompt.placeholder",
         )
     if template.count(ALT_TEXT) > 1:
-        raise UsageError(f"{ALT_TEXT} stands more than once in the prompt", hint="use it once")
+        raise UsageError(f"{ALT_TEXT} occurs more than once in the prompt", hint="use it once")
     if ALT_TEXT not in template:
         return _plain(template, template, template)
     quoted = template.replace(f'"{ALT_TEXT}"', ALT_TEXT).replace(ALT_TEXT, f'"{ALT_TEXT}"')
@@ -128,10 +128,10 @@ def _custom(template: str) -> Prompt:
 
 
 def render(prompt: Prompt, *, alt_text: str | None, special_tokens: Iterable[str] = ()) -> str:
-    """The final text for one sample, with the alt text made harmless (see the top of the file).
+    """Return the final prompt for one sample, with sanitized alt text (see the module docstring).
 
-    `special_tokens` are those of the tokenizer at hand, beside the common ones. Alt text that is
-    None or stands for it (`nan`), or of which nothing is left, gives the wording without it.
+    `special_tokens` are the tokenizer's own, in addition to the common ones. If the alt text is
+    None, a missing value (`nan`), or empty after cleaning, the wording without it is used.
     """
     if ALT_TEXT not in prompt.text:
         return prompt.text
@@ -140,8 +140,8 @@ def render(prompt: Prompt, *, alt_text: str | None, special_tokens: Iterable[str
 
 
 def safe_alt_text(alt_text: str, *, special_tokens: Iterable[str] = ()) -> str:
-    """One line of at most 512 characters, without special tokens and double quotes; may be ''."""
-    # Far more than can be used and far less than 1 MB: everything behind it is cut anyway.
+    """Return alt text as one line of at most 512 characters, without special tokens; may be ''."""
+    # Far more than can be used and far less than 1 MB: the rest is cut anyway.
     line = clean_str(alt_text[: 16 * MAX_ALT_TEXT_CHARS]).text
     line, _ = strip_special_tokens(line, special_tokens)
     if is_blank(line):
@@ -155,7 +155,7 @@ def safe_alt_text(alt_text: str, *, special_tokens: Iterable[str] = ()) -> str:
 
 
 def reword(prompt: Prompt, rendered: str) -> str:
-    """The other wording of `rendered`, which `render(prompt, ...)` made, with the same alt text.
+    """Return the other wording of `rendered`, made by `render(prompt, ...)`, with its alt text.
 
     Raises:
         ValueError: `rendered` was not made from `prompt`.
@@ -171,9 +171,9 @@ def reword(prompt: Prompt, rendered: str) -> str:
 
 
 def preset_of(rendered: str) -> str | None:
-    """The name of the preset that `rendered` was made from, None for a custom template.
+    """Return the name of the preset that `rendered` was made from; None for a custom template.
 
-    Models that take no instructions (BLIP, Florence-2, PaliGemma) choose their task by it.
+    It selects the task of models that take no instructions (BLIP, Florence-2, PaliGemma).
     """
     for name, prompt in PRESETS.items():
         if any(_filling(wording, rendered) is not None for wording in prompt.wordings):
@@ -182,7 +182,7 @@ def preset_of(rendered: str) -> str | None:
 
 
 def _filling(wording: str, rendered: str) -> str | None:
-    """What stands in `rendered` in the place of `{alt_text}`; None if it is another wording."""
+    """Return the text in place of `{alt_text}`; None if `rendered` has another wording."""
     before, placeholder, after = wording.partition(ALT_TEXT)
     if not placeholder:
         return "" if rendered == wording else None

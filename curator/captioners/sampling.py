@@ -1,11 +1,11 @@
-"""Drawing the next token, the same way for every model that runs in this process.
+"""Sample the next token, the same way for every model that runs in this process.
 
-Invariant: what a row draws depends on its own logits, seed and image only, never on its
-neighbours in the batch. So a caption can be drawn again alone. `torch.multinomial` cannot promise
-that: it reads one random stream across the whole batch. Here each row has a stream of its own, and
-the token is the argmax of probability / Exp(1) noise, which has the same distribution (the
-exponential race, Gumbel-max trick). Rounding changes it only when two tokens nearly tie, whereas
-inverting the cumulated distribution is at its mercy at each of V borders.
+Invariant: the token drawn for a row depends only on its own logits, seed and image, never on the
+other rows of the batch, so a caption can be reproduced alone. `torch.multinomial` cannot guarantee
+that: it uses one random stream for the whole batch. Here each row has its own stream, and the
+token is the argmax of probability / Exp(1) noise, which has the same distribution (exponential
+race, Gumbel-max trick). Rounding changes the token only when two tokens nearly tie; inverting the
+cumulative distribution would be sensitive to rounding at each of its V boundaries.
 
 Shape letters: B rows, V vocabulary.
 """
@@ -23,13 +23,13 @@ from curator.captioners import CaptionFailure, CaptionRequest
 from curator.captioners.options import Sampling
 
 BROKEN_LOGITS = CaptionFailure("vlm.garbage", "NaN or infinity in the logits")
-# As many in a row are no caption in any language; fewer could be the "!!!" of one.
+# This many in a row are not a caption in any language; fewer could be "!!!" in a caption.
 _MAX_ZERO_RUN = 8
-_TINY = 1e-30  # keeps 0 / 0 away
+_TINY = 1e-30  # avoids 0 / 0
 
 
 class Drawer:
-    """Draws one token a row and step, with a random stream for each (seed, image)."""
+    """Draws one token per row and step, with one random stream per (seed, image)."""
 
     def __init__(
         self, sampling: Sampling, requests: Sequence[CaptionRequest], device: torch.device
@@ -43,7 +43,7 @@ class Drawer:
         ]
 
     def __call__(self, logits_BV: Tensor) -> Tensor:
-        """Token ids, int64 of shape (B,): the likeliest, or drawn with temperature and top-p."""
+        """Return token ids, int64 of shape (B,): the likeliest, or sampled (temperature, top-p)."""
         if self._sampling.temperature == 0:
             return logits_BV.argmax(-1)
         probs_BV = torch.softmax(logits_BV.float() / self._sampling.temperature, -1)
@@ -63,7 +63,7 @@ def _stream_seed(seed: int, image_sha256: str) -> int:
 
 
 def nucleus(probs_BV: Tensor, top_p: float) -> Tensor:
-    """The likeliest tokens that together reach `top_p`, bool (B, V); at least one a row.
+    """Return a mask of the likeliest tokens that together reach `top_p`: bool (B, V), 1+ per row.
 
     Holtzman et al. 2020, The Curious Case of Neural Text Degeneration (arXiv:1904.09751).
     """
@@ -73,12 +73,12 @@ def nucleus(probs_BV: Tensor, top_p: float) -> Tensor:
 
 
 def broken_rows(logits_BV: Tensor) -> Tensor:
-    """Rows with NaN or +infinity, bool of shape (B,). -infinity only forbids a token."""
+    """Return the rows with NaN or +infinity, bool (B,). -infinity is allowed: it masks a token."""
     return (logits_BV.isnan() | (logits_BV == torch.inf)).any(-1)
 
 
 def has_zero_run(ids: Sequence[int]) -> bool:
-    """Whether token 0 comes eight times in a row: what NaN logits turn into ("!!!!")."""
+    """Whether token 0 occurs eight times in a row, which NaN logits produce ("!!!!")."""
     run = 0
     for token in ids:
         run = run + 1 if token == 0 else 0
@@ -88,10 +88,10 @@ def has_zero_run(ids: Sequence[int]) -> bool:
 
 
 class DrawProcessor(LogitsProcessor):
-    """Makes greedy `generate` follow a `Drawer`, and notes the rows whose logits broke.
+    """Makes greedy `generate` use the tokens of a `Drawer`, and records rows with broken logits.
 
-    It leaves one finite score a row, that of the drawn token. A broken row is ended at once:
-    transformers would go on with token 0, the famous `!!!!`. `broken_B` is read after `generate`.
+    It leaves one finite score per row, that of the drawn token. A broken row ends at once, because
+    transformers would continue with token 0 (`!!!!`). Read `broken_B` after `generate`.
     """
 
     def __init__(self, drawer: Drawer, eos: Tensor, num_rows: int) -> None:
@@ -101,7 +101,7 @@ class DrawProcessor(LogitsProcessor):
         self._eos = eos
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores (B, V) with all but the drawn token at -infinity."""
+        """Return scores (B, V) with all but the drawn token at -infinity."""
         broken_B = broken_rows(scores)
         self.broken_B |= broken_B & ~self._finished_B
         drawn_B = self._drawer(scores.masked_fill(broken_B[:, None], 0.0))

@@ -1,20 +1,20 @@
-"""Captions from a server that speaks OpenAI's chat completions: vLLM, SGLang, Ollama, LM Studio.
+"""Caption with a server that has OpenAI's chat completions API: vLLM, SGLang, Ollama, LM Studio.
 
-One image, one HTTP request, one answer: whose answer it is never has to be guessed. Images travel
-as bytes inside the request, so the server fetches nothing. Sent are only model, messages,
-max_tokens, temperature, top_p and seed, to `{url}/chat/completions` and nowhere else: redirects
-are not followed, and no other path is ever asked (`/v1/models` fails on some servers).
+One HTTP request per image, so every answer belongs to a known image. Images are sent as bytes
+inside the request, so the server downloads nothing. Captioning sends only model, messages,
+max_tokens, temperature, top_p and seed, only to `{url}/chat/completions`: redirects are not
+followed, and no other path is used (`/v1/models` fails on some servers).
 
-Proxies of the environment (HTTP_PROXY and so on) and ~/.netrc are not used: photos and keys go
-where `url` says, and a server on the own machine stays reachable behind a company proxy.
+Proxies of the environment (HTTP_PROXY and so on) and ~/.netrc are not used: images and keys go
+only to `url`, and a server on this machine stays reachable behind a company proxy.
 
-The key is read from CURATOR_API_KEY, else OPENAI_API_KEY, and kept in the HTTP client's headers
-only. Messages show neither it nor a password in the URL.
+The key is read from CURATOR_API_KEY, else OPENAI_API_KEY, and kept only in the HTTP client's
+headers. Messages never contain it, nor a password in the URL.
 
-What is tried again: no connection, a connection that breaks, 408, 425, 429 and 5xx, with growing
-pauses or as Retry-After says. What is not: any other answer, and the stall timeout, which bounds
-one request with all its attempts. When a whole batch fails, a plain test picture is sent; if that
-fails too, the server is to blame and not the images, and the run ends.
+Retried, with growing pauses or as Retry-After says: no connection, a broken connection, 408, 425,
+429 and 5xx. Not retried: any other answer, and the stall timeout, which limits one request with all
+its attempts. When a whole batch fails, a plain test image is sent; if that fails too, the server is
+at fault and not the images, and the run ends.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _DEFAULT_SAMPLING = Sampling()
 
 
 class _Transient(Exception):
-    """An attempt failed in a way that another one may not."""
+    """Raised when an attempt failed and another one may succeed."""
 
     def __init__(self, detail: str, *, pause_sec: float | None = None, down: bool = False) -> None:
         super().__init__(detail)
@@ -64,13 +64,14 @@ class _Transient(Exception):
 
 
 class ServerCaptioner:
-    """Captions from the server at `url` (`http://host:8000/v1`), of its model `model`.
+    """Captions with `model` of the server at `url` (`http://host:8000/v1`).
 
-    `concurrency` requests are on their way at a time. `stall_timeout_sec` bounds one request.
-    `Caption.num_tokens` is 0 when the server does not count. Connections live as long as a batch.
+    `concurrency` is the number of requests in flight. `stall_timeout_sec` limits one request with
+    its retries. `Caption.num_tokens` is 0 if the server does not count. Connections are closed
+    after each batch.
 
     Raises:
-        UsageError: no or a wrong `url`, no `model`, or an option out of range.
+        UsageError: missing or invalid `url`, missing `model`, or an option out of range.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class ServerCaptioner:
     ) -> None:
         if not model:
             raise UsageError(
-                "captioner 'server' needs the name of the server's model",
+                "captioner 'server' needs a model name",
                 hint="e.g. --model Qwen/Qwen3-VL-2B-Instruct",
                 reason="option.value",
             )
@@ -100,16 +101,16 @@ class ServerCaptioner:
         self._sampling = sampling
         self._concurrency = concurrency
         self._stall_timeout_sec = stall_timeout_sec
-        self._certificates = httpx.create_ssl_context()  # SSL_CERT_FILE counts; slow to make
+        self._certificates = httpx.create_ssl_context()  # reads SSL_CERT_FILE; slow to create
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
-        """Answer every request, in order; what the server refuses for one image fails alone.
+        """Caption every request, in order; a request that the server refuses fails alone.
 
-        Failures: `image.*` from decoding; `engine.error` with the server's words; `vlm.stalled`;
-        `vlm.mismatch` when a request gets fewer or more answers than one, twice.
+        Failures: `image.*` from decoding; `engine.error` with the server's message; `vlm.stalled`;
+        `vlm.mismatch` when a request twice does not get exactly one answer.
 
         Raises:
-            EngineError: the server is down, stalls or answers nothing at all, wants another key,
+            EngineError: the server is down, stalls or answers no request at all, refuses the key,
                 or is not at this URL.
         """
         return asyncio.run(self._caption(requests))
@@ -135,7 +136,7 @@ class ServerCaptioner:
     async def _all(
         self, client: httpx.AsyncClient, requests: Sequence[CaptionRequest]
     ) -> list[Caption | CaptionFailure]:
-        """All outcomes; the first EngineError takes back the requests still on their way."""
+        """Return all outcomes; the first EngineError cancels the requests in flight."""
         slots = asyncio.Semaphore(self._concurrency)
 
         async def in_a_slot(request: CaptionRequest) -> Caption | CaptionFailure:
@@ -154,7 +155,7 @@ class ServerCaptioner:
         probe = await self._outcome(client, probe_request(), timeout_sec=timeout_sec)
         if isinstance(probe, CaptionFailure) and _is_server_failure(probe):
             raise self._engine_error(
-                f"the server answers nothing, not for a plain test picture either: {probe.detail}",
+                f"the server answers no request, not even for a plain test image: {probe.detail}",
                 reason=probe.reason,
             )
 
@@ -165,7 +166,7 @@ class ServerCaptioner:
         *,
         timeout_sec: float | None = None,
     ) -> Caption | CaptionFailure:
-        """Ask for one caption, with all attempts."""
+        """Request one caption, with all attempts."""
         timeout_sec = timeout_sec or self._stall_timeout_sec
         try:
             body = await asyncio.to_thread(
@@ -199,7 +200,7 @@ class ServerCaptioner:
             return CaptionFailure("engine.error", f"{error.detail} (tried {num_tries} times)")
 
     async def _post(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, bytes]:
-        """One attempt: (status, body) of an answer that is final."""
+        """Make one attempt; return (status, body) of a final answer."""
         headers = {"Content-Type": "application/json"}
         answer = bytearray()
         try:
@@ -209,7 +210,7 @@ class ServerCaptioner:
                 async for chunk in response.aiter_bytes():
                     answer += chunk
                     if len(answer) > MAX_ANSWER_BYTES:
-                        raise Mismatch(f"an answer above {MAX_ANSWER_BYTES} bytes")
+                        raise Mismatch(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             detail = self._masked(str(error) or type(error).__name__)
             raise _Transient(detail, down=True) from error
@@ -220,7 +221,7 @@ class ServerCaptioner:
         return response.status_code, bytes(answer)
 
     def _judge_status(self, response: httpx.Response, answer: bytes) -> None:
-        """Raise unless the status says "here it is" or "not this image"."""
+        """Raise unless the status is 200 or a refusal of this one image."""
         status = response.status_code
         if status == httpx.codes.OK or status in _THIS_IMAGE:
             return
@@ -235,7 +236,7 @@ class ServerCaptioner:
         return EngineError(
             what,
             where=self.url,
-            hint=hint or "see the server's log, start it again and run the same command",
+            hint=hint or "check the server's log, restart it and run the same command",
             reason=reason,
         )
 
@@ -243,7 +244,7 @@ class ServerCaptioner:
         return self._masked(error_text(answer))
 
     def _masked(self, text: str) -> str:
-        """For messages: without the key (some servers repeat it) and the URL's password."""
+        """Hide the key (some servers repeat it) and the URL's password, and shorten the text."""
         for secret in (*_keys(), self._endpoint.password):
             text = text.replace(secret, "***") if secret else text
         return excerpt(text, max_chars=400)
@@ -252,19 +253,19 @@ class ServerCaptioner:
 _HINTS = {
     401: f"set the key in the environment: {KEY_VARIABLES[0]}=...",
     403: f"set the key in the environment: {KEY_VARIABLES[0]}=...",
-    404: "check --model, and the URL: most servers want http://host:port/v1",
-    405: "check the URL: most servers want http://host:port/v1",
+    404: "check --model, and --url: most servers use http://host:port/v1",
+    405: "check --url: most servers use http://host:port/v1",
 }
 
 
 def reach(url: str) -> None:
-    """Ask the server for its list of models: is anybody there, and is the key right?
+    """Check that a server answers and accepts the key, by requesting its list of models.
 
-    No picture is sent. Servers without such a list answer 404 or 501, which is an answer.
+    No image is sent. Servers without such a list answer 404 or 501, which is enough.
 
     Raises:
-        EngineError: nobody answers within 10 s, or the server wants another key.
-        UsageError: `url` is none.
+        EngineError: no answer within 10 s, or the server refuses the key.
+        UsageError: `url` is not a URL.
     """
     endpoint = _endpoint(url)
     where = mask_url(endpoint)
@@ -287,7 +288,7 @@ def reach(url: str) -> None:
         ) from error
     if answer.status_code in (401, 403):
         raise EngineError(
-            f"the server says HTTP {answer.status_code}",
+            f"the server refuses the request with HTTP {answer.status_code}",
             where=where,
             did="nothing was read or written",
             hint=_HINTS[answer.status_code],
@@ -296,7 +297,7 @@ def reach(url: str) -> None:
 
 
 def mask_url(url: httpx.URL) -> str:
-    """The URL for messages: user name and password as `***`, no query."""
+    """Return the URL for messages: user name and password as `***`, no query."""
     plain = url.copy_with(username=None, password=None, query=None, fragment=None)
     return str(plain).replace("://", "://***@", 1) if url.userinfo else str(plain)
 
@@ -308,7 +309,7 @@ def _endpoint(url: str | None) -> httpx.URL:
     try:
         parsed = httpx.URL(as_typed(url, "url"))
     except httpx.InvalidURL:
-        # The message may hold the password, so it is not shown.
+        # The message may contain the password, so it is not shown.
         raise UsageError("url cannot be read", hint=example, reason="option.value") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise UsageError(f"url is {mask_url(parsed)!r}", hint=example, reason="option.value")
@@ -332,7 +333,7 @@ def _pause_sec(state: RetryCallState) -> float:
 
 
 def _is_server_failure(outcome: Caption | CaptionFailure) -> bool:
-    """A failure that a broken server would cause, whatever the image."""
+    """Whether a failure may be the server's fault rather than the image's."""
     return isinstance(outcome, CaptionFailure) and outcome.reason in (
         "engine.error",
         "vlm.stalled",

@@ -1,4 +1,4 @@
-"""Notices a model that gives one caption to picture after picture (LVD-2M#4: 4,000 times)."""
+"""Detect a model that gives the same caption to image after image (LVD-2M#4: 4,000 times)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ I = TypeVar("I", bound=Hashable)  # noqa: E741 - how the caller names an image
 
 @dataclass(slots=True)
 class StuckDetector(Generic[I]):
-    """Collects, within a shard, the images that were given one and the same caption.
+    """Collects, within a shard, the images that got the same caption.
 
-    Too many is more than 20 images and more than a tenth of those captioned so far: a large
-    shard of much alike pictures may well hold 21 times "a man in a suit". Letter case, white
-    space and a final full stop do not tell captions apart.
+    Too many means more than 20 images and more than a tenth of those captioned so far: a large
+    shard of similar images may well have "a man in a suit" 21 times. Captions that differ only in
+    letter case, white space or a final full stop count as the same.
     """
 
     _images: dict[str, dict[str, list[I]]] = field(
@@ -32,8 +32,8 @@ class StuckDetector(Generic[I]):
     def note(self, shard: str, image: I, text: str) -> list[I]:
         """Add a captioned image; return the images whose caption must not be used.
 
-        That is nobody at first, all images with this caption when the limit is passed, and the
-        image itself from then on.
+        Returns [] below the limit, all images with this caption when the limit is passed, and
+        only the new image after that.
         """
         folded = " ".join(text.casefold().split()).rstrip(" .")
         self._totals[shard] += 1
@@ -49,9 +49,9 @@ class StuckDetector(Generic[I]):
         return images
 
     def hopeless(self, shard: str) -> bool:
-        """Whether more than 20 captions in a row were ones that must not be used.
+        """Whether more than 20 captions in a row must not be used.
 
-        A caption that much alike pictures share comes and goes between others; a model that is
-        stuck gives nothing else, and asking it on costs money for nothing.
+        A caption shared by similar images alternates with others; a stuck model gives nothing
+        else, and every further request is wasted.
         """
         return self._in_a_row[shard] > MAX_IMAGES

@@ -1,4 +1,4 @@
-"""curator decide: apply a policy to the facts. And how a new version is told."""
+"""curator decide: apply a policy to the facts. Also prints new versions for other commands."""
 
 from __future__ import annotations
 
@@ -23,27 +23,25 @@ def decide(
     generator: Annotated[
         list[str] | None,
         typer.Option(
-            "--generator", help="Prefer captions of this generator; repeat it to give an order."
+            "--generator", help="Prefer captions of this generator; repeat to give an order."
         ),
     ] = None,
     use_scorer: Annotated[
         str | None,
-        typer.Option("--use-scorer", help="Which scorer's scores to use, if there are several."),
+        typer.Option("--use-scorer", help="Scorer whose scores to use, if there are several."),
     ] = None,
     language: Annotated[
         str | None,
-        typer.Option(
-            "--language", help="Language of the text checker to use, if there are several."
-        ),
+        typer.Option("--language", help="Language of the text checker, if there are several."),
         HARMLESS,
     ] = None,
     max_quarantine: o.MaxQuarantine = DEFAULTS.max_quarantine,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Apply a policy to the facts: a version in seconds.
+    """Apply a policy to the facts and commit a version.
 
-    Loads no model.
+    Takes seconds: no model is loaded.
 
     Example:
 
@@ -76,7 +74,7 @@ def decide(
 
 
 def version_json(version: Version) -> dict[str, object]:
-    """A version, for --json."""
+    """Return a version as JSON-serializable fields, for --json."""
     return {
         "number": version.number,
         "id": version.id,
@@ -90,11 +88,11 @@ def version_json(version: Version) -> dict[str, object]:
 
 
 def version_text(ws: Workspace, version: Version, is_new: bool) -> str:
-    """The lines that end every command that makes a version."""
+    """Return the closing lines of every command that makes a version."""
     counts = ", ".join(f"{count:,} {action}" for action, count in version.counts.items() if count)
     scored = version.totals.get("num_scored", 0)
     mean = f", mean score {version.totals['score_sum'] / scored:.3f}" if scored else ""
-    head = "committed" if is_new else "nothing new: the same decision is"
+    head = "committed" if is_new else "nothing changed: the same decision is already"
     lines = [
         f"{head} {version.name} ({version.id[:12]}), policy {version.policy['name']}",
         f"  {version.num_samples:,} samples: {counts}{mean}",
@@ -103,10 +101,10 @@ def version_text(ws: Workspace, version: Version, is_new: bool) -> str:
         from curator.steps.apply_edits import scoring_command
 
         scoring = scoring_command(version, ws.spec, ws.store_option, "--generated")
-        note = f"  {unscored:,} texts have no score; this makes them, then decide again:"
+        note = f"  {unscored:,} texts have no score; to score them (then decide again):"
         lines += [note, f"  {scoring}"]
     if cut := int(version.totals.get("num_truncated", 0)):
-        lines.append(f"  {cut:,} texts end where the token limit cut them")
+        lines.append(f"  {cut:,} texts were cut at the token limit")
     if version.number == 1:  # nothing to compare it with
         lines.append(f"next: {ws.command('show', version=version.name)}")
     else:

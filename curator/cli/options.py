@@ -15,7 +15,7 @@ from curator.scorers import OF_MODELS, SCORERS, ScorerSpec
 
 
 def rows(table: Registry[ModelSpec] | Registry[ScorerSpec]) -> str:
-    """What a table offers, in one sentence for --help."""
+    """Return the names and help texts of a table as one sentence for --help."""
     return "; ".join(f"{name}: {spec.help}" for name, spec in table.rows.items())
 
 
@@ -41,10 +41,10 @@ StoreOption = Annotated[
     ),
     INSIDE,
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Policy = Annotated[
     str,
-    typer.Option("--policy", help="A preset (see `curator policy`) or the path of a .toml file."),
+    typer.Option("--policy", help="Preset (see `curator policy`) or path of a .toml file."),
     PRESET_POLICY,
 ]
 Scorer = Annotated[
@@ -52,29 +52,29 @@ Scorer = Annotated[
     typer.Option(
         "--scorer",
         metavar="SCORER|MODEL",
-        help=f"Which scorer (default: the one of the policy, else {OF_MODELS}), or the model of "
+        help=f"Scorer to use (default: the policy's, else {OF_MODELS}), or the model for "
         f"{OF_MODELS}: an open_clip NAME:TAG, a hub id org/name, or a folder. {rows(SCORERS)}.",
     ),
     BUNDLED_MODEL,
 ]
 Language = Annotated[
     str,
-    typer.Option("--language", help="Language the captions should be in, such as en, de or ja."),
+    typer.Option("--language", help="Language that captions should be in: en, de, ja, ..."),
     HARMLESS,
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", help="cuda, cuda:1 or cpu; default: a GPU if there is one."),
+    typer.Option("--device", help="cuda, cuda:1 or cpu (default: a GPU if there is one)."),
 ]
 Dtype = Annotated[
-    str | None, typer.Option("--dtype", help="fp32, bf16 or fp16; default: by device.")
+    str | None, typer.Option("--dtype", help="fp32, bf16 or fp16 (default: depends on the device).")
 ]
 Workers = Annotated[
     int,
     typer.Option(
         "--workers",
         min=1,
-        help="Worker processes; each loads its own model on its own GPU.",
+        help="Number of worker processes; each loads the model on a GPU of its own.",
     ),
 ]
 BatchSize = Annotated[
@@ -89,7 +89,7 @@ BatchSize = Annotated[
 StallTimeout = Annotated[
     float,
     typer.Option(
-        "--stall-timeout", min=1, help="Seconds without an answer before a model is restarted."
+        "--stall-timeout", min=1, help="Restart a model that does not answer for this many seconds."
     ),
 ]
 MaxQuarantine = Annotated[
@@ -98,7 +98,7 @@ MaxQuarantine = Annotated[
         "--max-quarantine",
         min=0,
         max=1,
-        help="Stop above this fraction of unusable samples.",
+        help="Stop when more than this fraction of the samples is unusable.",
     ),
 ]
 CaptionField = Annotated[
@@ -106,8 +106,8 @@ CaptionField = Annotated[
     typer.Option(
         "--caption-field",
         metavar="FIELD",
-        help="Where the alt text is: a field of the .json (caption, syn_text.0) or a file (.cap)"
-        " (default: as indexed before, .txt the first time).",
+        help="Source of the alt text: a field of the .json (caption, syn_text.0) or a file (.cap)"
+        " (default: as indexed before; the first time .txt).",
     ),
     HARMLESS,
 ]
@@ -116,8 +116,8 @@ ImageExt = Annotated[
     typer.Option(
         "--image-ext",
         metavar="EXT",
-        help="Which image to use where a sample has several (default: as indexed before, any the"
-        " first time).",
+        help="Extension of the image to use where a sample has several (default: as indexed "
+        "before; the first time any).",
     ),
     HARMLESS,
 ]

@@ -1,4 +1,4 @@
-"""curator policy: the policies that come with the tool."""
+"""curator policy: list or print the policy presets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from curator.cli.output import show, table
 
 
 def policy(
-    name: Annotated[str | None, typer.Argument(help="Print the TOML of this preset.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Preset to print as TOML.")] = None,
 ) -> None:
     """List the policy presets, or print one.
 

@@ -25,11 +25,11 @@ def recaption(
     *,
     policy: o.Policy = "best",
     captioner: Annotated[
-        str, typer.Option(help=f"Which captioner. {o.rows(CAPTIONERS)}.")
+        str, typer.Option(help=f"Captioner to use. {o.rows(CAPTIONERS)}.")
     ] = DEFAULT_CAPTIONER,
     model: Annotated[
         str | None,
-        typer.Option(help="Model of the captioner: a folder, a hub id, or its name on the server."),
+        typer.Option(help="Model of the captioner: folder, hub id, or model name on the server."),
         BUNDLED_MODEL,
     ] = None,
     url: Annotated[
@@ -37,11 +37,11 @@ def recaption(
     ] = None,
     prompt: Annotated[
         str,
-        typer.Option(help="short, detailed, spatial, grounded, or a template of your own."),
+        typer.Option(help="short, detailed, spatial, grounded, or your own template."),
         PRESET_PROMPT,
     ] = "short",
     candidates: Annotated[int, typer.Option(min=1, help="Number of captions per image.")] = 1,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens per caption.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Maximum tokens per caption.")] = None,
     temperature: Annotated[
         float,
         typer.Option(help="Sampling temperature; 0 is greedy."),
@@ -60,7 +60,7 @@ def recaption(
         typer.Option(metavar="'worst 30%'", help="Caption only images with the worst alt texts."),
     ] = None,
     strict: Annotated[
-        bool, typer.Option(help="Exit with 3 if anything is in quarantine."), HARMLESS
+        bool, typer.Option(help="Exit with code 3 if anything is in quarantine."), HARMLESS
     ] = False,
     device: o.Device = None,
     dtype: o.Dtype = None,
@@ -73,9 +73,9 @@ def recaption(
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Index, score, regenerate, decide: a new version.
+    """Index, score, caption, and commit a new version.
 
-    Goes on where an earlier run was stopped; what exists is not made again.
+    A run that was stopped continues; captions and scores that exist are not made again.
 
     Example:
 
@@ -93,9 +93,9 @@ def recaption(
     refuse_version(dataset, "recaption")
     chosen = load_policy(policy)
     worst = _worst_percent(only)
-    if worst is not None:  # a budget regenerates some samples; the others keep what they have
+    if worst is not None:  # --only captions some samples; the others keep their alt text
         chosen = chosen.model_copy(update={"otherwise": "keep_alt"})
-    discover(dataset)  # a wrong path is said before a model is fetched
+    discover(dataset)  # report a wrong path before a model is downloaded
     generate, by, checker = all_of(
         lambda: (
             captioner_maker(
@@ -159,7 +159,7 @@ def _worst_percent(only: str | None) -> float | None:
     match = re.fullmatch(r"worst\s+(\d+(?:\.\d+)?)\s*%", only.strip())
     if match is None or not 0 < float(match[1]) <= 100:  # noqa: PLR2004 - percent
         raise UsageError(
-            f"--only {only!r} is not understood",
+            f"--only is {only!r}, and must be a percentage above 0, at most 100",
             hint="write --only 'worst 30%'",
             reason="option.value",
         )
@@ -184,7 +184,7 @@ def _recaption_text(ws: Workspace, report: RecaptionReport) -> str:
     made = [
         f"captions made: {report.captioned.made:,}, scores made: {report.scored.made:,}"
         if report.num_calls
-        else "every fact was there already: no model was called"
+        else "all captions and scores existed already: no model was called"
     ]
     failures = report.captioned.failures | report.scored.failures
     if failures:
@@ -192,9 +192,9 @@ def _recaption_text(ws: Workspace, report: RecaptionReport) -> str:
     captioned = report.captioned
     if at_limit := captioned.trimmed + captioned.truncated:
         made.append(
-            f"{at_limit:,} captions came to the token limit: {captioned.trimmed:,} were cut back "
-            f"to their last whole sentence, {captioned.truncated:,} end in the middle of one "
-            "(policy field truncated); a higher --max-tokens makes others"
+            f"{at_limit:,} captions reached the token limit: {captioned.trimmed:,} were cut back "
+            f"to their last whole sentence, {captioned.truncated:,} end in the middle of a sentence"
+            " (policy field truncated); to caption anew with a higher limit, raise --max-tokens"
         )
     if report.scores:
         rows = [(s.source, s.num_texts, s.mean, *s.quartiles) for s in report.scores]

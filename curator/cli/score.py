@@ -1,4 +1,4 @@
-"""curator score: how well captions fit their images, and what is wrong with texts."""
+"""curator score: score how well texts fit their images, and flag bad texts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def score(
 ) -> None:
     """Score how well captions fit their images.
 
-    Alt texts and what people wrote, and with --generated captions. Nothing is decided.
+    Scores alt texts and edited texts, with --generated also captions. Commits no version.
 
     Example:
 
@@ -72,7 +72,7 @@ def score(
     if json:
         show_json({"made": asdict(tally), "scores": [asdict(summary) for summary in summaries]})
         return
-    show(f"scores made: {tally.made:,}" if tally.made else "every score was there already")
+    show(f"scores made: {tally.made:,}" if tally.made else "all scores existed already")
     rows = [
         (s.source, s.num_texts, s.mean, *s.quartiles, s.weakest_sentence, s.num_truncated)
         for s in summaries

@@ -1,4 +1,4 @@
-"""Map names to rows that say where a class is and what it needs, and import it when it is asked for.
+"""Map names to rows that say where a class is and what it needs; import it when it is asked for.
 
 A table imports nothing before that, so `curator --help` does not import torch, and it refuses a
 class that breaks the port's contract before any work starts. Each port adds the columns that it

@@ -1,1 +1,1 @@
-"""The one loop that makes facts: who makes them, in which process, and how they are kept."""
+"""Make facts: the makers, the worker processes they run in, and the loop that stores results."""

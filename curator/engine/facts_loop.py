@@ -1,10 +1,10 @@
-"""The facts loop: it feeds items to workers and acknowledges what comes back.
+"""The facts loop: feed items to workers and store their outcomes.
 
-A maker (`curator.engine.makers`) is who makes facts, a worker (`curator.engine.worker`) is its
-function inside a worker process, an executor runs workers, and the loop keeps their outcomes.
+A maker (`curator.engine.makers`) is a configured model, a worker (`curator.engine.worker`) is its
+function inside a worker process, an executor runs workers, and the loop stores their outcomes.
 
-Results are journaled and fsynced batch by batch, so a kill costs at most the batches in flight;
-a shard whose items are all answered becomes one Parquet file.
+Results are journaled and fsynced batch by batch, so a kill loses at most the batches in flight;
+when all items of a shard have an outcome, they are written as one Parquet file.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ Record = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Tally:
-    """What a stage did: outcomes by kind. `failures` counts them by reason.
+    """Counts of a stage's outcomes. `failures` counts failed ones by reason.
 
-    Of the captions made, `truncated` end in the middle of a sentence, because the token limit came;
-    `trimmed` came to it as well and were cut back to their last whole sentence.
+    Of the captions made, `truncated` reached the token limit and end in the middle of a sentence;
+    `trimmed` reached it too and were cut back to their last whole sentence.
     """
 
     made: int = 0
@@ -53,11 +53,11 @@ class Tally:
 
     @property
     def num_failed(self) -> int:
-        """All outcomes without a result."""
+        """Return the number of failures."""
         return sum(self.failures.values())
 
     def plus(self, other: Tally) -> Tally:
-        """What both did."""
+        """Return the sum of two tallies."""
         return Tally(
             made=self.made + other.made,
             failures=dict(Counter(self.failures) + Counter(other.failures)),
@@ -78,7 +78,7 @@ class Tally:
 
 
 def crash_reason(outcome: Failed[Any]) -> str:
-    """The reason code for an item that took its worker down or stalled it."""
+    """Return the reason code for an item that crashed or stalled its worker."""
     if outcome.in_probe:
         return "image.decoder_crashed" if outcome.crashed else "image.decode_timeout"
     return "engine.crashed" if outcome.crashed else "vlm.stalled"
@@ -86,15 +86,14 @@ def crash_reason(outcome: Failed[Any]) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class FactsLoop(Generic[I, R]):
-    """One kind of fact: where it goes, who makes it, how an outcome is recorded. For one run.
+    """Makes the facts of one maker: runs its workers and stores their outcomes. For one run.
 
     Attributes:
-        build: makes the worker, in its process.
-        review: may change the records of a batch.
-        refuse: may answer for a batch in place of the workers, who then never see it.
-        forget: is told of a shard that is finished, so that nobody has to remember more than the
-            shards at work.
-        stage: tells the journals of two loops over the same facts apart.
+        build: builds the worker, called in the worker process.
+        review: can change the records of a batch.
+        refuse: can return records for the rest of a shard, which then no worker gets.
+        forget: called with each finished shard, so that callers can free its state.
+        stage: suffix that separates the journals of two loops over the same facts.
     """
 
     facts: Facts
@@ -117,18 +116,18 @@ class FactsLoop(Generic[I, R]):
         """Make the facts for (shard, items) pairs.
 
         Raises:
-            StoppedError: a signal came. QuarantineLimitError: too many items failed.
-            EngineError, DamageError: from the workers. In every case what was acknowledged stays.
+            StoppedError: a signal arrived. QuarantineLimitError: too many items failed.
+            EngineError, DamageError: from the workers. Acknowledged facts are kept in every case.
         """
         try:
             run = self.executor.run(self.build, self._batches(shards), probe=probe, stop=stop)
-            with closing(run) as outcomes:  # whatever happens below, the workers end with it
+            with closing(run) as outcomes:  # end the workers whatever happens below
                 for batch in outcomes:
                     shard = batch[0].item.shard
                     records = [record for outcome in batch for record in self.to_records(outcome)]
                     self._acknowledge(shard, self.review(shard, records), len(batch))
                     self._finish()
-            self._finish()  # shards with nothing to do, or with nothing that was done by a worker
+            self._finish()  # shards for which no worker had to do anything
             stop.check(f"{self.tally.made:,} new facts are kept")
         finally:
             for writer in self._writers.values():
@@ -151,15 +150,15 @@ class FactsLoop(Generic[I, R]):
             self._writers[shard] = writer = self.facts.writer(shard, self.stage)
             if writer.torn_bytes:
                 progress.say(
-                    f"{shard}: cut {writer.torn_bytes} bytes of a record that a crash tore off; "
-                    "it is made again"
+                    f"{shard}: removed {writer.torn_bytes} bytes of a record left unfinished by a "
+                    "crash; it is made again"
                 )
-        if not num_items and left_over:  # an old journal to turn into a file
+        if not num_items and left_over:  # convert an old journal to a file
             self._ended.append(shard)
         self._remaining[shard] = num_items
 
     def _acknowledge(self, shard: str, records: list[Record], num_items: int) -> None:
-        """Durable when this returns."""
+        """Store records; they are durable when this returns."""
         self._writers[shard].add(records)
         self.tally.add(records)
         progress.quarantined(Counter(r["failure"] for r in records if r.get("failure")))
@@ -170,14 +169,14 @@ class FactsLoop(Generic[I, R]):
             worst = max(self.tally.failures, key=lambda reason: self.tally.failures[reason])
             raise QuarantineLimitError(
                 f"{failed} of {done} items failed, mostly {worst}",
-                did="what was made is kept",
-                hint="look with `curator quarantine list`, or raise --max-quarantine",
+                did="all facts made so far are kept",
+                hint="`curator quarantine list` shows them; or raise --max-quarantine",
             )
         if not self._remaining[shard]:
             self._ended.append(shard)
 
     def _finish(self) -> None:
-        """Turn the journals of the shards that are through into files."""
+        """Convert the journals of finished shards to Parquet files."""
         while self._ended:
             shard = self._ended.popleft()
             self._writers.pop(shard).finish()

@@ -1,4 +1,4 @@
-"""Makers: who makes facts. A maker's name digests its recipe, so facts never mix.
+"""Makers: a model with its settings. A maker's name contains a digest of them: facts never mix.
 
 A recipe holds everything that changes an answer (model, revision, prompt, sampling) and nothing
 that does not (device, batch size, server address, number of candidates).
@@ -32,11 +32,11 @@ _SLUG_CHARS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
-    """Who makes facts: a class of a table, built with `options`.
+    """A captioner or scorer of a table, to be built with `options`.
 
     Attributes:
-        name: of the folder of its facts; ends in the digest of `recipe`.
-        row: its name in CAPTIONERS or SCORERS, and `spec` what the table says there.
+        name: name of the folder of its facts; ends in the digest of `recipe`.
+        row: its name in CAPTIONERS or SCORERS; `spec` is the table's entry.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Maker:
 
 
 def all_of(*makers: Callable[[], Maker | None]) -> list[Maker | None]:
-    """What each of them gives; what is wrong with several is said at once.
+    """Call every function and return the makers; report the errors of all of them at once.
 
     Raises:
-        CuratorError: of the kind of the first one that failed, with the words of all.
+        CuratorError: the first error, with the messages of the others in its hint.
     """
     found: list[Maker | None] = []
     errors: list[CuratorError] = []
@@ -75,10 +75,10 @@ def scorer_maker(
     device: str | None = None,
     dtype: str | None = None,
 ) -> Maker:
-    """The maker for `--scorer`: a name of SCORERS, or a model of the scorer `OF_MODELS`.
+    """Return the maker for `--scorer`: a name of SCORERS, or a model for the scorer `OF_MODELS`.
 
     Raises:
-        UsageError: no such scorer, or its class does not keep the contract.
+        UsageError: unknown scorer, or its class does not satisfy the protocol.
         UsageError, NotFoundError, EngineError: the model cannot be found; see
         `curator.core.models`.
     """
@@ -105,8 +105,8 @@ def scorer_maker(
         from curator.core.devices import dtype_name  # loads torch
 
         model, identity = _find_model("scorer", row, spec, model, revision, device)
-        # Scores are compared with each other, and the short formats move them in the second or
-        # third decimal: unlike for captions, the format is part of who says it.
+        # Scores are compared with each other, and bf16 and fp16 change their second or third
+        # decimal: unlike for captions, the dtype is part of the recipe.
         exact = dtype_name(dtype, device)
         label = identity.name
         recipe |= {
@@ -120,10 +120,10 @@ def scorer_maker(
 
 
 def checker_maker(language: str) -> Maker:
-    """The maker of text health for captions in this language, an ISO 639-1 code.
+    """Return the maker of the text checker for captions in this language, an ISO 639-1 code.
 
     Raises:
-        UsageError: no such code, or a language that cannot be told from others.
+        UsageError: unknown code, or a language that the detector does not support.
     """
     return scorer_maker(CHECKER, language=language)
 
@@ -145,10 +145,10 @@ def captioner_maker(
     stall_timeout_sec: float = DEFAULTS.stall_timeout_sec,
     candidates: int = 1,
 ) -> Maker:
-    """The maker for `--captioner`, a name of CAPTIONERS, and its options.
+    """Return the maker for `--captioner`, a name of CAPTIONERS, and its options.
 
     Raises:
-        UsageError: options that do not go together, or a class that does not keep the contract.
+        UsageError: conflicting options, or a class that does not satisfy the protocol.
         Others: see `curator.core.models`.
     """
     known = CAPTIONERS.rows.get(captioner)
@@ -165,13 +165,13 @@ def captioner_maker(
     if candidates > 1 and sampling.temperature == 0 and spec.needs != "nothing":
         raise UsageError(
             f"{candidates} candidates at temperature 0 would all be the same",
-            hint="add --temperature 0.7, or ask for one",
+            hint="add --temperature 0.7, or use --candidates 1",
             reason="option.value",
         )
     servers = " or ".join(name for name, row in CAPTIONERS.rows.items() if row.needs == "server")
     if url is not None and spec.needs != "server":
         raise UsageError(
-            f"--url is for --captioner {servers}",
+            f"--url works only with --captioner {servers}",
             hint=f"add --captioner {servers}",
             reason="option.value",
         )
@@ -180,8 +180,8 @@ def captioner_maker(
     if spec.needs == "nothing":
         if model is not None:
             raise UsageError(
-                f"--captioner {captioner} uses no model, and --model is {model!r}",
-                hint=f"leave --model away, or leave --captioner {captioner} away",
+                f"--captioner {captioner} uses no model, but --model is {model!r}",
+                hint=f"drop --model, or drop --captioner {captioner}",
                 reason="option.value",
             )
         named, pinned = captioner, str(spec.version)
@@ -203,7 +203,7 @@ def captioner_maker(
             model, identity = _find_model("captioner", captioner, spec, model, revision, device)
         except EngineError as error:
             error.hint = (
-                f"{error.hint}; --captioner {servers} --url URL --model NAME asks a server instead"
+                f"{error.hint}; or use a server: --captioner {servers} --url URL --model NAME"
             )
             raise
         named, pinned = identity.name, identity.revision
@@ -259,7 +259,7 @@ def _find_model(
     revision: str | None,
     device: str | None,
 ) -> tuple[str, ModelIdentity]:
-    """The model that was named, or the row's default one, with its files in place."""
+    """Return the named model, else the row's default, after making sure its files are here."""
     model = model or default_model(spec, device)
     option = "--model" if kind == "captioner" else "--scorer"
     if model is None:
@@ -273,7 +273,7 @@ def _find_model(
 
 
 def default_model(spec: ModelSpec, device: str | None) -> str | None:
-    """The model of a row that is used on this device if none is named."""
+    """Return the default model of a row on this device; None if it has none."""
     if spec.default_model_gpu is not None:
         from curator.core.devices import choose_device  # loads torch
 

@@ -1,6 +1,6 @@
-"""What a worker process does with a batch: read the bytes, ask the model, answer item by item.
+"""Workers: read the bytes of a batch, run the model, and return one outcome per item.
 
-Items are small and picklable (they carry places, not pixels); the model is built in the worker.
+Items are small and picklable (file positions, not pixels); the model is built in the worker.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where the encoded bytes of an image lie, and what they must hash to."""
+    """The position of an image's encoded bytes in a shard, and their sha256 (hex)."""
 
     path: Path
     offset: int
@@ -35,18 +35,18 @@ class ImageRef:
     sha256: str
 
     def read(self) -> bytes:
-        """The bytes.
+        """Read the bytes and check their sha256.
 
         Raises:
-            DamageError: they are not the ones that were indexed (reason `source.changed`).
+            DamageError: they are not the bytes that were indexed (reason `source.changed`).
         """
         data = read_bytes(self.path, self.offset, self.length)
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise DamageError(
                 f"the image at byte {self.offset} is not the one that was indexed",
                 where=self.path,
-                did="what was finished before is kept",
-                hint="run the same command again once nobody writes to the shards",
+                did="all finished facts are kept",
+                hint="run the same command again when nothing writes to the shards",
                 reason="source.changed",
             )
         return data
@@ -54,7 +54,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class CaptionItem:
-    """Candidate number `candidate` for one image; `attempt` counts retries by the user."""
+    """A request for caption number `candidate` of an image; `attempt` counts the user's retries."""
 
     shard: str
     image: ImageRef
@@ -65,7 +65,7 @@ class CaptionItem:
 
 @dataclass(frozen=True, slots=True)
 class ScoreItem:
-    """One image (None where only texts are judged) with all texts to be scored against it."""
+    """One image (None for scorers of texts only) with all texts to score against it."""
 
     shard: str
     image: ImageRef | None
@@ -74,9 +74,9 @@ class ScoreItem:
 
 
 def probe(item: CaptionItem | ScoreItem) -> None:
-    """Decode the image of an item: what can go wrong before any model is asked."""
+    """Decode the image of an item, to tell a bad image from a bad model after a crash."""
     if item.image is not None:
-        with contextlib.suppress(Unusable):  # an answer; hanging or dying would be none
+        with contextlib.suppress(Unusable):  # a normal outcome, unlike a hang or a crash
             images.decode(item.image.read())
 
 
@@ -97,7 +97,7 @@ class CaptionWorker:
         self._captioner.prefetch(list(ahead.values()))
 
     def __call__(self, items: Sequence[CaptionItem]) -> list[Caption | CaptionFailure]:
-        """One outcome an item."""
+        """Return one outcome per item."""
         return self._captioner.caption([self._read.of(item) or _request(item) for item in items])
 
 
@@ -116,7 +116,7 @@ class ScoreWorker:
             prefetch(self._pairs(items))
 
     def __call__(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
-        """One list of scores an item, one score a text."""
+        """Return one list of scores per item, with one score per text."""
         scores = iter(self._scorer.score(self._pairs(items)))
         return [[next(scores) for _ in item.texts] for item in items]
 
@@ -129,17 +129,17 @@ class ScoreWorker:
 
 
 class _Read(Generic[K, V]):
-    """What was read ahead: the batch at work, and the one after it."""
+    """Data read ahead for the current batch and the next one."""
 
     def __init__(self) -> None:
         self._batches: deque[Mapping[K, V]] = deque(maxlen=2)
 
     def add(self, batch: Mapping[K, V]) -> None:
-        """The batch after the one at work was read."""
+        """Add the data of the next batch."""
         self._batches.append(batch)
 
     def of(self, key: K) -> V | None:
-        """What was read of it, if it was."""
+        """Return the data of `key`, or None if it was not read ahead."""
         return next((batch[key] for batch in self._batches if key in batch), None)
 
 

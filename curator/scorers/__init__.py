@@ -1,4 +1,4 @@
-"""The scorer port: the protocol, and the table of everything that can judge a caption.
+"""The scorer protocol, and the table of scorers.
 
 A new scorer is one class in one file and one row in `SCORERS`. The command line, policies, `doctor`
 and the contract suite (tests/contracts/test_scorers.py) read the row; docs/extend/scorer.md shows
@@ -26,13 +26,13 @@ class SentenceScore:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a scorer says of one (image, text) pair.
+    """The result of a scorer for one (image, text) pair.
 
-    `score` is raw (a cosine for CLIP, in [-1, 1]) or None with `failure` set. When the text has
-    several sentences or exceeds the scorer's context, `sentences` holds one score for each.
-    When it exceeds the context, `truncated` is true and `score` is the mean over `sentences`,
-    never the score of a silently cut text. `flags` are codes of `curator.scorers.text`, such as
-    `refusal`; `measures` are named numbers about the text.
+    `score` is raw (a cosine for CLIP, in [-1, 1]), or None with `failure` set. If the text has
+    several sentences or exceeds the scorer's context, `sentences` has one score for each. If it
+    exceeds the context, `truncated` is true and `score` is the mean over `sentences`, never the
+    score of a silently cut text. `flags` are codes of `curator.scorers.text`, such as `refusal`;
+    `measures` are named statistics of the text.
     """
 
     score: float | None
@@ -46,31 +46,31 @@ class Score:
 
 
 class Scorer(Protocol):
-    """Judges (image, text) pairs. Built once a worker process.
+    """Scores (image, text) pairs. Built once per worker process.
 
-    What it is built with, as keywords, follows from its row in `SCORERS`:
+    The keyword arguments of its constructor depend on `needs` of its row in `SCORERS`:
 
         needs      keywords
         nothing    `language`, if its row says so
         model      `model`, `revision`, `device`, `dtype`
 
-    It may have a method `prefetch(pairs)`: that is given the batch after the next call of `score`,
-    and returns at once.
+    It may have a method `prefetch(pairs)`, which gets the batch after the next call of `score` and
+    returns at once.
     """
 
     def score(self, pairs: Sequence[tuple[bytes, str]]) -> list[Score]:
-        """Score every pair (encoded image bytes, text), in the same order, never fewer."""
+        """Return one score per pair (encoded image bytes, text), in the same order."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerSpec(ModelSpec):
-    """A row of the scorers.
+    """A row of the scorer table.
 
     Attributes:
-        text_only: judges a text whatever the image, so it is asked once for each text and given
-            no image. Policies use what it flags and not its score.
-        language: is built with the language that captions should be in.
+        text_only: the scorer reads only the text, so it runs once per text and gets no image.
+            Policies use its flags, not its score.
+        language: its constructor takes `language`, the language that captions should be in.
     """
 
     text_only: bool = False
@@ -82,7 +82,7 @@ SCORERS = Registry(
     {
         "clip": ScorerSpec(
             "curator.scorers.clip:ClipScorer",
-            help="how well text and image fit, by a CLIP or SigLIP model",
+            help="similarity of image and text by a CLIP or SigLIP model",
             needs="model",
             default_model="hf-hub:laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
             default_model_gpu="hf-hub:timm/ViT-B-16-SigLIP2-256",
@@ -91,7 +91,7 @@ SCORERS = Registry(
         ),
         "text": ScorerSpec(
             "curator.scorers.text:TextScorer",
-            help="what is wrong with a text whatever the image: refusals, loops, spam",
+            help="flags bad texts without looking at the image: refusals, loops, spam",
             in_process=True,
             version=3,
             text_only=True,
@@ -102,13 +102,13 @@ SCORERS = Registry(
 )
 
 CHECKER = "text"
-"""The scorer whose flags policies read: it runs in every `score` and `recaption`."""
+"""The scorer whose flags policies use; it runs in every `score` and `recaption`."""
 
 OF_MODELS = "clip"
-"""The scorer that is meant where `--scorer` names a model."""
+"""The scorer that is used when `--scorer` names a model."""
 
 
 def is_text_only(recipe: Mapping[str, Any]) -> bool:
-    """Whether a maker with this recipe judges texts without their images."""
+    """Whether a maker with this recipe scores texts without their images."""
     spec = SCORERS.rows.get(str(recipe.get("scorer")))
     return spec is not None and spec.text_only

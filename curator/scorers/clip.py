@@ -1,8 +1,8 @@
-"""Image-text alignment with any open_clip model: the cosine of the two unit features.
+"""Score image-text alignment with any open_clip model: the cosine of the two unit features.
 
-What a plain loop over open_clip gets wrong and this does not: texts over the context are scored
-in windows instead of being cut, a damaged image fails alone, NaN is tried again in float32,
-identical images and texts are encoded once a call, and decoding runs ahead of the model.
+Unlike a plain loop over open_clip, this scores texts longer than the context in windows instead of
+cutting them, fails a damaged image alone, repeats NaN scores in float32, encodes identical images
+and texts once per call, and decodes images ahead of the model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NOT_FINITE = "score.not_finite"
 
 
 def clip_score(cosine: float) -> float:
-    """CLIPScore on the 0 to 100 scale of today's tools: `100 * max(cosine, 0)`.
+    """Return the CLIPScore on the usual 0 to 100 scale: `100 * max(cosine, 0)`.
 
     Hessel et al. 2021 (CLIPScore, arXiv:2104.08718) define it as `2.5 * max(cosine, 0)`; that is
     this value divided by 40. Only the raw cosine is ever stored.
@@ -44,18 +44,17 @@ def clip_score(cosine: float) -> float:
 class ClipScorer:
     """Scores pairs by the cosine of a CLIP-like model, in [-1, 1].
 
-    A text of several sentences that fits the context is scored whole, and each sentence apart in
-    `sentences`. A text that does not fit gets `truncated`, one entry in `sentences` for each
-    window (a sentence, or as many of its words as fit) and their mean as its score; the minimum
-    derives from `sentences`. Special tokens inside a text are taken out before encoding and
-    flagged `special_token`.
+    A text of several sentences that fits the context is scored as a whole, and each sentence
+    separately in `sentences`. A text that does not fit has `truncated` set, one entry in
+    `sentences` per window (a sentence, or as many of its words as fit), and the mean of those as
+    its score. Special tokens inside a text are removed before encoding and flagged `special_token`.
 
-    `model` is anything `curator.core.models` knows; `pretrained` is an open_clip tag, for
-    `ViT-B-32` + `laion2b_s34b_b79k` in two parts. `dtype` is fp32, bf16 or fp16, by default bf16
-    (fp16 where bf16 is emulated) on CUDA and fp32 elsewhere: scores of different dtypes differ in
-    the third decimal. `batch_size` counts images or texts in one forward; it is halved when CUDA
-    runs out of memory. `decode_workers` threads decode, by default as many as torch computes
-    with, at most 16; `limits` say what they accept as an image.
+    `model` is any form that `curator.core.models` accepts; `pretrained` is an open_clip tag, to
+    give `ViT-B-32` and `laion2b_s34b_b79k` separately. `dtype` is fp32, bf16 or fp16; default: bf16
+    (fp16 where bf16 is emulated) on CUDA, else fp32. Scores of different dtypes differ in the third
+    decimal. `batch_size` is the number of images or texts per forward pass; it is halved when CUDA
+    runs out of memory. `decode_workers` is the number of decoding threads (default: torch's number
+    of threads, at most 16); `limits` are the limits of `curator.core.images` on their input.
 
     Raises:
         UsageError, NotFoundError, EngineError: the model cannot be loaded; see `load_clip`.
@@ -84,19 +83,19 @@ class ClipScorer:
         self._ahead: deque[dict[bytes, Future[torch.Tensor]]] = deque(maxlen=2)
 
     def prefetch(self, pairs: Sequence[tuple[bytes, str]]) -> None:
-        """Start decoding the images of a batch that `score` will be asked for next.
+        """Start decoding the images of the next batch.
 
         The two newest prefetched batches are kept, so call it for batch n + 1 before `score` of
-        batch n: 3 * side**2 bytes an image stay in memory until then.
+        batch n. An image takes 3 * side**2 bytes of memory until it is scored.
         """
         batch = dict.fromkeys(image for image, _ in pairs)
         self._ahead.append({image: self._pool.submit(self._decode, image) for image in batch})
 
     def score(self, pairs: Sequence[tuple[bytes, str]]) -> list[Score]:
-        """Score (encoded image bytes, text) pairs; one `Score` each, in the same order.
+        """Return one `Score` per (encoded image bytes, text) pair, in the same order.
 
-        A pair fails alone, with `failure` set to the reason: `image.*` from decoding,
-        `caption.empty`, or `score.not_finite` when even float32 gives NaN or infinity.
+        A pair that fails has `failure` set and does not affect the others: `image.*` from decoding,
+        `caption.empty`, or `score.not_finite` if even float32 gives NaN or infinity.
 
         Raises:
             EngineError: out of CUDA memory with a batch of one.
@@ -119,8 +118,8 @@ class ClipScorer:
                     pieces = _pieces(text, plans[text])
                     left += [text_rows[piece] for piece in pieces]
                     right += [image_rows[image]] * len(pieces)
-            # One product for all pairs: a round trip to the device for each would cost more than
-            # a small model's forward.
+            # One product for all pairs: one transfer from the device per pair would cost more than
+            # the forward pass of a small model.
             cosines = iter((text_vectors[left] * image_vectors[right]).sum(-1).tolist())
             scores = []
             for image, text in pairs:
@@ -140,7 +139,7 @@ class ClipScorer:
         return plan_text(text, Budget(tokens.count, tokens.limit, tokens.num_special))
 
     def _judge(self, image: bytes, text: str, plan: TextPlan, cosines: list[float]) -> Score:
-        """Make the `Score` of one pair of the cosines of its pieces."""
+        """Compute the `Score` of one pair from the cosines of its pieces."""
         if not _finite(cosines) and self._clip.dtype is not torch.float32:
             cosines = self._again(image, _pieces(text, plan))
         flags = ("special_token",) if strip_special_tokens(text)[1] else ()
@@ -166,14 +165,14 @@ class ClipScorer:
         )
 
     def _again(self, image: bytes, pieces: list[str]) -> list[float]:
-        """The cosines of one pair in float32: NaN in half precision is mostly an overflow."""
+        """Recompute the cosines of one pair in float32: NaN in fp16 or bf16 is mostly overflow."""
         vector = self._exact.encode_images(self._decode(image)[None])
         cosines: list[float] = (self._exact.encode_texts(pieces) * vector).sum(-1).tolist()
         return cosines
 
     @cached_property
     def _exact(self) -> ClipModel:
-        log.warning("scores that are not finite: loading %s in float32 as well", self._name)
+        log.warning("some scores are NaN or infinite: loading %s in float32 too", self._name)
         return self._load(torch.float32)
 
     def _load(self, dtype: torch.dtype) -> ClipModel:
@@ -184,7 +183,7 @@ class ClipScorer:
         return self._clip.resize(images.decode(data, limits=self._limits).image)
 
     def _decoded(self, batch: Sequence[bytes]) -> Iterator[tuple[bytes, torch.Tensor | Unusable]]:
-        """Yield every image of `batch`, decoding two forwards ahead of the consumer."""
+        """Yield every image of `batch`, decoding two forward passes ahead of the consumer."""
         waiting: deque[Future[torch.Tensor]] = deque()
         todo = iter(batch)
         for image in batch:
@@ -204,7 +203,7 @@ class ClipScorer:
     def _encode_images(
         self, batch: Sequence[bytes]
     ) -> tuple[torch.Tensor, dict[bytes, int], dict[bytes, Unusable]]:
-        """Encode distinct images: features, the row of each, and those that cannot be decoded."""
+        """Encode distinct images; return features, the row of each image, and decoding failures."""
         parts: list[torch.Tensor] = []
         rows: dict[bytes, int] = {}
         failures: dict[bytes, Unusable] = {}
@@ -225,7 +224,7 @@ class ClipScorer:
         return self._clip.encode_images(torch.stack(part))
 
     def _encode(self, items: list[T], encode: Callable[[list[T]], torch.Tensor]) -> torch.Tensor:
-        """Encode `items` in batches, halving the batch for good when CUDA memory is short."""
+        """Encode `items` in batches; when out of CUDA memory, halve the batch size permanently."""
         parts = []
         start = 0
         while start < len(items):
@@ -235,16 +234,16 @@ class ClipScorer:
             except torch.OutOfMemoryError as error:
                 if self._batch_size == 1:
                     raise EngineError(
-                        "out of memory with a batch of one", where=self._name, reason="engine.oom"
+                        "out of memory with batch size 1", where=self._name, reason="engine.oom"
                     ) from error
                 self._batch_size //= 2
                 torch.cuda.empty_cache()
-                log.warning("out of memory: batches of %d from here on", self._batch_size)
+                log.warning("out of memory: batch size reduced to %d", self._batch_size)
         return torch.cat(parts) if parts else torch.empty(0, 1, device=self._device)
 
 
 def _pieces(text: str, plan: TextPlan) -> list[str]:
-    """The strings to encode for `text`: itself if it fits, then its pieces."""
+    """Return the strings to encode for `text`: the whole text if it fits, then its pieces."""
     apart = [text[start:end] for start, end in plan.pieces]
     return [text, *apart] if plan.whole else apart
 

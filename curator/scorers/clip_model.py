@@ -1,8 +1,8 @@
-"""An open_clip model from a local folder or the hub: loaded, checked, with its true token counts.
+"""Load and check an open_clip model from a local folder or the hub, with exact token counts.
 
-Differs from `open_clip.create_model_and_transforms` in what it refuses: a folder without weights
-(open_clip warns and goes on with random ones), pickled weights (open_clip falls back to them when
-the safetensors cannot be fetched), and texts over the context (open_clip cuts them).
+Unlike `open_clip.create_model_and_transforms` it refuses a folder without weights (open_clip warns
+and continues with random ones), pickled weights (open_clip falls back to them when the safetensors
+cannot be downloaded), and texts longer than the context (open_clip cuts them).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _SPECIAL_WORDS = ("<start_of_text>", "<end_of_text>")
 
 
 def repository(name: str, tag: str) -> str:
-    """The hub repository behind an open_clip model name and pretrained tag.
+    """Return the hub repository of an open_clip model name and pretrained tag.
 
     Raises:
-        NotFoundError: open_clip knows no such name or tag; names the nearest.
-        UsageError: the weights of this tag lie elsewhere or are a pickle.
+        NotFoundError: open_clip has no such name or tag; the hint names the nearest.
+        UsageError: the weights of this tag are not on the hub, or are a pickle.
     """
     config = get_pretrained_cfg(name, tag)
     if not config:
@@ -63,9 +63,9 @@ def repository(name: str, tag: str) -> str:
 
 
 class ClipTokens:
-    """The tokenizer of a CLIP model, with true counts.
+    """The tokenizer of a CLIP model, with exact counts.
 
-    Special tokens inside a text ("<end_of_text>") would end it for the model; they are taken out
+    Special tokens inside a text ("<end_of_text>") would end it for the model; they are removed
     before encoding and counting.
     """
 
@@ -77,11 +77,11 @@ class ClipTokens:
         self.num_special = self.count("")
 
     def count(self, text: str) -> int:
-        """Number of tokens of `text` with the start and end tokens it will carry, uncut."""
+        """Return the number of tokens of the whole `text`, including start and end tokens."""
         return len(self._ids(text))
 
     def encode(self, texts: Sequence[str]) -> torch.Tensor:
-        """Token ids of texts that fit, `[num_texts, limit]` int64."""
+        """Return the token ids of texts that fit the context, `[num_texts, limit]` int64."""
         if isinstance(self._tokenizer, HFTokenizer):
             plain = [strip_special_tokens(text)[0] for text in texts]
             ids: torch.Tensor = self._tokenizer(plain)
@@ -93,7 +93,7 @@ class ClipTokens:
         return ids
 
     def _encode_one(self, text: str) -> list[int]:
-        """Token ids of one text: what the model gets, uncut and not padded."""
+        """Return the token ids of one text, neither cut nor padded."""
         text = strip_special_tokens(text)[0]
         tokenizer = self._tokenizer
         if isinstance(tokenizer, HFTokenizer):
@@ -102,7 +102,7 @@ class ClipTokens:
                 tokenizer.clean_fn(text), add_special_tokens=not clips, verbose=False
             ).input_ids
             return [0, *words, 0, 0] if clips else words
-        if len(tokenizer.cache) > _MAX_CACHED_WORDS:  # it keeps every word it has ever seen
+        if len(tokenizer.cache) > _MAX_CACHED_WORDS:  # the cache has no limit of its own
             tokenizer.cache = {key: key for key in _SPECIAL_WORDS}
         return [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
 
@@ -111,8 +111,8 @@ class ClipTokens:
 class ClipModel:
     """A loaded model in eval mode.
 
-    `preprocess` maps an RGB image to `[3, height, width]` float32 as the model was trained on;
-    `dtype` is what its towers take in.
+    `preprocess` maps an RGB image to the model's input, `[3, height, width]` float32; `dtype` is
+    the input dtype of its towers.
     """
 
     net: Any
@@ -124,24 +124,25 @@ class ClipModel:
     def resize(self, image: Image.Image) -> torch.Tensor:
         """Resize and crop an RGB image for the model: `[height, width, 3]` uint8.
 
-        The half of `preprocess` that is worth a thread. The other half, `encode_images`, costs as
-        much as decoding when it is done image by image, and 4 times the memory.
+        This is the part of `preprocess` that is worth a thread. The other part, in `encode_images`,
+        takes as long as decoding if done image by image, and 4 times the memory.
         """
         for step in self.preprocess.transforms[:-2]:
             image = step(image)
         return torch.from_numpy(np.array(image))
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Unit features `[num_images, width]`, float32, of `[num_images, height, width, 3]` uint8.
+        """Encode images `[num_images, height, width, 3]` uint8; returns unit features.
 
-        The pixels are those of `preprocess`, bit by bit.
+        The features are `[num_images, width]` float32. The pixels are bit-identical to those of
+        `preprocess`.
         """
         pixels = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         pixels = self.preprocess.transforms[-1](pixels.float().div_(255))
         return _unit(self.net.encode_image(pixels.to(self.dtype)))
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Unit features `[num_texts, width]`, float32."""
+        """Return unit features of texts, `[num_texts, width]` float32."""
         return _unit(self.net.encode_text(self.tokens.encode(texts).to(self.device)))
 
 
@@ -155,11 +156,11 @@ _PRECISION = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp1
 def load_clip(
     model: str, *, device: torch.device, dtype: torch.dtype, revision: str | None = None
 ) -> ClipModel:
-    """Load `model` (any form that `curator.core.models` knows) for inference.
+    """Load `model` (any form that `curator.core.models` accepts) for inference.
 
     Raises:
-        UsageError, NotFoundError: the name, the folder or its weights are not usable.
-        EngineError: the hub cannot be reached, or the files do not make a model.
+        UsageError, NotFoundError: the name, the folder or its weights cannot be used.
+        EngineError: the hub cannot be reached, or the model cannot be loaded from its files.
     """
     folder = models.locate(model, revision=revision, files=OPEN_CLIP_FILES)
     _check_weights(folder)
@@ -175,29 +176,30 @@ def load_clip(
             where=folder,
             reason="model.load",
         ) from error
-    # What `resize` and `encode_images` share among them.
+    # `encode_images` does these two steps, `resize` those before them.
     assert isinstance(preprocess.transforms[-2], ToTensor)
     assert isinstance(preprocess.transforms[-1], Normalize)
-    # Pixels come with the channels last; convolutions then run a quarter faster, also on CPUs.
+    # Pixels have the channels last; convolutions then run 25 % faster, also on CPUs.
     net = net.eval().to(memory_format=torch.channels_last)
     return ClipModel(net, preprocess, ClipTokens(tokenizer), device, dtype)
 
 
 def _check_weights(folder: Path) -> None:
-    """Refuse a folder in which open_clip would choose a pickle, or choose by chance."""
+    """Refuse a folder in which open_clip would load a pickle or an arbitrary weight file."""
     found = [path.name for path in models.weights(folder)]
     if not (folder / "open_clip_config.json").is_file():
         raise UsageError(
             "no open_clip_config.json",
             where=folder,
-            hint="a scorer is an open_clip model folder: that file and open_clip_model.safetensors",
+            hint="the folder of an open_clip model has open_clip_config.json and "
+            "open_clip_model.safetensors",
             reason="model.config",
         )
     pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth")]
     if not set(_PREFERRED) & set(found) and (pickles or len(found) > 1):
         raise UsageError(
-            f"cannot tell which weights are meant: {', '.join(sorted(found + pickles))}",
+            f"several weight files: {', '.join(sorted(found + pickles))}",
             where=folder,
-            hint=f"name the right ones {_PREFERRED[0]}",
+            hint=f"rename the right one to {_PREFERRED[0]}",
             reason="model.weights",
         )

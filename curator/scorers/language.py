@@ -1,11 +1,11 @@
-"""Is this text in the expected language? Says no only on strong evidence. No torch.
+"""Detect texts that are not in the expected language, only on strong evidence. No torch.
 
-Captions are short, and a language detector is sure of itself on short texts without reason: at
-its best guess, lingua calls 2.6 % of 10,000 human English captions of Flickr8k something else
-(many Swedish: "The black and white dog is running on the grass ."), up to a confidence of 0.99.
-So the script is looked at first, then words that only one language has, and only then the detector,
-which must find the expected language impossible rather than another one more likely. Each sentence
-is judged as well as the whole: an answer may begin in one language and go on in another.
+Captions are short, and language detectors are overconfident on short texts: lingua's best guess is
+wrong for 2.6 % of 10,000 human English captions of Flickr8k (often Swedish: "The black and white
+dog is running on the grass ."), with a confidence of up to 0.99. So the script is checked first,
+then words that only one language has, and only then the detector, which must find the expected
+language impossible rather than another one more likely. The whole text and each sentence are
+checked: an answer may begin in one language and continue in another.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from curator.scorers.scripts import (
     unquoted,
 )
 
-# The detector's models load with its first question (20 MB, 0.2 s in low accuracy mode for these).
+# The detector's models load at its first call (20 MB, 0.2 s in low accuracy mode for these).
 _LATIN = (
     Language.ENGLISH,
     Language.FRENCH,
@@ -49,7 +49,7 @@ _SHARED_SCRIPT = tuple(
     tuple(code for code, scripts in SCRIPTS.items() if scripts == shared and code != "sr")
     for shared in (SCRIPTS["ru"], SCRIPTS["ar"], SCRIPTS["hi"])
 )
-"""Languages of one script, among which the detector chooses."""
+"""Groups of languages with the same script, between which the detector chooses."""
 
 _LATIN_WORD = re.compile(r"[A-Za-z\u00c0-\u024f]+")
 _ENGLISH_WORD = re.compile(
@@ -60,8 +60,9 @@ _ENGLISH_WORD = re.compile(
 )
 _MIN_WORDS, _MIN_LETTERS = 4, 15
 _IMPOSSIBLE = 3e-3
-"""Loses 5 of the 10,000 captions above, finds 141 of 151 foreign alt texts of the rendered world;
-1e-2 would be 10 and 144, 1e-3 would be 2 and 138, which is too few."""
+"""Below this probability the expected language is ruled out. Wrongly flags 5 of the 10,000 captions
+above and finds 141 of 151 foreign alt texts of the rendered world (1e-2: 10 and 144; 1e-3: 2 and
+138, which is too few)."""
 
 _ENGLISH_SHARE = 0.1
 _DOUBTFUL = 0.2
@@ -70,7 +71,7 @@ _MAX_SHORT = 3
 _MIN_CLAUSE_WORDS = 6
 _MIN_OWN = 8
 
-# Words of one language that English captions do not use, and the first words of its shortest ones.
+# Words of one language that English captions do not use, and the first words of its short captions.
 _OWN_WORDS = {
     "de": "und ist mit auf einem einer eine einen ein neben hinter sitzt steht läuft trägt vor dem"
     " über das den",
@@ -97,7 +98,7 @@ _ALSO = {
     "pt": "por des a",
     "sv": "den in her",
 }
-"""What a language has beside its own words above; in its texts they say nothing about another."""
+"""Language -> words of other languages above that it also uses, and that are no evidence in it."""
 _ARTICLES = {
     **dict.fromkeys(("ein", "eine", "einen", "der", "das", "zwei"), "de"),
     **dict.fromkeys(("un", "une", "le", "les", "des", "deux"), "fr"),
@@ -121,16 +122,16 @@ _ELISIONS = {
         re.IGNORECASE,
     ),
 }
-"""Articles that lost their vowel: words of one language, of which a word list knows nothing."""
+"""Elided articles: words of one language that no word list contains."""
 
 
 def is_wrong_language(text: str, expected: str = "en") -> bool:
-    """Whether `text` is surely not, or not only, in `expected`, an ISO 639-1 code.
+    """Whether `text` is certainly not, or not only, in the language `expected` (ISO 639-1 code).
 
-    Costs 5 to 150 us a sentence.
+    Takes 5 to 150 us per sentence.
 
     Raises:
-        UsageError: no such code, or a language the detector does not know.
+        UsageError: unknown code, or a language that the detector does not support.
     """
     language = _language(expected)
     scripts = scripts_of(expected)
@@ -147,7 +148,7 @@ def is_wrong_language(text: str, expected: str = "en") -> bool:
 
 
 def _clauses(text: str) -> list[str]:
-    """Parts between commas that are long enough to judge and more than a name."""
+    """Return the parts between commas that are long enough to check and more than a name."""
     parts = _COMMA.split(unquoted(text))
     if len(parts) == 1:
         return []
@@ -159,7 +160,7 @@ def _clauses(text: str) -> list[str]:
 
 
 def _is_other_script(text: str, scripts: frozenset[str]) -> bool:
-    """Whether most of a text is in another script, or words in its middle are."""
+    """Whether most of a text, or words in the middle of it, are in another script."""
     if text.isascii() and LATIN in scripts:
         return False
     own = unquoted(text)
@@ -169,7 +170,7 @@ def _is_other_script(text: str, scripts: frozenset[str]) -> bool:
     if counted.total() < 2:  # noqa: PLR2004 - one letter is no evidence for anything
         return False
     is_rest = sum(counted[script] for script in scripts) < counted.total() / 2
-    # "A statue of" and a long name is English all the same.
+    # "A statue of" followed by a long name is still English.
     is_named = LATIN in scripts and len(_LATIN_WORD.findall(own)) >= _MAX_SHORT
     if is_rest and not (is_named and not foreign_letters(own, scripts)):
         return True
@@ -177,7 +178,7 @@ def _is_other_script(text: str, scripts: frozenset[str]) -> bool:
 
 
 def _has_none_of(sentence: str, scripts: frozenset[str]) -> bool:
-    """Whether a sentence that is not a quotation has letters, and none of these scripts."""
+    """Whether an unquoted sentence has letters, but none of these scripts."""
     counted = count_scripts(unquoted(sentence))
     if not counted or any(counted[script] for script in scripts):
         return False
@@ -209,24 +210,24 @@ def _is_other_latin(text: str, expected: str, language: Language) -> bool:
             return False
     if expected != "en" and _is_english_opening(words, expected):
         return _confidence(text, language) < _DOUBTFUL
-    # The detector takes "Señor Frog's restaurant in Cancún" for Spanish.
+    # The detector classifies "Señor Frog's restaurant in Cancún" as Spanish.
     rest = _WORD.sub(lambda word: " " if _is_foreign_name(word[0]) else word[0], text)
     return any(map(str.isalpha, rest)) and _confidence(rest, language) < _IMPOSSIBLE
 
 
 def _is_foreign_name(word: str) -> bool:
-    """A capitalised word with a letter that English does not have."""
+    """Whether a word is capitalised and has a letter that English does not use."""
     return word[0].isupper() and not word.isascii()
 
 
 def _is_english_opening(words: list[str], expected: str) -> bool:
-    """Whether a text begins with an English article that is no word of the expected language."""
+    """Whether a text begins with an English article that is not a word of the expected language."""
     first = words[0].lower()
     return _ARTICLES.get(first) == "en" and first not in _ALSO.get(expected.lower(), "").split()
 
 
 def _has_foreign_words(text: str, words: list[str], expected: str) -> bool:
-    """Two different words that hold sentences together in one other language, not in a name.
+    """Whether a text has two different function words of one other language, outside names.
 
     In a name the next word is capitalised: "Musee du Louvre", "Our Lady del Pilar".
     """
@@ -246,14 +247,14 @@ def _has_foreign_words(text: str, words: list[str], expected: str) -> bool:
 
 
 def _is_other_short(text: str, words: list[str], language: Language, expected: str) -> bool:
-    """The same of a few words: an article of another language, and nothing that could be a name."""
+    """Whether a text of a few words has another language's article, and nothing like a name."""
     if not _MAX_SHORT <= len(words) <= _MAX_SHORT + 1:
         return False
     if expected == "en" and _ENGLISH_LINKS.intersection(map(str.lower, words)):
         return False
     code = _ARTICLES.get(words[0].lower())
     rest = words[1:]
-    # German nouns have capitals, so only "ein" and its forms tell its short texts from names.
+    # German nouns are capitalised, so only "ein" and its forms distinguish short texts from names.
     is_plain = all(word[0].islower() for word in rest)
     if code == "de" and words[0].lower() not in ("der", "das"):
         is_plain = True

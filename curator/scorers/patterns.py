@@ -1,7 +1,7 @@
-"""The phrases behind the flags of `curator.scorers.text`; English, any apostrophe, any case.
+"""Patterns for the flags of `curator.scorers.text`: English, any apostrophe, any case.
 
-A phrase is here because models or web pages write it and people who describe a picture do not.
-None backtracks more than a fixed number of characters.
+The phrases are those that models or web pages write and people describing an image do not. No
+pattern backtracks over more than a fixed number of characters.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import re
 
 
 def _phrases(*alternatives: str, before: str = "") -> re.Pattern[str]:
-    """Compile; `~` in a phrase is an apostrophe: typewriter, typographic, or spaced ("do n~t")."""
+    """Compile a pattern; `~` matches a straight, curly or spaced apostrophe ("do n~t")."""
     pattern = before + "(?:" + "|".join(alternatives) + ")"
     return re.compile(pattern.replace("~", " ?['\u2019\u02bc]"), re.IGNORECASE)
 
 
-# What may stand before the first word: quotes, Markdown, brackets, list marks.
+# Characters allowed before the first word: quotes, Markdown, brackets, list marks.
 _OPENING = r"[\s\"'\u201c\u2018*_#>(\[\-]*"
 _PICTURE = r"(?:image|picture|photo|photograph|pic|scene|snapshot|illustration|painting)"
 _SHOWS = (
@@ -45,8 +45,8 @@ _SERVE = (
 _MODEL = r"(?:ai|artificial intelligence|(?:large )?language model|text-based|virtual assistant)"
 _MISSING = r"(?:image|picture|photo|caption|description)"
 _GIVEN = r"(?:provided|attached|uploaded|included|available|loaded|displayed|found|visible|opened)"
-# Matched at the opening of each sentence: the same words further in are what a sign says, or what
-# a person in the picture could not do.
+# Matched at the beginning of each sentence: further in, the same words are the text of a sign, or
+# what a person in the image could not do.
 REFUSAL = _phrases(
     r"i(?: am|~m) (?:\w+ )?(?:sorry|afraid i|unable to|here to help|designed to)\b",
     r"i(?: am|~m) (?:\w+ )?not (?:able|allowed|permitted|going|sure what|comfortable|capable)\b",
@@ -64,7 +64,7 @@ REFUSAL = _phrases(
     rf"(?:as|i(?: am|~m) (?:\w+, |just |only )?) ?an? (?:\w+ )?{_MODEL}\b",
     r"i(?: am|~m) (?:programmed|trained) (?:to|not)\b",
     r"it(?: is|~s) (?:not possible|impossible) (?:for me )?to\b",
-    # There was nothing to see.
+    # The model saw no image.
     rf"(?:there(?: is|~s) )?no {_MISSING} (?:(?:was|has been|is) )?{_GIVEN}",
     rf"(?:(?:the|this|your) (?:requested )?)?{_MISSING} "
     rf"(?:(?:is|was|has|could|can) ?)?(?:not|n~t) (?:be |been )?{_GIVEN}",
@@ -76,7 +76,7 @@ REFUSAL = _phrases(
     r"(?:(?:that )?you (?:sent|uploaded|provided|attached|shared) )?"
     r"(?:did(?: not|n~t) (?:come through|load|upload|attach)|failed to (?:load|upload)"
     r"|(?:is|was)(?: not|n~t) (?:visible|accessible) to me)\b",
-    # A service in the model's place.
+    # An error message of a service instead of a model's answer.
     r"(?:(?:the|this|your) )?(?:image|picture|content|request|response|output) "
     r"(?:(?:is|was|has been) )?(?:blocked|filtered|rejected|flagged|refused|timed out)"
     r"(?=[.!]?\]?\s*\Z| due to\b| because\b| (?:by|for) (?:\w+ )?(?:safety|content|policy))",
@@ -111,7 +111,7 @@ SPAM = _phrases(
     r"\b(?:sku|asin|isbn|upc|mpn|ean|(?:item|model|product) (?:no|number|code))\b[.:# ]*\w*\d",
     r"[$\u20ac\u00a3\u00a5\u20b9] ?\d|\b\d+(?:[.,]\d\d)? ?(?:usd|eur|gbp|euros?|dollars)\b",
     r"\bprice ?:|\bper (?:piece|unit|dozen)\b",
-    # Telephone numbers: with a plus, grouped as in North America, or behind a word that says so.
+    # Telephone numbers: with a plus, grouped as in North America, or after a word such as "phone".
     r"(?<![\w.])\+\d[\d ().-]{8,16}\d(?!\w)",
     r"(?<![\w.])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\w)",
     r"\b(?:tel|phone|call|whatsapp|fax)(?: us)?[.:]? ?(?:at )?\+?[\d(][\d ().-]{6,}",
@@ -134,7 +134,7 @@ _CAMERA = (
     r"|capture|scan|photo|picture|untitled|unnamed|default|file|page|slide|figure|fb_img"
     r"|whatsapp image|snapchat|download|attachment|wallpaper|banner|logo|thumb(?:nail)?)"
 )
-# Besides an extension anywhere, only a caption that is nothing but a name.
+# An extension anywhere, or a caption that consists only of a file name.
 FILE_NAME = _phrases(
     rf"[\w)\]-]{_EXTENSION}\b",
     # IMG_1234, DSC00012, Screenshot 2021-03-04 at 10.20.30, image-3-1024x768-scaled
@@ -142,7 +142,7 @@ FILE_NAME = _phrases(
     r"(?:[-_ ()]+(?:\d[\d.:x]*[a-z]?|[a-z]{1,2}|copy|edit(?:ed)?|scaled|large|small))*[\s)]*$",
     r"^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$",
     r"^(?=\S*\d)[0-9a-f]{16,64}$",
-    # One word glued together with a figure in it: product_main_0042_large
+    # One joined word with a number in it: product_main_0042_large
     r"^(?=\S*\d)[a-z0-9]+(?:[_-][a-z0-9]+){2,}$",
     r"^(?=[_ -]*\d)[\d_ -]+(?:x\d+)?$",
 )
@@ -152,7 +152,7 @@ _FIELD = (
     r"|scene|caption|description|title|tags|keywords|details?|short|long|detailed|summary|location"
     r"|atmosphere|action|main subject)\s?:\s*"
 )
-# Whatever a page, a program or a chat window would show as something else than these letters.
+# Markup that a page, a program or a chat window would not show as plain letters.
 HTML = _phrases(
     r"</?(?:a|abbr|article|audio|b|big|blockquote|body|br|button|center|cite|code|dd|del|div|dl|dt"
     r"|em|embed|figcaption|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input"
@@ -165,12 +165,12 @@ HTML = _phrases(
     r"|hellip|middot|bull|szlig|[a-z]{1,2}(?:acute|grave|circ|uml|tilde|cedil|ring|slash|lig)"
     r"|#x?\w{2,6});",
     r"!?\[[^\]\n]{0,200}\]\([^)\s]{1,500}\)|!\[[^\]]{0,200}\]\([^)]{0,500}\)",
-    # Markdown: fences, headings, bold type, tables, a first mark of a list with another behind it
+    # Markdown: fences, headings, bold type, tables, a list mark followed by another one
     r"`{3}|(?:\A|\s)#{2,6}\s+\S|\A#\s+[^\W\d]|\*\*[^\s*][^*]{0,500}\*\*|\|\s*:?-{2,}:?\s*\|",
     r"\A[-*+\u2022]\s+\S.{0,600}?\s[-*+\u2022]\s+\S|\A\|.{1,200}?\|.{1,200}?\|",
     # several named fields: "Subject: a dog Mood: happy"
     r"\A(?:[-*]\s)?" + _FIELD + r"\S.{0,600}?[\s.]" + _FIELD + r"\S",
-    # JSON, whole or cut, and what programs write
+    # JSON, whole or cut, and code
     r"\A\{\s*\w{1,40}\s*:\s*[\"'\[{]|\\n(?:\\n|\s|(?-i:[A-Z*#-])|\Z)",
     r"\A[\[{]\s*(?:\"[^\"]{0,200}\"|'[^']{0,200}'|[{\[])\s*[:,{\]\"'}]|\A\{\s*\"|\"\s*:\s*[\"\[{]",
     r"\A(?:print|console\.log)\s*\(|\A(?:def|function)\s+\w+\s*\(|\A(?:const|let|var)\s+\w+\s*="
@@ -178,5 +178,5 @@ HTML = _phrases(
     r"\\(?:begin|end|text\w{0,2}|frac|boxed|mathrm|mathbf|section|item|caption|emph)\b\s*[\[{]",
     r"\\[()\[\]]|\[/(?:b|i|u|url|img|quote|code|size|color)\]",
 )
-# What a sign or a label in the picture says is content, not spam.
+# The text of a sign or label in the image is content, not spam.
 QUOTED = re.compile(r"\"[^\"]{1,200}\"|\u201c[^\u201d]{1,200}\u201d")

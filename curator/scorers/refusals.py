@@ -1,7 +1,7 @@
-"""Refusals in other languages than English: what assistants say when they will not or cannot.
+"""Patterns of refusals in languages other than English.
 
-Matched at the opening of each sentence, as the English ones are; each phrase speaks of "I", or of
-an image that is not there, so that a person in the picture who is sorry is not meant.
+Matched at the beginning of each sentence, like the English ones. Each phrase has "I" or a missing
+image in it, so that a caption about a person who is sorry does not match.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which scripts a text is written in, and whether a second language stands in the middle of it.
+"""Find the scripts of a text, and detect a second language in the middle of it.
 
-The name of a character in Unicode begins with its script. A foreign word is no second language
-where it is quoted or in brackets, where the text says that it is written there ("a sign reading
-..."), or where it can be a name: capitalised, or one short word behind "of", "in", "by" ...
+The Unicode name of a character begins with its script. A foreign word does not count as a second
+language if it is quoted or in brackets, if the text says that it is written there ("a sign reading
+..."), or if it can be a name: capitalised, or one short word after "of", "in", "by" ...
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCRIPTS: dict[str, frozenset[str]] = {
     "th": frozenset(("THAI",)),
     "zh": frozenset((_HAN, "BOPOMOFO")),
 }
-"""By ISO 639-1 code. A language that is not here is written in Latin letters."""
+"""ISO 639-1 code -> scripts. Languages that are not listed use Latin letters."""
 
 _MIN_FOREIGN = 4
 _MAX_SHOWN = 12
@@ -44,13 +44,13 @@ _KANA_SHARE = 0.1
 
 
 def scripts_of(language: str) -> frozenset[str]:
-    """The scripts that a language is written in."""
+    """Return the scripts that a language is written in."""
     return SCRIPTS.get(language.lower(), frozenset((LATIN,)))
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def script(char: str) -> str:
-    """The script of a letter, as Unicode names it: LATIN, CJK, HIRAGANA, ..."""
+    """Return the script of a letter by its Unicode name: LATIN, CJK, HIRAGANA, ..."""
     if char.isascii():
         return LATIN
     words = unicodedata.name(char, "?").split()
@@ -59,11 +59,11 @@ def script(char: str) -> str:
 
 
 def count_scripts(text: str) -> Counter[str]:
-    """Letters by script."""
+    """Count letters by script."""
     return Counter(script(char) for char in text if char.isalpha())
 
 
-# Written in Chinese and hardly ever in Japanese: simplified characters and what holds a sentence.
+# Characters of Chinese, rare in Japanese: simplified forms and function words.
 _CHINESE_ONLY = re.compile(
     "[这们个着吗呢她你没对与给说还为车门马鸟红绿蓝边树头発两张条双岁欢乐开关时间问见贝长东风飞鱼鸡龙草坪里们树叶"
     "这那哪着过吧啊哦嘴叼跑坐站穿戴拿狗只]"
@@ -81,7 +81,7 @@ def is_chinese_for_japanese(text: str, counted: Counter[str]) -> bool:
 
 
 def is_japanese_for_chinese(text: str) -> bool:
-    """Whether kana makes a text Japanese; what is quoted may be a sign."""
+    """Whether kana shows that a text is Japanese; quoted text is ignored, it may be a sign."""
     counted = count_scripts(unquoted(text))
     kana = counted["HIRAGANA"] + counted["KATAKANA"]
     return kana > 1 and kana > _KANA_SHARE * counted.total()
@@ -127,12 +127,12 @@ _RUN_GAP = re.compile(r"[^\w\"'.!?()]{0,3}")
 
 
 def unquoted(text: str) -> str:
-    """The text without what stands between quotes or in short brackets."""
+    """Return the text without quotations and short brackets."""
     return _QUOTED.sub(" ", text)
 
 
 def has_second_script(text: str, expected: frozenset[str]) -> bool:
-    """Whether words of another script stand in the middle of a text, and say something there."""
+    """Whether a text contains words of another script that are neither quoted nor names."""
     own = unquoted(text)
     if LATIN not in expected and any(map(_is_prose, _LATIN_WORDS.finditer(own))):
         return True
@@ -140,20 +140,20 @@ def has_second_script(text: str, expected: frozenset[str]) -> bool:
 
 
 def foreign_letters(text: str, expected: frozenset[str]) -> int:
-    """How many letters of other scripts than the expected ones, and Latin, say something."""
+    """Return the weight, in letters, of words in neither the expected scripts nor Latin."""
     if text.isascii():
         return 0
     return sum(_weight(text, start, end) for start, end in _foreign_runs(text, expected | {LATIN}))
 
 
 def _is_prose(match: re.Match[str]) -> bool:
-    """Three or more words of which two begin in lower case: more than a name."""
+    """Whether there are three or more words, two of them in lower case: more than a name."""
     words = re.findall(r"[^\W\d_]{2,}", match[0])
     return len([word for word in words if word[0].islower()]) > 1
 
 
 def _foreign_runs(text: str, expected: frozenset[str]) -> list[tuple[int, int]]:
-    """Spans of words whose letters are of no expected script, joined over spaces and commas."""
+    """Return spans of words in no expected script, joined over spaces and commas."""
     runs: list[tuple[int, int]] = []
     for match in re.finditer(r"\w+", text):
         letters = [
@@ -172,7 +172,7 @@ def _foreign_runs(text: str, expected: frozenset[str]) -> list[tuple[int, int]]:
 
 
 def _weight(text: str, start: int, end: int) -> int:
-    """How many letters of a run say something; 0 for what is shown in the picture, or a name."""
+    """Return the weight of a run, in letters; 0 if it is text shown in the image, or a name."""
     run, before = text[start:end], text[max(0, start - 80) : start]
     letters = [char for char in run if char.isalpha() and script(char) != LATIN]
     if len(letters) <= _MAX_SHOWN and _SHOWN.search(before):
@@ -183,7 +183,7 @@ def _weight(text: str, start: int, end: int) -> int:
 
 
 def _weight_as_name(run: str, before: str, letters: list[str]) -> int:
-    """The same of a run that may be a name, by the habits of its script."""
+    """Return the weight of a run that may be a name; 0 if it looks like one in its script."""
     first = letters[0]
     num_words = len(run.split())
     if first.isupper() or first.islower():  # a script with letter case: names have a capital

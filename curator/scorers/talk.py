@@ -1,8 +1,8 @@
-"""What chat models say around a caption: thinking aloud, introductions, offers, several options.
+"""Patterns of chat models' remarks around a caption: reasoning, introductions, offers, options.
 
-A phrase is here because assistants write it and people who describe a picture do not. Offers and
-introductions of one caption can be taken off (`curator.captioners.answers`); a text with any of
-the rest in it is no caption. English, and the usual openings in ten other languages.
+The phrases are those that assistants write and people describing an image do not. Offers and
+introductions of one caption can be removed (`curator.captioners.answers`); a text with any of the
+others is not a caption. English, and the usual openings in ten other languages.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 
 def _any(*alternatives: str, before: str = "", after: str = "") -> re.Pattern[str]:
-    """Compile; `~` in a phrase is an apostrophe, typewriter or typographic, or left out."""
+    """Compile a pattern; `~` matches a straight or curly apostrophe, or none."""
     pattern = f"{before}(?:{'|'.join(alternatives)}){after}"
     return re.compile(pattern.replace("~", "['\u2019ʼ]?"), re.IGNORECASE)
 
@@ -57,7 +57,7 @@ REASONING = _any(
     + r"(?:(?:okay|ok|alright|all right|hmm+|well|so|first|now|right|got it|好的|首先)"
     r"[,.!\u2026，。]*\s*)*",
 )
-"""Matched at the beginning of an answer: the model thinks aloud, and no mark says where it ends."""
+"""Matched at the beginning of an answer: reasoning without tags, so its end is unknown."""
 
 LEAD_IN = _any(
     rf"(?:here(?:~s| is| are)|this is|below is"
@@ -74,7 +74,7 @@ LEAD_IN = _any(
     r"(?: thing)?[,.!，！。]*\s*|based on [^\n:.!?,]{0,40},\s*)?",
     after=r"[\s*_]*",
 )
-"""Introduces one caption: what stands behind it is the caption."""
+"""Introduces one caption, which follows it."""
 
 OPENER = _any(
     r"(?:sure(?: thing)?|certainly|of course|absolutely|gladly|with pleasure)\s*[!.]",
@@ -104,14 +104,14 @@ LABEL = _any(
     rf"#{{1,6}}\s*(?:(?:short|detailed|brief|image|photo|picture"
     rf"|final)[\s-]+){{0,2}}{_NAMES}\s*:?\s*\n+",
 )
-"""A name for what follows: "Caption: ...", or a heading of that name."""
+"""A label before the caption: "Caption: ...", or such a heading."""
 
 FINAL_LABEL = re.compile(
     r"(?:\A|\n)[\s*_#>]*final[\s-]+(?:answer|caption|description|output|version|response)"
     r"[\s*_]*:[\s*_]*",
     re.IGNORECASE,
 )
-"""Behind it is the answer, and before it, if anything, how the model came to it."""
+"""Separates the answer, which follows it, from reasoning, which may precede it."""
 
 OFFER = _any(
     r"thank(?:s| you) for (?:sharing|uploading|providing|sending|the (?:image|picture|photo))",
@@ -154,7 +154,7 @@ OFFER = _any(
     r"(?:필요|원)하(?:시|신|실)?(?:면|다면)|알려 ?주세요",
     before=_MARKS + r"(?:(?:and|also|but|so|otherwise)[,.]? )?",
 )
-"""Matched at the opening of a sentence: the model offers to go on, or asks back."""
+"""Matched at the beginning of a sentence: the model offers more, or asks a question."""
 
 _MANY = (
     r"(?:(?:two|three|four|five|six|ten|[2-9]|10|several|some|a few|multiple|different|various)\b"
@@ -185,16 +185,16 @@ SEVERAL = _any(
     r"(?:(?:\A|\s)\(?1[.)]|\A\(?a[.)])\s+\S.{0,600}?\s\(?(?:2|b)[.)]\s+\S",
     r"\u2460.{0,600}?\u2461|1\ufe0f?\u20e3.{0,600}?2\ufe0f?\u20e3",
 )
-"""Anywhere in a text: several captions to choose from, or a list."""
+"""Searched anywhere in a text: several captions to choose from, or a list."""
 
 
 _NOTHING_SAID = _any(r"(?:yes|no|ok|okay|sure|done|great|understood|got it)[.!]?\s*\Z")
 
 
 def is_talk(text: str, sentences: list[str]) -> bool:
-    """Whether a chat model talks in `text`, of these sentences, in a way that cannot be taken off.
+    """Whether `text`, of these sentences, has remarks of a chat model that cannot be removed.
 
-    An introduction of one caption is not meant: policies can weigh it by the flag `boilerplate`.
+    An introduction of one caption does not count: for it there is the flag `boilerplate`.
     """
     if _NOTHING_SAID.match(text) or SEVERAL.search(text):
         return True

@@ -1,8 +1,8 @@
-"""The health of a caption as a text: what is wrong with it whatever the image shows.
+"""Flag captions that are bad as texts, without looking at the image.
 
-Rules over the text alone, so that a million captions cost minutes and no model. Each flag is
-meant to be true when set; what it misses, the alignment score may see. Words are English except
-for scripts, loops, addresses and tokens, which know no language.
+Rules on the text alone: a million captions take minutes and no model. Flags aim at precision; the
+alignment score may catch what they miss. The rules about words are for English; those about
+scripts, loops, addresses and tokens work in any language.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from curator.scorers.refusals import WORLD_REFUSAL
 from curator.scorers.unreadable import is_unreadable
 
 FLAGS: dict[str, str] = {
-    "empty": "nothing to read, or what stands for a missing text, such as nan or null",
-    "no_letters": "mostly figures, signs and punctuation",
-    "unreadable": "a wrong encoding (mojibake), escapes, lost characters or a blob",
+    "empty": "no text, or a placeholder for a missing one, such as nan or null",
+    "no_letters": "mostly digits, symbols and punctuation",
+    "unreadable": "wrong encoding (mojibake), escapes, lost characters or a blob",
     "too_short": "fewer than three words",
-    "repetition": "the same words or characters over and over",
-    "boilerplate": 'talk about "this image" before its content',
+    "repetition": "the same words or characters repeated many times",
+    "boilerplate": 'starts by mentioning the image ("This image shows")',
     "refusal": "a model says that it cannot or will not, or that it is a model",
-    "echo": "the prompt, or a speaker's name, comes back",
-    "language": "surely not in the expected language",
-    "spam": "selling, prices, telephone numbers, lists of search words",
+    "echo": "repeats the prompt, or has a speaker label (Assistant:)",
+    "language": "certainly not in the expected language",
+    "spam": "advertising, prices, telephone numbers, lists of keywords",
     "url": "a web or mail address",
-    "file_name": "the name of a file, a camera's number, a hash",
-    "special_token": "a tokenizer's command",
-    "html": "markup: HTML, Markdown, JSON, LaTeX or a program",
-    "talk": "a chat model's talk: several captions to choose from, an offer, its reasoning",
+    "file_name": "a file name, a camera's image number, a hash",
+    "special_token": "a tokenizer's special token",
+    "html": "markup: HTML, Markdown, JSON, LaTeX or code",
+    "talk": "a chat model's remarks: several captions to choose from, an offer, its reasoning",
 }
-# The caption is no description. The others are matters of taste.
+# With one of these the text is not a caption. The other two are a matter of taste.
 REJECTING = frozenset(FLAGS) - {"too_short", "boilerplate"}
 
 _MIN_WORDS = 3
@@ -62,11 +62,11 @@ _SAME_CHARACTERS = re.compile(r"(\S{2,12}?)\1{6}")
 
 @dataclass(frozen=True, slots=True)
 class TextReport:
-    """`flags` are keys of `FLAGS`, in their order.
+    """The flags and statistics of one text.
 
-    `measures`: `num_chars`; `num_words`; `distinct_2`, the share of word pairs that are distinct
-    (1 without repetition); `repeated_share`, the share of runs of four words that have been seen
-    before in the text (0 without repetition).
+    `flags` are keys of `FLAGS`, in their order. `measures`: `num_chars`; `num_words`;
+    `distinct_2`, the share of distinct word pairs (1 without repetition); `repeated_share`, the
+    share of 4-word sequences that occurred before in the text (0 without repetition).
     """
 
     flags: tuple[str, ...]
@@ -79,10 +79,10 @@ class TextReport:
 
 
 def check_text(text: str, *, prompt: str = "", language: str = "en") -> TextReport:
-    """Look at one caption, cleaned or not; `prompt` is what a model was asked for it, if any.
+    """Check one caption, cleaned or not; `prompt` is the prompt that a model got for it, if any.
 
     Raises:
-        UsageError: `language` is no ISO 639-1 code of a known language.
+        UsageError: `language` is not an ISO 639-1 code of a supported language.
     """
     words = _words(text)
     measures = _measures(text, words)
@@ -90,7 +90,7 @@ def check_text(text: str, *, prompt: str = "", language: str = "en") -> TextRepo
         return TextReport(("empty",), measures)
     spans = split_sentences(text)
     sentences = [text[start:end] for start, end in spans]
-    # What opens inside quotes is said in the picture: a sign that says "Help! I am sorry".
+    # A sentence that starts inside quotes is text in the image: a sign that says "I am sorry".
     inside = [match.span() for match in patterns.QUOTED.finditer(text)]
     spoken = [
         text[start:end]
@@ -121,16 +121,16 @@ def check_text(text: str, *, prompt: str = "", language: str = "en") -> TextRepo
 class TextScorer:
     """The scorer `text`: 1.0 for a caption without a rejecting flag, else 0.0.
 
-    It never looks at the image. `flags` and `measures` of each score are those of `check_text`;
-    `num_tokens` is the number of words. `language` is the expected one, an ISO 639-1 code.
+    It ignores the image. `flags` and `measures` of each score are those of `check_text`;
+    `num_tokens` is the number of words. `language` is the expected language, an ISO 639-1 code.
     """
 
     def __init__(self, *, language: str = "en") -> None:
-        is_wrong_language("", language)  # an unknown code fails here rather than in a worker
+        is_wrong_language("", language)  # raise for an unknown code here rather than in a worker
         self._language = language
 
     def score(self, pairs: Sequence[tuple[bytes, str]]) -> list[Score]:
-        """Score every pair, in the same order. Nothing fails: an empty text is flagged."""
+        """Score every pair, in the same order. Never fails: an empty text is flagged."""
         reports = {
             text: check_text(text, language=self._language)
             for text in dict.fromkeys(text for _, text in pairs)
@@ -158,7 +158,7 @@ def _measures(text: str, words: list[str]) -> dict[str, float]:
 
 
 def _has_few_letters(text: str) -> bool:
-    """Fewer than a fifth of the characters; marks that spell vowels count as letters."""
+    """Whether less than a fifth of the characters are letters or vowel marks."""
     letters = sum(unicodedata.category(char)[0] in "LM" for char in text)
     return letters < _LETTER_SHARE * sum(not char.isspace() for char in text)
 
@@ -182,9 +182,9 @@ def _is_repetition(
 
 
 def _has_loop(words: list[str]) -> bool:
-    """Whether the same words come three times in a row (two words: four times), also behind others.
+    """Whether the same words occur three times in a row (two words: four times) anywhere in a text.
 
-    A loop at the end of a long good text hardly moves the shares of the whole.
+    A loop at the end of a long good text hardly changes the shares of the whole text.
     """
     for period in range(2, min(_MAX_LOOP, len(words) // 2) + 1):
         needed = period * (3 if period == 2 else 2)  # noqa: PLR2004 - "on and on and on"
@@ -197,7 +197,7 @@ def _has_loop(words: list[str]) -> bool:
 
 
 def _has_same_sentences(sentences: list[str]) -> bool:
-    """Whether a sentence of four words or more comes three times, or two of them come twice."""
+    """Whether a sentence of four or more words occurs three times, or two such sentences twice."""
     counted = Counter(
         " ".join(words) for each in sentences if len(words := _words(each)) >= _MIN_SENTENCE_WORDS
     )
@@ -206,10 +206,10 @@ def _has_same_sentences(sentences: list[str]) -> bool:
 
 
 def _is_echo(words: list[str], sentences: list[str], prompt: str) -> bool:
-    """Whether the prompt's first words come back.
+    """Whether the text repeats the prompt's first words.
 
-    Only its first sentence counts: further down a prompt may quote the alt text, and a caption
-    may well repeat that. A short one ("A photo of") must come back as a sentence of its own.
+    Only the first sentence of the prompt is compared: the rest may quote the alt text, which a
+    caption may well repeat. A short first sentence ("A photo of") must be repeated as a sentence.
     """
     spans = split_sentences(prompt)
     if not spans:
@@ -226,7 +226,7 @@ def _words(text: str) -> list[str]:
 
 
 def _is_keyword_list(text: str) -> bool:
-    """Search words one after the other: many short pieces and a word that keeps coming back."""
+    """Whether a text is a list of keywords: 10+ short pieces, or 5+ of which some end alike."""
     pieces = [_words(piece) for piece in re.split(r"[,;|/#]", text)]
     pieces = [piece for piece in pieces if piece]
     if len(pieces) < 5 or sum(map(len, pieces)) > 3 * len(pieces):  # noqa: PLR2004 - rules of thumb

@@ -1,12 +1,11 @@
-"""Which pieces of a text a scorer with a short context sees. No model, no torch.
+"""Split a text into pieces that fit a scorer's context. No model, no torch.
 
-CLIP reads 77 tokens (64 in SigLIP) and open_clip cuts the rest off without a word. Here nothing
-is cut off: a text that does not fit is seen sentence by sentence, a sentence that does not fit in
-windows of whole words, a word that does not fit (or a language without spaces) in windows of
-characters.
+CLIP reads 77 tokens (SigLIP 64), and open_clip silently cuts the rest. Here nothing is cut: a text
+that does not fit is scored sentence by sentence, a sentence that does not fit in windows of whole
+words, a word that does not fit (or a language without spaces) in windows of characters.
 
-BPE costs the square of the length of a word, so that one "word" of 64 KiB takes minutes: words
-much longer than the context are never counted whole.
+BPE takes quadratic time in the length of a word (minutes for a "word" of 64 KiB), so words much
+longer than the context are never tokenized whole.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import NamedTuple
 from curator.core.text import split_sentences
 
 _WORD = re.compile(r"\S+")
-# A text longer than this many characters a token does not fit and need not be counted to know it;
+# A text with more characters per token of context than this cannot fit, so it is not tokenized;
 # English has 4 to 5.
 _MAX_CHARS_PER_TOKEN = 16
 
@@ -28,9 +27,9 @@ _MAX_CHARS_PER_TOKEN = 16
 class TextPlan:
     """How to score one text.
 
-    `whole` says whether the text fits the context and is scored in one piece; `pieces` are the
-    `(start, end)` character spans to score apart: all sentences if there are several, or all
-    windows if it does not fit. `num_tokens` counts the text once with its special tokens.
+    `whole`: the text fits the context and is scored in one piece. `pieces` are the `(start, end)`
+    character spans to score separately: the sentences if there are several, or the windows if the
+    text does not fit. `num_tokens` is the length of the text including special tokens.
     """
 
     whole: bool
@@ -39,10 +38,10 @@ class TextPlan:
 
 
 class Budget(NamedTuple):
-    """What a model can read.
+    """The context of a model and its token counter.
 
-    `count(piece)` is the true number of tokens of a piece, of them `num_special` that every piece
-    carries (start, end); `limit` is the context. `count` is asked twice for most pieces.
+    `count(piece)` is the exact number of tokens of a piece, including the `num_special` ones that
+    every piece has (start, end); `limit` is the context. `count` is called twice for most pieces.
     """
 
     count: Callable[[str], int]
@@ -50,14 +49,14 @@ class Budget(NamedTuple):
     num_special: int
 
     def fits(self, piece: str) -> bool:
-        """Whether the model sees all of `piece`."""
+        """Whether `piece` fits the context."""
         short = len(piece) <= self.limit * _MAX_CHARS_PER_TOKEN
         longest = max(map(len, piece.split()), default=0)
         return short and longest <= 4 * self.limit and self.count(piece) <= self.limit
 
 
 def plan_text(text: str, budget: Budget) -> TextPlan:
-    """Plan how to score `text`, which is not empty."""
+    """Plan how to score `text`, which must not be empty."""
     sentences = split_sentences(text)
     if budget.fits(text):
         pieces = tuple(sentences) if len(sentences) > 1 else ()
@@ -78,7 +77,7 @@ def _windows(text: str, start: int, end: int, budget: Budget) -> list[tuple[int,
     for begin, stop in (match.span() for match in _WORD.finditer(text, start, end)):
         short = stop - begin <= budget.limit
         need = budget.count(text[begin:stop]) - budget.num_special if short else budget.limit
-        # The second test is for tokenizers whose counts do not add up over words.
+        # `fits` is checked too, for tokenizers whose counts do not add up over words.
         if windows and need <= room and budget.fits(text[windows[-1][0] : stop]):
             windows[-1] = (windows[-1][0], stop)
             room -= need
@@ -92,7 +91,7 @@ def _windows(text: str, start: int, end: int, budget: Budget) -> list[tuple[int,
 
 
 def _character_windows(text: str, start: int, end: int, budget: Budget) -> list[tuple[int, int]]:
-    """Cut the word `text[start:end]`: at most `limit` characters each, fewer if need be."""
+    """Cut the word `text[start:end]` into spans of at most `limit` characters that fit."""
     windows = []
     size = budget.limit
     while start < end:

@@ -1,1 +1,1 @@
-"""The verbs as functions: what the commands call, and what a script can call as well."""
+"""The commands as functions: called by the CLI, callable from scripts."""

@@ -1,11 +1,11 @@
-"""apply-edits: a new version from a base version and the human edits that are in effect.
+"""Apply the human edits in effect to a base version and commit the result as a new version.
 
-The id depends on the base, on the texts that come out and on their scores, not on who edited when:
-the same edits and scores on the same base are the same version. An edited text gets the score that
-the base's scorer gave it; without one it stays unscored and is counted. Shards without an
-applicable edit share the base's decision files. Edits whose text the base does not hold are left
-out and named. How far each log was read is noted in the version, so that `curator fsck` notices
-when a log loses lines afterwards.
+The id depends on the base, the resulting texts and their scores, not on who edited or when:
+the same edits and scores on the same base give the same version. An edited text gets the score of
+the base's scorer; if that has not scored it, it stays unscored and is counted. Shards without an
+applicable edit share the base's decision files. Edits of texts that the base does not contain are
+skipped and reported. The version records how many edits of each log it used, so that `curator fsck`
+notices when a log loses lines later.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version
 
 SUFFIX = "+edits"
-"""Behind the name of the base's policy."""
+"""Appended to the name of the base's policy."""
 LOGS = "edit_logs"
-"""Field of a manifest: shard -> edits in its log that the version was made from."""
+"""Field of a manifest: shard -> number of edits in its log that the version was made from."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Applied:
-    """The version, whether it is new, and what became of the edits, counted in texts.
+    """The version, whether it is new, and how many texts each kind of edit changed.
 
-    `num_unscored` are edited texts that the version's scorer has not seen: `how_to_score` says what
-    to do then. 0 where no text of the version has a score.
+    `num_unscored` counts edited texts that the version's scorer has not scored (`how_to_score`
+    returns the commands for that). 0 where no text of the version has a score.
     """
 
     version: Version
@@ -55,12 +55,12 @@ class Applied:
 
 
 def apply(store: Store, base: Version, *, who: str, stop: StopRequest) -> Applied:
-    """Commit a version that is `base` with the edits in effect in place.
+    """Commit a version that is `base` with the edits in effect applied.
 
     Raises:
         UsageError: no edit changes a text of `base`; says how many are stale.
-        DamageError: a log or a decision is not what was written; nothing was committed.
-        ConflictError: unnamed files are being collected right now.
+        DamageError: a log or a decision file is damaged; nothing was committed.
+        ConflictError: `curator gc` is running right now.
     """
     who = clean_who(who)
     with store.deciding():
@@ -87,15 +87,15 @@ def apply(store: Store, base: Version, *, who: str, stop: StopRequest) -> Applie
 
 
 def how_to_score(base: Version, dataset: str, store: Path | None = None) -> tuple[str, str]:
-    """The commands that have the scorer of `base` score edited texts, and apply the edits again."""
+    """Return the commands that score edited texts with the scorer of `base` and re-apply them."""
     again = command("edits apply", dataset, store, version=base.name)
     return scoring_command(base, dataset, store), again
 
 
 def scoring_command(version: Version, dataset: str, store: Path | None, *more: str) -> str:
-    """The command that has the scorer of a version score what has no score yet.
+    """Return the command that scores texts without a score with the scorer of a version.
 
-    A model folder is known by its last part only: `PATH` stands for where it lies.
+    Of a model folder only the last path component is known: `PATH` stands for its parent.
     """
     recipe = version.makers[version.policy["scores_by"]]
     if recipe["scorer"] != OF_MODELS:
@@ -107,7 +107,7 @@ def scoring_command(version: Version, dataset: str, store: Path | None, *more: s
 
 
 class _Work:
-    """The shards of a base version while edits go into them."""
+    """The shards of a base version while edits are applied to them."""
 
     def __init__(self, store: Store, base: Version) -> None:
         self.store = store
@@ -123,7 +123,7 @@ class _Work:
         self.scores = Facts(store, SCORES, str(scorer)) if is_of_pairs else None
 
     def apply(self, shard: str) -> None:
-        """Put the edits of one shard in place and write its decision, if that changes it."""
+        """Apply the edits of one shard and write its decision, if they change it."""
         past = history(self.store, shard)
         self.logs[shard] = len(past.edits)
         entry = self.entries.get(shard)
@@ -142,7 +142,7 @@ class _Work:
         self.totals.subtract(sum_texts(before))
 
     def _scored(self, decision: pl.DataFrame, shard: str, past: History) -> pl.DataFrame:
-        """`decision` with the scores that are known by now; itself if there is none to add."""
+        """Return `decision` with the scores made since; `decision` itself if there are none."""
         texts = decision.filter((pl.col("source") == HUMAN) & pl.col("score").is_null())
         if self.scores is None or texts.is_empty():
             return decision
@@ -164,7 +164,7 @@ class _Work:
         if not path.exists():
             fsops.write_atomic(path, parquet.to_bytes(table))
         counts = count_actions(decision)
-        assert sum(counts.values()) == entry.num_samples, "conservation: one action a sample"
+        assert sum(counts.values()) == entry.num_samples, "conservation: one action per sample"
         return replace(
             entry,
             counts=counts,
@@ -174,7 +174,7 @@ class _Work:
         )
 
     def draft(self, who: str) -> Version:
-        """The version to commit. Who made it and how far the logs went are not in its id."""
+        """Return the version to commit. Its id covers neither `who` nor the lengths of the logs."""
         policy = dict(self.base.policy)
         policy["name"] = str(policy["name"]).removesuffix(SUFFIX) + SUFFIX
         policy["edits_on"] = self.base.id
@@ -195,11 +195,12 @@ def _nothing_to_do(base: Version, found: Edited) -> UsageError:
     if found.stale:
         return UsageError(
             f"no edit changes a text of {base.name}: {len(found.stale)} are about other texts",
-            hint="apply them to the version that they were made on: DATASET@VERSION",
+            hint="apply them to the version that they were made on: curator edits apply "
+            "DATASET@VERSION",
             reason="edits.stale",
         )
     return UsageError(
         f"no edit changes a text of {base.name}",
-        hint="nobody edited or rejected one, or every edit is in place already",
+        hint="no text was edited or rejected, or all edits are applied already",
         reason="edits.none",
     )

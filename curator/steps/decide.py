@@ -1,4 +1,4 @@
-"""decide: apply a policy to the facts at hand and commit the result as a version."""
+"""Apply a policy to the existing facts and commit the result as a version."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from curator.store.index import ShardFacts
 from curator.store.versions import ACTIONS, ShardEntry, Version
 
 FACT_FILES = "fact_files"
-"""Field of a manifest: kind/maker -> fact files that were listed when the version was made."""
+"""Field of a manifest: kind/maker -> number of fact files listed when the version was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakerChoice:
-    """Which makers' facts to decide on; None or () lets the store say, when it is unambiguous."""
+    """The makers whose facts to use; None or () means the only ones in the store."""
 
     generators: Sequence[str] = ()
     scorer: str | None = None
@@ -47,9 +47,9 @@ def decide(
     *,
     stop: StopRequest,
 ) -> tuple[Version, bool]:
-    """Decide for every sample of every shard, and commit.
+    """Decide for every sample of every shard, and commit the version.
 
-    A policy under the name of a preset that differs from it is committed under a name that says so
+    A policy that has a preset's name but differs from it is committed under another name
     (`curator.policy.model.under_its_own_name`).
 
     Returns:
@@ -57,10 +57,11 @@ def decide(
 
     Raises:
         UsageError: the policy needs facts that are missing or ambiguous.
-        QuarantineLimitError: too large a share is unusable; nothing was committed.
+        QuarantineLimitError: the share of unusable samples is above the limit; nothing was
+            committed.
         DamageError: a shard changed since it was indexed; nothing was committed.
-        ConflictError: unnamed files are being collected right now, or another process indexed a
-            shard anew meanwhile; nothing was committed.
+        ConflictError: `curator gc` is running, or another process re-indexed a shard meanwhile;
+            nothing was committed.
     """
     with ws.store.deciding():
         return _decide(ws, policy, choice, run_options, stop)
@@ -110,7 +111,7 @@ def _decide(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Decided:
-    """The decision for one shard, ready to be written. `data` is None if its file is there."""
+    """The decision for one shard, ready to be written. `data` is None if its file exists."""
 
     ref: ShardRef
     rows_digest: str
@@ -121,7 +122,7 @@ class _Decided:
 
 
 def _decided(ws: Workspace, decider: Decider) -> Iterator[_Decided]:
-    """The decisions in the order of the shards, a few of them worked on at the same time.
+    """Yield the decisions in the order of the shards, computed a few at a time in threads.
 
     Reading, joining and compressing release the GIL; memory holds as many shards as there are
     threads. Only the caller writes, so that files appear in the order of the shards.
@@ -153,14 +154,14 @@ def _decide_shard(ws: Workspace, decider: Decider, ref: ShardRef) -> _Decided:
 
 
 def _check_same_index(ref: ShardRef, before: ShardFacts, now: ShardFacts) -> None:
-    """Rows of a decision are rows of the index that was there when it began.
+    """Check that the index did not change while the shard was decided: decisions refer to its rows.
 
     Raises:
-        ConflictError: another process indexed the shard anew meanwhile.
+        ConflictError: another process re-indexed the shard meanwhile.
     """
     if now.rows_digest != before.rows_digest or now.sha256 != before.sha256:
         raise ConflictError(
-            "another process indexed the shard anew while it was decided on",
+            "another process re-indexed the shard during this decision",
             where=ref.path,
             did="nothing was committed; all facts are kept",
             hint="run the same command again",
@@ -168,7 +169,7 @@ def _check_same_index(ref: ShardRef, before: ShardFacts, now: ShardFacts) -> Non
 
 
 def _write(ws: Workspace, decided: _Decided, facts: ShardFacts) -> ShardEntry:
-    """Write the decision of one shard under the name of its content, unless it is there."""
+    """Write the decision of one shard, named by its content, unless the file exists."""
     path, data = decided.path, decided.data
     counted = sum(decided.counts.values())
     if counted != facts.num_samples:
@@ -188,14 +189,14 @@ def _write(ws: Workspace, decided: _Decided, facts: ShardFacts) -> ShardEntry:
 
 
 def count_actions(frame: pl.DataFrame) -> dict[str, int]:
-    """The samples of a decision by action, all of `ACTIONS`."""
+    """Count the samples of a decision by action; every one of `ACTIONS` is a key."""
     found = frame.filter(pl.col("slot") == 0)["action"].value_counts()
     by_action = dict(found.iter_rows())
     return {action: int(by_action.get(action, 0)) for action in ACTIONS}
 
 
 def sum_texts(frame: pl.DataFrame) -> dict[str, float]:
-    """Sums over the chosen texts, from which means can be taken across shards."""
+    """Return sums over the chosen texts, to compute means across shards."""
     texts = frame.filter(pl.col("text").is_not_null())
     scored = texts.filter(pl.col("score").is_finite())
     return {
@@ -215,7 +216,7 @@ def _check_quarantine(entries: Sequence[ShardEntry], limit: float) -> None:
             f"{unusable:,} of {num_samples:,} samples ({unusable / num_samples:.1%}) are unusable, "
             f"the limit is {limit:.1%}",
             did="nothing was committed; all facts are kept",
-            hint="look with `curator quarantine list`, or raise --max-quarantine",
+            hint="`curator quarantine list` shows them; or raise --max-quarantine",
         )
 
 
@@ -226,7 +227,7 @@ def _recipes(ws: Workspace, inputs: Inputs) -> dict[str, dict[str, Any]]:
 
 
 def _num_files(ws: Workspace, inputs: Inputs) -> dict[str, int]:
-    """How many fact files were listed by kind and maker, so that `fsck` misses a listing."""
+    """Count the listed fact files by kind and maker, so that `fsck` notices a lost listing."""
     kinds = dict.fromkeys(inputs.generators, CAPTIONS)
     kinds |= {name: SCORES for name in (inputs.scorer, inputs.checker) if name}
     listed = {
@@ -237,17 +238,17 @@ def _num_files(ws: Workspace, inputs: Inputs) -> dict[str, int]:
 
 
 def check_scorer(policy: Policy) -> None:
-    """A policy that needs scores names a scorer of the table that judges images with texts.
+    """Check that a policy that needs scores names a scorer of image-text pairs.
 
     Raises:
-        UsageError: it names another one.
+        UsageError: it names a scorer of texts only.
     """
     if policy.needs_score and SCORERS.spec(policy.scorer).text_only:
         of_pairs = [name for name, spec in SCORERS.rows.items() if not spec.text_only]
         raise UsageError(
-            f"policy {policy.name!r} needs scores of {policy.scorer!r}, which judges a text "
-            "without its image: policies read what it flags, not its score",
-            hint=f"scorer = one of: {', '.join(of_pairs)}; or a rule with field = 'flags'",
+            f"policy {policy.name!r} needs scores of {policy.scorer!r}, which reads only the text: "
+            "policies can use its flags, not its score",
+            hint=f"set scorer to one of: {', '.join(of_pairs)}; or use a rule with field = 'flags'",
             reason="policy.invalid",
         )
 
@@ -261,7 +262,7 @@ def resolve_inputs(ws: Workspace, policy: Policy, choice: MakerChoice) -> Inputs
     if policy.needs_score or choice.scorer is not None:
         scorer = _one_scorer(ws, policy.scorer, choice.scorer)
     elif len(known := _scorers(ws, policy.scorer)) == 1:
-        scorer = known[0]  # decides nothing, but the scores of the chosen texts are of interest
+        scorer = known[0]  # does not change the decision; stored with the chosen texts
     return Inputs(
         shards=tuple(ref.name for ref in ws.shards),
         generators=generators,
@@ -279,25 +280,25 @@ def _generators(ws: Workspace, policy: Policy, asked: Sequence[str]) -> tuple[st
         raise UsageError(
             f"no captions by {unknown[0]!r}" if unknown else "there are no generated captions yet",
             where=ws.store.root,
-            hint=f"there are: {', '.join(known)}" if known else "run `curator recaption` first",
+            hint=f"generators: {', '.join(known)}" if known else "run `curator recaption` first",
             reason="generator.unknown",
         )
     rest = [name for name in known if name not in asked]
     if policy.pick == "first" and len(rest) > 1 and not asked:
         raise UsageError(
             f"policy {policy.name!r} takes the first caption that passes, "
-            f"and {len(rest)} generators wrote some",
-            hint="say which comes first: --generator " + " or ".join(rest),
+            f"and there are captions by {len(rest)} generators",
+            hint="choose the first one: --generator " + " or ".join(rest),
             reason="generator.ambiguous",
         )
     return (*asked, *rest)
 
 
 def _scorers(ws: Workspace, row: str) -> list[str]:
-    """The makers of this row of SCORERS that have facts; of several rules the newest.
+    """Return the makers of this row of SCORERS that have facts, each with its newest rules.
 
-    A release that judges texts by other rules leaves the facts by the old ones in the store: two
-    recipes that differ in nothing but `rules` are the same scorer.
+    A release that changes the rules leaves the facts made by the old ones in the store: two
+    recipes that differ only in `rules` are the same scorer.
     """
     newest: dict[bytes, tuple[int, str]] = {}
     for name in ws.store.makers(SCORES):
@@ -311,7 +312,7 @@ def _scorers(ws: Workspace, row: str) -> list[str]:
 
 def _one_scorer(ws: Workspace, row: str, asked: str | None) -> str:
     known = _scorers(ws, row)
-    if asked is not None:  # by older rules, too
+    if asked is not None:  # also with older rules
         of_row = ws.store.recipe(SCORES, asked) if asked in ws.store.makers(SCORES) else {}
         known = [asked] if of_row.get("scorer") == row else []
     if len(known) == 1:
@@ -319,8 +320,8 @@ def _one_scorer(ws: Workspace, row: str, asked: str | None) -> str:
     if known:
         option = "--language" if SCORERS.spec(row).language else "--use-scorer"
         raise UsageError(
-            f"{len(known)} {row!r} scorers have scores here: {', '.join(known)}",
-            hint=f"say which one counts with {option}",
+            f"there are scores by {len(known)} {row!r} scorers: {', '.join(known)}",
+            hint=f"choose one with {option}",
             reason="scorer.ambiguous",
         )
     raise UsageError(

@@ -1,4 +1,4 @@
-"""doctor: will a long run here end well? Checks the machine, the store and the models."""
+"""Check the machine, the store and the models before a long run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from curator.engine.makers import default_model
 from curator.scorers import OF_MODELS, SCORERS
 from curator.store import fsops
 
-# Below these, known holes: image bombs (Pillow), code from Parquet (pyarrow), weights_only (torch).
+# Older releases have known vulnerabilities: image bombs (Pillow), code execution from Parquet
+# (pyarrow), weights_only (torch).
 _FLOORS = {"pillow": (12, 3), "pyarrow": (14, 0, 1), "torch": (2, 10), "streamlit": (1, 54)}
 _PYTHON_FLOORS = {11: 13, 12: 11, 13: 4}
 _MIN_FREE_BYTES = 1 << 30
@@ -50,19 +51,19 @@ def doctor(
     model: str | None = None,
     url: str | None = None,
 ) -> Iterator[DoctorCheck]:
-    """Run all checks for a store at (or to be made at) this folder; it may not exist yet.
+    """Run all checks for a store in this folder, which may not exist yet.
 
-    `dataset` must exist. What a run is going to use: `scorer` and `captioner` as for --scorer and
-    --captioner, `model` and `url` of the captioner; None means what the run would take.
+    `dataset` must exist. `scorer` and `captioner` are the values for --scorer and --captioner of
+    the planned run, `model` and `url` those of the captioner; None means the default of a run.
     """
     if dataset is not None and not dataset.exists():
-        yield DoctorCheck("dataset", "fail", f"there is no {dataset}")
+        yield DoctorCheck("dataset", "fail", f"{dataset} does not exist")
     yield _python()
     for package, floor in _FLOORS.items():
         try:
             found = package_version(package)
         except PackageNotFoundError:
-            continue  # of an extra; said below
+            continue  # part of an extra; reported below
         numbers = tuple(int(part) for part in found.split("+")[0].split(".") if part.isdigit())
         yield DoctorCheck(
             package, "ok" if numbers >= floor else "fail", f"{found} (at least {_dotted(floor)})"
@@ -91,10 +92,10 @@ def doctor(
 def _needs(
     table: Registry[Any], row: str, model: str | None, url: str | None
 ) -> Iterator[DoctorCheck]:
-    """Is there what a row of a table needs?"""
+    """Check that the model or server that a row of a table needs is available."""
     known = table.rows.get(row)
     if known is not None and known.needs == "model" and first_missing("models") is not None:
-        return  # the line of the missing extra says it
+        return  # the check of the extra reports it
     try:
         spec: ModelSpec = table.check(row)
     except CuratorError as error:
@@ -119,7 +120,10 @@ def _python() -> DoctorCheck:
     ok = info.micro >= floor
     text = platform.python_version()
     if not ok:
-        text += f" (3.{info.minor}.{floor} fixes holes in tarfile, which this tool does not use)"
+        text += (
+            f" (3.{info.minor}.{floor} fixes vulnerabilities in tarfile, which this tool does not "
+            "use)"
+        )
     return DoctorCheck("python", "ok" if ok else "warn", text)
 
 
@@ -146,7 +150,7 @@ def _open_files() -> DoctorCheck:
 
 
 def _put_if_absent(folder: Path) -> DoctorCheck:
-    """A commit needs exclusive creation: the second put of the same name must be refused."""
+    """Check exclusive creation, which commits need: a second put of a name must be refused."""
     probe = folder / f"{fsops.TEMP_PREFIX}doctor-{secrets.token_hex(4)}"
     try:
         first = fsops.put_if_absent(probe, b"1")
@@ -169,7 +173,9 @@ def _model(kind: str, model: str) -> DoctorCheck:
         return DoctorCheck(kind, "fail", str(error))
     if (why := load("curator.core.hub:why_unreachable")()) is not None:
         return DoctorCheck(kind, "fail", f"{model} is not in the hub cache, and {why}")
-    return DoctorCheck(kind, "warn", f"{model} is not in the hub cache; it is fetched on first use")
+    return DoctorCheck(
+        kind, "warn", f"{model} is not in the hub cache; it is downloaded on first use"
+    )
 
 
 def _server(url: str) -> DoctorCheck:

@@ -1,9 +1,9 @@
-"""fsck: prove that the store is whole, or name what is not. It changes nothing by itself.
+"""Check that the store is intact, and list all damage. Changes nothing without `repair`.
 
-The invariants (reliability I1-I9): every visible version opens and every file it names is there;
-versions are contiguous, each with one parent; every sample of a shard has exactly one action
-(conservation) and each key is there once; no temporary file is referenced; journals end well; every
-edit that a version was made from is still in its log.
+The invariants (reliability I1-I9): every visible version opens and every file it names exists;
+version numbers are contiguous, each version has one parent; every sample of a shard has exactly one
+action (conservation) and every key occurs once; no temporary file is referenced; journals are
+readable to their end; every edit that a version was made from is still in its log.
 `deep` also hashes every file, including the source shards.
 """
 
@@ -36,9 +36,10 @@ from curator.store.versions import ACTIONS, ShardEntry, Version
 
 @dataclass(slots=True)
 class FsckReport:
-    """`damage` must be empty in a whole store; `notices` are harmless leftovers.
+    """The findings of one check. `damage` is empty for an intact store; `notices` are harmless.
 
-    `repaired` is what --repair did. `is_store` is False for the folder of a study, run or export.
+    `repaired` lists what --repair did. `is_store` is False for the folder of a study, run or
+    export.
     """
 
     num_versions: int = 0
@@ -51,10 +52,10 @@ class FsckReport:
 
 
 def check(spec: str, store: Path | None, *, deep: bool, repair: bool) -> FsckReport:
-    """What the command does: a dataset with its store, or the folder of a study, run or export.
+    """Check the store of a dataset, or the folder of a study, run or export.
 
     Raises:
-        UsageError, NotFoundError: there is neither.
+        UsageError, NotFoundError: `spec` is neither.
     """
     folder = Path(spec)
     is_output = any((folder / name).is_file() for name in fsck_files.ROOTS)
@@ -101,11 +102,11 @@ def fsck(ws: Workspace, *, deep: bool = False) -> FsckReport:
 
 
 def _gone(ws: Workspace, found: list[Version]) -> Iterator[Finding]:
-    """Shards of versions that this dataset does not hold: nothing in the store is wrong."""
+    """Yield a notice for each version with shards that the dataset lacks; that is not damage."""
     for version in found:
         if (text := ws.missing_text(version)) is not None:
             yield Finding(
-                str(ws.dataset.root), f"{text}: it can be looked at, and not exported from here"
+                str(ws.dataset.root), f"{text}: it can be shown but not exported from here"
             )
 
 
@@ -140,7 +141,7 @@ def _versions(store: Store, report: FsckReport) -> list[Version]:
 def _decision(store: Store, entry: ShardEntry, deep: bool) -> Iterator[Finding]:
     path = store.root / entry.file
     if not path.exists():
-        yield Finding(str(path), "the file is missing, a version names it")
+        yield Finding(str(path), "the file is missing, but a version names it")
         return
     if deep and (found := hashing.file_sha256(path)) != entry.file_sha256:
         yield Finding(str(path), f"sha256 is {found}, expected {entry.file_sha256}")
@@ -163,10 +164,10 @@ def _conservation(
     first = frame.filter(pl.col("slot") == 0)
     counts = dict(first["action"].value_counts().iter_rows())
     if {action: counts.get(action, 0) for action in ACTIONS} != dict(entry.counts):
-        yield Finding(str(path), f"counts are {counts}, the version says {dict(entry.counts)}")
+        yield Finding(str(path), f"counts are {counts}, expected {dict(entry.counts)}")
     if first["row"].to_list() != list(range(entry.num_samples)):
         yield Finding(
-            str(path), f"{len(first)} samples decided, expected rows 0..{entry.num_samples - 1}"
+            str(path), f"{len(first)} decided samples, expected rows 0..{entry.num_samples - 1}"
         )
     if frame.select(pl.struct("row", "slot").is_duplicated().any()).item():
         yield Finding(str(path), "a row has the same slot twice")
@@ -174,12 +175,15 @@ def _conservation(
     used = pl.col("action").is_in(["captioned", "kept"])
     wrong = frame.filter((text != used) | pl.col("because").is_null())
     if len(wrong):
-        yield Finding(str(path), f"{len(wrong)} rows with a text but no use, or no reason")
+        yield Finding(
+            str(path),
+            f"{len(wrong)} rows whose text does not match their action, or without a reason",
+        )
     if store.index_path(entry.name).exists():
         try:
             facts = index.shard_facts(store, entry.name)
         except DamageError:
-            return  # `_index` names it, if the shard belongs to the dataset as given
+            return  # `_index` reports it, if the shard belongs to the dataset as given
         if facts.sha256 == entry.sha256 and facts.num_samples != entry.num_samples:
             yield Finding(
                 str(path), f"{entry.num_samples} samples, the index has {facts.num_samples}"
@@ -191,7 +195,7 @@ def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterato
     if not path.exists():
         return
     if index.is_first_form(path):
-        what = "an index of the first version; `curator index` makes it anew"
+        what = "index in the first file format; `curator index` rebuilds it"
         report.notices.append(Finding(str(path), what))
         return
     try:
@@ -243,7 +247,7 @@ def _journals(store: Store) -> Iterator[Finding]:
 
 
 def _edits(store: Store, found: list[Version]) -> Iterator[Finding]:
-    """Logs that cannot be read, or hold fewer edits than a version was made from."""
+    """Yield logs that cannot be read, or have fewer edits than a version was made from."""
     used: dict[str, tuple[int, str]] = {}
     for version in found:
         for shard, number in version.extra.get(LOGS, {}).items():
@@ -253,7 +257,7 @@ def _edits(store: Store, found: list[Version]) -> Iterator[Finding]:
         try:
             number = len(history(store, shard).edits)
         except DamageError as error:
-            if error.reason != MISSING:  # `fsck_files.missing` names it
+            if error.reason != MISSING:  # `fsck_files.missing` reports it
                 yield Finding(str(path), error.what)
             continue
         expected, name = used.get(shard, (0, ""))
@@ -265,7 +269,7 @@ def _unindexed(store: Store, found: list[Version]) -> Iterator[Finding]:
     for shard in sorted({entry.name for version in found for entry in version.shards}):
         path = store.index_path(shard)
         if not path.exists():
-            yield Finding(str(path), "the file is missing; `curator index` makes it again")
+            yield Finding(str(path), "the file is missing; `curator index` rebuilds it")
 
 
 def _ratings(store: Store) -> Iterator[Finding]:
@@ -275,25 +279,30 @@ def _ratings(store: Store) -> Iterator[Finding]:
 
 def _leftovers(store: Store) -> Iterator[Finding]:
     if number := fsck_files.without_checksum(store.root):
-        what = f"{number} small files were written before there were checksums, and have none"
+        what = f"{number} small files have no checksum: an older version wrote them"
         yield Finding(str(store.root), what)
     yield from fsck_files.unlisted(store)
     for path in sorted(store.root.rglob(f"*{SET_ASIDE}*")):
-        yield Finding(str(path), "set aside by `fsck --repair`; remove it when it is of no use")
+        yield Finding(
+            str(path), "set aside by `fsck --repair`; remove it when you no longer need it"
+        )
     for path in sorted(store.root.rglob(f"{TEMP_PREFIX}*")):
         yield Finding(str(path), "a temporary file of a process that died; `curator gc` removes it")
     for shard in logs_there(store):
         try:
             torn = torn_bytes(store, shard)
         except DamageError:
-            continue  # `_edits` names it
+            continue  # `_edits` reports it
         if torn:
-            what = f"{torn} bytes of an edit that nobody was told was kept; the next edit cuts them"
+            what = f"{torn} bytes of an unfinished edit, never confirmed; the next edit cuts them"
             yield Finding(str(log_path(store, shard)), what)
     for path in sorted((store.root / "journal").rglob("*.jnl")):
         try:
             found = replay(path)
         except DamageError:
-            continue  # `_journals` names it
+            continue  # `_journals` reports it
         tail = f", {found.torn} bytes torn" if found.torn else ""
-        yield Finding(str(path), f"{len(found.records)} facts wait for their run to go on{tail}")
+        yield Finding(
+            str(path),
+            f"{len(found.records)} facts of an unfinished run; the next run uses them{tail}",
+        )

@@ -1,4 +1,4 @@
-"""What `fsck` finds in files that vouch for themselves or are vouched for by a listing."""
+"""Check files with a checksum of their own, and files that a listing names. Used by `fsck`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from curator.store.versions import Version
 
 _UNKNOWN = 1 << 62
 SET_ASIDE = ".damaged"
-"""What the name of a file ends in that `fsck --repair` set aside."""
+"""Suffix of the files that `fsck --repair` set aside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. `where` is a path, `what` names expected and found."""
+    """One problem. `where` is a path, `what` says what was expected and what was found."""
 
     where: str
     what: str
 
 
 def found_in(error: CuratorError) -> Finding:
-    """An error as a finding."""
+    """Convert an error to a finding."""
     return Finding(str(error.where), error.what)
 
 
@@ -41,12 +41,12 @@ def found_in(error: CuratorError) -> Finding:
 
 
 def missing(store: Store, found: Sequence[Version]) -> Iterator[Finding]:
-    """Files that are gone, and listings that are gone or lost lines."""
+    """Yield missing files, and listings that are missing or lost lines."""
     listed: dict[Path, int] = {}
     for one in listing.all_listings(store.root):
         try:
             for path in one.missing():
-                yield Finding(str(path), "the file is missing, its listing names it")
+                yield Finding(str(path), "the file is missing, but its listing names it")
             listed[one.path] = one.num_listed(".parquet")
         except DamageError as error:
             yield found_in(error)
@@ -55,32 +55,32 @@ def missing(store: Store, found: Sequence[Version]) -> Iterator[Finding]:
         for name, count in version.extra.get(FACT_FILES, {}).items():
             path = listing.Listing(store.root, name).path
             if listed.get(path, 0) < count:
-                what = f"{listed.get(path, 0)} fact files listed, {version.name} was made from"
+                what = f"lists {listed.get(path, 0)} fact files, {version.name} was made from"
                 yield Finding(str(path), f"{what} {count}")
-                listed[path] = _UNKNOWN  # it is said once
+                listed[path] = _UNKNOWN  # report it once
 
 
 def tags(store: Store) -> Iterator[Finding]:
-    """Tags that are not what was written, or name a version that is not there."""
+    """Yield tags that are damaged or name a missing version."""
     for path in sorted((store.root / "tags").glob("*.json")):
         try:
             number = int(sealed.read(path)["version"])
             if number not in store.numbers():
-                yield Finding(str(path), f"names version {number}: not there")
+                yield Finding(str(path), f"names version {number}, which does not exist")
             else:
                 store.tagged(path.stem)
         except (KeyError, ValueError, TypeError):
-            yield Finding(str(path), "the tag is not readable")
+            yield Finding(str(path), "the tag cannot be read")
         except DamageError as error:
-            if error.where == str(path):  # else the version is named already
+            if error.where == str(path):  # else the version is reported already
                 yield found_in(error)
 
 
 def runs(store: Store) -> Iterator[Finding]:
-    """Records of commands that are not what was written, or lack one of their two files."""
+    """Yield records of commands that are damaged or lack one of their two files."""
     for folder in sorted((store.root / "runs").glob("*/")):
         if all(path.name.startswith(fsops.TEMP_PREFIX) for path in folder.iterdir()):
-            continue  # a crash came before the first file
+            continue  # the command crashed before the first file
         yield from _sealed_files(folder, [folder / "run.json"])
         log = folder / "log.jsonl"
         if log.exists():
@@ -88,15 +88,17 @@ def runs(store: Store) -> Iterator[Finding]:
 
 
 def spelling(store: Store, number: int) -> Iterator[Finding]:
-    """A manifest with the right content, spelled as it never was: by a bit that says the same."""
+    """Yield a manifest whose bytes changed although its parsed content is still correct."""
     path = store.manifest_path(number)
     data = path.read_bytes().rstrip(b"\n")
     if hashing.canonical_json(sealed.parse(data, path).value) != data:
-        yield Finding(str(path), "the content is right, its bytes are not those that were written")
+        yield Finding(
+            str(path), "the content is correct, but its bytes are not those that were written"
+        )
 
 
 def unlisted(store: Store) -> Iterator[Finding]:
-    """Files without a listing: of an older version, or the listing is gone."""
+    """Yield folders without a listing: an older version wrote them, or the listing was lost."""
     for name, pattern in {
         "versions": "versions/*.json",
         "edits": "edits/**/*.log",
@@ -109,12 +111,12 @@ def unlisted(store: Store) -> Iterator[Finding]:
     }.items():
         path = listing.Listing(store.root, name).path
         if not path.exists() and any(store.root.glob(pattern)):
-            what = "no listing: it is of an older version, or the listing is gone; the next write"
-            yield Finding(str(path), f"{what} begins one")
+            what = "no listing: written by an older version, or lost; the next write starts one"
+            yield Finding(str(path), what)
 
 
 def without_checksum(root: Path) -> int:
-    """How many JSON files were written by a version that knew no checksums."""
+    """Count the JSON files without a checksum, written by an older version."""
     count = 0
     for pattern in (
         "store.json",
@@ -139,7 +141,7 @@ _DERIVED = (".html", ".md", ".toml", ".tfevents")
 
 
 def folder(root: Path) -> tuple[list[Finding], list[Finding], int]:
-    """Damage and notices of what `study`, `pretrain`, `finetune`, `export` and `pack` wrote.
+    """Check a folder that `study`, `pretrain`, `finetune`, `export` or `pack` wrote.
 
     Returns:
         damage, notices, and the number of files that were checked.
@@ -159,19 +161,19 @@ def folder(root: Path) -> tuple[list[Finding], list[Finding], int]:
         else:
             others.append(path)
     damage += [
-        Finding(str(path.with_suffix(".json")), f"the file is missing, {path.name} is there")
+        Finding(str(path.with_suffix(".json")), f"the file is missing, but {path.name} exists")
         for path in others
         if path.parent.name == "checkpoints" and path.suffix == ".safetensors"
         if not path.with_suffix(".json").exists()
     ]
     loose = [path for path in others if path not in named and not _is_derived(path)]
-    notices = [Finding(str(path), "written before there were checksums") for path in unsealed]
-    notices += [Finding(str(path), "nothing vouches for it") for path in loose]
+    notices = [Finding(str(path), "no checksum: an older version wrote it") for path in unsealed]
+    notices += [Finding(str(path), "not checked: no checksum covers it") for path in loose]
     return damage, notices, len(paths) - len(loose)
 
 
 def _is_derived(path: Path) -> bool:
-    """A file that people read and no command does, or that holds no data."""
+    """Whether a file is read only by people, never by a command, or holds no data."""
     return path.name.startswith((".", "events.out.")) or path.suffix in _DERIVED
 
 
@@ -188,7 +190,7 @@ def _sealed_files(
     named: set[Path] | None = None,
     unsealed: list[Path] | None = None,
 ) -> Iterator[Finding]:
-    """Damage of sealed files, and of the files that they name."""
+    """Yield damage of sealed files, and of the files that they name."""
     for path in paths:
         try:
             value, is_sealed = sealed.load(path)
@@ -202,14 +204,14 @@ def _sealed_files(
             if named is not None:
                 named.add(other)
             if not other.is_file():
-                yield Finding(str(other), f"the file is missing, {path.name} names it")
+                yield Finding(str(other), f"the file is missing, but {path.name} names it")
             elif (found := file_sha256(other)) != sha256:
-                what = f"sha256 is {found[:12]}, {path.name} says {sha256[:12]}"
+                what = f"sha256 is {found[:12]}, expected {sha256[:12]} ({path.name})"
                 yield Finding(str(other), what)
 
 
 def _named_by(path: Path, value: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Names and digests: under `files`, and of a checkpoint those of its numbers."""
+    """Yield (name, sha256) of the files under `files`, and of a checkpoint's tensor file."""
     files = value.get(sealed.FILES, {})
     for name, about in files.items() if isinstance(files, dict) else ():
         sha256 = about.get("sha256") if isinstance(about, dict) else about
@@ -233,4 +235,4 @@ def _table(path: Path) -> Iterator[Finding]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             file.read()
     except (pa.ArrowException, OSError) as error:
-        yield Finding(str(path), f"the table is not readable ({str(error)[:100]})")
+        yield Finding(str(path), f"the table cannot be read ({str(error)[:100]})")

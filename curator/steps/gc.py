@@ -1,4 +1,4 @@
-"""gc: remove what no version names and no run will miss. Facts are never removed."""
+"""Remove temporary files and decisions that no version names. Facts are never removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curator.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """A file that can go, its size in bytes and why."""
+    """A file that can be removed, its size in bytes and the reason."""
 
     path: Path
     size_bytes: int
@@ -21,12 +21,12 @@ class Garbage:
 
 
 def find_garbage(store: Store, *, grace_days: float = 7.0) -> Iterator[Garbage]:
-    """Temporary files, and decisions that no version names, older than the grace period.
+    """Yield temporary files, and decisions that no version names, older than the grace period.
 
-    The grace period protects a writer that runs right now: its files exist before its commit.
+    The grace period protects a running writer, whose files exist before its commit.
 
     Raises:
-        DamageError: a version cannot be read; then nobody knows what it names.
+        DamageError: a version cannot be read, so the files that it names are unknown.
     """
     named = {entry.file for version in store.versions() for entry in version.shards}
     newest = time.time() - grace_days * 86400
@@ -38,16 +38,16 @@ def find_garbage(store: Store, *, grace_days: float = 7.0) -> Iterator[Garbage]:
         try:
             stat = path.stat()
         except FileNotFoundError:
-            continue  # the temporary file of a writer at work, renamed since
+            continue  # temporary file of a running writer, renamed meanwhile
         if stat.st_mtime <= newest:
             yield Garbage(path, stat.st_size, why)
 
 
 def collect(store: Store, *, grace_days: float = 7.0) -> list[Garbage]:
-    """Remove the garbage and say what went. Stopped halfway, the next run does the rest.
+    """Remove the garbage and return what was removed. Safe to stop; the next run removes the rest.
 
     Raises:
-        ConflictError: somebody decides right now. DamageError: as `find_garbage`.
+        ConflictError: another process is making a version. DamageError: see `find_garbage`.
     """
     with store.collecting():
         found = list(find_garbage(store, grace_days=grace_days))

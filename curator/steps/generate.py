@@ -1,4 +1,4 @@
-"""generate: captions for the images that a generator has not captioned yet. Facts only."""
+"""Caption the images that a generator has not captioned yet. Makes facts, commits no version."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
 
 _Detectors = defaultdict[str, StuckDetector[tuple[str, int]]]
-"""One a shard: it remembers every caption, and goes when the shard is finished."""
+"""One per shard: it keeps every caption, and is deleted when the shard is finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Only:
-    """Work on the samples whose alt text scores worst: a share of the dataset, in percent."""
+    """Restrict captioning to the `worst_percent` % of samples with the lowest alt-text scores."""
 
     worst_percent: float
     scorer: str
@@ -54,7 +54,7 @@ def generate(
     """Caption every image that has no caption from this maker yet.
 
     Raises:
-        as `curator.engine.facts_loop.FactsLoop.run`.
+        same as `curator.engine.facts_loop.FactsLoop.run`.
     """
     facts = Facts(ws.store, CAPTIONS, maker.name)
     ws.store.write_recipe(CAPTIONS, maker.name, maker.recipe)
@@ -98,8 +98,8 @@ def generate(
         tally = loop.run(planned(advance), stop=stop)
     if only_thought := tally.failures.get("vlm.reasoning_only"):
         progress.say(
-            f"{only_thought:,} answers hold reasoning and no caption: "
-            "raise --max-tokens, or switch the model's thinking off"
+            f"{only_thought:,} answers contain reasoning but no caption: "
+            "raise --max-tokens, or turn off the model's thinking"
         )
     return tally
 
@@ -119,7 +119,7 @@ def _items(ref: ShardRef, prompt: Prompt, pending: pl.DataFrame) -> list[Caption
 
 
 def _worst_limit(ws: Workspace, only: Only) -> float:
-    """The score below which the worst `worst_percent` of the alt texts lie."""
+    """Return the score below which the worst `worst_percent` % of the alt texts lie."""
     facts = Facts(ws.store, SCORES, only.scorer)
     scores = []
     for ref in ws.shards:
@@ -132,14 +132,14 @@ def _worst_limit(ws: Workspace, only: Only) -> float:
     if not len(finite):
         raise UsageError(
             "--only worst needs scores of the alt texts, and there are none",
-            hint="drop --only, or check that the samples have alt texts",
+            hint="drop --only, or check with `curator index` that the samples have alt texts",
             reason="only.no_scores",
         )
     return float(np.quantile(finite, only.worst_percent / 100, method="higher"))
 
 
 def _worst(ws: Workspace, samples: pl.DataFrame, only: Only, limit: float) -> pl.DataFrame:
-    """Samples below the limit; those without a usable score are among the worst."""
+    """Select samples below the limit; samples without a usable score count as worst."""
     facts = Facts(ws.store, SCORES, only.scorer)
     pairs = samples.with_columns(text_sha256=pl.col("alt_sha256").fill_null(""))
     score = facts.match(pairs, ["score"])["score"]
@@ -147,7 +147,7 @@ def _worst(ws: Workspace, samples: pl.DataFrame, only: Only, limit: float) -> pl
 
 
 def _review(detectors: _Detectors, shard: str, records: list[Record]) -> list[Record]:
-    """Turn captions that were given too often into failures, those stored before as well."""
+    """Turn captions that repeat too often in a shard into failures, also those stored before."""
     detector = detectors[shard]
     reviewed: dict[tuple[str, int, int], Record] = {}
     for record in records:
@@ -159,24 +159,24 @@ def _review(detectors: _Detectors, shard: str, records: list[Record]) -> list[Re
         if me not in stuck:
             reviewed[(*me, 0)] = record
         for image, attempt in stuck:
-            detail = f"given to many images of the shard: {record['text'][:200]}"
-            # A higher attempt outweighs what the journal may hold already.
+            detail = f"same caption for many images of the shard: {record['text'][:200]}"
+            # A higher attempt overrides a record that the journal may have already.
             newer = {"image_sha256": image, "attempt": attempt + 1}
             reviewed[(image, attempt, 0)] = {**record, **newer, **_failed("vlm.stuck", detail)}
     return list(reviewed.values())
 
 
 def _refuse(detectors: _Detectors, shard: str, rest: Sequence[CaptionItem]) -> list[Record]:
-    """Failures for the rest of a shard for which the model gives nothing but one caption."""
+    """Return failures for the rest of a shard once the model only repeats captions."""
     detector = detectors[shard]
     if not detector.hopeless(shard):
         return []
     progress.say(
-        f"{shard}: stopped, the model gives one caption to picture after picture; "
-        f"{len(rest):,} more were not captioned: `curator quarantine show` lists them, "
-        "`quarantine retry --reason vlm.stuck` puts them in line again"
+        f"{shard}: stopped, the model gives the same caption for image after image; "
+        f"{len(rest):,} images were not captioned: `curator quarantine show` lists them, "
+        "`curator quarantine retry --reason vlm.stuck` marks them for another attempt"
     )
-    detail = f"not asked: the shard was stopped after more than {MAX_IMAGES} such captions in a row"
+    detail = f"not captioned: the shard was stopped after more than {MAX_IMAGES} repeats in a row"
     return [{**_blank(item), **_failed("vlm.stuck", detail)} for item in rest]
 
 

@@ -1,13 +1,13 @@
-"""Which dataset a store serves: facts are shared by content, but shards are known by their names.
+"""Check that a store is used with its own dataset: facts are keyed by content, shards by name.
 
-    dataset.json      the folders that the dataset of this store was found in, with a checksum
+    dataset.json      the folders in which the dataset of this store was found, with a checksum
 
-A dataset in one of these folders is the store's own, whichever of its shards were named, and also
-with shards that were replaced since. In another folder it is the same dataset, moved or mounted
-elsewhere, if every shard that the index knows by its name is the one that was indexed: of the same
-size and time, or of the same size with the same first picture. A store that lies in its dataset
-(`DATASET/.curator`) moves with it, so there one such shard is enough. A dataset none of whose
-names is known is taken for more shards of the same one, and that is said. Any other is refused.
+A dataset in one of these folders is the store's own, whichever of its shards are selected, and even
+if shards were replaced. A dataset in another folder is the same one, moved or mounted elsewhere, if
+every shard whose name is in the index is the one that was indexed: same size and time, or same size
+and same first image. A store inside its dataset (`DATASET/.curator`) moves with it, so there one
+such shard is enough. A dataset with no shard name in the index is accepted as more shards of the
+same dataset, with a message. Any other dataset is refused.
 """
 
 from __future__ import annotations
@@ -25,33 +25,34 @@ FILE = "dataset.json"
 
 
 def roots(store: Store) -> list[str]:
-    """The folders that the dataset was found in; none in a store of an older tool.
+    """Return the folders in which the dataset was found; [] for a store of an older version.
 
     Raises:
-        DamageError: the file is not what was written.
+        DamageError: the file is damaged.
     """
     path = store.root / FILE
     if not path.exists():
         return []
-    hint = "restore it from a copy, or remove it: `curator index` writes it anew"
+    hint = "restore it from a backup, or remove it: `curator index` writes a new one"
     try:
         return [str(root) for root in sealed.read(path, hint=hint)["roots"]]
     except (TypeError, KeyError) as error:
-        raise DamageError(f"not readable ({error})", where=path, hint=hint) from error
+        raise DamageError(f"cannot be read ({error})", where=path, hint=hint) from error
 
 
 def remember(store: Store, dataset: Dataset) -> None:
-    """Write down where the dataset lies, unless it is known."""
+    """Add the dataset's folder to dataset.json, unless it is there."""
     known, here = roots(store), _place(dataset)
     if here not in known:
         sealed.write(store.root / FILE, {"roots": [*known, here]})
 
 
 def check(store: Store, dataset: Dataset, *, spec: str) -> None:
-    """Make sure that this is the store's dataset; see the module.
+    """Check that `dataset` is the store's dataset, by the rules of this module.
 
     Raises:
-        UsageError: it is another one (store.other_dataset). DamageError: dataset.json.
+        UsageError: it is another dataset (store.other_dataset).
+        DamageError: dataset.json is damaged.
     """
     known = roots(store)
     lies_inside = store.root.resolve().parent == dataset.root.resolve()
@@ -68,8 +69,9 @@ def check(store: Store, dataset: Dataset, *, spec: str) -> None:
         raise _refusal(store, dataset, known, others, same, spec)
     if not same and known:
         progress.say(
-            f"the store {store.root} was made from {known[0]}; it knows no shard of "
-            f"{dataset.root}, which is taken for more of the same dataset (--store keeps two apart)"
+            f"the store {store.root} was made from {known[0]} and has no shard of "
+            f"{dataset.root}: adding it as more shards of the same dataset (for a separate store "
+            "use --store FOLDER)"
         )
 
 
@@ -78,7 +80,7 @@ def _place(dataset: Dataset) -> str:
 
 
 def _is_indexed(store: Store, ref: ShardRef) -> bool:
-    """Whether a shard is the one that was indexed under its name, as far as one look tells."""
+    """Whether a shard is the one indexed under its name, judged without reading all of it."""
     try:
         facts = index.shard_facts(store, ref.name)
         stat = ref.path.stat()
@@ -92,7 +94,7 @@ def _is_indexed(store: Store, ref: ShardRef) -> bool:
             return bool(hashlib.sha256(read_bytes(ref.path, offset, length)).hexdigest() == sha256)
         return hashing.file_sha256(ref.path) == facts.sha256
     except DamageError:
-        return True  # of the index, which others name: no sign of another dataset
+        return True  # damage of the index, reported elsewhere: no sign of another dataset
 
 
 def _refusal(
@@ -101,11 +103,11 @@ def _refusal(
     adopt = ["curator", "index", spec, "--store", str(store.root), "--adopt"]
     made_from = f", made from {known[0]}" if known else ""
     return UsageError(
-        f"the store serves another dataset{made_from}: {len(others)} of {len(others) + same} "
-        f"shards that it knows by name have other bytes in {dataset.root}, first {others[0]!r}",
+        f"the store belongs to another dataset{made_from}: {len(others)} of {len(others) + same} "
+        f"shards with a name in its index have other bytes in {dataset.root}, first {others[0]!r}",
         where=store.root,
         did="nothing was written",
         hint="give this dataset a store of its own with --store FOLDER (or unset CURATOR_STORE); "
-        f"if it is the same dataset with shards replaced, `{shlex.join(adopt)}` takes it over",
+        f"if it is the same dataset with replaced shards, run `{shlex.join(adopt)}`",
         reason="store.other_dataset",
     )

@@ -1,4 +1,4 @@
-"""index: read every shard once and write down what is in it, damage included."""
+"""Read every shard once and store an index of its samples, texts and damage."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from curator.store.keyindex import hex64
 from curator.store.runs import Run
 
 PLACEHOLDER_COPIES = 10
-"""An image in this many rows is taken for a placeholder ("image not available") and reported."""
+"""An image in this many rows is reported as a possible placeholder ("image not available")."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexReport:
-    """What `index` did and found. Counts are in shards or samples, as named.
+    """The result of `index`. Counts are in shards or samples, as the name says.
 
-    `num_changed_shards` have other bytes now than when they were indexed before.
+    `num_changed_shards` counts shards whose bytes changed since they were last indexed.
     """
 
     num_shards: int
@@ -53,7 +53,7 @@ class IndexReport:
 
     @property
     def num_usable(self) -> int:
-        """Samples that have an image, with or without a text."""
+        """Return the number of samples with a usable image, with or without a text."""
         return self.num_samples - self.num_unusable
 
 
@@ -66,16 +66,19 @@ def make_index(
 ) -> IndexReport:
     """Index the shards that have no current index.
 
-    What `options` leave open stays as the shards were indexed before.
+    Options that are None keep the value that the shards were indexed with before.
 
     Raises:
-        UsageError: they were indexed in several ways, and `options` do not say which.
-        StoppedError: a signal came; finished shards stay indexed.
+        UsageError: the shards were indexed with different values of an option that is None.
+        StoppedError: a signal arrived; finished shards stay indexed.
     """
     for folder in ws.left_out:
-        progress.say(f"left out: {folder} was written by `curator export`")
+        progress.say(f"skipping {folder}: it was written by `curator export`")
     if any(map(outputs.is_export, (ws.dataset.root, ws.dataset.root.parent))):
-        progress.say(f"the texts in {ws.dataset.root} were exported by curator: captions, perhaps")
+        progress.say(
+            f"note: {ws.dataset.root} was written by `curator export`: its texts may be captions, "
+            "not alt texts"
+        )
     options = _as_before(ws, options)
     todo = [ref for ref in ws.shards if index.current(ws.store, ref, options) is None]
     num_changed = 0
@@ -86,18 +89,18 @@ def make_index(
             index.write(ws.store, ref, scan, options)
             progress.quarantined(Counter(one.reason for one in scan.samples if one.reason))
             advance(1)
-            stop.check(f"the index of {len(ws.shards)} shards is kept as far as it came")
+            stop.check("the shards indexed so far are kept")
     return replace(report(ws, num_scanned=len(todo)), num_changed_shards=num_changed)
 
 
 def _indexed_bytes(ws: Workspace, ref: ShardRef) -> str | None:
-    """The sha256 that a shard was indexed with before; None if it was not."""
+    """Return the sha256 in a shard's index; None without an index."""
     if not ws.store.index_path(ref.name).exists():
         return None
     return index.shard_facts(ws.store, ref.name).sha256
 
 
-# What says where the alt text and the image of a sample are, and how a user takes it back.
+# Options that choose the alt text and the image of a sample -> (option, value that resets it).
 _REMEMBERED = {
     "caption_field": ("--caption-field", ".txt"),
     "image_ext": ("--image-ext", "any"),
@@ -105,10 +108,10 @@ _REMEMBERED = {
 
 
 def _as_before(ws: Workspace, options: ScanOptions) -> ScanOptions:
-    """`options`, with what they leave open taken from the index as it is.
+    """Return `options` with None replaced by the value that the shards were indexed with.
 
-    Texts and images that a command before was told about must not get lost because the next one
-    was not told again.
+    Otherwise a command without --caption-field would lose the texts that an earlier one, with it,
+    found.
     """
     paths = [ref for ref in ws.shards if ws.store.index_path(ref.name).exists()]
     before = [index.shard_facts(ws.store, ref.name).options for ref in paths]
@@ -119,17 +122,17 @@ def _as_before(ws: Workspace, options: ScanOptions) -> ScanOptions:
         if len(known) > 1:
             listed = ", ".join(sorted(_shown(one, usual) for one in known))
             raise UsageError(
-                f"the shards are indexed with several values of {option} ({listed})",
+                f"the shards were indexed with several values of {option} ({listed})",
                 where=ws.spec,
                 did="nothing was changed",
-                hint=f"say which one it is: {option} VALUE",
+                hint=f"choose one: {option} VALUE",
                 reason="option.missing",
             )
         kept = next(iter(known), None)
         if kept is not None:
             options = replace(options, **dict[str, Any]({name: kept}))
-            back = "" if _shown(kept, usual) == usual else f" ({option} {usual} takes it back)"
-            progress.say(f"{option} {_shown(kept, usual)}, as the shards were indexed before{back}")
+            back = "" if _shown(kept, usual) == usual else f" (reset with {option} {usual})"
+            progress.say(f"using {option} {_shown(kept, usual)}, as indexed before{back}")
     return options
 
 
@@ -155,7 +158,7 @@ def _scans(
 
 
 def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:
-    """Sum up the index of a dataset: damage, unusable samples, duplicates, placeholders."""
+    """Summarize the index of a dataset: damage, unusable samples, duplicates, placeholders."""
     reasons: Counter[str] = Counter()
     problems: Counter[str] = Counter()
     num_samples = num_unusable = ignored = 0
@@ -194,7 +197,7 @@ def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:
 
 
 def say_index(report: IndexReport, run: Run) -> None:
-    """One line a finding, for people."""
+    """Print the index report, one line per finding, and log it to the run."""
     run.event("index", **report.to_json())
     progress.say(
         f"{report.num_samples:,} samples in {report.num_shards} shards"
@@ -202,8 +205,8 @@ def say_index(report: IndexReport, run: Run) -> None:
     )
     if report.num_changed_shards:
         progress.say(
-            f"  {report.num_changed_shards} shards have other bytes than when they were indexed: "
-            "versions made from them can be shown, and not exported any more"
+            f"  {report.num_changed_shards} shards changed since they were last indexed: "
+            "versions made from them can be shown but no longer exported"
         )
     for line in report.alt_texts.in_words():
         progress.say(f"  {line}")
@@ -216,4 +219,4 @@ def say_index(report: IndexReport, run: Run) -> None:
     if report.num_duplicate_images:
         progress.say(f"  duplicates: {report.num_duplicate_images:,} rows repeat an image")
     for prefix, copies in list(report.placeholders.items())[:3]:
-        progress.say(f"  placeholder? image {prefix}... lies in {copies} rows")
+        progress.say(f"  placeholder? image {prefix}... occurs in {copies} rows")

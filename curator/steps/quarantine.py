@@ -1,4 +1,4 @@
-"""quarantine: everything that could not be used, why, and where its bytes are."""
+"""List everything that could not be used, the reason, and the place of its bytes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from curator.store.facts import CAPTIONS, SCORES, Facts
 class QuarantineRow:
     """One quarantine row: bytes are referenced (shard, offset, length), never copied.
 
-    `key` and `sha256` are None for damage of the tar itself; `maker` is who failed, None for
-    what was found while reading.
+    `key` and `sha256` are None for damage of the tar itself; `maker` is the maker that failed,
+    None for damage found while reading.
     """
 
     stage: str
@@ -42,7 +42,7 @@ class QuarantineRow:
 
 
 def rows(ws: Workspace, reason: str | None = None) -> Iterator[QuarantineRow]:
-    """All quarantine rows of a dataset, shard by shard.
+    """Yield all quarantine rows of a dataset, shard by shard.
 
     Raises:
         UsageError: no such reason.
@@ -109,7 +109,7 @@ def _maker_stage(ws: Workspace, shard: str, makers: list[Facts]) -> Iterator[Qua
 
 
 def _pairs(samples: pl.DataFrame, generators: list[Facts]) -> pl.DataFrame:
-    """Every sample with each of its texts, as `text_sha256`: what scorers are asked for."""
+    """Return one row per sample and text (`text_sha256`): the pairs that scorers score."""
     texts = [samples.with_columns(text_sha256="alt_sha256")]
     for facts in generators:
         made = facts.candidates(samples, ["text_sha256"])
@@ -139,21 +139,21 @@ def _row(shard: str, reason: str, detail: str, **known: object) -> QuarantineRow
 
 
 def counts(ws: Workspace) -> Counter[str]:
-    """Rows by reason."""
+    """Count rows by reason."""
     return Counter(row.reason for row in rows(ws))
 
 
 def retry(ws: Workspace, reason: str) -> int:
-    """Ask for failures with this reason to be tried again by the next run; count them.
+    """Mark failures with this reason for another attempt by the next run; return how many.
 
     Raises:
-        UsageError: unknown, or trying the same bytes again cannot end differently.
+        UsageError: the reason is unknown, or the same bytes would fail again.
     """
     check_reason(reason)
     if not REASONS[reason].retryable:
         raise UsageError(
             f"{reason} cannot be retried: {REASONS[reason].text}",
-            hint="repair the shard; `curator index` then reads it again",
+            hint="repair the shard, then run `curator index`",
             reason="quarantine.not_retryable",
         )
     return sum(
@@ -164,7 +164,7 @@ def retry(ws: Workspace, reason: str) -> int:
 
 
 def check_reason(reason: str) -> None:
-    """Raise the UsageError that names the nearest reason, unless it is one."""
+    """Raise a UsageError that suggests the nearest reason if `reason` is unknown."""
     if reason not in REASONS:
         raise UsageError(
             f"unknown reason {reason!r}", hint=nearest(reason, REASONS), reason="quarantine.reason"

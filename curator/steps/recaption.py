@@ -1,4 +1,4 @@
-"""recaption: index, score, generate, score, decide, commit. The verb this tool is for."""
+"""Run the whole pipeline: index, score, caption, score the captions, decide, commit."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from curator.store.versions import Version
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recaption:
-    """What `recaption` was asked for.
+    """The settings of `recaption`.
 
-    `captioner` and `scorer` are None when the policy has no use for them. With `worst_percent`
-    only the worst-scored alt texts are captioned, and the policy should keep the others.
+    `captioner` and `scorer` are None when the policy does not need them. With `worst_percent` only
+    the images with the worst-scored alt texts are captioned, and the policy should keep the other
+    alt texts.
     """
 
     captioner: Maker | None
@@ -43,35 +44,35 @@ class Recaption:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        """Say now what `decide` would only find out when all captions are made.
+        """Check now what `decide` would only check after all captions are made.
 
         Raises:
             UsageError: the policy needs scores of another scorer than the one that will run, or of
-                none that there is.
+                an unknown one.
         """
         check_scorer(self.policy)
         if self.scorer is None or not self.policy.needs_score:
             return
         if self.scorer.row != self.policy.scorer:
             raise UsageError(
-                f"policy {self.policy.name!r} needs scores of a {self.policy.scorer!r} scorer, and "
-                f"--scorer is a {self.scorer.row!r} one",
-                hint=f"leave --scorer away, or write a policy with scorer = {self.scorer.row!r} "
-                "(`curator policy NAME > mine.toml` gives one to start from); `replace` and "
-                "`as-is` are policies without scores",
+                f"policy {self.policy.name!r} needs scores of a {self.policy.scorer!r} scorer, but "
+                f"--scorer is a {self.scorer.row!r} scorer",
+                hint=f"drop --scorer, or write a policy with scorer = {self.scorer.row!r} "
+                "(start from `curator policy NAME > mine.toml`); the policies `replace` and "
+                "`as-is` need no scores",
                 reason="option.value",
             )
 
     @property
     def maker_names(self) -> list[str]:
-        """Who makes facts in this run."""
+        """Return the names of the makers of this run."""
         makers = (self.captioner, self.scorer, self.checker)
         return [maker.name for maker in makers if maker is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecaptionReport:
-    """What happened: model calls made now, and the version that stands for the result."""
+    """The result of `recaption`: the facts made in this run, and the version."""
 
     index: IndexReport
     scored: Tally
@@ -82,18 +83,18 @@ class RecaptionReport:
 
     @property
     def num_calls(self) -> int:
-        """Facts that models were asked for in this run."""
+        """Return the number of facts that were requested from models in this run."""
         tallies = (self.scored, self.captioned)
         return sum(tally.made + tally.num_failed for tally in tallies)
 
 
 def reach_server(spec: str, store: Path | None, captioner: Maker | None) -> None:
-    """Say that a server does not answer before the shards are read, which can take hours.
+    """Check that the captioner's server answers, before reading the shards, which can take hours.
 
-    Where this captioner has been at work before, every caption may be there already.
+    Only a warning if the store has captions of this captioner: it may need no new ones.
 
     Raises:
-        EngineError: it does not answer, and never did here.
+        EngineError: the server does not answer, and the store has no captions of this captioner.
     """
     if captioner is None or captioner.spec.needs != "server":
         return
@@ -106,7 +107,7 @@ def reach_server(spec: str, store: Path | None, captioner: Maker | None) -> None
             known = []
         if captioner.name not in known:
             raise
-        progress.say(f"warning: {error}; going on with the captions that are there")
+        progress.say(f"warning: {error}; continuing with the existing captions")
 
 
 def recaption(
@@ -116,11 +117,11 @@ def recaption(
     *,
     stop: StopRequest,
 ) -> RecaptionReport:
-    """Run all stages; every one goes on where an earlier run left it.
+    """Run all stages; each continues where an earlier run stopped.
 
     Raises:
-        StoppedError, QuarantineLimitError, EngineError, DamageError, StorageError: what was
-        finished before is kept. StrictError: done, but rows are in quarantine.
+        StoppedError, QuarantineLimitError, EngineError, DamageError, StorageError: finished facts
+        are kept. StrictError: the version is committed, but rows are in quarantine.
     """
     makers = [asked.scorer, asked.checker] if asked.scorer else [asked.checker]
     options = {"dataset": ws.spec, "policy": asked.policy.name, "makers": asked.maker_names}
@@ -169,11 +170,11 @@ def recaption(
 
 
 def _check_strict(ws: Workspace, asked: Recaption, version: Version) -> None:
-    """Rows of the shards and of the makers of this run; what others failed at does not count."""
+    """Count quarantine rows of the shards and of this run's makers; other makers do not count."""
     makers = {None, *asked.maker_names}
     num_rows = sum(row.maker in makers for row in quarantine_rows(ws))
     if num_rows:
         raise StrictError(
             f"{version.name} is committed, with {num_rows:,} rows in quarantine",
-            hint=f"`{ws.command('quarantine list')}` says why",
+            hint=f"`{ws.command('quarantine list')}` lists the reasons",
         )

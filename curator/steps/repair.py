@@ -1,7 +1,7 @@
-"""fsck --repair: set damaged files aside, keep all that is intact of them, and say what is lost.
+"""Repair a store (fsck --repair): set damaged files aside, keep intact parts, report losses.
 
-For who has no copy to restore from. Nothing is deleted: a damaged file gets a name that says so.
-Versions, decisions and source shards are left alone: nothing here can make them again.
+For stores without a backup. Nothing is deleted: damaged files are renamed to *.damaged. Versions,
+decisions and source shards are not touched, because they cannot be rebuilt from the store.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from curator.store.store import Store
 
 _LISTED = (".parquet", ".jnl", ".log", ".json")
 _AGAIN = {
-    "index": "`curator index` makes it again",
-    "facts": "the next run makes its facts again, and writes a recipe that is not there",
+    "index": "`curator index` rebuilds it",
+    "facts": "the next run makes its facts again, and writes a missing recipe",
     "tags": "set it again with `curator tag DATASET@VERSION NAME`",
     "runs": "nothing depends on it",
 }
-"""Top folders of what can be set aside, and what follows."""
+"""Top folder of a file that can be set aside -> how its content is restored."""
 
 
 def repair(store: Store, damage: Sequence[Finding]) -> Iterator[Finding]:
-    """Set aside what `fsck` found damaged, and let go of what it found missing.
+    """Set damaged files aside, and remove missing ones from their listings.
 
     Yields:
-        what was done, file by file; nothing for what cannot be repaired.
+        what was done, file by file; nothing for files that cannot be repaired.
 
     Raises:
         ConflictError: another process writes to a damaged file.
@@ -59,7 +59,10 @@ def _let_go(listing: Listing) -> Iterator[Finding]:
     if gone:
         listing.add(gone)
     for path in missing:
-        yield Finding(str(path), "taken off its listing; what it held is lost, or made again")
+        yield Finding(
+            str(path),
+            "removed from its listing; its content is lost, or made again by the next run",
+        )
 
 
 def _set_aside(path: Path) -> Path:
@@ -82,11 +85,11 @@ def _listing(store: Store, path: Path) -> str:
         if file.suffix in _LISTED and file.name != "maker.json"
     ]
     Listing(store.root, name).add([], found=there)
-    return f"set aside as {aside.name}; a new one names the {len(there)} files that are there"
+    return f"set aside as {aside.name}; a new listing names the {len(there)} existing files"
 
 
 def _journal(path: Path) -> str:
-    held = fsops.Appender(path)  # nobody may write to it meanwhile
+    held = fsops.Appender(path)  # locks the file against other writers
     try:
         records = journal.intact(path)
         aside = _set_aside(path)
@@ -96,7 +99,7 @@ def _journal(path: Path) -> str:
     if records:
         new.append(records)
     new.close()
-    return f"set aside as {aside.name}; {len(records)} facts of it are kept, the rest is made again"
+    return f"set aside as {aside.name}; {len(records)} facts are kept, the next run makes the rest"
 
 
 def _edits(store: Store, path: Path) -> str:
@@ -110,5 +113,5 @@ def _edits(store: Store, path: Path) -> str:
         held.close()
     fsops.write_atomic(path, edit_log.log_bytes(kept))
     Listing(store.root, "edits").add([("there", path)])
-    lost = f"{num_lost} or more are lost" if num_lost else "none is known to be lost"
-    return f"set aside as {aside.name}; {len(kept)} edits of it are kept, {lost}"
+    lost = f"at least {num_lost} are lost" if num_lost else "none is known to be lost"
+    return f"set aside as {aside.name}; {len(kept)} edits are kept, {lost}"

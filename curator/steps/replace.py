@@ -1,9 +1,9 @@
-"""find-and-replace: one change to many captions, looked at before it is made, recorded as edits.
+"""Find and replace in many captions: preview the change, then record it as edits.
 
-Works on the texts of a version as the edits in effect leave them, shard by shard. Expressions are
-those of Rust's regex crate, by way of polars: linear in the text, no backtracking, a limit on what
-an expression may compile to. Expressions can be slow all the same, so finding has a time limit, and
-nothing is written before it has gone through everything once.
+Works shard by shard on the texts of a version with the edits in effect applied. Regular expressions
+are those of Rust's regex crate (through polars): linear time, no backtracking, limited compiled
+size. They can still be slow, so the search has a time limit, and nothing is written before all
+texts have been searched once.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from curator.store.versions import ShardEntry, Version
 MAX_PATTERN_CHARS = 1000
 TIMEOUT_SEC = 60.0
 _TEXTS_AT_ONCE = 1000
-"""Between two looks at the clock: a tenth of a second for the slowest expression we found."""
+"""Texts between two checks of the time limit: 0.1 s for the slowest expression we found."""
 _COLUMNS = ("row", "key", "image_sha256", "text")
 _SHARDS_NAMED = 10
 
 Where = Mapping[str, pl.DataFrame | None]
-"""Which texts to look at: shard -> their (row, slot) in the version, None for all of the shard."""
+"""Texts to search: shard -> their (row, slot) in the version, or None for the whole shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
-    """What to look for and what to put there.
+    """The string or regular expression to find, and its replacement.
 
-    With `is_regex`, `find` is an expression and `$1` or `${name}` in `put` are its groups.
+    With `is_regex`, `find` is an expression, and `$1` or `${name}` in `put` stand for its groups.
 
     Raises:
-        UsageError: on making it, when the expression cannot be used.
+        UsageError: the expression is invalid or too long (raised by the constructor).
     """
 
     find: str
@@ -67,13 +67,13 @@ class Replacement:
         except pl.exceptions.PolarsError as error:
             said = str(error).partition("\n\nThis error occurred")[0]
             raise UsageError(
-                f"{self.find!r} is no usable expression ({' '.join(said.split())})",
-                hint="the syntax is that of Rust, in linear time: no look-around, no \\1",
+                f"{self.find!r} is not a valid regular expression ({' '.join(said.split())})",
+                hint="use the syntax of Rust's regex crate: no look-around, no back-references",
                 reason="replace.pattern",
             ) from error
 
     def replaced(self, texts: pl.Series) -> pl.Series:
-        """Every text after the replacement."""
+        """Return the texts with the replacement made."""
         pattern = self.find if self.is_regex else pl.escape_regex(self.find)
         put = self.put if self.is_regex else self.put.replace("$", "$$")
         return texts.str.replace_all(f"(?i){pattern}" if self.ignore_case else pattern, put)
@@ -81,10 +81,10 @@ class Replacement:
 
 @dataclass(slots=True, kw_only=True)
 class ReplacePreview:
-    """What a replacement would change: the number of texts, and the first of them.
+    """The number of texts that a replacement would change, and examples of them.
 
-    `num_searched` texts of `num_samples` samples were looked at. `num_refused` of them would be
-    left empty or too long and stay as they are.
+    `num_searched` texts of `num_samples` samples were searched. `num_refused` of them would become
+    empty or too long and stay unchanged.
     """
 
     num_samples: int = 0
@@ -96,7 +96,7 @@ class ReplacePreview:
 
 @dataclass(slots=True, kw_only=True)
 class Replaced:
-    """What became of it. `batch` takes it back; `refused` are texts that somebody changed first."""
+    """The result of a replacement. `batch` undoes it; `refused` lists texts changed meanwhile."""
 
     batch: str
     num_edited: int = 0
@@ -107,18 +107,18 @@ class Replaced:
 def whole_shards(
     version: Version, patterns: Sequence[str] = (), *, among: Collection[str]
 ) -> Where:
-    """The shards of `version` that are `among` these and fit a pattern; without patterns all.
+    """Select the shards of `version` that are in `among` and match a pattern (no pattern: all).
 
     Raises:
-        UsageError: a pattern fits none of them.
+        UsageError: a pattern matches no shard.
     """
     names = [entry.name for entry in version.shards if entry.name in among]
     fitting = {pattern: [n for n in names if fnmatchcase(n, pattern)] for pattern in patterns}
     for pattern, found in fitting.items():
         if not found:
             raise UsageError(
-                f"no shard of {version.name} here is called {pattern!r}",
-                hint=f"there are {len(names)}: {', '.join(_ends(names))}",
+                f"no shard of {version.name} in this dataset matches {pattern!r}",
+                hint=f"its {len(names)} shards: {', '.join(_ends(names))}",
                 reason="shard.unknown",
             )
     wanted = set(names if not patterns else itertools.chain(*fitting.values()))
@@ -138,10 +138,10 @@ def preview(
     num_examples: int = 20,
     timeout_sec: float = TIMEOUT_SEC,
 ) -> ReplacePreview:
-    """Count what would change, and show some of it; everywhere, or `where` says. Writes nothing.
+    """Count the texts that would change, with examples; searches all, or `where`. Writes nothing.
 
     Raises:
-        UsageError: it took longer than the limit.
+        UsageError: the search took longer than `timeout_sec`.
     """
     deadline = time.monotonic() + timeout_sec
     found = ReplacePreview()
@@ -173,16 +173,17 @@ def replace_all(
     where: Where | None = None,
     timeout_sec: float = TIMEOUT_SEC,
 ) -> Replaced:
-    """Record the replacement as edits, one batch, shard by shard; everywhere, or `where` says.
+    """Record the replacement as one batch of edits, shard by shard, in all texts or in `where`.
 
     Raises:
-        UsageError: nothing matches, or finding took longer than the limit; nothing was recorded.
-        StoppedError: between two shards; what is recorded can be taken back by its batch.
+        UsageError: nothing matches, or the search took longer than `timeout_sec`; nothing was
+            recorded.
+        StoppedError: between two shards; the recorded edits can be undone by their batch.
     """
     who = clean_who(who)
     looked = preview(store, version, asked, where=where, num_examples=0, timeout_sec=timeout_sec)
     if not looked.num_texts:
-        chosen = "" if where is None else f" among the {looked.num_searched:,} looked at"
+        chosen = "" if where is None else f" among the {looked.num_searched:,} searched"
         raise UsageError(
             f"{asked.find!r} changes no text of {version.name}{chosen}", reason="replace.nothing"
         )
@@ -202,7 +203,7 @@ def replace_all(
                 done.num_edited += len(made)
                 done.refused += refused
             stop.check(
-                f"{done.num_edited:,} texts are replaced; take them back with {done.batch!r}"
+                f"{done.num_edited:,} texts are replaced; undo them with batch {done.batch!r}"
             )
             advance(1)
     return done
@@ -211,7 +212,7 @@ def replace_all(
 def _texts(
     store: Store, version: Version, where: Where | None
 ) -> Iterator[tuple[ShardEntry, pl.DataFrame]]:
-    """The texts of each shard as they are now; `seen` is the newest edit of each."""
+    """Yield the current texts of each shard; `seen` is the number of the newest edit of each."""
     for entry in version.shards:
         if where is not None and entry.name not in where:
             continue
@@ -252,13 +253,13 @@ def _sample(shard: str, row: dict[str, object]) -> SampleRef:
 
 
 def _drafts(shard: str, texts: pl.DataFrame, asked: Replacement) -> tuple[list[Draft], int]:
-    """The edits that make the replacement, and how many texts would be no text any more."""
+    """Return the edits of the replacement, and how many texts would become empty or too long."""
     after = asked.replaced(texts["text"]).alias("after")
     hits = texts.with_columns(after).filter(pl.col("after") != pl.col("text"))
     drafts, num_refused = list[Draft](), 0
     for row in hits.iter_rows(named=True):
         if clean_str(row["after"]).text == row["text"]:
-            continue  # white space that a clean text does not have
+            continue  # differs only in white space that cleaning removes
         try:
             drafts.append(
                 Draft(

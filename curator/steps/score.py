@@ -1,6 +1,6 @@
-"""score: alignment of image-text pairs, and the health of texts. Facts only, no decision.
+"""Score image-text pairs for alignment and texts for health. Makes facts, commits no version.
 
-What people wrote by hand is scored like an alt text: as the edits in effect leave it.
+Texts edited by hand are scored like alt texts, with all edits in effect applied.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def score(
 ) -> Tally:
     """Score every pair that has no score from this maker yet.
 
-    These are the captions of `generators`, and with `by_people` alt texts and edited texts.
+    The texts are the captions of `generators`, with `by_people` also alt texts and edited texts.
 
     Raises:
-        as `curator.engine.facts_loop.FactsLoop.run`.
+        same as `curator.engine.facts_loop.FactsLoop.run`.
     """
     facts = Facts(ws.store, SCORES, maker.name)
     ws.store.write_recipe(SCORES, maker.name, maker.recipe)
@@ -96,7 +96,7 @@ def score_all(
     by_people: bool = True,
     stop: StopRequest,
 ) -> Tally:
-    """Have each of `makers` score what it has not scored yet; counts what models were asked."""
+    """Run `score` for each of `makers`; return the sum over those that run a model."""
     total = Tally()
     for maker in makers:
         tally = score(ws, maker, run_options, generators=generators, by_people=by_people, stop=stop)
@@ -128,7 +128,7 @@ def _edited(ws: Workspace, ref: ShardRef, samples: pl.DataFrame) -> pl.DataFrame
 
 
 def _distinct(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """The distinct (image, text) pairs of a shard: image_sha256, text_sha256, text."""
+    """Return the distinct (image, text) pairs of a shard: image_sha256, text_sha256, text."""
     pairs = pl.concat([pl.DataFrame(schema=_PAIR), *parts]).drop_nulls()
     return pairs.unique(["image_sha256", "text_sha256"], keep="first", maintain_order=True)
 
@@ -184,9 +184,9 @@ def _record(item: ScoreItem, text: str, found: Score) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreSummary:
-    """Scores of one source: all finite ones, as the policy sees them.
+    """Statistics of the finite scores of one source of texts; policies use the same scores.
 
-    `weakest_sentence` is the mean, over texts of several sentences, of their lowest sentence
+    `weakest_sentence` is the mean, over texts with several sentences, of the lowest sentence
     score; None where there is no such text.
     """
 
@@ -199,7 +199,7 @@ class ScoreSummary:
 
 
 def summarize(ws: Workspace, maker_name: str, generators: Sequence[str]) -> list[ScoreSummary]:
-    """Mean and quartiles of the scores of alt texts, of each generator, and of edited texts."""
+    """Return statistics of the scores of alt texts, of each generator, and of edited texts."""
     facts = Facts(ws.store, SCORES, maker_name)
     columns = ["score", "truncated", "sentences"]
     found = []

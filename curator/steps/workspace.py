@@ -1,4 +1,4 @@
-"""DATASET[@VERSION] -> the shards, the store, the version."""
+"""Resolve DATASET[@VERSION] to its shards, its store and its version."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _MAGIC = frozenset("*?[{")
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A dataset and its store, opened together. `spec` is what the user typed, without @VERSION.
+    """A dataset and its store. `spec` is DATASET as the user typed it, without @VERSION.
 
-    `left_out` are folders below the dataset whose tars `curator export` wrote; `store_option` is
-    what was given for --store.
+    `left_out` are skipped folders below the dataset, whose tars `curator export` wrote;
+    `store_option` is the value of --store.
     """
 
     spec: str
@@ -41,22 +41,22 @@ class Workspace:
         return self.dataset.shards
 
     def version(self) -> Version:
-        """The version that was named, the newest if none was."""
+        """Return the version that the user named, else the newest."""
         return self.store.resolve(self.version_name)
 
     def command(self, verb: str, *more: object, version: str | None = None) -> str:
-        """A command about this dataset, or a version of it, that can be copied into a shell."""
+        """Return a shell-quoted curator command for this dataset, or for a version of it."""
         return command(verb, self.spec, self.store_option, *more, version=version)
 
     def missing(self, version: Version) -> list[str]:
-        """The shards of a version that this dataset, as it was named, does not hold (any more)."""
+        """Return the names of a version's shards that are not among this dataset's shards."""
         there = {ref.name for ref in self.shards}
-        if "{" in self.spec:  # only braces name files that need not be there
+        if "{" in self.spec:  # only a brace pattern can name files that do not exist
             there = {ref.name for ref in self.shards if ref.path.exists()}
         return missing_shards(version, there)
 
     def missing_text(self, version: Version) -> str | None:
-        """A sentence about `missing`; None if all are there."""
+        """Return a sentence about `missing`; None if no shard is missing."""
         names = self.missing(version)
         if not names:
             return None
@@ -64,12 +64,12 @@ class Workspace:
         return f"{number} are not in the dataset {self.spec}, first {names[0]!r}"
 
     def say_missing(self, version: Version, what: str = "") -> None:
-        """Say on stderr which shards of a version are missing, and what follows."""
+        """Print to stderr which shards of a version are missing, and the consequence `what`."""
         if (text := self.missing_text(version)) is not None:
             progress.say(f"note: {text}{what and ': '}{what}")
 
     def check_output(self, out: Path) -> None:
-        """Refuse a folder for tars in which this dataset would find them.
+        """Refuse an output folder whose tars would become part of this dataset.
 
         Raises:
             UsageError: output.inside_source; nothing was written.
@@ -79,10 +79,10 @@ class Workspace:
             outputs.check_outside(out, self.dataset.root, f"the dataset {self.spec}", hint=hint)
 
     def ref(self, shard: str) -> ShardRef:
-        """The shard of this name.
+        """Return the shard with this name.
 
         Raises:
-            UsageError: the dataset as given does not hold it.
+            UsageError: the dataset, as named, has no such shard.
         """
         for ref in self.dataset.shards:
             if ref.name == shard:
@@ -104,23 +104,23 @@ def command(
 
 
 def refuse_version(spec: str, verb: str) -> None:
-    """For commands about the whole dataset, which would ignore a version.
+    """Refuse DATASET@VERSION for a command about the whole dataset, which would ignore it.
 
     Raises:
-        UsageError: one is named (version.not_taken).
+        UsageError: `spec` names a version (version.not_taken).
     """
     where, name = split_spec(spec)
     if name is not None:
         raise UsageError(
-            f"`curator {verb}` is about the whole dataset and takes no version, not {name!r}",
+            f"`curator {verb}` works on the whole dataset and takes no version, but got {name!r}",
             did="nothing was done",
-            hint=f"name {where} alone",
+            hint=f"use {where} without @{name}",
             reason="version.not_taken",
         )
 
 
 def split_spec(spec: str) -> tuple[str, str | None]:
-    """`shards/@v2` -> `shards/`, `v2`; an existing path with an @ in it stays whole."""
+    """Split `shards/@v2` into `shards/` and `v2`; an existing path with an @ stays whole."""
     if Path(spec).exists():
         return spec, None
     head, at, tail = spec.rpartition("@")
@@ -130,7 +130,7 @@ def split_spec(spec: str) -> tuple[str, str | None]:
 
 
 def folder_of(spec: str) -> Path:
-    """The path before any pattern character, absolute; nothing needs to be there."""
+    """Return the absolute path before any pattern character; it need not exist."""
     path = Path(os.path.expanduser(split_spec(spec)[0]))
     if not os.path.exists(path):  # a pattern: the folder above its first special character
         path = Path(*itertools.takewhile(_MAGIC.isdisjoint, path.parts))
@@ -140,15 +140,15 @@ def folder_of(spec: str) -> Path:
 def open_workspace(
     spec: str, store: Path | None, *, create: bool = False, adopt: bool = False
 ) -> Workspace:
-    """Find the shards and open their store, `<shards>/.curator` unless told otherwise.
+    """Find the shards and open their store: `store`, else $CURATOR_STORE, else DATASET/.curator.
 
-    What `curator export` wrote below the dataset is no part of it: its texts are those of a
-    version, and would come back as alt texts. Who names such a folder itself means it.
+    Folders below the dataset that `curator export` wrote are skipped: their texts come from a
+    version and would return as alt texts. Such a folder can be used by naming it itself.
 
-    A store serves one dataset (`curator.steps.identity`); `adopt` takes this one for it unseen.
+    A store belongs to one dataset (`curator.steps.identity`); `adopt` skips that check.
 
     Raises:
-        UsageError: no shard was found, or the store serves another dataset.
+        UsageError: no shard was found, or the store belongs to another dataset.
         NotFoundError: there is no store and `create` is false.
     """
     where, version_name = split_spec(spec)
@@ -164,10 +164,10 @@ def open_workspace(
 
 
 def _without_exports(dataset: Dataset) -> tuple[Dataset, tuple[Path, ...]]:
-    """The dataset without exports below its root, and their folders.
+    """Return the dataset without exports below its root, and the folders of those.
 
     Raises:
-        UsageError: nothing else is there.
+        UsageError: all shards are exports.
     """
     exports: dict[Path, bool] = {}
 
@@ -185,7 +185,7 @@ def _without_exports(dataset: Dataset) -> tuple[Dataset, tuple[Path, ...]]:
         raise UsageError(
             f"all {len(dataset.shards)} tars were written by `curator export`",
             where=left_out[0],
-            did="the output of an export is not taken for a dataset by what lies above it",
+            did="exports below a dataset are skipped",
             hint=f"to curate an export, name its folder: {left_out[0]}",
             reason="input.none_found",
         )

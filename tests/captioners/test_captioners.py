@@ -118,7 +118,7 @@ def test_nan_logits_are_garbage_and_end_the_run(folder, tmp_path):
     captioner = LocalCaptioner(model=path, sampling=GREEDY, device="cpu")
     outcomes = captioner.caption([picture(0), picture(1)])
     assert [outcome.reason for outcome in outcomes] == ["vlm.garbage"] * 2
-    with pytest.raises(EngineError, match="plain test picture"):
+    with pytest.raises(EngineError, match="plain test image"):
         Guarded(captioner, prompt=PRESETS["short"]).caption([picture(0)])
 
 

@@ -240,7 +240,7 @@ def test_a_server_that_is_down_ends_the_run_and_is_named():
         connect(url).caption([picture(number) for number in range(20)])
     assert caught.value.code == 30
     assert url in str(caught.value)
-    assert "start it again" in str(caught.value)
+    assert "restart it" in str(caught.value)
 
 
 def test_a_redirect_is_not_followed(serve, tmp_path):
@@ -250,7 +250,7 @@ def test_a_redirect_is_not_followed(serve, tmp_path):
 
 
 def test_a_wrong_path_is_named(serve):
-    with pytest.raises(EngineError, match="most servers want http://host:port/v1"):
+    with pytest.raises(EngineError, match="most servers use http://host:port/v1"):
         connect(serve("ok").removesuffix("/v1")).caption([picture(1)])
 
 

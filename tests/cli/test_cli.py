@@ -158,8 +158,8 @@ def test_recaption_and_again(tmp_path: Path) -> None:
     assert "committed v1 (" in said.out
     assert f"next: curator show {tmp_path}@v1\n" in said.out
     again = curator(*command)
-    assert "every fact was there already: no model was called" in again.out
-    assert "nothing new: the same decision is v1 (" in again.out
+    assert "all captions and scores existed already: no model was called" in again.out
+    assert "nothing changed: the same decision is already v1 (" in again.out
     machine = curator(*command, "--json").json
     assert (machine["model_calls"], machine["new"], machine["version"]["number"]) == (0, False, 1)
 
@@ -176,7 +176,7 @@ def test_decide(shards: Path) -> None:
     assert (said.code, said.json["new"], said.json["version"]["number"]) == (0, True, 5)
     assert curator(*command, "--json").json["new"] is False
     people = curator(*command).out
-    assert "nothing new: the same decision is v5" in people
+    assert "nothing changed: the same decision is already v5" in people
 
 
 def test_decide_without_the_facts_it_needs(tmp_path: Path) -> None:
@@ -249,8 +249,8 @@ def test_fsck_names_the_damage(shards: Path) -> None:
     path.unlink()
     said = curator("fsck", shards)
     assert said.code == 12
-    assert f"DAMAGE  {path}: the file is missing, a version names it" in said.out
-    assert "restore the files named above from a backup" in said.err
+    assert f"DAMAGE  {path}: the file is missing, but a version names it" in said.out
+    assert "restore the files named above from a copy" in said.err
 
 
 def test_gc(shards: Path) -> None:

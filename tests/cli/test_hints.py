@@ -96,7 +96,7 @@ def test_texts_without_a_score_say_which_scorer_and_store(tmp_path: Path) -> Non
     )
     more = ["--policy", tmp_path / "mine.toml", "--store", tmp_path / "my store"]
     said = curator("decide", kit.ws.spec, *more)
-    line = said.out.partition("1 texts have no score; this makes them, then decide again:\n")[2]
+    line = said.out.partition("1 texts have no score; to score them (then decide again):\n")[2]
     assert shlex.split(line.partition("\n")[0]) == [
         *("curator", "score", kit.ws.spec, "--scorer", "PATH/tiny-clip", "--generated"),
         *("--store", str(tmp_path / "my store")),

@@ -169,7 +169,7 @@ def test_stale_edits_are_named(ws: Workspace) -> None:
 
 
 def test_only_stale_edits_make_no_version(ws: Workspace) -> None:
-    with pytest.raises(UsageError, match="nobody edited") as none:
+    with pytest.raises(UsageError, match="no text was edited or rejected") as none:
         run(ws)
     assert none.value.reason == "edits.none"
     edit(ws, "a0", "what no version says", "dogs")
@@ -248,13 +248,13 @@ def test_a_damaged_log_stops_it_and_fsck_names_it(ws: Workspace) -> None:
         apply(ws.store, ws.store.version(2), who="Anna", stop=StopRequest())
     assert [finding.where for finding in fsck(ws).damage] == [str(path)]
     path.unlink()
-    assert [f.what for f in fsck(ws).damage] == ["the file is missing, its listing names it"]
+    assert [f.what for f in fsck(ws).damage] == ["the file is missing, but its listing names it"]
     with pytest.raises(DamageError, match="the file is missing"):
         edit_log.history(ws.store, "00000")
     path.write_bytes(data + b"#00000001 ")
     report = fsck(ws)
     assert report.damage == []
-    assert "10 bytes of an edit that nobody was told was kept" in report.notices[0].what
+    assert "10 bytes of an unfinished edit, never confirmed" in report.notices[0].what
 
 
 def test_gc_keeps_edits_and_versions_made_of_them(ws: Workspace) -> None:

@@ -258,7 +258,7 @@ def test_an_engine_that_always_dies_is_restarted_three_times(tmp_path: Path) -> 
     with pytest.raises(EngineError, match=r"died .exit code -9., 4 times in a row") as caught:
         run(ProcessExecutor(1, 60.0), [[CRASH]] * 10, Logging(log))
     assert (caught.value.code, caught.value.reason) == (30, "engine.crashed")
-    assert "everything acknowledged is kept; try --batch-size 1" in str(caught.value)
+    assert "all stored facts are kept; try --batch-size 1" in str(caught.value)
 
 
 def test_a_good_batch_in_between_starts_the_count_again(processes: ProcessExecutor) -> None:

@@ -116,7 +116,7 @@ def test_a_class_without_the_method_is_refused_when_its_maker_is_made() -> None:
             {"captioner": "server", "model": "m", "url": "gpu:8000"},
             "--url is 'gpu:8000'; allowed: http://HOST:PORT/v1",
         ),
-        ({"url": "http://gpu/v1"}, "--url is for --captioner server"),
+        ({"url": "http://gpu/v1"}, "--url works only with --captioner server"),
         ({"captioner": "echo", "model": "org/vlm"}, "--captioner echo uses no model"),
         ({"model": "org/vlm", "candidates": 3}, "3 candidates at temperature 0"),
     ],

@@ -67,7 +67,9 @@ def test_a_new_scorer(tmp_path: Path, shards: Path) -> None:
     house.curator("recaption", shards, "--captioner", "echo", "--policy", policy)
     code, error = house.refused("recaption", shards, "--scorer", "length", "--captioner", "echo")
     assert code == 2
-    assert "policy 'best' needs scores of a 'clip' scorer, and --scorer is a 'length' one" in error
+    assert (
+        "policy 'best' needs scores of a 'clip' scorer, but --scorer is a 'length' scorer" in error
+    )
     house.contract("tests/contracts/test_scorers.py", "length")
 
 

@@ -137,7 +137,7 @@ def test_the_shard_is_stopped_and_can_be_put_in_line_again(tmp_path: Path) -> No
     report = run(ws, faulty(fault="stuck"))
     assert report.captioned.failures == {"vlm.stuck": 150}
     shown = curator("quarantine", "show", ws.spec, "--limit", "200").out.splitlines()
-    not_asked = [row for row in shown if "not asked: the shard was stopped" in row]
+    not_asked = [row for row in shown if "not captioned: the shard was stopped" in row]
     # 21 to notice it, 21 more in a row, and at most three batches of 6 on their way meanwhile
     assert 150 - 21 - 21 - 3 * 6 <= len(not_asked) <= 150 - 21 - 21
     assert run(ws, faulty()).captioned.made == 0, "no picture is asked for again by itself"

@@ -136,7 +136,7 @@ def test_a_version_that_is_gone(shards: Path) -> None:
     manifest(shards, 1).unlink()
     found = damaged(shards)
     assert any("numbers are not 1..n: [2]" in one for one in found)
-    assert any("names version 1: not there" in one for one in found)
+    assert any("names version 1, which does not exist" in one for one in found)
     said = curator("show", f"{shards}@first", "--json")
     assert (said.code, said.exit_line["what"]) == (12, "version 1 is missing")
 
@@ -222,14 +222,14 @@ def test_another_table(shards: Path, file: str, kind: str) -> None:
         path.unlink()
     if (file, kind) == ("facts", "gone"):
         # its listing names it; who has no copy lets it go, and what it held is made again
-        assert f"{path}: the file is missing, its listing names it" in damaged(shards)
+        assert f"{path}: the file is missing, but its listing names it" in damaged(shards)
         assert recaption(shards).exit_line["error"] == "file.missing"
         assert f"REPAIR  {path}: taken off" in curator("fsck", shards, "--repair").out
         assert recaption(shards).json["captioned"]["made"] == 4
         check_whole(shards)
         return
     if (file, kind) == ("index", "gone"):
-        assert f"{path}: the file is missing; `curator index` makes it again" in damaged(shards)
+        assert f"{path}: the file is missing; `curator index` rebuilds it" in damaged(shards)
         # derived from the shard: made again as well
         assert recaption(shards).code == 0
         check_whole(shards)
@@ -313,7 +313,10 @@ def test_a_torn_tail_is_cut_and_said(journal: tuple[Path, Path], tail: bytes) ->
     shards, path = journal
     path.write_bytes(path.read_bytes() + tail)
     notices = curator("fsck", shards, "--json").json["notices"]
-    assert f"2 facts wait for their run to go on, {len(tail)} bytes torn" in notices[0]["what"]
+    assert (
+        f"2 facts of an unfinished run; the next run uses them, {len(tail)} bytes torn"
+        in notices[0]["what"]
+    )
     said = recaption(shards)
     assert said.code == 0, said.err
     assert said.json["captioned"]["made"] == 2, "what was acknowledged is not made again"
@@ -408,7 +411,7 @@ def test_a_policy_that_is_no_text(shards: Path, tmp_path: Path) -> None:
         (("--only", "best 30%"), "write --only 'worst 30%'"),
         (("--image-ext", ".JPG"), "image_ext is '.JPG'"),
         (("--caption-field", "a..b"), "caption_field is 'a..b'"),
-        (("--url", "http://u:secret@host/v1"), "--url is for --captioner server"),
+        (("--url", "http://u:secret@host/v1"), "--url works only with --captioner server"),
         (("--captioner", "server", "--url", "http://h/v1"), "needs --url and --model"),
         (("--captioner", "server", "--url", "file:///x", "--model", "m"), "url"),
         (("--no-such-option",), "No such option"),

@@ -137,7 +137,7 @@ def test_fsck_beside_a_job_that_ends(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "replay", reading)
     report = fsck(kit.ws)
     assert report.damage == []
-    assert not any("wait for their run" in notice.what for notice in report.notices)
+    assert not any("of an unfinished run" in notice.what for notice in report.notices)
 
 
 def test_a_decision_beside_a_job_that_ends(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_decision_is_not_mixed_with_a_shard_that_was_indexed_anew(
             decide(ws, policy, MakerChoice(), RunOptions(max_quarantine=1.0), stop=StopRequest())
     finally:
         fsops.set_step_hook(None)
-    assert "indexed the shard anew" in str(caught.value)
+    assert "re-indexed the shard" in str(caught.value)
     assert ws.store.numbers() == []
     version, _ = decide(
         ws, policy, MakerChoice(), RunOptions(max_quarantine=1.0), stop=StopRequest()

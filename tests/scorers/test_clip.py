@@ -267,7 +267,7 @@ def test_out_of_memory_halves_the_batch(folder: Path, monkeypatch: pytest.Monkey
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(scorer._clip.net, "encode_image", never)
-    with pytest.raises(EngineError, match="batch of one") as caught:
+    with pytest.raises(EngineError, match="batch size 1") as caught:
         scorer.score([(photo(0), "a dog")])
     assert caught.value.code == 30
 

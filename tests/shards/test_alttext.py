@@ -216,8 +216,8 @@ def test_a_command_that_is_not_told_again_keeps_what_the_last_one_was_told(
     again = indexed(ws)
     assert (again.num_scanned, again.alt_texts.found) == (0, {".json:caption": 2})
     text = capsys.readouterr().err
-    assert "--caption-field caption, as the shards were indexed before" in text
-    assert "--image-ext jpg, as the shards were indexed before" in text
+    assert "using --caption-field caption, as indexed before" in text
+    assert "using --image-ext jpg, as indexed before" in text
     # a shard that is new is read in the same way
     ws = dataset(tmp_path, {"b": one(7, json=b'{"caption": "long"}')})
     assert indexed(ws).alt_texts.found == {".json:caption": 3}

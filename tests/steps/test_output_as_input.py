@@ -66,7 +66,7 @@ def test_an_export_that_was_put_into_a_dataset_is_left_out_and_said(
     shutil.move(tmp_path / "out", tmp_path / "shards" / "out")
     done = curator("index", f"{tmp_path}/shards", "--json")
     assert json.loads(done.out)["num_samples"] == 10
-    assert f"left out: {tmp_path}/shards/out was written by `curator export`" in done.err
+    assert f"skipping {tmp_path}/shards/out: it was written by `curator export`" in done.err
     for pattern in ("**/*.tar", "{00000.tar,00001.tar,out}"):
         ws = open_workspace(f"{tmp_path}/shards/{pattern}", None)
         assert [ref.name for ref in ws.shards] == ["00000", "00001"]
@@ -90,7 +90,7 @@ def test_who_names_an_export_itself_means_it_and_is_told(tmp_path: Path) -> None
     assert curator("export", f"{tmp_path}/shards@v1", f"{tmp_path}/out").code == 0
     done = curator("index", f"{tmp_path}/out", "--json")
     assert json.loads(done.out)["num_samples"] == 8  # 10, less one dropped and one cut off
-    assert "were exported by curator" in done.err
+    assert "was written by `curator export`: its texts" in done.err
 
 
 def test_packed_shards_may_be_added_to_a_dataset(tmp_path: Path) -> None:

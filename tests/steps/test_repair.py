@@ -46,7 +46,7 @@ def test_a_journal_keeps_what_is_intact(kit: Kit) -> None:
     path.write_bytes(bad)
     said, _ = repaired(kit, path)
     assert (
-        said == f"set aside as 00001.jnl{SET_ASIDE}; 3 facts of it are kept, the rest is made again"
+        said == f"set aside as 00001.jnl{SET_ASIDE}; 3 facts are kept, the next run makes the rest"
     )
     assert replay(path).records == [ROWS[0], *ROWS[2:]]
     assert path.with_name(f"00001.jnl{SET_ASIDE}").read_bytes() == bad
@@ -67,7 +67,7 @@ def test_a_log_of_edits_keeps_what_is_intact(kit: Kit) -> None:
     data = path.read_bytes()
     path.write_bytes(flip(data, data.index(b'"b!"') + 1))
     said, _ = repaired(kit, path)
-    assert said == f"set aside as 00000.log{SET_ASIDE}; 3 edits of it are kept, 1 or more are lost"
+    assert said == f"set aside as 00000.log{SET_ASIDE}; 3 edits are kept, at least 1 are lost"
     kept = edit_log.history(store, "00000").edits
     assert [(one.number, one.new_text, one.undoes) for one in kept] == [
         (0, "a!", None), (1, "c!", None), (2, "c!", 1),

@@ -141,7 +141,7 @@ def test_it_goes_no_further_than_it_is_told(ws: Workspace) -> None:
     assert [made.new_text for made in edit_log.everything(ws.store)] == [
         "tw0 d0gs running 0n a beach"
     ]
-    with pytest.raises(UsageError, match="'dogs' changes no text of v3 among the 0 looked at"):
+    with pytest.raises(UsageError, match="'dogs' changes no text of v3 among the 0 searched"):
         replace_all(
             ws.store, version, Replacement(find="dogs", put="cats"), who="Ben",
             stop=StopRequest(), where={},
@@ -154,10 +154,12 @@ def test_shards_by_name_or_pattern(ws: Workspace) -> None:
     assert list(whole_shards(version, ["00001"], among=both)) == ["00001"]
     assert list(whole_shards(version, ["*1", "0*0", "00001"], among=both)) == both
     assert list(whole_shards(version, ["0000[1-9]"], among=both)) == ["00001"]
-    with pytest.raises(UsageError, match="no shard of v2 here is called '0001'") as unknown:
+    with pytest.raises(
+        UsageError, match="no shard of v2 in this dataset matches '0001'"
+    ) as unknown:
         whole_shards(version, ["00001", "0001"], among=both)
-    assert unknown.value.hint == "there are 2: 00000, 00001"
-    with pytest.raises(UsageError, match="called '00001'"):
+    assert unknown.value.hint == "its 2 shards: 00000, 00001"
+    with pytest.raises(UsageError, match="matches '00001'"):
         whole_shards(version, ["00001"], among=["00000"])
 
 

@@ -283,7 +283,7 @@ def test_a_bad_expression_is_named(ws: Workspace) -> None:
     app = session(view="many")
     app.checkbox(key="review_regex").check()
     replaced(app, "(a", "b")
-    assert "is no usable expression" in shown(app)
+    assert "is not a valid regular expression" in shown(app)
     assert "unclosed group" in shown(app)
     replaced(app, "what no text has", "b")
     assert "Nothing matches" in shown(app)

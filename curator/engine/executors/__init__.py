@@ -1,4 +1,4 @@
-"""The executor port: how work reaches workers, whatever the machine."""
+"""The executor protocol: how batches are distributed to workers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Worker: TypeAlias = Callable[[Sequence[T]], list[R]]
-"""What a worker process does with a batch: one result for each item, in order.
+"""The function of a worker process: takes a batch, returns one result per item, in order.
 
-If it has a method `prefetch(items)`, that is called with
-the batch that the same worker gets after the current one, before the current one, so that reading
-and decoding overlap with the model."""
+If it has a method `prefetch(items)`, that is called before each batch with the batch after it, so
+that reading and decoding overlap with the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Done(Generic[T, R]):
 
 @dataclass(frozen=True, slots=True)
 class Failed(Generic[T]):
-    """One item that took its worker down or stalled it, alone; `crashed` says which."""
+    """One item that crashed (`crashed`) or stalled its worker, also when tried alone."""
 
     item: T
     crashed: bool
@@ -36,7 +35,7 @@ class Failed(Generic[T]):
 
 
 class Executor(Protocol):
-    """Runs workers over batches of items; each is built once, where it runs."""
+    """Runs workers over batches of items; each worker is built once, in its own process."""
 
     def run(
         self,
@@ -46,12 +45,12 @@ class Executor(Protocol):
         probe: Callable[[Any], object],
         stop: Callable[[], bool],
     ) -> Generator[list[Done[T, R] | Failed[T]]]:
-        """Yield the outcomes of each batch as it finishes: exactly one for every item.
+        """Yield the outcomes of each batch as it finishes: exactly one per item.
 
-        `probe` is what can go wrong with an item before the model sees it (decoding); it tells
-        a bad item from a bad model. When `stop` turns true nothing new is started.
+        `probe` runs the steps before the model (decoding); it tells a bad item from a bad model.
+        When `stop` returns true, no new batch is started.
 
         Raises:
-            EngineError: the worker dies or stalls whatever it is given.
+            EngineError: the worker crashes or stalls on every item.
         """
         ...

@@ -1,7 +1,7 @@
-"""Executors for one machine: in this process, or one supervised process for each model.
+"""Executors for one machine: in this process, or in one supervised process per model.
 
-A batch that kills or stalls its worker is tried again item by item in a fresh worker; an item
-that does it alone is `Failed`, everything else goes on. Supervision is pebble's.
+A batch that crashes or stalls its worker is tried again item by item in a new worker; an item that
+also fails alone is `Failed`, all others continue. Processes are supervised by pebble.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _IN_FLIGHT = 2
 
 
 class InlineExecutor:
-    """Everything in this process: for fakes, text checks and debugging. Supervises nothing."""
+    """Runs everything in this process, unsupervised: for fakes, text checks and debugging."""
 
     def run(
         self,
@@ -48,7 +48,7 @@ class InlineExecutor:
         probe: Callable[[Any], object],
         stop: Callable[[], bool],
     ) -> Generator[list[Done[T, R] | Failed[T]]]:
-        """See `curator.engine.executors.Executor`; the probe is not needed."""
+        """See `curator.engine.executors.Executor`; `probe` is not used."""
         worker: Worker[T, R] | None = None
         for batch in batches:
             if stop():
@@ -58,7 +58,7 @@ class InlineExecutor:
 
 
 def executor_of(spec: ModelSpec, run_options: RunOptions) -> Executor:
-    """Where a row of a table runs."""
+    """Return the executor for a row of a table."""
     if spec.in_process:
         return InlineExecutor()
     return ProcessExecutor(run_options.workers, run_options.stall_timeout_sec)
@@ -66,7 +66,7 @@ def executor_of(spec: ModelSpec, run_options: RunOptions) -> Executor:
 
 @dataclass(slots=True)
 class _Lane:
-    """One worker process, the batches it was given, oldest first, and the one it gets next."""
+    """One worker process, its batches in flight (oldest first), and the batch it gets next."""
 
     pool: ProcessPool
     queue: deque[tuple[Sequence[Any], Future[Any]]] = field(default_factory=deque)
@@ -74,7 +74,7 @@ class _Lane:
 
 
 class ProcessExecutor:
-    """One process a model, each on its own GPU when there are several workers."""
+    """Runs one process per model, each on its own GPU if there are several workers."""
 
     def __init__(
         self,
@@ -148,10 +148,10 @@ class ProcessExecutor:
                     yield self._outcomes(lane, batch, future, probe)
 
     def _feed(self, lane: _Lane, source: Iterator[Sequence[T]]) -> bool:
-        """Give a worker its next batch, if it can take one and there is one.
+        """Give a worker its next batch, if it has room and there is one.
 
-        What comes after it is laid by for the same worker: it reads and decodes ahead what it will
-        be asked for, and would keep for ever what another one gets.
+        The batch after it is reserved for the same worker, which reads and decodes it ahead: data
+        read ahead for a batch of another worker would never be freed.
         """
         if len(lane.queue) >= _IN_FLIGHT:
             return False
@@ -159,8 +159,8 @@ class ProcessExecutor:
         if batch is None:
             return False
         lane.upcoming = next(source, None)
-        # Two batches are in flight: the one at the worker and the one waiting in its pipe. pebble
-        # starts a task's clock when the worker takes it.
+        # Two batches are in flight: one being processed and one waiting in the worker's pipe.
+        # pebble starts a task's timeout when the worker takes it.
         with without_ctrl_c():  # the first one starts the pool's threads, which start processes
             future = lane.pool.schedule(
                 _work_on, args=(batch, lane.upcoming or ()), timeout=self.stall_timeout_sec
@@ -190,7 +190,7 @@ class ProcessExecutor:
     def _verdict(
         self, lane: _Lane, item: T, error: Exception, probe: Callable[[Any], object]
     ) -> Failed[T]:
-        """Is it the item (its probe fails as well), or the engine?"""
+        """Decide whether the item (its probe fails too) or the engine is at fault."""
         detail = f"the worker process {_describe(error, self.stall_timeout_sec)}"
         try:
             lane.pool.schedule(probe, args=(item,), timeout=_PROBE_TIMEOUT_SEC).result()
@@ -201,7 +201,7 @@ class ProcessExecutor:
         if self._restarts > _MAX_RESTARTS_IN_A_ROW:
             raise EngineError(
                 f"{detail}, {self._restarts} times in a row",
-                did="everything acknowledged is kept",
+                did="all stored facts are kept",
                 hint="try --batch-size 1, another --device or a smaller model",
                 reason="engine.crashed",
             ) from error
@@ -220,7 +220,7 @@ def _chain(first: list[T], rest: Iterator[T]) -> Iterator[T]:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -241,23 +241,25 @@ _worker: Worker[Any, Any] | None = None
 def _start_worker(
     build: Callable[[], Worker[Any, Any]], gpu: str | None, threads: int | None
 ) -> None:
-    global _build  # noqa: PLW0603 - one worker process has one piece of work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
+    global _build  # noqa: PLW0603 - a worker process runs one worker
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all processes; the parent handles it
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything imports torch
     if threads is not None:
-        # Processes that each use all cores spin for each other: ten times slower on two cores.
+        # Processes that each use all cores compete by spinning: ten times slower on two cores.
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     keep_freed_memory()
     _build = build
 
 
 def keep_freed_memory() -> None:
-    """Let glibc use freed memory again instead of giving it back to the kernel.
+    """Let glibc reuse freed memory instead of returning it to the kernel.
 
     By default blocks above 32 MB are unmapped when freed, so a CPU model gets every activation of
-    every forward as new pages, each faulted in and zeroed: 16,000 faults an image and more time
-    in the kernel than in the model for a MobileNet at batch 32 (benchmarks/score.py).
+    every forward pass as new pages, each faulted in and zeroed: 16,000 page faults per image, and
+    more time in the kernel than in the model for a MobileNet at batch 32 (benchmarks/score.py).
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
