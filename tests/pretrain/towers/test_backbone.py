@@ -165,7 +165,7 @@ def test_weights_from_files(tmp_path: Path) -> None:
 def test_a_file_of_another_timm_model_is_refused(tmp_path: Path) -> None:
     other: Any = load_backbone("random:timm:test_vit", image_px=(64, 64))
     save_file(other.trunk.state_dict(), tmp_path / "vit.safetensors")
-    with pytest.raises(EngineError, match="the file lacks [0-9]+ weights of timm:test_convnext"):
+    with pytest.raises(EngineError, match=r"the file lacks [0-9]+ weights of timm:test_convnext"):
         load_backbone(f"timm:test_convnext:{tmp_path / 'vit.safetensors'}", image_px=(64, 64))
 
 
