@@ -1,1 +1,1 @@
-"""Dense-task finetuning, studies and reports."""
+"""Finetune backbones on dense tasks, run studies, and write reports."""

@@ -1,14 +1,14 @@
-"""Labelled images on their way to a batch: resized, and in finetuning zoomed, cropped, flipped.
+"""Resize labelled images, and in finetuning zoom, crop, flip and recolour them.
 
-Image and label go through the same geometry (torchvision's tv_tensors), labels by the nearest
-pixel, so no class and no depth is ever blended. All that is random comes from the generator handed
-in: the same generator, the same sample, in whatever thread.
+Image and label get the same geometric transform (torchvision's tv_tensors); labels are resampled by
+nearest neighbour, so classes and depths are never blended. All randomness comes from the generator
+passed in, so the same generator gives the same sample in any thread.
 
-Habits followed: zoom 0.5 to 2, crop and flip as in MMSegmentation's recipes. Depth is not zoomed
-unless asked for (BTS, AdaBins and GLPDepth do not: size is what tells distance); when it is, metres
-are divided by the zoom (Eigen et al. 2014). Colours are jittered lightly.
+Zoom 0.5 to 2, crop and flip follow MMSegmentation's recipes. Depth is not zoomed by default (BTS,
+AdaBins and GLPDepth do not, because apparent size is a cue for distance); if it is, metres are
+divided by the zoom (Eigen et al. 2014). Colours are jittered lightly.
 
-Costs: a zoom and a crop of a 480x360 image take a few milliseconds.
+Cost: a zoom and a crop of a 480x360 image take a few milliseconds.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class AugmentedSample:
 
 
 def plain(item: LabelledImage, image_px: tuple[int, int]) -> AugmentedSample:
-    """The whole image, resized."""
+    """Return the whole image with its label, resized."""
     fields = _fields(item)
     return _sample(item, {name: _resize(value, image_px) for name, value in fields.items()})
 
 
 def whole_image(item: LabelledImage, image_px: tuple[int, int]) -> torch.Tensor:
-    """Only the image of `plain`."""
+    """Return only the image of `plain`."""
     resized: torch.Tensor = _resize(_image(item), image_px).as_subclass(torch.Tensor)
     return resized.contiguous()
 
@@ -61,10 +61,10 @@ def augmented(
     keep_shape: bool,
     rng: np.random.Generator,
 ) -> AugmentedSample:
-    """A random view: zoomed by a factor of `scale`, cropped or padded, flipped, recoloured.
+    """Return a random view: zoomed by a factor in `scale`, cropped or padded, flipped, recoloured.
 
-    At zoom 1 the image has `image_px`, squeezed like in "whole" inference; with `keep_shape` it
-    covers `image_px` and keeps its shape, as the sliding window sees it.
+    At zoom 1 the image is squeezed to `image_px`, as in "whole" inference. With `keep_shape` it
+    covers `image_px` and keeps its aspect ratio, as for the sliding window.
     """
     zoom = float(rng.uniform(*scale))
     height, width = item.image.shape[:2]
@@ -74,7 +74,7 @@ def augmented(
         base = (height * cover, width * cover)
     size = (max(1, round(base[0] * zoom)), max(1, round(base[1] * zoom)))
     top, left = (int(rng.integers(min(0, gap), max(0, gap) + 1)) for gap in _gaps(size, image_px))
-    is_flipped = bool(rng.random() < 0.5)  # noqa: PLR2004 - every other one
+    is_flipped = bool(rng.random() < 0.5)  # noqa: PLR2004 - half of them
     fields = _fields(item)
     for name, value in fields.items():
         moved = _placed(_resize(value, size), top, left, image_px, _filling(item, name))
@@ -118,13 +118,13 @@ def _filling(item: LabelledImage, name: str) -> float:
 
 def _resize(value: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     resized: torch.Tensor = tvf.resize(value, list(size), antialias=True)
-    return resized  # of masks the nearest pixels
+    return resized  # masks by nearest neighbour
 
 
 def _placed(
     value: torch.Tensor, top: int, left: int, size: tuple[int, int], fill: float
 ) -> torch.Tensor:
-    """The window of `size` at (top, left), which may lie outside; what is outside is filled."""
+    """Return the window of `size` at (top, left), filled where it is outside the image."""
     height, width = tvf.get_size(value)
     padding = [max(0, -left), max(0, -top)]
     padding += [max(0, left + size[1] - width), max(0, top + size[0] - height)]
@@ -154,7 +154,7 @@ def _sample(item: LabelledImage, fields: Mapping[str, torch.Tensor]) -> Augmente
 
 
 def _visible(target: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the objects that were cropped away."""
+    """Remove the objects that were cropped away."""
     sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
     keep = (sides >= _MIN_SIDE_PX).all(1)
     if "masks" in target:

@@ -1,10 +1,10 @@
-"""What a dense cell leaves in its folder, and how a finished one is read back.
+"""Write and read the folder of a dense cell.
 
-    run.json          what the cell is: backbone, data, options; written first
+    run.json          identity of the cell: backbone, data, options; written first
     checkpoints/      of the loop, until the cell is finished
     log.jsonl, tensorboard/
     predictions/      a few test images with truth and prediction
-    metrics.json      the result, with the digests of the images; the cell is finished
+    metrics.json      the result, with the digests of the images; written last
 
 Torch-free.
 """
@@ -28,7 +28,7 @@ from finetune.options import DenseOptions
 RUN_FILE, RESULT_FILE = "run.json", "metrics.json"
 _PICTURES = "predictions"
 _AGAIN = "restore it from a copy, or train again in another folder"
-# What is shown of a test image -> the word for it in the names of files.
+# Field of SavedImages -> word for it in file names.
 IMAGES = {"image": "picture", "truth": "truth", "prediction": "prediction"}
 
 
@@ -44,15 +44,15 @@ class SavedImages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseResult:
-    """What a cell found out; `to_json` of it is the record, here and in the cells of a study.
+    """The result of a cell; `to_json` of it is stored, here and in the cells of a study.
 
     Attributes:
-        metrics: by name; the task's row of `finetune.tasks.TASKS` says what they are.
-        seconds: of training and evaluating, also before a stop; features that an earlier cell made
-            are free.
-        flops: of training; of a probe on kept features those of the head only.
-        history: what the loop logged.
-        layer_decay: what was taken; None for a probe, and in files that are older than the field.
+        metrics: by name; the task's row in `finetune.tasks.TASKS` describes them.
+        seconds: of training and evaluation, including those before a stop; features computed by an
+            earlier cell are not counted.
+        flops: of training; for a probe on stored features those of the head only.
+        history: the log of the training loop.
+        layer_decay: the value used; None for a probe, and in files older than this field.
         weights: sha256 of the backbone's weights before training.
     """
 
@@ -70,21 +70,22 @@ class DenseResult:
     layer_decay: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Every field, with the names of the images that predictions are shown of."""
+        """Return every field; of the saved images only their names."""
         body = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "predictions"}
         return {**body, "predictions": [shown.name for shown in self.predictions]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """Learning rates that were tried, and what each came to.
+    """Learning rates that were tried, and the score of each.
 
     Attributes:
-        lr: the best of them.
-        metric: the one that was looked at, the first of the task.
-        tried: (rate, its value), in rising order; None where the training did not stay finite.
-        evaluated_on: the images, in words.
-        at_edge: the best is the smallest or largest rate tried: a wider sweep may find a better.
+        lr: the best learning rate.
+        metric: the metric it was chosen by, the first of the task.
+        tried: (learning rate, score), ascending; None where the training did not stay finite.
+        evaluated_on: description of the images.
+        at_edge: whether the best rate is the smallest or largest tried, so that a wider sweep may
+            find a better one.
     """
 
     lr: float
@@ -95,7 +96,7 @@ class Sweep:
 
 
 def identity(backbone: str, data: DenseSet, options: DenseOptions) -> dict[str, Any]:
-    """All that makes two cells different ones."""
+    """Return everything in which two different cells can differ."""
     return {
         "backbone": backbone,
         "data": {**data.describe(), "folder": str(data.folder)},
@@ -104,11 +105,11 @@ def identity(backbone: str, data: DenseSet, options: DenseOptions) -> dict[str, 
 
 
 def begin(out: Path, wanted: Mapping[str, Any]) -> None:
-    """Claim a folder for a cell, or see that it is its own.
+    """Claim a folder for a cell, or check that it already belongs to it.
 
     Raises:
-        UsageError: another cell is kept there; says what differs.
-        DamageError: what was run there is not said any more.
+        UsageError: it belongs to another cell; names what differs.
+        DamageError: run.json is missing.
     """
     path = out / RUN_FILE
     if not path.is_file():
@@ -124,7 +125,7 @@ def begin(out: Path, wanted: Mapping[str, Any]) -> None:
     ]
     if differing:
         raise UsageError(
-            "another run is kept here",
+            "the folder holds another run",
             where=out,
             did="; ".join(differing),
             hint="name a new folder",
@@ -132,7 +133,7 @@ def begin(out: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def _flat(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as they come back from JSON, with names like `options.lr`."""
+    """Flatten values, as read back from JSON, to names like `options.lr`."""
     flat: dict[str, Any] = {}
     for part, value in json.loads(canonical_json(dict(wanted))).items():
         below = value if isinstance(value, dict) else {"": value}
@@ -141,36 +142,36 @@ def _flat(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def store(out: Path, result: DenseResult) -> None:
-    """Write the result, then let go of the checkpoints."""
+    """Write the result, then delete the checkpoints."""
     digests = {}
     for number, shown in enumerate(result.predictions):
         for kind in IMAGES:
             path, data = _png(out, number, kind), getattr(shown, kind)
             fsops.write_atomic(path, data)
             digests[path.relative_to(out).as_posix()] = hashlib.sha256(data).hexdigest()
-    # Not sorted: metrics are shown in the order of their task, the deciding one first.
+    # Not sorted: metrics are shown in the task's order, the deciding one first.
     body = {**result.to_json(), sealed.FILES: digests}
     sealed.write(out / RESULT_FILE, body, indent=1, sort_keys=False)
     _drop_checkpoints(out)
 
 
 def finished(out: Path) -> DenseResult | None:
-    """The result of a finished cell; None if it is not finished.
+    """Return the result of a finished cell; None if it is not finished.
 
     Raises:
-        DamageError: the result or an image is not what was written, or the result is gone.
+        DamageError: the result is missing, or the result or an image fails its checksum.
     """
     path = out / RESULT_FILE
     if not path.is_file():
         if (out / _PICTURES).exists() and not (out / "checkpoints").exists():
-            # Images come before the result, and the checkpoints stay until it is there.
+            # Images are written before the result, and checkpoints are kept until it is written.
             raise _gone(RESULT_FILE, out, f"remove {_PICTURES}/ to train again")
         return None
     body = sealed.read(path, hint=_AGAIN)
     digests = body.pop(sealed.FILES, {})
     for name, sha256 in digests.items():
         sealed.check_file(out / name, sha256, RESULT_FILE, hint=_AGAIN)
-    _drop_checkpoints(out)  # a crash may have come between
+    _drop_checkpoints(out)  # a crash may have left them
     body["predictions"] = tuple(
         SavedImages(name=name, **{kind: _png(out, number, kind).read_bytes() for kind in IMAGES})
         for number, name in enumerate(body["predictions"])
@@ -180,7 +181,7 @@ def finished(out: Path) -> DenseResult | None:
 
 def _gone(name: str, out: Path, way_out: str) -> DamageError:
     return DamageError(
-        "the file is missing, and the rest of the run is there",
+        "the file is missing, but the folder has other files of the run",
         where=out / name,
         did="nothing was trained and nothing was changed",
         hint=f"restore it from a copy, or {way_out}",

@@ -1,13 +1,13 @@
-"""Batches of labelled images, in an order that depends on the seed and the step only.
+"""Draw batches of labelled images, in an order that depends only on the seed and the step.
 
-The images of a split are permuted epoch after epoch into one endless sequence; step s takes
-positions s*B to (s+1)*B of it, so a run can go on at any step without reading what came before,
-and a split of one image still fills a batch. What is random about a sample comes from (seed,
-position), not from a global generator: threads, resuming and other cells change nothing.
+The images of a split are permuted epoch by epoch into one endless sequence. Step s takes positions
+s*B to (s+1)*B of it, so a run can resume at any step without reading earlier ones, and a split of
+one image still fills a batch. The randomness of a sample comes from (seed, position), not from a
+global generator, so it does not depend on threads, resuming or other cells.
 
-A frozen backbone always sees the same image the same way, so its feature maps are computed once
-and kept in memory (`Features`), as long as they fit: then a step of a probe costs the head only,
-and further cells on the same backbone (seeds, fractions, learning rates) skip the backbone.
+A frozen backbone always gives the same features for an image, so they are computed once and kept in
+memory (`Features`) if they fit. A step of a probe then costs the head only, and further cells on
+the same backbone (seeds, fractions, learning rates) skip the backbone.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class DenseBatch:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is kept of an image: its feature maps, one (h, w, C) a level, and its target.
+    """The kept feature maps of an image, one (h, w, C) per level, and its target.
 
-    Channels are last because what comes next, a convolution, is a third faster so.
+    Channels are last because the convolution that follows is a third faster that way.
     """
 
     maps: tuple[torch.Tensor, ...]
@@ -60,13 +60,13 @@ class Kept:
 
     @property
     def nbytes(self) -> int:
-        """How much memory it takes."""
+        """Return the memory it takes."""
         labels = (self.target,) if isinstance(self.target, torch.Tensor) else self.target.values()
         return sum(tensor.nbytes for tensor in (*self.maps, *labels))
 
 
 _Key = tuple[int, str]
-# Names are unique within a split only; what reads them (its `id`) tells splits apart.
+# Names are unique within a split only, so the `id` of the split's reader is part of the key.
 
 Maps = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 """(B, 3, h, w) uint8 -> feature maps, without gradients."""
@@ -81,7 +81,7 @@ class Features:
         self._kept: dict[_Key, Kept] = {}
         self._readers: list[
             Callable[[str], LabelledImage]
-        ] = []  # alive, so that no id is used again
+        ] = []  # kept alive, so that no id is reused
         self._size_bytes = 0
 
     def of(
@@ -92,16 +92,17 @@ class Features:
         maps: Maps,
         stop: StopRequest,
     ) -> list[Kept] | None:
-        """Everything of `split` in its order; None when that would not fit.
+        """Return the maps of all images of `split`, in its order; None if they would not fit.
 
-        `owner` says whose maps of what size they are; with another one, all is forgotten first.
+        `owner` identifies backbone and image size; when it changes, all kept maps are dropped
+        first.
         """
         if owner != self._owner:
             self._forget(owner)
         fits = self._fill(split, image_px, maps, stop)
         keys = [(id(split.read), name) for name in split.names]
         if not fits and self._kept.keys() - set(keys):
-            self._forget(owner)  # maps of other images were in the way
+            self._forget(owner)  # make room by dropping the maps of other images
             fits = self._fill(split, image_px, maps, stop)
         return [self._kept[key] for key in keys] if fits else None
 
@@ -114,7 +115,7 @@ class Features:
         missing = [name for name in split.names if (reader, name) not in self._kept]
         with bar("features", len(missing), "pictures") as advance:
             for start in range(0, len(missing), _CHUNK):
-                stop.check("nothing of this cell was written yet")
+                stop.check("nothing of this cell has been written yet")
                 chunk = Split(tuple(missing[start : start + _CHUNK]), split.read)
                 made = _made(chunk, image_px, maps)
                 size_bytes = sum(one.nbytes for one in made)
@@ -141,7 +142,7 @@ def _made(split: Split, image_px: tuple[int, int], maps: Maps) -> list[Kept]:
 
 
 class Feed:
-    """The batches of a split; `kept` are its feature maps when a probe has them."""
+    """Draws the batches of a split; `kept` are its feature maps, for a probe."""
 
     def __init__(self, split: Split, options: DenseOptions, kept: list[Kept] | None) -> None:
         self._split = split
@@ -149,7 +150,7 @@ class Feed:
         self._kept = kept
 
     def positions(self, step: int) -> list[tuple[int, int]]:
-        """(position in the endless sequence, place in the split) of this process' samples."""
+        """Return (position in the sequence, place in the split) of this process's samples."""
         share = self._options.batch_size // distributed.size()
         start = step * self._options.batch_size + distributed.rank() * share
         length = len(self._split)
@@ -162,15 +163,15 @@ class Feed:
         return np.random.default_rng((self._options.seed, epoch)).permutation(len(self._split))
 
     def batches(self, start_step: int) -> Iterator[DenseBatch]:
-        """Endless, from `start_step` on. Images are read ahead in a few threads."""
+        """Yield batches without end, from `start_step` on; a few threads read images ahead."""
         if self._kept is not None:
             step = start_step
             while True:
                 kept = [self._kept[place] for _, place in self.positions(step)]
                 yield DenseBatch(None, stacked(kept), [one.target for one in kept])
                 step += 1
-        # One torch thread each: on small images the pool of OpenMP costs a hundred times more
-        # than it saves.
+        # One torch thread each: on small images OpenMP's pool costs a hundred times more than it
+        # saves.
         with ThreadPoolExecutor(
             _THREADS, initializer=torch.set_num_threads, initargs=(1,)
         ) as threads:
@@ -207,6 +208,6 @@ def _collate(samples: Sequence[AugmentedSample]) -> DenseBatch:
 
 
 def stacked(kept: Sequence[Kept]) -> tuple[torch.Tensor, ...]:
-    """The maps of some images: one (B, C, h, w) a level, in channels-last memory."""
+    """Stack the maps of some images: one (B, C, h, w) per level, in channels-last memory."""
     levels = zip(*(one.maps for one in kept), strict=True)
     return tuple(torch.stack(level).permute(0, 3, 1, 2) for level in levels)

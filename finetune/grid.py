@@ -1,4 +1,4 @@
-"""One backbone over fractions of the labels and seeds: what `curator finetune` runs."""
+"""Run one backbone over fractions of the labels and seeds, for `curator finetune`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from finetune.tasks import TASKS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The results by fraction of the labels, one a seed; `swept` says how the rate was chosen, and
-    `data` is the set with what its labels hold.
-    """
+    """Results by fraction of the labels, one per seed, with the sweep and the examined data set."""
 
     data: DenseSet
     swept: Sweep | None
@@ -38,15 +36,15 @@ def run_grid(
     device: str | None,
     stop: StopRequest,
 ) -> Grid:
-    """Run cells that differ in `fraction` and `seed` only, after a look at all labels.
+    """Read all labels, then run cells that differ only in `fraction` and `seed`.
 
-    With `choose_rate` one sweep, on the largest share, gives the rate of all. Below `out` each cell
-    has a folder. A frozen backbone runs once for all of them.
+    With `choose_rate` one sweep, on the largest fraction, sets the learning rate of all cells. Each
+    cell has a folder in `out`. A frozen backbone runs once for all of them.
 
     Raises:
         UsageError, EngineError, StoppedError: as `finetune.run.finetune`.
     """
-    TASKS.get(cells[0].task)  # refuse a class that does not keep its contract first
+    TASKS.get(cells[0].task)  # first refuse a class that breaks its contract
     data = examined(data, stop)
     for warning in data.warnings:
         say(f"warning: {warning}")

@@ -1,15 +1,15 @@
-"""Heads that turn feature maps into one map of K channels: class logits, or log depth.
+"""Heads that turn feature maps into one map of K channels (class logits or log depth).
 
-All take a list of maps, finest first, and answer at the finest map's size; whoever calls scales
-that up (bilinearly, as MMSegmentation does). Depth has the same heads as segmentation with one
-channel, so what differs between two tasks is the loss.
+All take a list of maps, finest first, and return a map of the finest one's size; the caller scales
+it up (bilinearly, as MMSegmentation does). Depth has the heads of segmentation with one channel, so
+that the two tasks differ only in the loss.
 
 * `LinearHead`, the probe: batch norm and one linear map on the features of all levels.
 * `SemanticFPN` (Kirillov et al. 2019, "Panoptic feature pyramid networks"), for conv nets.
 * `UPerHead`: transformers' UperNetHead (Xiao et al. 2018), for the pyramid of a plain ViT.
 
-Widths follow the papers (256/128 and 512) and shrink with narrow backbones, whose cost they would
-dwarf. Shapes: B images, C channels, K channels out, h x w places.
+Widths follow the papers (256/128 and 512) and are smaller for narrow backbones, whose cost the head
+would dwarf otherwise. Shapes: B images, C channels, K output channels, h x w positions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_NORM_GROUPS = 32
 
 
 def head_width(standard: int, channels: Sequence[int]) -> int:
-    """The paper's width, or the widest map's where that is narrower; a multiple of 16."""
+    """Return the paper's width, or the widest map's if that is narrower, as a multiple of 16."""
     return min(standard, 16 * math.ceil(max(channels) / 16))
 
 
@@ -43,12 +43,12 @@ def _resized(map_BChw: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 class LinearHead(nn.Module):
     """Batch norm and a 1x1 convolution over all maps, scaled up to the finest and concatenated.
 
-    The norm has no scale and shift of its own, as in MAE's linear probe (He et al. 2022, A.1): the
-    linear map behind it has both.
+    The norm has no scale and shift, as in MAE's linear probe (He et al. 2022, A.1): the linear map
+    after it has both.
 
-    A 1x1 convolution and bilinear scaling commute, so each level gets its share of the convolution
-    before it is scaled: the same linear map for a fraction of the work. The only difference to
-    the concatenation is that batch statistics are those of the maps before scaling.
+    A 1x1 convolution and bilinear scaling commute, so each level goes through its part of the
+    convolution before it is scaled: the same linear map for a fraction of the work. The only
+    difference from concatenation is that batch statistics are those of the maps before scaling.
     """
 
     def __init__(self, channels: Sequence[int], num_out: int) -> None:
@@ -76,11 +76,11 @@ class LinearHead(nn.Module):
 
 
 class SemanticFPN(nn.Module):
-    """A feature pyramid whose levels are brought to the finest size step by step, and added up.
+    """A feature pyramid whose levels are scaled up to the finest size step by step and summed.
 
     Level i goes through i times (3x3 convolution, group norm, ReLU, scaling to the next finer
     level's size), the finest through one without scaling. The paper doubles the size each time;
-    going to the size of the next map is the same and also fits odd sizes.
+    scaling to the size of the next map is equivalent and also fits odd sizes.
     """
 
     def __init__(self, channels: Sequence[int], num_out: int) -> None:
@@ -118,7 +118,7 @@ class SemanticFPN(nn.Module):
 
 
 class UPerHead(nn.Module):
-    """transformers' UperNetHead at a fitting width. Needs batches of two at least in training."""
+    """transformers' UperNetHead at `head_width`. Training needs batches of two or more."""
 
     def __init__(self, channels: Sequence[int], num_out: int) -> None:
         super().__init__()

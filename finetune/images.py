@@ -1,4 +1,4 @@
-"""Images for people: labels and predictions in colours, as small PNG files."""
+"""Render labels and predictions in colours, as small PNG files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GOLDEN = 0.618034
 
 
 def palette(num_classes: int) -> Array:
-    """(num_classes, 3) uint8: hues by the golden ratio, so that neighbours differ; always alike."""
+    """Return colours (num_classes, 3) uint8; hues by the golden ratio, so neighbours differ."""
     colours = np.empty((num_classes, 3))
     for number in range(num_classes):
         saturation, value = 0.55 + 0.35 * (number % 2), 0.95 - 0.2 * (number % 3)
@@ -27,25 +27,25 @@ def palette(num_classes: int) -> Array:
 
 
 def to_tensor(image_HW3: Array) -> torch.Tensor:
-    """(H, W, 3) uint8 -> (3, H, W)."""
+    """Convert (H, W, 3) uint8 to (3, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(image_HW3)).permute(2, 0, 1)
 
 
 def coloured_classes(classes_HW: torch.Tensor) -> torch.Tensor:
-    """Class numbers -> (3, H, W) uint8; unlabelled pixels are black."""
+    """Convert class numbers to colours (3, H, W) uint8; unlabelled pixels are black."""
     colours = np.zeros((IGNORE + 1, 3), np.uint8)
     colours[:IGNORE] = palette(IGNORE)
     return to_tensor(colours[classes_HW.numpy().astype(np.uint8)])
 
 
 def coloured_depth(metres_HW: Array, farthest: float) -> torch.Tensor:
-    """Metres -> (3, H, W) uint8, near is bright; no reading (0) is black."""
+    """Convert metres to colours (3, H, W) uint8: near is bright, no reading (0) is black."""
     shown = mpl.colormaps["magma_r"](np.clip(metres_HW / farthest, 0, 1), bytes=True)[..., :3]
     return to_tensor(np.where((metres_HW > 0)[..., None], shown, 0).astype(np.uint8))
 
 
 def png(image_3HW: torch.Tensor) -> bytes:
-    """A small PNG: the longer side has `MAX_SIDE_PX` at most. Classes keep their colours."""
+    """Encode a small PNG, the longer side at most `MAX_SIDE_PX`; class colours are not blended."""
     image = Image.fromarray(image_3HW.permute(1, 2, 0).numpy())
     longest = max(image.size)
     if longest > MAX_SIDE_PX:

@@ -1,13 +1,13 @@
-"""What the labels of a data set hold: all of them are read before a model is loaded.
+"""Examine all labels of a data set before a model is loaded.
 
-A statistic that stands for a data set is taken from every label, never from the first ones: sets
-lie sorted by scene, and the first scene is not the set. `examined` reads the labels of train and
-test once, without their images, in a few threads; what is kept of each is one small row, so
-memory is flat in the size of the images, and cells of other shares and seeds read nothing again.
+A statistic of a data set is computed from every label, never from the first ones: sets are sorted
+by scene, and the first scene does not represent the set. `examined` reads the labels of train and
+test once, without their images, in a few threads, and keeps one small row of each. So memory does
+not depend on the size of the images, and cells of other fractions and seeds read nothing again.
 
-Refused is what no number could be reported for: no label at all, or one class or depth
-everywhere, where whoever always names it is right. What a reader of the numbers must know becomes
-`DenseSet.warnings`, and goes with the set into results and reports.
+Data sets without a meaningful score are refused: those without any label, or with one class or
+depth everywhere, which a constant prediction gets right. What a reader of the numbers must know is
+added to `DenseSet.warnings`, and appears in results and reports.
 
 Torch-free.
 """
@@ -39,11 +39,11 @@ _WANTED = {
 
 
 def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
-    """The data set with its `warnings` and, of depth, its `depth_m`; reads all labels.
+    """Read all labels; return the data set with its `warnings` and, for depth, its `depth_m`.
 
     Raises:
         UsageError: train or test has no label, or all of it is one class; train has one depth.
-        DamageError: a label that cannot be read, or has a number that is no class.
+        DamageError: a label cannot be read, or contains a number that is not a class.
     """
     for split, what in ((data.train, "training"), (data.test, "test")):
         require_told_apart(data, split, what, stop)
@@ -53,8 +53,8 @@ def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
             raise UsageError(
                 f"every depth reading of the training images is {nearest:g} m",
                 where=data.folder,
-                did="nothing else would ever be predicted, whatever the backbone",
-                hint="give labels of two depths at least",
+                did="any backbone would predict only this value",
+                hint="give labels of at least two depths",
                 reason="dense.one_class",
             )
         return replace(data, depth_m=(nearest, farthest))
@@ -65,10 +65,10 @@ def examined(data: DenseSet, stop: StopRequest | None = None) -> DenseSet:
 def require_labels(
     data: DenseSet, split: Split, what: str, stop: StopRequest | None = None
 ) -> None:
-    """Refuse a split, or a share of one, that has nothing to learn or to evaluate on.
+    """Refuse a split, or a part of one, without any label to learn from or to evaluate on.
 
     Raises:
-        UsageError: says what none of its images has; `what` is the word for one of them.
+        UsageError: no image has a label; `what` is the word for an image in the message.
     """
     found = _rows(data, split, stop)
     if data.labels == "depth":
@@ -88,10 +88,10 @@ def require_labels(
 def require_told_apart(
     data: DenseSet, split: Split, what: str, stop: StopRequest | None = None
 ) -> None:
-    """Refuse a split on which no number, or always the same one, could be reported.
+    """Refuse a split without labels, or with one class only.
 
     Raises:
-        UsageError: it has no label, or all of it is one class; `what` is the word for its images.
+        UsageError: as said; `what` is the word for its images in the message.
     """
     require_labels(data, split, f"{what} image", stop)
     if data.labels == "segmentation":
@@ -111,9 +111,9 @@ _HINTS = {
 
 
 def depth_range(data: DenseSet, stop: StopRequest | None = None) -> tuple[float, float]:
-    """Nearest and farthest metres that are ever predicted, whatever fraction of the labels is used.
+    """Return the nearest and farthest metres that may be predicted, for any fraction of the labels.
 
-    The data set's own limits where it has some, else those of all its training labels.
+    They are the data set's own limits if it has some, else those of all its training labels.
 
     Raises:
         UsageError: there is no depth reading.
@@ -122,13 +122,13 @@ def depth_range(data: DenseSet, stop: StopRequest | None = None) -> tuple[float,
         return data.depth_m
     require_labels(data, data.train, "training image", stop)
     found = np.array(_rows(data, data.train, stop))
-    # Rounded to float32, the type of a label: as a log and back they would move in the last digit.
+    # Round to float32, the type of a label: exp(log(x)) differs from x in the last digit.
     nearest, farthest = np.exp([found[:, 3].min(), found[:, 4].max()])
     return float(np.float32(nearest)), float(np.float32(farthest))
 
 
 def log_depth_moments(data: DenseSet, train: Split) -> tuple[float, float]:
-    """Mean and standard deviation of log metres over all readings of the training images.
+    """Return mean and standard deviation of log metres over all readings of the training images.
 
     Raises:
         UsageError: there is no depth reading.
@@ -143,7 +143,7 @@ def log_depth_moments(data: DenseSet, train: Split) -> tuple[float, float]:
 
 
 def _occurring(data: DenseSet, split: Split, stop: StopRequest | None) -> Array:
-    """(K + 1,) bool: which classes occur in a split, and whether anything is ignored."""
+    """Return (K + 1,) bool: which classes occur in a split, and whether any pixel is ignored."""
     found: Array = np.logical_or.reduce(_rows(data, split, stop))
     return found
 
@@ -156,8 +156,8 @@ def _require_classes(data: DenseSet, found: Array, what: str) -> None:
     raise UsageError(
         f"every labelled pixel of the {what} images is {present[0]!r}",
         where=data.folder,
-        did=f"in no {what} label: {_listed(absent)}; whoever always says {present[0]!r} is right",
-        hint=_ignored_hint(found) or "give labels of two classes at least",
+        did=f"in no {what} label: {_listed(absent)}; always predicting {present[0]!r} is right",
+        hint=_ignored_hint(found) or "give labels of at least two classes",
         reason="dense.one_class",
     )
 
@@ -195,19 +195,19 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _rows(data: DenseSet, split: Split, stop: StopRequest | None) -> list[Array]:
-    """What is kept of each label of a split, read the first time only.
+    """Return the rows that summarise each label of a split, read the first time only.
 
-    Depth: readings, the sum of their logs, of the squares, least and greatest log. Else (K + 1,)
-    bool: which classes occur (crowds are no objects), and whether a pixel is ignored.
+    Depth: number of readings, sum of their logs, sum of squared logs, smallest and largest log.
+    Else (K + 1,) bool: which classes occur (crowds do not count), and whether a pixel is ignored.
     """
-    # The reader is kept beside its rows, so that no other one gets its id.
+    # The reader is kept alive with its rows, so that its id is not reused.
     _, known = data.seen.setdefault(id(split.read), (split.read, {}))
     missing = [name for name in split.names if name not in known]
     if missing:
         with bar("labels", len(missing), "labels") as advance, ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(missing), _CHUNK):
                 if stop is not None:
-                    stop.check("nothing of this was written yet")
+                    stop.check("nothing of this has been written yet")
                 names = missing[start : start + _CHUNK]
                 known |= zip(
                     names, pool.map(lambda one: _row(data, split, one), names), strict=True

@@ -1,6 +1,6 @@
-"""A metric: which way is better, and how it is shown. Loads nothing.
+"""Metrics: which direction is better, and how a value is shown. Imports nothing heavy.
 
-The metrics of a task are in its row of `finetune.tasks.TASKS`; those of pretraining are here.
+The metrics of a task are in its row of `finetune.tasks.TASKS`; the metrics of pretraining are here.
 
 Values are stored as the tasks compute them (mIoU from 0 to 1, RMSE in metres) and shown as papers
 print them (mIoU from 0 to 100): in the terminal, in reports and in the dashboard alike.
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 _PERCENT = 100.0
 
 RETRIEVAL = "retrieval"
-"""The task name of what pretraining itself gives, on held-out pairs."""
+"""Task name for the metrics of pretraining on held-out pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """How a metric is shown. `primary` metrics decide; the others are in the table.
+    """How a metric is shown. `primary` metrics decide; the others only appear in the table.
 
     A shown value is the stored one times `scale`, with `digits` decimals and `unit` behind it.
     """
@@ -33,29 +33,30 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """Its label with the unit of what is shown: "mIoU (%)", "RMSE (m)", "AbsRel"."""
+        """Return the label with the unit as shown: "mIoU (%)", "RMSE (m)", "AbsRel"."""
         unit = "%" if self.scale == _PERCENT else self.unit
         return f"{self.label} ({unit})" if unit else self.label
 
     def is_possible(self, value: float) -> bool:
-        """Whether a stored value can be one: a share is not negative.
+        """Whether a stored value is possible: a fraction is not negative.
 
-        pycocotools says -1 where there is nothing to find, and versions before kept it as an AP.
+        pycocotools returns -1 where there is nothing to find, and older versions stored it as an
+        AP.
         """
         return self.scale != _PERCENT or value >= 0
 
     def number(self, value: float, *, signed: bool = False) -> str:
-        """A stored value (or a difference of two) as it is shown, without its unit."""
+        """Format a stored value, or a difference of two, as it is shown, without its unit."""
         text = f"{value * self.scale:{'+' if signed else ''}.{self.digits}f}"
         return text.replace("-", "\u2212")
 
     def amount(self, value: float) -> str:
-        """The same with its unit: "2.1 mIoU", "0.031 m RMSE"."""
+        """Format a stored value with its unit: "2.1 mIoU", "0.031 m RMSE"."""
         return f"{self.number(value)} {f'{self.unit} ' if self.unit else ''}{self.label}"
 
 
 def percent(name: str, *, label: str = "", primary: bool = False) -> Metric:
-    """A metric between 0 and 1, more is better, shown from 0 to 100."""
+    """Make a metric from 0 to 1 (higher is better) that is shown from 0 to 100."""
     return Metric(
         name=name,
         label=label or name,
@@ -73,4 +74,4 @@ RETRIEVAL_METRICS = (
     percent("text_to_image_r5", label="text to image R@5"),
     Metric(name="word_auroc", label="zero-shot AUROC", higher_is_better=True),
 )
-"""What pretraining itself gives on held-out pairs; the first one decides."""
+"""Metrics of pretraining on held-out pairs; the first one decides."""

@@ -1,10 +1,10 @@
-"""From the single-stride maps of a plain ViT to the pyramid that dense heads expect.
+"""Turn the single-stride maps of a plain ViT into the pyramid that dense heads expect.
 
 The simple feature pyramid of ViTDet (Li et al. 2022, "Exploring plain vision transformer backbones
 for object detection"): the last map only, scaled by 4, 2, 1 and 1/2 with transposed convolutions
 and a max pooling, then a 1x1 and a 3x3 convolution, each with a layer norm over the channels.
 
-Shapes: B images, C channels, h x w places.
+Shapes: B images, C channels, h x w positions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEVELS = 4
 class SimpleFeaturePyramid(nn.Module):
     """Maps at 1/4, 1/2, 1 and 2 times the stride of the last map of a ViT, `width` channels each.
 
-    `channels` and `strides` describe what comes out, like those of a backbone.
+    `channels` and `strides` describe the output maps, like those of a backbone.
     """
 
     def __init__(self, in_channels: int, stride: int, width: int) -> None:
@@ -39,7 +39,7 @@ class SimpleFeaturePyramid(nn.Module):
             ),
             (nn.ConvTranspose2d(in_channels, half, 2, stride=2), half),
             (nn.Identity(), in_channels),
-            (nn.MaxPool2d(2, ceil_mode=True), in_channels),  # a map one place high stays one
+            (nn.MaxPool2d(2, ceil_mode=True), in_channels),  # keeps a map of height 1
         ]
         self.levels = nn.ModuleList(
             nn.Sequential(
@@ -55,5 +55,5 @@ class SimpleFeaturePyramid(nn.Module):
         self.strides = (max(stride // 4, 1), max(stride // 2, 1), stride, stride * 2)
 
     def forward(self, maps_BChw: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The maps of a ViT, of which the last counts -> four maps, finest first."""
+        """Maps of a ViT, of which only the last is used -> four maps, finest first."""
         return [level(maps_BChw[-1]) for level in self.levels]

@@ -1,17 +1,19 @@
-"""What one dense cell is trained and evaluated with. Torch-free: reports and studies read it too.
+"""Options of one dense cell. Torch-free, because reports and studies read them too.
 
-Two rungs (docs/design of the study): a *probe* (`freeze`) trains a linear head on frozen features,
-which is cheap and repeatable; *finetuning* trains everything. Values left at None follow from the
-others; `settled()` fills them in, and that is what is stored with a result.
+There are two modes: a *probe* (`freeze`) trains a linear head on frozen features, which is cheap
+and repeatable; *finetuning* trains everything. Values left at None depend on the others;
+`settled()` fills them in, and the settled options are stored with a result.
 
-Defaults lie where recipes with AdamW do; they are points to sweep from, not optima:
+Defaults follow published recipes with AdamW; they are starting points for a sweep, not optima:
 
-* Finetuning: rate 1e-4, weight decay 0.05 of MAE ViT-B and of ConvNeXt (UPerNet on ADE20K,
-  MMSegmentation `configs/mae`, `configs/convnext`); BEiT-B 3e-5 (its UPerNet), Swin 6e-5 (its
-  UPerNet), ViTDet 1e-4 (Mask R-CNN). So 3e-5 is swept as well, and 3e-4 and 1e-3 for heads that
-  see a thousand steps, not 160,000.
-* Probes: 1e-3 of DINOv2's and DINOv3's linear segmentation over 40,000 steps, to 1e-2 and more for
-  a few hundred to a thousand; the rates of depth are 1e-4 and 3e-4 there, with other heads.
+* Finetuning: learning rate 1e-4 and weight decay 0.05, as MAE ViT-B and ConvNeXt (UPerNet on
+  ADE20K,
+  MMSegmentation `configs/mae`, `configs/convnext`). UPerNet with BEiT-B takes 3e-5 and with Swin
+  6e-5; ViTDet takes 1e-4 (Mask R-CNN). So sweeps also try 3e-5, and 3e-4 and 1e-3 for heads trained
+  for a thousand steps instead of 160,000.
+* Probes: from 1e-3, as DINOv2's and DINOv3's linear segmentation over 40,000 steps, to 1e-2 and
+  more
+  for a few hundred to a thousand steps. For depth they use 1e-4 and 3e-4, with other heads.
 * Layer decay: see `finetune.tasks.base.layer_decay_of`.
 """
 
@@ -41,40 +43,41 @@ TaskName = Annotated[str, AfterValidator(_in_the_table)]
 PROBE_LR = 1e-2
 FINETUNE_LR = 1e-4
 HEADS_LR = 1e-3
-"""Peak rate of the head: of a linear one, with a backbone that learns as well, and of Mask R-CNN's
-heads alone, which start from nothing and can spoil nothing. A layer of the backbone learns at
-`layer_decay` times the rate of the next deeper one."""
+"""Peak learning rate of the head: for a linear probe; for finetuning; and for Mask R-CNN's heads on
+a frozen backbone, which start from scratch. Each layer of the backbone learns at `layer_decay`
+times the rate of the next deeper one."""
 
 PROBE_SWEEP = (1e-3, 3e-3, 1e-2, 3e-2)
 FINETUNE_SWEEP = (3e-5, 1e-4, 3e-4, 1e-3)
 HEADS_SWEEP = (1e-4, 3e-4, 1e-3, 3e-3)
-"""The rates that `sweep` tries unless some are given, for the same three cases."""
+"""Learning rates that `sweep` tries by default, for the same three cases."""
 
 _UNUSED_LAYER_DECAY = 0.8
-"""What probes have always been stored with. They have no use for one, and a study knows its cells
-by what is stored."""
+"""Value that is stored with probes, which do not use it. It must not change, because a study
+identifies its cells by the stored options."""
 
 MIN_BATCH = 2
 
 
 class DenseOptions(BaseModel):
-    """One cell. Frozen, unknown names are errors, values are checked when made.
+    """Options of one cell. Immutable; unknown names are errors, and values are checked on creation.
 
     Attributes:
         head: "auto" is linear for a probe; else UperNet for a plain ViT and Semantic FPN for a
             conv net. Detection always has Mask R-CNN's heads, so only "auto" fits there.
-        freeze: a probe: the backbone is frozen and in evaluation mode, and images are not
-            augmented, so that features need computing only once.
-        batch_size: images a step; two at least, the heads have batch norms.
-        lr: peak rate; None is the default of the mode.
-        layer_decay: the rate of a block of a plain ViT, or of a stage of a pyramid, is this times
-            the rate of the next deeper one; None is the default of the architecture
-            (`finetune.tasks.base.layer_decay_of`), 1 trains all at one rate. A probe takes none.
-        image_px: height and width that images are trained at, and seen at in "whole" inference.
-        fraction: fraction of the training images, nested over shares of the same seed.
-        scale: range of the random zoom in training; (1, 1) is none, the default of depth.
-        inference: "whole" resizes the image to `image_px`; "slide" keeps its shape and moves a
-            window of `image_px` over it with a third of overlap.
+        freeze: whether this is a probe: the backbone is frozen and in evaluation mode, and images
+            are not augmented, so that features are computed only once.
+        batch_size: images per step; at least two, because the heads have batch norms.
+        lr: peak learning rate; None is the default of the mode.
+        layer_decay: learning rate of a block of a plain ViT, or a stage of a pyramid, relative to
+            the next deeper one; None is the default of the architecture
+            (`finetune.tasks.base.layer_decay_of`), 1 trains all layers at one rate. Not for probes.
+        image_px: height and width of images in training and in "whole" inference.
+        fraction: fraction of the training images; for one seed, smaller fractions are subsets of
+            larger ones.
+        scale: range of the random zoom in training; (1, 1), the default of depth, is no zoom.
+        inference: "whole" resizes the image to `image_px`; "slide" keeps its aspect ratio and moves
+            a window of `image_px` over it, with an overlap of a third.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -105,12 +108,12 @@ class DenseOptions(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if min(self.image_px) < 16:  # noqa: PLR2004 - below a patch there is nothing to see
-            raise ValueError("image_px: height and width are 16 at least")
+        if min(self.image_px) < 16:  # noqa: PLR2004 - the size of a patch
+            raise ValueError("image_px: height and width must be at least 16")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError("scale: two numbers above 0, the smaller one first")
+            raise ValueError("scale must be two numbers above 0, the smaller one first")
         if self.spec.has_own_head and self.head != "auto":
-            raise ValueError(f"head: {self.task} has heads of its own; leave it at auto")
+            raise ValueError(f"head: {self.task} has its own heads; leave it at auto")
         if self.inference == "slide" and (self.freeze or self.spec.has_own_head):
             who = f"{self.task} sees" if self.spec.has_own_head else "probes see"
             raise ValueError(f"inference: {who} whole images only")
@@ -118,11 +121,11 @@ class DenseOptions(BaseModel):
 
     @property
     def spec(self) -> TaskSpec:
-        """The row of its task."""
+        """The row of `TASKS` for the task."""
         return TASKS.spec(self.task)
 
     def settled(self) -> DenseOptions:
-        """The same with the values that were left open."""
+        """Return the options with all open values filled in."""
         return self.model_copy(
             update={
                 "lr": self._learning_rates[0] if self.lr is None else self.lr,
@@ -132,7 +135,7 @@ class DenseOptions(BaseModel):
 
     @property
     def swept_learning_rates(self) -> tuple[float, ...]:
-        """What `sweep` tries unless rates are given."""
+        """Return the learning rates that `sweep` tries by default."""
         return self._learning_rates[1]
 
     @property
@@ -150,10 +153,10 @@ class DenseOptions(BaseModel):
 
 
 def parse_options(values: Mapping[str, Any]) -> DenseOptions:
-    """Options from a file or a command line.
+    """Validate options from a file or a command line.
 
     Raises:
-        UsageError: an unknown name or a value out of range; names it and what is allowed.
+        UsageError: unknown name or value out of range; names it and the allowed values.
     """
     try:
         return DenseOptions(**values)

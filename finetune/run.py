@@ -1,12 +1,12 @@
-"""One dense cell: a backbone, a task, a fraction of the labels, a seed -> how good it gets.
+"""Train and evaluate one dense cell: a backbone on a task, with a label fraction and a seed.
 
-`finetune` trains and evaluates on the test images; `sweep` chooses the learning rate, and sees no
-test image: it evaluates on the validation images, or on a fifth of the training images where a
-data set has none.
+`finetune` trains and evaluates on the test images. `sweep` chooses the learning rate without any
+test image: it evaluates on the validation images, or, if the data set has none, on a fifth of the
+training images.
 
-With a folder, a cell can be stopped and goes on, and a finished one is not done again:
-`run.json` says what it is, the loop keeps its checkpoints beside it, `metrics.json` is written last
-and then the checkpoints go: a study has hundreds of cells, and their result is the numbers.
+With a folder, a stopped cell is resumed and a finished one is not run again. `run.json` identifies
+the cell, the loop's checkpoints are beside it, and `metrics.json` is written last. Then the
+checkpoints are deleted: a study has hundreds of cells, and only their numbers are needed.
 
 The same seed gives the same numbers on the same kind of machine with the same number of threads.
 """
@@ -55,21 +55,22 @@ def finetune(
     device: str | None = None,
     features: Features | None = None,
 ) -> DenseResult:
-    """Train on a fraction of `data.train`, evaluate on `data.test`.
+    """Train on a fraction of `data.train` and evaluate on `data.test`.
 
     Args:
-        backbone: as `pretrain.towers.backbone.load_backbone` takes it.
-        out: where the cell is kept; without, nothing is written.
-        features: shared by cells on one frozen backbone, so that it runs once for all of them.
+        backbone: name of the backbone, as for `pretrain.towers.backbone.load_backbone`.
+        out: folder of the cell; without it, nothing is written.
+        features: cache shared by cells on one frozen backbone, so that it runs once for all of
+            them.
 
     Raises:
-        UsageError: options that do not fit together, nothing to learn or to evaluate on, or `out`
-            holds another cell.
+        UsageError: options that do not fit together, no labels to learn from or to evaluate on, or
+            `out` holds another cell.
         EngineError: the loss is not finite.
-        StoppedError: `stop` was asked for.
+        StoppedError: a stop was requested.
     """
     stop, options = stop or StopRequest(), options.settled()
-    TASKS.get(options.task)  # a class that does not keep its contract is refused first
+    TASKS.get(options.task)  # first refuse a class that breaks its contract
     if options.spec.labels != data.labels:
         raise UsageError(
             f"{options.task} needs {options.spec.labels} labels, the data have {data.labels} labels"
@@ -108,7 +109,7 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
     backbone = load_backbone(cell.backbone, image_px=options.image_px, seed=options.seed)
     weights = _weights_digest(backbone)
     task = _build(backbone, options, data, subset)
-    # A frozen conv net takes a quarter less time so on a CPU, one in training a tenth.
+    # On a CPU this saves a quarter of the time of a frozen conv net, a tenth of a trained one.
     task.to(on, memory_format=torch.channels_last)
     task.eval()
     owner = (weights, options.image_px)
@@ -144,7 +145,7 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
 
 
 def _build(backbone: Backbone, options: DenseOptions, data: DenseSet, subset: Split) -> Any:
-    """The task with a head from the seed; the random state outside stays as it is."""
+    """Build the task, with a head from the seed, without changing the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         return TASKS.get(options.task)(backbone, options, data, subset)
@@ -174,7 +175,7 @@ def _learning_rate(options: DenseOptions) -> float:
 
 
 def _shown(task: DenseTask, test: Split) -> tuple[SavedImages, ...]:
-    """Test images from all over the split, with what is predicted for them."""
+    """Return test images spread over the split, with their predictions."""
     number = min(NUM_EXAMPLES, len(test))
     shown = []
     for place in [index * len(test) // number for index in range(number)]:
@@ -185,7 +186,7 @@ def _shown(task: DenseTask, test: Split) -> tuple[SavedImages, ...]:
 
 
 def _weights_digest(backbone: Backbone) -> str:
-    """sha256 over all weights and buffers, in order of their names."""
+    """Return the sha256 over all weights and buffers, in order of their names."""
     total = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
         total.update(name.encode())
@@ -204,15 +205,15 @@ def sweep(
     device: str | None = None,
     features: Features | None = None,
 ) -> Sweep:
-    """Choose the learning rate without a look at the test images.
+    """Choose the learning rate without using the test images.
 
-    Evaluated on the validation images; without any, on a fifth of the training images that
-    `options` takes, which are then not trained on. Of learning rates that do equally well the
-    smallest is chosen.
+    It is chosen on the validation images or, without any, on a fifth of the training images that
+    `options` selects, which are then not trained on. Among equally good rates the smallest is
+    chosen.
 
     Raises:
-        UsageError: fewer than two training images where some have to be held out.
-        EngineError: no rate stayed finite.
+        UsageError: some training images must be held out, but there are fewer than two.
+        EngineError: training was not finite at any rate.
     """
     settled = options.settled()
     rates = sorted(set(lrs or settled.swept_learning_rates))
@@ -240,7 +241,7 @@ def sweep(
     if not finite:
         raise EngineError(
             f"no learning rate of {', '.join(f'{lr:g}' for lr in rates)} stayed finite",
-            hint="try smaller ones",
+            hint="try smaller rates",
             reason="train.not_finite",
         )
     sign = 1 if metric.higher_is_better else -1
@@ -264,12 +265,12 @@ def require_cells(
     choose_rate: bool,
     stop: StopRequest | None = None,
 ) -> None:
-    """Refuse before the first cell is run what a later one, or their sweep, would be refused for.
+    """Check all cells and their sweep before the first cell runs.
 
     The sweep is that of the first cell with the largest fraction.
 
     Raises:
-        UsageError: a fraction has nothing to learn, or no rate could be chosen; names it.
+        UsageError: a fraction has no labels to learn from, or a rate cannot be chosen; names it.
     """
     for cell in cells:
         subset = take_fraction(data.train, cell.fraction, cell.seed)
@@ -282,11 +283,11 @@ def require_cells(
 def held_out(
     data: DenseSet, options: DenseOptions, stop: StopRequest | None = None
 ) -> tuple[DenseSet, str]:
-    """The data set to sweep on, whose `test` are no test images; and what they are, in words.
+    """Return the data set to sweep on, whose `test` holds no test images, and a description of it.
 
     Raises:
-        UsageError: fewer than two training images where some have to be held out, or no rate
-            could be chosen on those that are.
+        UsageError: some training images must be held out, but there are fewer than two, or the
+            held-out ones do not allow a choice.
     """
     subset = take_fraction(data.train, options.fraction, options.seed)
     nothing = data.val[:0]

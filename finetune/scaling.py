@@ -1,7 +1,8 @@
-"""Bilinear scaling of maps, with a gradient that is quick and repeatable.
+"""Scale maps bilinearly, with a fast and deterministic gradient.
 
-The gradient of torch's own kernel adds up pixel by pixel: five times slower than the same linear
-map as two matrix products on CPUs (32 -> 128 px), and on GPUs in an order that is not fixed.
+The gradient of torch's own kernel sums pixel by pixel. On CPUs that is five times slower than the
+same linear map as two matrix products (32 -> 128 px), and on GPUs the order of the sum is not
+fixed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch.nn.functional import interpolate
 def scaled(maps_BKhw: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """(B, K, h, w) -> (B, K, *size) of (height, width).
 
-    As images are scaled (`align_corners=False`); nothing is blurred when it gets smaller.
+    Like torch's `interpolate` with `align_corners=False`; without antialiasing when scaling down.
     """
     if not (torch.is_grad_enabled() and maps_BKhw.requires_grad):
         return interpolate(maps_BKhw, size=size, mode="bilinear", align_corners=False)
@@ -26,6 +27,6 @@ def scaled(maps_BKhw: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
 
 
 def _weights(length: int, wanted: int, device: torch.device) -> torch.Tensor:
-    """(length, wanted): the share of each place in each new one, as torch's kernel takes them."""
+    """Return (length, wanted): the weight of each old position in each new one, as in torch."""
     unit = torch.eye(length, device=device)
     return interpolate(unit[None], size=wanted, mode="linear", align_corners=False)[0]

@@ -1,4 +1,4 @@
-"""A window that slides over an image, for networks that see one size best (plain ViTs).
+"""Sliding-window inference, for networks that work best at one size (plain ViTs).
 
 As in MMSegmentation: windows overlap by a third, the last one of a row or column ends at the
 border, and where windows overlap their outputs are averaged.
@@ -15,7 +15,7 @@ _WINDOWS_AT_ONCE = 8
 
 
 def starts(length: int, window: int) -> list[int]:
-    """Where windows begin along a side, which is as long as a window at least."""
+    """Return where windows start along a side that is at least as long as a window."""
     step = max(1, round(window * _STEP))
     return [*range(0, length - window, step), length - window]
 
@@ -25,7 +25,7 @@ def slide(
     image_3HW: torch.Tensor,
     window: tuple[int, int],
 ) -> torch.Tensor:
-    """`output`, (n, 3, h, w) -> (n, K, h, w), over all windows -> (K, H, W)."""
+    """Average `output`, (n, 3, h, w) -> (n, K, h, w), over all windows; returns (K, H, W)."""
     height, width = image_3HW.shape[-2:]
     tops, lefts = starts(height, window[0]), starts(width, window[1])
     corners = [(top, left) for top in tops for left in lefts]

@@ -1,11 +1,11 @@
-"""The processes that train together: one, or as many as torchrun started.
+"""Training in one process, or in as many as torchrun started.
 
 Gradients are averaged by hand after the backward pass, not by DistributedDataParallel: the
-contrastive objectives run several forwards a step (`pretrain.objectives.clip`), which its reducer
-does not allow. Its overlap of traffic with the backward pass is lost: at 150 M parameters and 200
-GB/s some 5 ms a step.
+contrastive objectives run several forward passes per step (`pretrain.objectives.clip`), which its
+reducer does not allow. The cost is its overlap of communication with the backward pass: some 5 ms
+per step at 150 M parameters and 200 GB/s.
 
-Source: Goyal et al. 2017, arXiv 1706.02677, for what averaging over workers has to equal.
+Source: Goyal et al. 2017, arXiv 1706.02677, on what averaging over workers must equal.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from torch.distributed.nn.functional import all_gather
 
 from curator.core.devices import choose_device
 
-_BUCKET_NUMBERS = 1 << 24  # 64 MiB of fp32 a message
+_BUCKET_NUMBERS = 1 << 24  # 64 MiB of fp32 per message
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextmanager
 def joined(device: str | None) -> Iterator[torch.device]:
-    """Join the processes that torchrun started, if it did; gives the device of this one.
+    """Join the process group if torchrun started one; yield the device of this process.
 
     NCCL between GPUs, gloo between CPUs.
 
     Raises:
-        UsageError: no such device here.
+        UsageError: this machine has no such device.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield choose_device(device)
@@ -57,7 +57,7 @@ def joined(device: str | None) -> Iterator[torch.device]:
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the processes; nothing to do for one.
+    """Replace every gradient by its mean over the processes; does nothing for one process.
 
     A parameter must have a gradient in all processes or in none.
     """
@@ -85,7 +85,7 @@ def _average(grads: Sequence[torch.Tensor]) -> None:
 
 
 def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[str, float]:
-    """The mean of every value over the processes; all must give the same names."""
+    """Return the mean of every value over the processes; all must pass the same names."""
     if size() == 1:
         return values
     numbers = torch.tensor([values[name] for name in sorted(values)], device=device)
@@ -94,7 +94,7 @@ def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[
 
 
 def sum_over_processes(values: Mapping[str, int], device: torch.device) -> dict[str, int]:
-    """The sum of every value over the processes; all must give the same names."""
+    """Return the sum of every value over the processes; all must pass the same names."""
     if size() == 1:
         return dict(values)
     numbers = torch.tensor([values[name] for name in sorted(values)], device=device)
@@ -103,7 +103,10 @@ def sum_over_processes(values: Mapping[str, int], device: torch.device) -> dict[
 
 
 def any_process(flags: Sequence[bool], device: torch.device) -> list[bool]:
-    """For each flag, whether it is up in any process: all decide alike, or they would wait."""
+    """Return for each flag whether it is set in any process.
+
+    All processes must decide alike, or some would wait forever.
+    """
     if size() == 1:
         return list(flags)
     numbers = torch.tensor([float(flag) for flag in flags], device=device)
@@ -112,10 +115,10 @@ def any_process(flags: Sequence[bool], device: torch.device) -> list[bool]:
 
 
 def gather_rows(rows: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """All rows of all processes in order of rank, and where those of this one start.
+    """Return the rows of all processes in order of rank, and where this process's rows start.
 
-    Processes may have different numbers of rows. Gradients flow back to the process that a row
-    comes from.
+    Processes may have different numbers of rows. The gradient of a row flows back to the process
+    that made it.
     """
     if size() == 1:
         return rows, 0

@@ -1,20 +1,20 @@
-"""What to train, on how much, and how: a recipe is a small TOML file. It runs no code.
+"""Recipes: small TOML files that say what to train, on how much data, and how. They run no code.
 
     name = "demo"
     objective = "clip"            # clip | siglip | mae | simmim: a row of pretrain.objectives
-    model = "tiny-conv"           # an open_clip architecture, a .json of one, or one of ours
+    model = "tiny-conv"           # an open_clip architecture, its .json config, or one of ours
     image_px = 64
-    samples_seen = 60000          # images drawn; the steps follow from it
-    batch_size = 256              # over all processes
+    samples_seen = 60000          # images drawn in all; sets the number of steps
+    batch_size = 256              # images per step, over all processes
     lr = 1e-3
 
-What only one objective has lies in a table of its name, at the end of the file:
+Keys of one objective only are in a table of its name, at the end of the file:
 
     [mae]
     mask = 0.75
 
-Two arms of a study share a recipe: what they differ in is the version of the captions. No torch
-here: `curator report` reads recipes too.
+Two arms of a study share a recipe and differ in the version of the captions. This module imports no
+torch, because `curator report` reads recipes too.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ ObjectiveName = Annotated[str, AfterValidator(_in_the_table)]
 
 
 class Recipe(BaseModel):
-    """A whole recipe; see the module for an example. Fractions (`warmup`, ...) are from 0 to 1.
+    """All values of a recipe; the module shows an example. Fractions (`warmup`, ...) are in 0 to 1.
 
-    captions: `one` sampled by weight a step, or `all` of a sample as positives, at most
+    captions: `one` per step, sampled by weight, or `all` of an image as positives, at most
         `max_captions`. `sentences` is the probability that a caption is replaced by one of its
         sentences. `control` changes the texts for a control arm (see `pretrain.data.controls`).
     init: weights of the image tower to start from, as `pretrain.towers.backbone` reads them.
-    accumulate: take each batch in so many parts, with the gradients of the whole.
-    precision: auto is bf16 where the hardware multiplies it.
+    accumulate: number of parts that each batch is computed in; gradients are those of the whole
+    batch. precision: auto is bf16 where the hardware multiplies it, else fp32.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -96,7 +96,7 @@ class Recipe(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _with_a_table(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Take the table of the objective apart, and check it by the objective's row."""
+        """Separate the objective's table from the other keys and validate it by its row."""
         if not isinstance(values, Mapping):
             return handler(values)
         tables = {key: value for key, value in values.items() if key in OBJECTIVES.rows}
@@ -105,8 +105,8 @@ class Recipe(BaseModel):
         if tables:
             other = next(iter(tables))
             raise ValueError(
-                f"[{other}] is for objective = {other!r}, and this recipe has "
-                f"{recipe.objective!r}: leave it out"
+                f"[{other}] is for objective = {other!r}, but this recipe has "
+                f"{recipe.objective!r}: remove the table"
             )
         model = recipe.spec.options_model()
         try:
@@ -123,7 +123,9 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate")
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}"
+            )
         if self.captions == "all" and not self.spec.takes_all_captions:
             able = [name for name in OBJECTIVES if OBJECTIVES.spec(name).takes_all_captions]
             raise ValueError(f'captions = "all" is for objective = {" or ".join(map(repr, able))}')
@@ -133,26 +135,26 @@ class Recipe(BaseModel):
 
     @property
     def spec(self) -> ObjectiveSpec:
-        """The row of its objective."""
+        """The row of `OBJECTIVES` for the recipe's objective."""
         return OBJECTIVES.spec(self.objective)
 
     @property
     def has_text(self) -> bool:
-        """Whether captions are trained on."""
+        """Whether the objective trains on captions."""
         return self.spec.has_text
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keys that only its objective has, with their defaults."""
+        """Values of the objective's own keys, defaults included."""
         return dict(self._options)
 
     @property
     def total_steps(self) -> int:
-        """Steps that see at least `samples_seen` images."""
+        """Number of steps, the smallest that sees at least `samples_seen` images."""
         return -(-self.samples_seen // self.batch_size)
 
     def data_options(self, *, num_workers: int = 0) -> DataOptions:
-        """How its batches are drawn, by so many processes (0: by the one that trains)."""
+        """Return the options of the data pipeline; with 0 workers the training process decodes."""
         return DataOptions(
             image_px=self.image_px,
             batch_size=self.batch_size,
@@ -165,7 +167,7 @@ class Recipe(BaseModel):
         )
 
     def loop_options(self) -> LoopOptions:
-        """How the loop trains it."""
+        """Return the options of the training loop."""
         return LoopOptions(
             total_steps=self.total_steps,
             lr=self.lr,
@@ -180,15 +182,16 @@ class Recipe(BaseModel):
         )
 
     def digest(self) -> str:
-        """SHA-256 (hex) of every value but the description."""
+        """Return the SHA-256 (hex) of all values except the description."""
         return digest(self.model_dump(exclude={"description"}))
 
     def changed(self, settings: Sequence[str]) -> Recipe:
-        """The recipe with `key=value` settings on top; values are written as in TOML, and a key of
-        the objective's own as `mae.mask=0.6`.
+        """Return the recipe with `key=value` settings applied.
+
+        Values are written as in TOML, the objective's own keys as `mae.mask=0.6`.
 
         Raises:
-            UsageError: no such key, or a value it cannot have.
+            UsageError: unknown key, or a value that is not allowed.
         """
         values: dict[str, Any] = {}
         for setting in settings:
@@ -203,13 +206,13 @@ class Recipe(BaseModel):
         return self.with_values(values, where="--set")
 
     def with_values(self, values: Mapping[str, Any], *, where: str) -> Recipe:
-        """The recipe with some values changed; `where` they come from is for errors.
+        """Return the recipe with some values changed; errors name `where` as their source.
 
-        A changed objective leaves the table of the one before behind; of its own table, the keys
-        that are given change.
+        When the objective changes, the table of the previous one is dropped. Otherwise only the
+        given keys of the objective's table change.
 
         Raises:
-            UsageError: no such key, or a value it cannot have.
+            UsageError: unknown key, or a value that is not allowed.
         """
         merged = {**self.model_dump(), **values}
         table = values.get(self.objective)
@@ -235,7 +238,7 @@ def read_recipe(name_or_path: str) -> Recipe:
     """Read a preset by name, or a TOML file by path.
 
     Raises:
-        UsageError: no such recipe, not TOML, or a key or value that is not allowed.
+        UsageError: unknown recipe, not TOML, or a key or value that is not allowed.
     """
     text = PRESETS.read(name_or_path)
     try:

@@ -1,14 +1,14 @@
-"""A pretraining run: one source, one recipe, one folder.
+"""Pretrain one recipe on one source, into one folder.
 
-    OUT/run.json         recipe, digest, source, versions: what this folder is
+    OUT/run.json         identity of the folder: recipe, digest, source, versions
     OUT/checkpoints/     see `pretrain.loop.checkpoint`
     OUT/log.jsonl        a line every ten steps; OUT/tensorboard/ has the same
-    OUT/model/           what `curator finetune OUT` and open_clip or transformers read
-    OUT/summary.json     written last: samples, arithmetic, seconds, losses, held-out pairs
+    OUT/model/           the model, for `curator finetune OUT`, open_clip and transformers
+    OUT/summary.json     written last: samples, FLOPs, seconds, losses, checks on held-out pairs
 
-The same command again goes on where it was stopped, and does nothing when it was finished. Two
-runs of a study differ in their source or their recipe; that they saw as many samples with as much
-arithmetic is in their summaries.
+The same command resumes a stopped run and does nothing for a finished one. Two runs of a study
+differ in their source or their recipe; their summaries show that they saw as many samples and spent
+as many FLOPs.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _FORMAT = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
-    """What a finished run says about itself.
+    """The summary of a finished run.
 
-    `flops` are forward and backward of all steps, counted once on the first and multiplied;
-    `seconds` are of training alone, in all of its parts. `final` is the last line of the log,
-    `retrieval` and `zero_shot` are of held-out pairs, empty for objectives without text. `texts`
-    and `held_out_texts` are `pretrain.data.cuts.Cuts` of what was trained on and of those pairs;
-    empty without text, and in runs of versions of this tool that did not count.
+    `flops` are those of forward and backward over all steps, counted on the first step and
+    multiplied. `seconds` cover training alone, summed over resumptions. `final` is the last line of
+    the log. `retrieval` and `zero_shot` are measured on held-out pairs; empty for objectives
+    without text. `texts` and `held_out_texts` are `pretrain.data.cuts.Cuts` of the training texts
+    and of the held-out texts; empty without text, and in runs of older versions of this tool.
     """
 
     recipe: str
@@ -84,13 +84,13 @@ class RunSummary:
         return asdict(self)
 
     def cut_texts(self) -> list[str]:
-        """What was cut at the context of the text tower, in sentences; none if nothing was."""
+        """Return sentences on the texts cut at the text tower's context; empty if none was cut."""
         parts = (("", self.texts), ("held-out pairs: ", self.held_out_texts))
         said = [
             f"{what}{Cuts(**found).sentence()}" for what, found in parts if found.get("num_cut")
         ]
         if cut := self.zero_shot.get("num_words_cut"):
-            said.append(f"zero-shot: {cut:,.0f} words are asked for in more tokens than are read")
+            said.append(f"zero-shot: the prompts of {cut:,.0f} words are longer than the context")
         return said
 
 
@@ -105,20 +105,20 @@ def pretrain(
     device: str | None = None,
     stop: StopRequest | None = None,
 ) -> RunSummary:
-    """Train `recipe` on `data` (see `pretrain.data.opening`) into the folder `out`.
+    """Train `recipe` on `data` (forms: `pretrain.data.opening`) and write the run to `out`.
 
-    `reference` is the version that some controls match. `held_out` pairs are kept out of training,
-    for the retrieval and zero-shot checks, in every version alike; by default a tenth, at most
-    500. Under torchrun all processes call this alike.
+    `reference` is the version that some controls match. `held_out` pairs, the same in every
+    version, are kept out of training for the retrieval and zero-shot checks; default: a tenth, at
+    most 500. Under torchrun every process makes this call.
 
     Raises:
-        UsageError: the objective does not keep its contract, the recipe does not fit the data, or
-            `out` holds another run.
+        UsageError: the objective breaks its contract, the recipe does not fit the data, or `out`
+            holds another run.
         EngineError: the loss is not finite.
-        StoppedError: `stop` was asked for; the same call goes on.
-        ConflictError: another process trains in `out`.
+        StoppedError: a stop was requested; the same call resumes.
+        ConflictError: another process is training in `out`.
     """
-    objective_class(recipe)  # refuse a class that could not be saved before data are opened
+    objective_class(recipe)  # refuse a class that cannot be saved before opening the data
     with distributed.joined(device) as chosen:
         is_writer = distributed.rank() == 0
         with fsops.locked(out / ".lock") if is_writer else nullcontext():
@@ -140,10 +140,10 @@ def pretrain(
 
 
 def read_summary(out: Path) -> RunSummary:
-    """The summary of a finished run.
+    """Return the summary of a finished run.
 
     Raises:
-        UsageError: not a finished run. DamageError: the summary is not what was written.
+        UsageError: not a finished run. DamageError: the summary fails its checksum.
     """
     if not (out / SUMMARY_FILE).is_file():
         raise UsageError(
@@ -178,10 +178,10 @@ class _Run:
             )
 
     def claim(self) -> None:
-        """Make the folder this run's, or see that it is.
+        """Claim the folder for this run, or check that it already belongs to it.
 
         Raises:
-            UsageError: it is another run's. DamageError: nothing says any more whose it is.
+            UsageError: it belongs to another run. DamageError: run.json is missing.
         """
         mine = {
             "format": _FORMAT,
@@ -196,9 +196,9 @@ class _Run:
             changed = [key for key in mine if found.get(key) != mine[key]]
             if changed:
                 raise UsageError(
-                    f"another run lies there (other {', '.join(changed)})",
+                    f"the folder holds another run (different {', '.join(changed)})",
                     where=self.out,
-                    hint="give another --out, or the data and recipe that it was begun with",
+                    hint="give another --out, or the data and recipe that the run started with",
                     reason="run.other",
                 )
         elif distributed.rank() == 0:
@@ -280,7 +280,7 @@ class _Run:
             say(f"warning: {sentence}")
 
     def _check(self, objective: Any) -> _Checked:
-        """Retrieval and zero-shot recognition on the pairs kept out, if there are any."""
+        """Check retrieval and zero-shot recognition on the held-out pairs, if there are any."""
         if not self.recipe.has_text or self.held_out is None:
             return _Checked({}, {}, None)
         pipeline = self._pipeline(self.held_out, objective, alone=True)
@@ -295,7 +295,7 @@ class _Run:
 
 
 class _Checked(NamedTuple):
-    """What the held-out pairs gave, and how much of their texts was read."""
+    """Results on the held-out pairs, and how many of their texts were cut."""
 
     retrieval: dict[str, float]
     zero_shot: dict[str, float]
@@ -303,14 +303,14 @@ class _Checked(NamedTuple):
 
 
 class _CutCounter:
-    """Counts the texts of batches that are cut at the context; says so at the first of them."""
+    """Counts texts that are cut at the context; warns at the first one."""
 
     def __init__(self, context: int) -> None:
         self._context, self._said = context, False
         self.total = Cuts(context=context)
 
     def __call__(self, batch: Batch) -> dict[str, int]:
-        """What to add up, of one batch."""
+        """Return the counts of one batch, for the loop to add up."""
         found = Cuts.of(batch.lengths.tolist(), self._context)
         self.total += found
         if found.num_cut and not self._said and distributed.rank() == 0:
@@ -319,7 +319,7 @@ class _CutCounter:
         return found.counts()
 
     def passing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches, counted without a word."""
+        """Yield the same batches and count their texts, without a warning."""
         self._said = True
         for batch in batches:
             self(batch)
@@ -327,8 +327,8 @@ class _CutCounter:
 
 
 def num_workers(device: torch.device) -> int:
-    """Processes that decode: none on a CPU, whose cores are busy training; else the cores that are
-    this process' share, less one for the training itself.
+    """Return the number of decoding processes: 0 on a CPU, whose cores are busy training; else this
+    process's part of the cores, less one for the training itself.
     """
     if device.type == "cpu":
         return 0

@@ -1,10 +1,10 @@
-"""What lies in the folder of a pretraining run, and what vouches for it. Torch-free.
+"""Files in the folder of a pretraining run, and the checks that they are intact. Torch-free.
 
-run.json        recipe, digest, source, versions: what the folder is; written first
+run.json        identity of the folder: recipe, digest, source, versions; written first
 checkpoints/    see `pretrain.loop.checkpoint`
 log.jsonl       a line every ten steps, each with a checksum
-model/          what is loaded from the run
-summary.json    written last; names every file of the model with its digest
+model/          the trained model
+summary.json    written last; lists every file of the model with its digest
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _HINT = "restore it from a copy, or train again with another --out"
 
 
 def read_run(out: Path) -> dict[str, Any]:
-    """run.json of a run.
+    """Read run.json of a run.
 
     Raises:
-        DamageError: it is not what was written.
+        DamageError: the file fails its checksum.
     """
     return sealed.read(out / RUN_FILE, hint=_HINT)
 
 
 def read_summary(out: Path) -> dict[str, Any]:
-    """The fields of summary.json of a finished run.
+    """Read the fields of summary.json of a finished run.
 
     Raises:
-        DamageError: it is not what was written, or not there.
+        DamageError: the file is missing or fails its checksum.
     """
     value = sealed.read(out / SUMMARY_FILE, hint=_HINT)
     value.pop(sealed.FILES, None)
@@ -41,7 +41,7 @@ def read_summary(out: Path) -> dict[str, Any]:
 
 
 def write_summary(out: Path, value: dict[str, Any]) -> None:
-    """Write summary.json, and in it the digests of the files of the model."""
+    """Write summary.json, including the digests of the model's files."""
     files = {
         path.relative_to(out).as_posix(): file_sha256(path)
         for path in sorted((out / MODEL_FOLDER).rglob("*"))
@@ -51,15 +51,15 @@ def write_summary(out: Path, value: dict[str, Any]) -> None:
 
 
 def check_unclaimed(out: Path) -> None:
-    """Refuse to take a folder without run.json for a new run where one has left its work.
+    """Refuse a folder that has no run.json but files of an earlier run.
 
     Raises:
-        DamageError: there are checkpoints, a model or a summary.
+        DamageError: the folder has checkpoints, a model or a summary.
     """
     for name in ("checkpoints", MODEL_FOLDER, SUMMARY_FILE):
         if (out / name).exists():
             raise DamageError(
-                f"the file is missing, and {name} of the run is there",
+                f"the file is missing, but the folder has {name} of a run",
                 where=out / RUN_FILE,
                 did="nothing was trained and nothing was changed",
                 hint=_HINT,
@@ -68,15 +68,15 @@ def check_unclaimed(out: Path) -> None:
 
 
 def check_can_begin(out: Path) -> None:
-    """Refuse to start at step 0 where a run has been finished.
+    """Refuse to start at step 0 in the folder of a finished run.
 
     Raises:
-        DamageError: a model and neither summary nor checkpoints: one of them is gone.
+        DamageError: the folder has a model but neither summary nor checkpoints, so one was lost.
     """
     checkpoints = out / "checkpoints"
     if (out / MODEL_FOLDER).exists() and not (checkpoints.is_dir() and any(checkpoints.iterdir())):
         raise DamageError(
-            "the run has a model, but no summary.json and no checkpoints",
+            "the run has a model but neither summary.json nor checkpoints",
             where=out,
             did="nothing was trained and nothing was changed",
             hint=f"restore summary.json from a copy, or remove {MODEL_FOLDER}/ to train it again",
@@ -85,10 +85,10 @@ def check_can_begin(out: Path) -> None:
 
 
 def check_model(out: Path) -> None:
-    """Make sure that the model of a run is what was written.
+    """Check the model of a run against the digests in its summary.
 
     Raises:
-        NotFoundError: the run is not finished. DamageError: a file is gone or was changed.
+        NotFoundError: the run is not finished. DamageError: a file is missing or was changed.
     """
     if not (out / SUMMARY_FILE).is_file():
         raise NotFoundError(

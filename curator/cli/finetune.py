@@ -1,4 +1,4 @@
-"""finetune: what a pretrained backbone is worth for dense tasks."""
+"""The command `finetune`: train a backbone on a dense task and evaluate it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def finetune(
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of labelled images.")],
     layout: Annotated[
         str | None,
-        typer.Option(help="How the folder is laid out; default: recognised from its files."),
+        typer.Option(help="Layout of the folder; default: recognised from its files."),
     ] = None,
     head: Annotated[
         str, typer.Option(help="linear, fpn or upernet; auto: by backbone and mode.")
@@ -75,10 +75,10 @@ def finetune(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images per step.")] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Pixels to train at, e.g. 360x480.")
+        str | None, typer.Option(metavar="HxW", help="Image size in pixels, e.g. 360x480.")
     ] = None,
     inference: Annotated[
-        str, typer.Option(help="whole: resized images; slide: a sliding window.")
+        str, typer.Option(help="whole: the resized image; slide: a sliding window.")
     ] = "whole",
     out: Annotated[
         Path | None, typer.Option(help="Keep the results in this folder; also resumes a run there.")
@@ -127,7 +127,7 @@ def finetune(
         for one in _fractions(fraction)
         for seed in range(seeds)
     ]
-    TASKS.get(task)  # a class that does not keep its contract is refused before data are opened
+    TASKS.get(task)  # refuse a class that breaks its contract before opening the data
     opened = open_dense(TASKS.spec(task).labels, data, layout)
 
     from finetune.grid import run_grid  # loads torch, after mistakes in the options
@@ -171,9 +171,9 @@ def _show(task: str, found: Grid) -> None:
             f"{rate:g}: {'not finite' if value is None else by.number(value)}"
             for rate, value in swept.tried
         )
-        show(f"learning rate {swept.lr:g} by {by.heading} on {swept.evaluated_on} ({tried})")
+        show(f"learning rate {swept.lr:g}, set by {by.heading} on {swept.evaluated_on} ({tried})")
         if swept.at_edge:
-            show("that is the smallest or largest one tried: a wider range may hold a better one")
+            show("it is the smallest or largest rate tried; a wider range may contain a better one")
     metrics = [metric_of(name) for name in next(iter(found.results.values()))[0].metrics]
     rows = []
     for runs in found.results.values():
@@ -182,9 +182,9 @@ def _show(task: str, found: Grid) -> None:
         rows.append([runs[0].num_train, len(runs), *spread, f"{seconds:,.0f} s"])
     show(table(rows, ["labels", "seeds", *(metric.heading for metric in metrics), "time"]))
     if len(next(iter(found.results.values()))) == 1:
-        show("--seeds 3 shows the spread, without which two backbones cannot be compared")
+        show("to compare backbones, use --seeds 3: one seed does not show the spread")
     else:
-        show("compare it with the same for another backbone; `curator study` gives intervals")
+        show("run the same for another backbone to compare; `curator study` gives intervals")
 
 
 def _spread(metric: Metric, values: Sequence[float]) -> str:

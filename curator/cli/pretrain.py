@@ -1,4 +1,4 @@
-"""pretrain: training on a version of the captions."""
+"""The command `pretrain`: train an image tower on a version of the captions."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def pretrain(
         str | None,
         typer.Option(
             metavar="DATASET@VERSION",
-            help="The version whose text lengths or sample count a control arm imitates.",
+            help="Version whose text lengths or sample count a control arm matches.",
         ),
     ] = None,
     held_out: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Pairs kept out of training for the checks; default: a tenth, at most 500.",
+            help="Held-out pairs to check the model on; default: a tenth, at most 500.",
         ),
     ] = None,
     device: o.Device = None,
@@ -96,7 +96,7 @@ def pretrain(
             stop=stop,
         )
     if environ.get("RANK", "0") != "0":
-        return  # torchrun starts several: one speaks
+        return  # only one of torchrun's processes prints
     if json:
         show_json({"out": str(where), **summary.to_json()})
     else:
@@ -104,7 +104,7 @@ def pretrain(
 
 
 def _label(dataset: str) -> str:
-    """A folder name for a dataset: shards/@v2 -> shards-v2."""
+    """Return a folder name for a dataset: shards/@v2 -> shards-v2."""
     path, _, version = dataset.partition("@")
     return "-".join(part for part in (Path(path).name, version) if part).replace("/", "-")
 

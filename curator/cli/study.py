@@ -1,4 +1,4 @@
-"""study, report: what versions are worth for dense tasks, with seeds and intervals."""
+"""The commands `study` and `report`: compare versions on dense tasks, with seeds and intervals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def study(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="STUDY", help="A .toml file, or a study of the tool: demo, world."),
+        typer.Argument(metavar="STUDY", help="A .toml file, or a built-in study: demo, world."),
     ],
     *,
     out: Annotated[
@@ -33,12 +33,12 @@ def study(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Fill a {NAME} of the study file."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Set a {NAME} of the study file."),
     ] = None,
     store: o.StoreOption = None,
     jobs: Annotated[
         int,
-        typer.Option(min=1, help="Runs side by side, each on a GPU or a part of the cores."),
+        typer.Option(min=1, help="Parallel runs, each on one GPU or a part of the cores."),
     ] = 1,
     device: o.Device = None,
     pretrain_only: Annotated[
@@ -52,9 +52,9 @@ def study(
 ) -> None:
     """Pretrain on versions, evaluate on dense tasks.
 
-    Every arm is pretrained with every seed and finetuned on every task. Only runs that are missing
-    are made, so the same command resumes after a stop or a crash. Where a run fails, its reason is
-    kept, the others continue, and the exit code is 30.
+    Every arm is pretrained with every seed and finetuned on every task. Finished runs are kept, so
+    the same command resumes after a stop or a crash. If a run fails, its reason is recorded, the
+    others continue, and the exit code is 30.
 
     Example:
 
@@ -104,7 +104,7 @@ def study(
             f"{summary.num_failed} of {summary.num_cells} runs failed",
             where=folder,
             did="the others are kept",
-            hint="the same command tries the failed ones again",
+            hint="the same command retries the failed runs",
             reason=_CELLS_FAILED,
         )
 
@@ -129,15 +129,15 @@ def report(
     ] = None,
     *,
     out: Annotated[
-        Path | None, typer.Option(help="The page; default: report.html in the study's folder.")
+        Path | None, typer.Option(help="HTML file; default: report.html in the study's folder.")
     ] = None,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
-    """Write the verdict of a study as a page.
+    """Write the report of a study.
 
-    One HTML file that opens without a network, and Markdown beside it. With two versions instead of
-    a folder, the page compares their captions, as `curator diff --html` does.
+    The report is one HTML file that opens offline, with a Markdown file beside it. With two
+    versions instead of a folder, it compares their captions, like `curator diff --html`.
 
     Example:
 

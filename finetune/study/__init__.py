@@ -1,1 +1,1 @@
-"""Studies: the recipe, the cells it asks for, running them, and the results."""
+"""Studies: read a recipe, plan its cells, run them, and collect the results."""

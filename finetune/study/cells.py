@@ -1,12 +1,13 @@
-"""The cells of a study, each with a digest of all that its outcome depends on. Torch-free.
+"""The cells of a study, each with a digest of everything that its outcome depends on. Torch-free.
 
 A cell is one pretraining (arm, seed, size), one sweep of learning rates (arm, task) or one dense
 run (arm, seed, size, task, fraction). Its digest covers the version of the captions, the recipe,
 the labels, the options and, through the digests of the cells it builds on, everything below them.
-So a changed recipe makes new cells, and an arm that was renamed or added changes no other.
+So a changed recipe makes new cells, while renaming or adding an arm leaves the other cells
+unchanged.
 
-What a study needs from the world of models comes through `Runner`; the real one is
-`finetune.study.runner.ModelRunner`, tests bring their own.
+Everything that needs models goes through `Runner`; the real one is
+`finetune.study.runner.ModelRunner`, and tests have their own.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainOutcome:
-    """What one pretraining gave; `metrics` are those of the held-out pairs, `flops` in total.
+    """The outcome of one pretraining; `metrics` are of the held-out pairs, `flops` are in total.
 
-    `texts` is `pretrain.data.cuts.Cuts` of what it was trained on, `held_out_texts` of those pairs;
-    empty where there is no text.
+    `texts` is `pretrain.data.cuts.Cuts` of the training texts, `held_out_texts` of the held-out
+    texts; empty for objectives without text.
     """
 
     samples: int
@@ -46,7 +47,7 @@ class PretrainOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainCell:
-    """One pretraining. `budget` is the rung of the ladder that it stands for, in samples."""
+    """One pretraining. `budget` is its step on the ladder of pretraining sizes, in samples."""
 
     arm: str
     seed: int
@@ -84,20 +85,20 @@ class PretrainCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneSource:
-    """Where a dense run takes its weights from: a cell, or `spec` as `load_backbone` reads it."""
+    """The source of a dense run's weights: a cell, or `spec` as for `load_backbone`."""
 
     cell: PretrainCell | None
     spec: str = ""
 
     @property
     def config(self) -> str:
-        """What stands for it in the digest of a dense cell."""
+        """The value that represents it in the digest of a dense cell."""
         return self.spec if self.cell is None else self.cell.digest
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepCell:
-    """The rates of one arm and task, tried with the first seed, most labels and samples."""
+    """One sweep of learning rates, for an arm and a task, with the first seed and most samples."""
 
     arm: str
     seed: int
@@ -109,7 +110,7 @@ class SweepCell:
 
     @property
     def options(self) -> Json:
-        """The options of its runs, all but the rate."""
+        """The options of its runs, all but the learning rate."""
         options = self.task.dense_options(seed=self.seed, fraction=max(self.task.fractions))
         return options.model_dump(mode="json")
 
@@ -153,7 +154,7 @@ class DenseCell:
 
     @property
     def options(self) -> Json:
-        """The options of the run; its rate is missing if it comes from a sweep."""
+        """The options of the run, without the learning rate if that comes from a sweep."""
         lr = self.task.lrs[0] if self.task.lrs and self.sweep is None else None
         options = self.task.dense_options(seed=self.seed, fraction=self.fraction, lr=lr)
         return options.model_dump(mode="json")
@@ -187,43 +188,45 @@ Cell = PretrainCell | SweepCell | DenseCell
 
 
 class Runner(Protocol):
-    """What a study needs from the world of models."""
+    """Everything that a study needs from models."""
 
     def recipe(self, name: str, options: Mapping[str, Any]) -> Json:
-        """A pretraining recipe with every field settled; raises UsageError."""
+        """Return a pretraining recipe with all fields filled in; raises UsageError."""
 
     def source(self, data: str, *, text: bool) -> Json:
-        """`id`, `name` and counts of a dataset version; whether texts are needed."""
+        """Return `id`, `name` and counts of a version; `text`: whether texts are needed."""
 
     def labels(self, task: TaskSettings, seeds: Sequence[int]) -> Json:
-        """What is in a labelled folder, without its path; raises UsageError where there is nothing
-        to learn, to choose a rate on or to evaluate on.
+        """Describe a labelled folder, without its path.
+
+        Raises UsageError if there are no labels to learn from, to choose a rate on or to evaluate
+        on.
         """
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
-        """Floating point operations of one training step on `data`, for each sample."""
+        """Return the FLOPs of one training step on `data`, per sample."""
 
     def pretrain(self, cell: PretrainCell, folder: Path, stop: StopRequest) -> PretrainOutcome:
-        """Pretrain into `folder`, or go on there."""
+        """Pretrain into `folder`, or resume there."""
 
     def sweep(self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest) -> Sweep:
-        """Try the rates on val."""
+        """Try the learning rates on the validation images."""
 
     def finetune(
         self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
     ) -> DenseResult:
-        """Train on a dense task, evaluate on test; `options` are those of the cell with its lr."""
+        """Train on a dense task and evaluate on test; `options` are the cell's, with its lr."""
 
 
 def _rules(options: Json) -> Json:
-    """What changed in the meaning of options: cells from before are other ones, not their pairs.
+    """Return markers for options whose meaning changed, so that older cells are not mixed in.
 
-    A `layer_decay` that is written down was one of timm's groups, 45 in MCi2, and is one of blocks
-    or stages.
+    An explicit `layer_decay` used to apply to timm's groups (45 in MCi2), and now to blocks or
+    stages.
     """
     return {} if options["freeze"] else {"layer_groups": "blocks or stages"}
 
 
 def digest_of(config: Json) -> str:
-    """The name of the cell with this config."""
+    """Return the name of the cell with this config."""
     return hashing.digest(config)[:_DIGEST_LENGTH]

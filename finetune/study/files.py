@@ -1,14 +1,14 @@
-"""What lies in the folder of a study, read back: the plan, the cells, and the table they make.
+"""Read the folder of a study: the plan, the cells, and the table made from them.
 
-    OUT/study.json                  the study, the versions and labels it found, its cells
-    OUT/cells/<digest>.json         ONE FINISHED CELL: outcome, or the reason of its failure; of a
-                                    dense cell its whole `finetune.cell_files.DenseResult`
+    OUT/study.json                  the study, the versions and labels that it uses, its cells
+    OUT/cells/<digest>.json         ONE FINISHED CELL: its outcome, or why it failed; the outcome
+                                    of a dense cell is a whole `finetune.cell_files.DenseResult`
     OUT/pictures/<digest>/          sample predictions of a dense cell
-    OUT/runs/<digest>/              what is in progress, and every pretraining: log, model; of a
-                                    dense cell or sweep nothing is left when it is finished
-    OUT/results.parquet             the table, assembled from the cells, written last
+    OUT/runs/<digest>/              log and model of every pretraining, and cells in progress; dense
+                                    cells and sweeps leave nothing here once finished
+    OUT/results.parquet             the table, made from the cells, written last
 
-Reading needs no table: a study that was killed is reported from its cells.
+Reports are made from the cells, without the table, so a killed study can be reported too.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from pretrain.data.cuts import Cuts
 
 FORMAT = 1
 STUDY_FILE, CELLS = "study.json", "cells"
-_AGAIN = "restore a copy; or the same `curator study` runs this cell again"
-_ANEW = "restore a copy; or remove it: the same `curator study` writes it anew"
+_AGAIN = "restore a copy, or repeat the same `curator study`: it runs this cell again"
+_ANEW = "restore a copy, or remove the file and repeat the same `curator study`: it rewrites it"
 
 Json = dict[str, Any]
 
 
 def read_plan(out: Path) -> Json:
-    """study.json of a study folder.
+    """Read study.json of a study folder.
 
     Raises:
-        UsageError: there is none. DamageError: not what was written. FormatError: newer.
+        UsageError: the file is missing. DamageError: it cannot be read. FormatError: it was written
+            by a newer version of this tool.
     """
     path = out / STUDY_FILE
     if not path.is_file():
@@ -50,12 +51,12 @@ def read_plan(out: Path) -> Json:
 
 
 def read_cells(out: Path, damaged: list[DamageError] | None = None) -> dict[str, Json]:
-    """Digest -> record of every cell file, those of earlier recipes included.
+    """Return digest -> record of every cell file, including those of earlier recipes.
 
-    With a list `damaged`, cells that are not what was written go there, and are left out.
+    With a list `damaged`, the errors of damaged cells are added to it and the cells are left out.
 
     Raises:
-        DamageError: a cell, or an image that it names, is not what was written.
+        DamageError: a cell, or an image that it names, is damaged.
     """
     found = {}
     for path in sorted((out / CELLS).glob("*.json")):
@@ -88,7 +89,7 @@ def _read_json(path: Path, hint: str) -> Json:
 
 
 def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
-    """The results table: see `finetune.study.results.RESULTS_SCHEMA`. Order of the plan."""
+    """Return the results table (`finetune.study.results.RESULTS_SCHEMA`), in the plan's order."""
     rows = []
     for cell in plan["cells"]:
         record = records.get(cell["digest"], {})
@@ -122,12 +123,12 @@ def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
         for name, value in outcome["metrics"].items():
             metric = metric_of(name)
             if not metric.is_possible(value):
-                continue  # `finetune.report.warnings` says so
+                continue  # `finetune.report.warnings` reports it
             better = metric.higher_is_better
             rows.append({**shared, "metric": name, "value": value, "higher_is_better": better})
     return rows
 
 
 def to_bytes(value: Json) -> bytes:
-    """JSON that a person can read; the same value gives the same bytes. No NaN."""
+    """Encode readable JSON; the same value gives the same bytes. NaN is refused."""
     return sealed.to_bytes(value, indent=1)

@@ -1,9 +1,9 @@
-"""Where the cells of a study run: in this process, or in several side by side. Torch-free.
+"""Run the cells of a study in this process, or in several processes in parallel. Torch-free.
 
-Cells are small next to what a machine has: a net that a CPU trains in minutes cannot fill two
-cores, and a box with eight GPUs has seven to spare. `workers` starts a process a job; each loads
-the models' world once, and that says which GPU, or how many threads, are its own. Ctrl-C reaches
-all of them through one flag, since each has to finish its step and keep its checkpoint.
+Cells are small compared with a machine: a net that a CPU trains in minutes cannot fill two cores,
+and a cell uses one of eight GPUs. `workers` starts one process per job. Each imports torch once and
+creates its runner, which sets its GPU or number of threads. Ctrl-C reaches all of them through one
+flag, because each must finish its step and write a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from finetune.study.cells import Json, Runner
 from finetune.study.one_cell import Job, run_cell
 
 STOPPED: Json = {"status": "stopped"}
-"""In place of a record: the cell was stopped and wrote no file."""
+"""Returned instead of a record: the cell was stopped and wrote no file."""
 
 
 class Jobs(Protocol):
@@ -33,16 +33,16 @@ class Jobs(Protocol):
     number: int
 
     def submit(self, job: Job) -> Future[Json]:
-        """The record of a cell, or STOPPED. Other errors are those of `run_cell`."""
+        """Return the record of a cell, or STOPPED. Raises the errors of `run_cell`."""
         ...
 
     def stop(self, signum: int) -> None:
-        """Ask what is running to stop."""
+        """Ask all running cells to stop."""
         ...
 
 
 class Inline:
-    """One cell after the other, in this process."""
+    """Runs one cell after the other, in this process."""
 
     number = 1
 
@@ -50,17 +50,17 @@ class Inline:
         self._runner, self._stop = runner, stop
 
     def submit(self, job: Job) -> Future[Json]:
-        """See `Jobs`; returns when the cell has ended."""
+        """See `Jobs`; returns when the cell is finished."""
         future: Future[Json] = Future()
         future.set_result(_run(job, self._runner, self._stop))
         return future
 
     def stop(self, signum: int) -> None:
-        """See `Jobs`: it shares the request."""
+        """See `Jobs`; the stop request is shared already."""
 
 
 class Workers:
-    """Cells in `number` processes. See `workers`."""
+    """Runs cells in `number` processes. See `workers`."""
 
     def __init__(self, pool: ProcessPoolExecutor, number: int, flag: Any) -> None:
         self.number = number
@@ -87,10 +87,10 @@ class Workers:
 def workers(
     make: Callable[..., Runner], arguments: dict[str, Any], number: int
 ) -> Iterator[Workers]:
-    """`number` processes for the block.
+    """Start `number` worker processes for the block.
 
-    `make` is a function of a module, called in each as `make(job, number, **arguments)` with `job`
-    from 0 on.
+    `make` is a module-level function that creates the runner in each process:
+    `make(job, number, **arguments)`, with `job` from 0 on.
     """
     # spawn: a forked child would inherit threads and an initialised CUDA context
     context = multiprocessing.get_context("spawn")
@@ -108,11 +108,11 @@ def workers(
 
 
 def died() -> EngineError:
-    """What to say when a process is gone without a word."""
+    """Return the error for a worker process that died."""
     return EngineError(
         "a process that ran a cell died",
         did="finished runs are kept",
-        hint="often memory: try fewer --jobs; the same command goes on",
+        hint="often out of memory: try fewer --jobs; the same command resumes",
         reason="study.worker_died",
     )
 
@@ -128,7 +128,7 @@ def _run(job: Job, runner: Runner, stop: StopRequest) -> Json:
 
 
 class _Flagged(StopRequest):
-    """A stop that the parent asks for."""
+    """A stop request set by the parent process."""
 
     def __init__(self, flag: Any) -> None:
         self._flag = flag
@@ -156,11 +156,11 @@ def _start(
 
 
 def _follow(parent: Any, flag: Any) -> None:
-    """When the parent was killed, stop as if it had asked to: a checkpoint is kept."""
+    """If the parent is killed, stop as if it had asked to, so that a checkpoint is written."""
     parent.join()
     flag.value = flag.value or signal.SIGTERM
     with _at_work:
-        os._exit(128 + signal.SIGTERM)  # nobody will ever send another cell
+        os._exit(128 + signal.SIGTERM)  # no further cell can arrive
 
 
 def _run_here(job: Job) -> Json:

@@ -1,4 +1,4 @@
-"""One cell of a study: run, its file written when it is finished, all or nothing. Torch-free."""
+"""Run one cell of a study, and write its file atomically when it is finished. Torch-free."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ MAX_HISTORY = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A cell with what running it takes: the study's folder, the rate that a sweep found for it (or
-    None), and whether the report shows its predictions.
+    """A cell to run in the study's folder `out`, with the learning rate from its sweep, if any.
+
+    `has_images`: whether the report shows its predictions.
     """
 
     cell: Cell
@@ -42,10 +43,10 @@ class Job:
 
 
 def run_cell(job: Job, runner: Runner, stop: StopRequest) -> Json:
-    """Run it and write its file: what came of it, or why it failed.
+    """Run a cell and write its file: its outcome, or why it failed.
 
     Raises:
-        StoppedError, StorageError, ConflictError: nothing to do with this cell; no file.
+        StoppedError, StorageError, ConflictError: not caused by this cell; no file is written.
     """
     started = time.monotonic()
     found: Json = {"format": FORMAT, "label": job.cell.label, "config": job.cell.config}
@@ -54,8 +55,8 @@ def run_cell(job: Job, runner: Runner, stop: StopRequest) -> Json:
         found |= {sealed.FILES: outcome.pop(sealed.FILES, {})}
         found |= {"status": "done", "outcome": outcome}
     except (StoppedError, StorageError, ConflictError, KeyboardInterrupt):
-        raise  # the next cell would meet the same
-    except Exception as error:  # noqa: BLE001 - whatever a model does is this cell's failure
+        raise  # the next cell would fail in the same way
+    except Exception as error:  # noqa: BLE001 - any error of a model is a failure of this cell
         reason = error.reason if isinstance(error, CuratorError) else type(error).__name__
         trace = "" if isinstance(error, CuratorError) else traceback.format_exc()
         message = str(error) or type(error).__name__
@@ -65,7 +66,7 @@ def run_cell(job: Job, runner: Runner, stop: StopRequest) -> Json:
     found["finished_at"] = clock.iso(clock.now())
     fsops.write_atomic(job.out / "cells" / f"{job.cell.digest}.json", to_bytes(found))
     if found["status"] == "done" and not isinstance(job.cell, PretrainCell):
-        # The record has it all now. A failed cell's folder stays, to go on there.
+        # The record is complete now. A failed cell's folder stays, so that it can be resumed.
         folder = _folder(job)
         if folder.is_dir():
             fsops.remove_tree(folder)
@@ -122,7 +123,7 @@ def _check_numbers(metrics: Mapping[str, float]) -> None:
 
 
 def thinned(history: Sequence[Json]) -> list[Json]:
-    """At most 201 points of a curve, evenly, the last one among them; no number becomes null."""
+    """Return at most 201 evenly spaced points of a curve, with the last one; NaN becomes null."""
     step = -(-len(history) // MAX_HISTORY) or 1
     kept = list(history[::step])
     if kept and kept[-1] is not history[-1]:

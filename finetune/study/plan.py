@@ -1,6 +1,6 @@
-"""A study laid out as cells, in the order they run. Torch-free.
+"""Plan a study: list its cells in the order they run. Torch-free.
 
-Seed by seed, so that a study that is stopped early has complete pairs to compare.
+The order is seed by seed, so that a study that is stopped early has complete pairs to compare.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from finetune.study.recipe import RANDOM, Arm, Study, TaskSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPlan:
-    """All cells of a study in the order they run: seed by seed, so that pairs get complete."""
+    """All cells of a study in the order they run, seed by seed."""
 
     study: Study
     cells: tuple[Cell, ...]
@@ -32,7 +32,7 @@ class StudyPlan:
     recipes: dict[str, Json]
 
     def to_json(self) -> Json:
-        """What a report needs to know beside the outcomes."""
+        """Return what a report needs to know besides the outcomes."""
         return {
             "study": self.study.model_dump(mode="json"),
             "sources": self.sources,
@@ -44,10 +44,11 @@ class StudyPlan:
 
 
 def make_plan(study: Study, runner: Runner) -> StudyPlan:
-    """Look everything up that a cell depends on, and lay the cells out.
+    """Look up everything that cells depend on, and list the cells.
 
     Raises:
-        CuratorError: a version, folder or recipe is not there or does not fit: before any work.
+        CuratorError: a version, folder or recipe is missing or does not fit; nothing has been run
+            yet.
     """
     recipes = {
         arm.name: runner.recipe(study.pretrain.recipe, _options(study, arm))
@@ -107,10 +108,10 @@ def _options(study: Study, arm: Arm) -> Json:
 def _samples(
     study: Study, recipes: Mapping[str, Json], runner: Runner
 ) -> dict[str, list[tuple[int, Json]]]:
-    """Arm -> (budget, samples as a recipe field), the largest first."""
+    """Return arm -> (budget, samples as a recipe field), the largest first."""
     if study.match == "flops" and study.baseline not in recipes:
         raise UsageError(
-            "`match` = 'flops' needs a baseline that is pretrained",
+            "`match` = 'flops' needs a baseline that is pretrained in the study",
             where=study.name,
             hint=f"{study.baseline!r} has no `data`",
             reason="study.invalid",
@@ -159,7 +160,7 @@ def _dense_cells(
     labels: Json,
     sweep: SweepCell | None,
 ) -> Iterator[DenseCell]:
-    """All fractions of the labels for the largest pretraining, all of the labels for the others."""
+    """Return the dense cells: all label fractions for the largest pretraining, else all labels."""
     for place, (budget, backbone) in enumerate(rungs):
         every = sorted(task.fractions, reverse=True)
         for fraction in every if place == 0 else every[:1]:

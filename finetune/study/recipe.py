@@ -1,17 +1,17 @@
-"""A study as a TOML file: which arms, which seeds, which tasks. Data, no code. Torch-free.
+"""Studies as TOML files: arms, seeds and tasks. They run no code. Torch-free.
 
     name = "captions"
     seeds = 5                        # 0..4, or a list
-    baseline = "noisy"               # gains are measured against it
-    mae = "masked images"            # relative changes, as the paper prints them; may be absent
-    verdict = ["recaptioned"]        # arms that the question is about; default: all others
+    baseline = "noisy"               # the arm that gains are measured against
+    mae = "masked images"            # optional: the arm for the paper's relative changes
+    verdict = ["recaptioned"]        # arms to be judged; default: all but the baseline
     match = "samples"                # or "flops": equal pretraining FLOPs
 
-    [set]                            # defaults of {names} in this file; --set NAME=VALUE beats them
+    [set]                            # defaults of {names} in this file; --set overrides them
     steps = 400
 
     [pretrain]
-    recipe = "tiny"                  # a recipe of the tool or a file
+    recipe = "tiny"                  # a built-in recipe or a file
     samples_seen = 50_000            # a list makes a ladder of pretraining sizes
     options = { batch_size = 256 }   # any field of the recipe
 
@@ -27,18 +27,18 @@
     [[arm]]
     name = "random"
     backbone = "random"              # or weights: open_clip:ViT-B-16:FILE, timm:NAME, a run
-    seeds = 3                        # only the first three; a control needs fewer than a verdict
+    seeds = 3                        # only the first three; a control needs fewer seeds
 
     [[task]]
     task = "segmentation"
     data = "{demo}/segmentation"
     mode = "probe"                   # or "finetune"
     fractions = [0.1, 1.0]
-    lrs = [0.001, 0.003]             # swept on val, before the seeds
+    lrs = [0.001, 0.003]             # learning rates, swept on val before the seeds run
     options = { steps = "{steps}", image_px = [128, 128] }
 
-A value that is a {name} and nothing else takes the type of what stands for it. Relative paths start
-at the folder of the file, those in a {name} at the current folder.
+A value that consists of one {name} has the type of the value set for it. Relative paths start at
+the folder of the file; those set for a {name} start at the current folder.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Strict(BaseModel):
 
 
 def _as_tuple(value: object) -> object:
-    """One number stands for a list of one; TOML's lists become tuples."""
+    """Turn a single number or a TOML list into a tuple."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
@@ -81,11 +81,11 @@ def _as_seeds(value: object) -> object:
 
 
 class Arm(_Strict):
-    """One way to pretrain (`data`), or weights that exist (`backbone`).
+    """One arm: a way to pretrain (`data`), or existing weights (`backbone`).
 
-    An `objective` without text ("mae", "simmim") learns from the images alone; `reference` is the
-    version whose lengths or count a control imitates; `options` are fields of the pretraining
-    recipe. `seeds` is how many of the study's seeds it takes at most, from the first on; None takes
+    An `objective` without text ("mae", "simmim") learns from the images alone. `reference` is the
+    version whose text lengths or sample count a control matches. `options` are fields of the
+    pretraining recipe. `seeds` limits the arm to the first so many of the study's seeds; None is
     all.
     """
 
@@ -101,7 +101,7 @@ class Arm(_Strict):
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.data is None) == (self.backbone is None):
-            raise ValueError("an arm has either `data` or `backbone`")
+            raise ValueError("an arm needs either `data` or `backbone`")
         if self.backbone is not None and (self.control or self.objective or self.options):
             raise ValueError("`control`, `objective` and `options` are for arms with `data`")
         if (self.control in NEED_REFERENCE) != (self.reference is not None):
@@ -110,7 +110,7 @@ class Arm(_Strict):
 
     @property
     def kind(self) -> str:
-        """captions, control, images, weights or random."""
+        """The kind of the arm: captions, control, images, weights or random."""
         if self.backbone is not None:
             return RANDOM if self.backbone.startswith(RANDOM) else "weights"
         if self.objective is not None and not OBJECTIVES.spec(self.objective).has_text:
@@ -119,7 +119,7 @@ class Arm(_Strict):
 
 
 class Pretraining(_Strict):
-    """How all arms with data are pretrained. `samples_seen` defaults to the recipe's own."""
+    """Pretraining of all arms with data. `samples_seen` defaults to the recipe's."""
 
     recipe: str
     samples_seen: Annotated[tuple[int, ...], BeforeValidator(_as_tuple)] = ()
@@ -128,7 +128,7 @@ class Pretraining(_Strict):
 
 
 class TaskSettings(_Strict):
-    """One dense task. `lrs` with more than one rate are swept; `options` are `DenseOptions`."""
+    """One dense task. More than one rate in `lrs` means a sweep; `options` are `DenseOptions`."""
 
     task: TaskName
     data: str
@@ -142,7 +142,7 @@ class TaskSettings(_Strict):
     @model_validator(mode="after")
     def _values(self) -> Self:
         if not self.fractions or any(not 0 < fraction <= 1 for fraction in self.fractions):
-            raise ValueError("`fractions` are above 0 and at most 1")
+            raise ValueError("`fractions` must be above 0 and at most 1")
         taken = sorted(self.options.keys() & {"task", "freeze", "fraction", "seed", "lr"})
         if taken:
             raise ValueError(f"options: {taken[0]} is set by the study (lr: by `lrs`)")
@@ -151,17 +151,17 @@ class TaskSettings(_Strict):
 
     @property
     def title(self) -> str:
-        """The name it goes by in tables."""
+        """The name in tables."""
         return self.name or self.task
 
     def dense_options(self, **values: Any) -> DenseOptions:
-        """The options of a cell; `values` are its fraction, seed and lr."""
+        """Return the options of a cell; `values` are its fraction, seed and lr."""
         freeze = self.mode == "probe"
         return parse_options({"task": self.task, "freeze": freeze, **self.options, **values})
 
 
 class Study(_Strict):
-    """A whole study. See the module for an example with every key."""
+    """All values of a study; the module shows an example with every key."""
 
     name: _Name
     description: str = ""
@@ -181,25 +181,25 @@ class Study(_Strict):
         for what, found in (("arm", names), ("task", [task.title for task in self.task])):
             if len(set(found)) < len(found):
                 double = next(name for name in found if found.count(name) > 1)
-                raise ValueError(f"two {what}s are called {double!r}: give one a `name`")
+                raise ValueError(f"two {what}s are named {double!r}: give one another `name`")
         for key, arm in (("baseline", self.baseline), ("mae", self.mae)):
             if arm is not None and arm not in names:
-                raise ValueError(f"`{key}` {arm!r} is no arm: {nearest(arm, names)}")
+                raise ValueError(f"`{key}` {arm!r} is not an arm: {nearest(arm, names)}")
         for arm in self.verdict:
             if arm not in names or arm == self.baseline:
                 others = [name for name in names if name != self.baseline]
                 raise ValueError(f"`verdict` {arm!r}: {nearest(arm, others)}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError("`seeds` is a number above 0, or a list of different numbers")
+            raise ValueError("`seeds` must be a number above 0, or a list of different numbers")
         return self
 
     def arms_of(self, seed: int) -> tuple[Arm, ...]:
-        """The arms that take a seed of the study."""
+        """Return the arms that use a seed of the study."""
         place = self.seeds.index(seed)
         return tuple(arm for arm in self.arm if arm.seeds is None or place < arm.seeds)
 
     def arm_named(self, name: str) -> Arm:
-        """The arm of this name, which exists."""
+        """Return the arm of this name, which must exist."""
         return next(arm for arm in self.arm if arm.name == name)
 
 
@@ -208,11 +208,11 @@ PRESETS = Presets("study", "finetune", "studies")
 
 
 def read_study(name_or_path: str, values: Mapping[str, str] | None = None) -> Study:
-    """A study of the tool by name, or a TOML file by path; `values` fill its {names}.
+    """Read a built-in study by name, or a TOML file by path; `values` replace its {names}.
 
     Raises:
-        UsageError: no such study, not TOML, a key or value that is not allowed, or a {name}
-            without a value.
+        UsageError: unknown study, not TOML, a key or value that is not allowed, or a {name} without
+            a value.
     """
     is_file = name_or_path.endswith(".toml")
     folder = Path(name_or_path).parent if is_file else Path()
@@ -232,7 +232,7 @@ def parse_study(
         ) from error
     known = found.pop("set", {})
     if not isinstance(known, dict):
-        raise UsageError("`set` is a table", where=where, reason="study.invalid")
+        raise UsageError("`set` must be a table: [set]", where=where, reason="study.invalid")
     given = {name: _typed(value) for name, value in (values or {}).items()}
     used = set(_PLACEHOLDER.findall(text)) | known.keys()
     if extra := sorted(given.keys() - used):
@@ -252,7 +252,7 @@ def parse_study(
 
 
 def _typed(value: str) -> Any:
-    """`3` is a number, `[1, 2]` a list, anything that is no TOML value a string."""
+    """Parse a TOML value (`3`, `[1, 2]`); anything else is a string."""
     try:
         return tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -260,7 +260,7 @@ def _typed(value: str) -> Any:
 
 
 def _anchor(found: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Put `folder` before the relative paths of a file; values from --set stay as they are."""
+    """Make the relative paths of a file start at `folder`; values from --set do not change."""
 
     def anchor(tables: Any, key: str) -> None:
         for table in tables if isinstance(tables, list) else [tables]:
@@ -271,7 +271,7 @@ def _anchor(found: dict[str, Any], folder: Path) -> dict[str, Any]:
     def is_path(key: str, value: str) -> bool:
         if value.startswith("{") or "://" in value:
             return False
-        if key == "backbone":  # open_clip:NAME, timm:NAME and random are no paths
+        if key == "backbone":  # open_clip:NAME, timm:NAME and random are not paths
             return ":" not in value and value != RANDOM
         return key != "recipe" or value.endswith(".toml")
 
@@ -283,7 +283,7 @@ def _anchor(found: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _fill(value: Any, known: Mapping[str, Any], where: str) -> Any:
-    """Every {name} replaced, all the way down, in keys as well."""
+    """Replace every {name} recursively, also in keys."""
     if isinstance(value, dict):
         return {
             str(_fill(key, known, where)): _fill(inner, known, where)

@@ -1,7 +1,7 @@
-"""The results of a study as a table: one row a cell and metric. Torch-free.
+"""The results of a study as a table, one row per cell and metric. Torch-free.
 
-Values are stored as the tasks compute them; `finetune.metrics` says how they are shown, and which
-way is better.
+Values are stored as the tasks compute them; `finetune.metrics` defines how they are shown, and
+which direction is better.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RESULTS_SCHEMA = pa.schema(
         ("arm", pa.large_string()),
         ("kind", pa.large_string()),  # captions, control, images, weights or random
         ("seed", pa.int64()),
-        ("task", pa.large_string()),  # its name in the study; RETRIEVAL for pretraining itself
+        ("task", pa.large_string()),  # its name in the study; RETRIEVAL for pretraining metrics
         ("mode", pa.large_string()),  # probe, finetune or pretrain
         ("fraction", pa.float64()),  # of the labels
         ("metric", pa.large_string()),
@@ -33,11 +33,11 @@ RESULTS_SCHEMA = pa.schema(
         ("num_train", pa.int64()),
         ("num_test", pa.int64()),
         ("lr", pa.float64()),
-        ("budget_samples", pa.int64()),  # the rung: what the study asked for; null: no pretraining
-        ("pretrain_samples", pa.int64()),  # what was seen; differs from the rung when FLOPs match
+        ("budget_samples", pa.int64()),  # as the study requests; null: no pretraining
+        ("pretrain_samples", pa.int64()),  # actually seen; differs if FLOPs are matched
         ("pretrain_flops", pa.float64()),
         ("pretrain_seconds", pa.float64()),
-        ("texts_cut", pa.float64()),  # share of captions longer than the text tower reads, or null
+        ("texts_cut", pa.float64()),  # fraction of captions longer than the context, or null
         ("dense_seconds", pa.float64()),
         ("config_digest", pa.large_string()),
         ("source_id", pa.large_string()),
@@ -47,10 +47,10 @@ RESULTS_SCHEMA = pa.schema(
 
 
 def metric_of(name: str) -> Metric:
-    """How a metric is shown, and which way is better.
+    """Return how a metric is shown, and which direction is better.
 
     Raises:
-        UsageError: it is in the row of no task.
+        UsageError: the metric is not in any task's row.
     """
     of_tasks = (metric for task in TASKS for metric in TASKS.spec(task).metrics)
     known = {metric.name: metric for metric in (*of_tasks, *RETRIEVAL_METRICS)}
@@ -65,11 +65,11 @@ def metric_of(name: str) -> Metric:
 
 
 def primary_metric(names: Sequence[str]) -> str:
-    """The metric among `names` that decides a task: the first one if none is known to do."""
+    """Return the metric among `names` that decides a task, or the first if none is primary."""
     return next((name for name in names if metric_of(name).primary), names[0])
 
 
 def write_results(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write results.parquet of a study, all or nothing."""
+    """Write results.parquet of a study atomically."""
     frame = parquet.from_rows(rows, RESULTS_SCHEMA)
     parquet.write(folder / FILE_NAME, parquet.to_table(frame, RESULTS_SCHEMA))

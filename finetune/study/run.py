@@ -1,9 +1,9 @@
-"""Runs a study: the cells that are missing, one after the other, whatever happened before.
+"""Run the missing cells of a study.
 
-A cell file appears when its cell is finished, all or nothing, so a study survives being killed at
-any moment and a second call runs what is missing; `finetune.study.files` says what lies where.
-Cells of an earlier recipe stay where they are and out of the table. A failed cell keeps its reason,
-the others go on, and the next call tries it again. Torch-free: models are behind the `Runner`.
+A cell file is written atomically when its cell is finished, so a study can be killed at any moment,
+and the next call runs what is missing; `finetune.study.files` lists the files. Cells of an earlier
+recipe stay on disk but not in the table. If a cell fails, the reason is recorded, the other cells
+run, and the next call retries it. Torch-free: models are behind the `Runner`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KEPT = "finished runs are kept"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySummary:
-    """How a call ended, in cells. `blocked` ones wait for a pretraining or sweep that failed."""
+    """Counts of cells after a call. `blocked` cells need a pretraining or sweep that failed."""
 
     num_cells: int
     num_done: int
@@ -54,15 +54,15 @@ def run_study(
     jobs: Jobs | None = None,
     pretrain_only: bool = False,
 ) -> StudySummary:
-    """Run what is missing of a study in the folder `out`.
+    """Run the missing cells of a study in the folder `out`.
 
-    Cells run in this process, by `runner`, or where `jobs` runs them. With `pretrain_only`, dense
-    runs and sweeps are left for another call.
+    Cells run in this process, by `runner`, or in the processes of `jobs`. With `pretrain_only`,
+    dense runs and sweeps are left for a later call.
 
     Raises:
-        UsageError: `out` holds another study, or something that is none.
-        ConflictError: another process runs a study there.
-        StoppedError: `stop` was asked for; the cell in progress goes on at the next call.
+        UsageError: `out` holds another study, or files that are not a study.
+        ConflictError: another process is running a study there.
+        StoppedError: a stop was requested; the next call resumes the cell in progress.
         CuratorError: a version, folder or recipe does not fit; nothing was run.
     """
     _check_folder(study, out)
@@ -88,11 +88,11 @@ def _check_folder(study: Study, out: Path) -> None:
                 hint="give another folder with --out",
                 reason="study.folder",
             )
-    elif (out / CELLS).is_dir():  # they say themselves what they are of
-        progress.say(f"{out / STUDY_FILE} is missing; it is written anew")
+    elif (out / CELLS).is_dir():  # each cell file contains its own config
+        progress.say(f"{out / STUDY_FILE} is missing and is written again")
     elif out.exists() and (not out.is_dir() or any(_foreign(path) for path in out.iterdir())):
         raise UsageError(
-            "the folder holds something that is no study",
+            "the folder holds files that are not a study",
             where=out,
             hint="give a new or empty folder with --out",
             reason="study.folder",
@@ -100,12 +100,12 @@ def _check_folder(study: Study, out: Path) -> None:
 
 
 def _foreign(path: Path) -> bool:
-    """Not what a call leaves that was killed before it wrote study.json."""
+    """Whether a file is not one that a call killed before writing study.json would leave."""
     return path.name != LOCK and not path.name.startswith(fsops.TEMP_PREFIX)
 
 
 class _Walk:
-    """One pass over the cells of a plan."""
+    """Runs the cells of a plan once."""
 
     def __init__(self, plan: StudyPlan, out: Path, jobs: Jobs, stop: StopRequest) -> None:
         self.plan, self.out, self.jobs, self.stop = plan, out, jobs, stop
@@ -116,13 +116,13 @@ class _Walk:
         self.with_images = _with_images(plan)
 
     def run(self, *, pretrain_only: bool) -> StudySummary:
-        """Every cell once; see the module."""
+        """Run every missing cell once; see the module."""
         cells = list({cell.digest: cell for cell in self.plan.cells}.values())
         asked = [cell for cell in cells if isinstance(cell, PretrainCell) or not pretrain_only]
         missing = [cell for cell in asked if not self._is_done(cell.digest)]
         reused = len(asked) - len(missing)
         if reused:
-            progress.say(f"{reused} of {len(asked)} runs are there already")
+            progress.say(f"{reused} of {len(asked)} runs are already finished")
         blocked = self._run_all(missing, asked)
         done = [cell for cell in cells if self._is_done(cell.digest)]
         failed = [cell for cell in missing if self.records.get(cell.digest, {}).get("error")]
@@ -136,9 +136,9 @@ class _Walk:
         )
 
     def _run_all(self, missing: Sequence[Cell], cells: Sequence[Cell]) -> int:
-        """Run cells in order, as many at a time as there are jobs; the number of blocked ones."""
+        """Run cells in order, as many at a time as there are jobs; return the number blocked."""
         waiting, running = list(missing), dict[Future[Json], Cell]()
-        lost: set[str] = set()  # failed in this pass, or waiting for one that is lost
+        lost: set[str] = set()  # failed in this pass, or blocked by one that failed
         blocked = 0
         while waiting or running:
             ready = [cell for cell in waiting if all(map(self._is_done, _needs(cell)))]
@@ -189,7 +189,7 @@ class _Walk:
 
 
 def _needs(cell: Cell) -> list[str]:
-    """Digests of the cells that must be done before."""
+    """Return the digests of the cells that must be finished before."""
     if isinstance(cell, PretrainCell):
         return []
     needs = [] if cell.backbone.cell is None else [cell.backbone.cell.digest]
@@ -198,7 +198,7 @@ def _needs(cell: Cell) -> list[str]:
 
 
 def _with_images(plan: StudyPlan) -> set[str]:
-    """Of every arm and task the first dense cell: first seed, most samples, most labels."""
+    """Return the first dense cell of each arm and task: first seed, most samples and labels."""
     first: dict[tuple[str, str], str] = {}
     for cell in plan.cells:
         if isinstance(cell, DenseCell):
@@ -206,7 +206,7 @@ def _with_images(plan: StudyPlan) -> set[str]:
     return set(first.values())
 
 
-# -- what is said meanwhile ----------------------------------------------------------------------
+# -- progress messages ---------------------------------------------------------------------------
 
 
 def _told(record: Json) -> str:
@@ -227,7 +227,7 @@ def _told(record: Json) -> str:
 def time_left(
     records: Mapping[str, Json], cells: Iterable[Cell], missing: Iterable[Cell], jobs: int = 1
 ) -> str:
-    """ "; about 8 min left", from the mean time of finished cells of the same kind and task."""
+    """Return "; about 8 min left", by the mean time of finished cells of the same kind and task."""
     spent: dict[tuple[str, str | None], list[float]] = {}
     for cell in cells:
         record = records.get(cell.digest, {})

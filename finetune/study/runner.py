@@ -1,5 +1,6 @@
-"""The cells of a study with real models: what `finetune.study.run` calls, by way of `pretrain` and
-`finetune.run`. Loads torch; everything else about studies and reports does not.
+"""Run the cells of a study with real models, through `pretrain` and `finetune.run`.
+
+The only module of studies and reports that imports torch.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _RETRIEVAL = {metric.name for metric in RETRIEVAL_METRICS}
 
 
 class ModelRunner:
-    """See `finetune.study.cells.Runner`. `store` is where the stores of the versions are."""
+    """See `finetune.study.cells.Runner`. `store` is the store of the versions, if elsewhere."""
 
     def __init__(self, store: Path | None = None, device: str | None = None) -> None:
         self._store, self._device = store, device
@@ -54,18 +55,18 @@ class ModelRunner:
         self._features = Features()
 
     def recipe(self, name: str, options: Mapping[str, Any]) -> Json:
-        """A recipe of the tool or a file, with `options` on top.
+        """Read a built-in recipe or a file, and apply `options`.
 
         Raises:
-            UsageError: no such recipe, a field or value that is not allowed, or an objective whose
-                class does not keep its contract.
+            UsageError: unknown recipe, a field or value that is not allowed, or an objective whose
+                class breaks its contract.
         """
         recipe = read_recipe(name).with_values(options, where=f"{name}, with the study's options")
         objective_class(recipe)
         return recipe.model_dump(mode="json")
 
     def source(self, data: str, *, text: bool) -> Json:
-        """What a version holds, and who captioned and scored it."""
+        """Describe a version, with its captioners and scorers."""
         about = open_source(data, self._store, need_text=text).describe()
         shown = ("id", "name", "num_samples", "num_shards", "policy")
         return {key: about[key] for key in shown if key in about} | self._makers(data, about)
@@ -76,17 +77,19 @@ class ModelRunner:
         makers = open_workspace(data, self._store).version().makers
         found: Json = {"scorers": [], "captioners": []}
         for name, recipe in makers.items():
-            # A captioner was prompted, a scorer was not; rules on texts are no model.
+            # Captioners have a prompt, scorers do not; rules on texts are not models.
             who = str(recipe.get("model", name))
             if not is_text_only(recipe):
                 found["captioners" if "prompt" in recipe else "scorers"].append(who)
         return found
 
     def labels(self, task: TaskSettings, seeds: Sequence[int]) -> Json:
-        """What is in a labelled folder. Reads its labels and refuses what no number could be
-        reported for, also in the fractions of every seed: before anything is pretrained.
+        """Describe a labelled folder, after reading its labels.
+
+        Refuses it before anything is pretrained if no score could be reported, also for the
+        fractions of every seed.
         """
-        TASKS.get(task.task)  # refuse a class that does not keep its contract first
+        TASKS.get(task.task)  # first refuse a class that breaks its contract
         found = self._dense_set(task)
         cells = [
             task.dense_options(seed=seed, fraction=f) for seed in seeds for f in task.fractions
@@ -102,7 +105,7 @@ class ModelRunner:
         return self._sets[key]
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
-        """Counted on a batch drawn as in training: it costs by its longest text."""
+        """Count FLOPs on a batch drawn as in training, because its longest text sets the cost."""
         asked = Recipe(**recipe)
         objective = objective_class(asked)(asked)
         stride_first(objective)
@@ -116,7 +119,7 @@ class ModelRunner:
         return count.total / options.batch_size
 
     def pretrain(self, cell: PretrainCell, folder: Path, stop: StopRequest) -> PretrainOutcome:
-        """Pretrain into `folder`, or go on there."""
+        """Pretrain into `folder`, or resume there."""
         summary = pretrain(
             cell.data,
             Recipe(**cell.recipe),
@@ -127,7 +130,7 @@ class ModelRunner:
             device=self._device,
             stop=stop,
         )
-        # A study has many of them, and what is read from now on is the model.
+        # A study has many pretrainings, and only their models are read from now on.
         if (folder / "checkpoints").is_dir():
             fsops.remove_tree(folder / "checkpoints")
         return PretrainOutcome(
@@ -145,7 +148,7 @@ class ModelRunner:
         )
 
     def sweep(self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest) -> Sweep:
-        """Try the rates on val, or on a part of train: never on test."""
+        """Try the learning rates on val, or on a part of train, never on test."""
         return sweep(
             backbone,
             self._dense_set(cell.task),
@@ -160,7 +163,7 @@ class ModelRunner:
     def finetune(
         self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
     ) -> DenseResult:
-        """Train on a fraction of the labels, evaluate on test."""
+        """Train on a fraction of the labels and evaluate on test."""
         return finetune(
             backbone,
             self._dense_set(cell.task),
@@ -175,9 +178,10 @@ class ModelRunner:
 def runner_of_job(
     job: int, jobs: int, *, store: Path | None = None, device: str | None = None
 ) -> ModelRunner:
-    """The runner in the process of job number `job` of `jobs`: on a GPU of its own, in turn, and on
-    its share of the cores, as many as any other job's, which the process keeps to from now on.
-    Processes that each use all of them stall each other.
+    """Return the runner of job number `job` of `jobs`, for use in that job's process.
+
+    Jobs are assigned to GPUs in turn. The cores are divided equally, and the process is limited to
+    its part from now on: processes that each use all cores stall each other.
     """
     if device is None and torch.cuda.is_available():
         device = f"cuda:{job % torch.cuda.device_count()}"
@@ -190,7 +194,7 @@ def runner_of_job(
 
 
 def _history(path: Path) -> list[Json]:
-    """The points of a run's log that have a loss."""
+    """Return the lines of a run's log that have a loss."""
     if not path.is_file():
         raise UsageError("the run has no log", where=path)
     points, _ = read_log(path)

@@ -1,8 +1,9 @@
-"""The dense task port: an objective that can also be evaluated, and the table of all tasks.
+"""The dense task port: its contract, and the table of all tasks.
 
-A new task is a class in a file of its own and a row in `TASKS` (docs/extend/dense_task.md). The row
-brings everything that the options, the command line, studies, results and reports say about it, so
-nothing else has to know its name. Torch-free: the class is imported when a task is built.
+A task is an objective that can also be evaluated. A new task is a class in a file of its own and a
+row in `TASKS` (docs/extend/dense_task.md). The row holds everything that options, command line,
+studies, results and reports need to know about it, so no other code names the task. Torch-free: the
+class is imported when a task is built.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """How good a task is on a split.
+    """The scores of a task on a split.
 
     Attributes:
-        metrics: over the split, in the order of the task's row in `TASKS`.
-        per_image: image -> its own metrics; empty where the task has none (detection).
-        per_class: class that occurs -> its IoU or box AP; empty for depth.
+        metrics: over the whole split, in the order of the task's row in `TASKS`.
+        per_image: image -> its metrics; empty if the task has none (detection).
+        per_class: each class that occurs -> its IoU or box AP; empty for depth.
     """
 
     metrics: dict[str, float]
@@ -39,34 +40,34 @@ class Evaluation:
 
 
 class DenseTask(Protocol):
-    """A module made of a backbone and heads: also an objective of `pretrain.loop.loop`.
+    """A module of a backbone and heads; also an objective of `pretrain.loop.loop`.
 
     It is built on the CPU as Task(backbone, options, data, train): a `Backbone`, `DenseOptions`,
-    the `DenseSet`, and the `Split` of it that is trained on. `finetune.tasks.base` has what tasks
+    the `DenseSet`, and the `Split` of it to train on. `finetune.tasks.base` has code that tasks
     share.
     """
 
     def features(self, images_B3hw: torch.Tensor) -> Sequence[torch.Tensor]:
-        """uint8 images of `image_px` -> the backbone's maps; without gradients when frozen."""
+        """Return the backbone's maps of uint8 images of `image_px`; without gradients if frozen."""
         ...
 
     @property
     def layer_decay(self) -> float | None:
-        """The decay of learning rates towards the first layers; None with a frozen backbone."""
+        """The layer-wise learning rate decay; None for a frozen backbone."""
         ...
 
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
-        """`loss` is minimised, the others are logged."""
+        """Return scalars: `loss` is minimised, all others are logged."""
         ...
 
     def groups(self) -> list[ParamGroup]:
-        """What is trained, with learning rates that fall towards the first layers."""
+        """Return the trained parameters, with layer-wise learning rates."""
         ...
 
     def evaluate(
         self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Evaluation:
-        """Evaluate on whole images at their own size; `kept` are the split's feature maps.
+        """Evaluate on whole images at their original size; `kept` are the split's feature maps.
 
         Raises:
             UsageError: no image of the split has a label.
@@ -74,7 +75,7 @@ class DenseTask(Protocol):
         ...
 
     def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The image, the truth and the prediction in colours, (3, H, W) uint8 each."""
+        """Return image, truth and prediction in colours, (3, H, W) uint8 each."""
         ...
 
 
@@ -83,12 +84,12 @@ class TaskSpec(Spec):
     """One row of `TASKS`; `target` is the class.
 
     Attributes:
-        labels: the kind of labels that it reads, of `finetune.layouts.LABELS`; a new task can be
-            trained on every layout of its kind.
-        metrics: all of its metrics. The first decides, and learning rates are chosen by it.
-        scale: range of the random zoom in training unless options say otherwise.
-        has_own_head: the class brings its heads, as Mask R-CNN does. Then `head` is no option, a
-            probe trains those heads (not a linear one), and images are seen whole.
+        labels: the kind of labels that it reads, one of `finetune.layouts.LABELS`; a new task works
+            with every layout of this kind.
+        metrics: all of its metrics. The first one decides, and learning rates are chosen by it.
+        scale: default range of the random zoom in training.
+        has_own_head: whether the class has its own heads, as Mask R-CNN does. Then `head` cannot be
+            set, a probe trains those heads (not a linear one), and inference uses whole images.
     """
 
     labels: str

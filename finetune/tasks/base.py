@@ -1,6 +1,6 @@
-"""What all dense tasks share: the backbone, frozen or not, and how its layers learn.
+"""Code that all dense tasks share: the backbone, frozen or not, and layer-wise learning rates.
 
-Shapes: B images, C channels, h x w places, K channels out, H x W pixels of a label.
+Shapes: B images, C channels, h x w positions, K output channels, H x W pixels of a label.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 PYRAMID_LAYER_DECAY = 0.9
 PLAIN_LAYER_DECAYS = ((12, 0.65), (24, 0.75))
 DEEP_LAYER_DECAY = 0.9
-"""(blocks at most, decay); see `layer_decay_of`."""
+"""(largest number of blocks, decay); see `layer_decay_of`."""
 
 
 def layer_decay_of(*, is_pyramid: bool, num_groups: int) -> float:
-    """The decay from one group of layers to the next shallower one that recipes of its kind have.
+    """Return the layer-wise learning rate decay that published recipes use for such a backbone.
 
-    `num_groups` counts the stem or embedding. A pyramid is divided by stages: 0.9, ConvNeXt's
-    "stage_wise" decay (UPerNet on ADE20K). A plain ViT is divided by blocks: 0.65 for up to 12
+    `num_groups` includes the stem or embedding. A pyramid is divided into stages: 0.9, ConvNeXt's
+    "stage_wise" decay (UPerNet on ADE20K). A plain ViT is divided into blocks: 0.65 for up to 12
     (MAE ViT-B, UPerNet; BEiT-B), 0.75 for up to 24 (MAE and BEiT ViT-L), 0.9 for more (ViTDet
     ViT-H). The first layers then learn at 0.9^5 = 0.59, 0.65^13 = 0.0037, 0.75^25 = 0.00075 and
     0.9^33 = 0.031 of the head's rate.
@@ -48,7 +48,7 @@ def layer_decay_of(*, is_pyramid: bool, num_groups: int) -> float:
 
 
 class BackboneTask(nn.Module):
-    """A backbone and whatever follows. A frozen one stays in evaluation mode."""
+    """A backbone with heads. A frozen backbone stays in evaluation mode."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -70,29 +70,30 @@ class BackboneTask(nn.Module):
         return self
 
     def features(self, images_B3hw: torch.Tensor) -> Sequence[torch.Tensor]:
-        """uint8 images of `image_px` -> the backbone's maps; without gradients when frozen."""
+        """Return the backbone's maps of uint8 images of `image_px`; without gradients if frozen."""
         images = images_B3hw.to(self.mean.device, memory_format=torch.channels_last)
         normalised = (images.float().div(255) - self.mean) / self.std
         maps: Sequence[torch.Tensor]
         if not self.options.freeze:
             maps = self.backbone(normalised)
             return maps
-        # In fp32 whatever the loop computes in: the same maps whether they are kept or not.
+        # Always in fp32, so that maps are the same whether they are kept or not.
         with torch.no_grad(), torch.autocast(self.mean.device.type, enabled=False):
             maps = self.backbone(normalised)
         return maps
 
     def maps_of(self, batch: DenseBatch) -> Sequence[torch.Tensor]:
-        """The maps of a batch, computed or kept."""
+        """Return the maps of a batch, computed or kept."""
         if batch.maps is not None:
             return [level.to(self.mean.device) for level in batch.maps]
         assert batch.images is not None, "a batch has images or maps"
         return self.features(batch.images)
 
     def groups(self) -> list[ParamGroup]:
-        """Heads at the full rate; each step down into the backbone has `layer_decay` of it.
+        """Return parameter groups, with the heads at the full learning rate.
 
-        A step is a block of a plain ViT, a stage of a pyramid.
+        Each block of a plain ViT, or stage of a pyramid, learns at `layer_decay` times the rate of
+        the next deeper one.
         """
         own = {id(parameter) for parameter in self.backbone.parameters()}
         heads = [parameter for parameter in self.parameters() if id(parameter) not in own]
@@ -108,7 +109,7 @@ class BackboneTask(nn.Module):
 
     @property
     def layer_decay(self) -> float | None:
-        """What is taken: as asked for, or the default of the architecture; None for a probe."""
+        """The decay in use: the option's, or the architecture's default; None for a probe."""
         if self.options.freeze:
             return None
         if self.options.layer_decay is not None:
@@ -119,7 +120,7 @@ class BackboneTask(nn.Module):
     def chunks(
         self, split: Split, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Iterator[tuple[list[LabelledImage], list[torch.Tensor]]]:
-        """Items of a split and their feature maps, a batch at a time."""
+        """Yield the items of a split and their feature maps, one batch at a time."""
         size = self.options.batch_size
         for start in range(0, len(split), size):
             stop.check("the training is kept, the evaluation is done again")
@@ -133,7 +134,7 @@ class BackboneTask(nn.Module):
 
 
 class PixelTask(BackboneTask):
-    """A task that predicts K numbers a pixel: backbone, for a plain ViT a neck, head."""
+    """A task that predicts K numbers per pixel: backbone, a neck for a plain ViT, head."""
 
     def __init__(self, backbone: Backbone, options: DenseOptions, num_out: int) -> None:
         super().__init__(backbone, options)
@@ -151,19 +152,19 @@ class PixelTask(BackboneTask):
         self.head = HEADS[name](channels, num_out)
 
     def decoded(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Feature maps -> (B, K, h, w) float32 at the finest map's size."""
+        """Return (B, K, h, w) float32 of feature maps, at the finest map's size."""
         result: torch.Tensor = self.head(self.neck(maps_BChw))
         return result.float()
 
     def outputs(self, batch: DenseBatch) -> torch.Tensor:
-        """A batch -> (B, K, h, w) at the size of its targets."""
+        """Return (B, K, h, w) of a batch, at the size of its targets."""
         return scaled(self.decoded(self.maps_of(batch)), self.options.image_px)
 
     @torch.inference_mode()
     def predictions(
         self, split: Split, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Iterator[tuple[LabelledImage, torch.Tensor]]:
-        """Every item and its (K, H, W) at the label's own size. In evaluation mode."""
+        """Yield every item with its (K, H, W) at the label's size. Needs evaluation mode."""
         self.eval()
         if self.options.inference == "slide":
             for item in split:

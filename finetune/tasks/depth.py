@@ -1,18 +1,16 @@
 """Monocular depth in metres: the scale-invariant log loss, and RMSE, AbsRel and delta1.
 
-The network predicts log depth, standardised with the mean and spread of all labels that it is
-trained on; small heads learn that better than metres (design notes on the rendered world), and no
-greatest depth has to be known. Loss: sqrt(mean(d^2) - mean(d)^2 / 2) of the log differences d
-(Eigen et al. 2014, as in GLPDepth and Depth Anything's metric heads), over the pixels with a
-reading.
+The network predicts log depth, standardised with the mean and standard deviation of all training
+labels. Small heads learn that better than metres (design notes on the rendered world), and no
+maximum depth must be known. Loss: sqrt(mean(d^2) - mean(d)^2 / 2) of the log differences d (Eigen
+et al. 2014, as in GLPDepth and Depth Anything's metric heads), over the pixels with a reading.
 
-Metrics follow NYUv2's habit (BTS, AdaBins, GLPDepth): each is computed per image over its
+Metrics follow the convention on NYUv2 (BTS, AdaBins, GLPDepth): each is computed per image over its
 pixels with a reading, then averaged over images. RMSE is therefore a mean of per-image RMSEs,
-somewhat below the one over all pixels together, which is given as `RMSE pooled`. Predictions are
-clamped to the data set's own limits where it has some (NYUv2: 1 mm to 10 m), else to the range of
-all its training labels, whatever fraction of them was trained on, as there to the range of the
-sensor: the exponential of a head that saw a handful of images may say a million metres. Nothing is
-cropped or scaled to the truth.
+somewhat below the RMSE over all pixels together, which is reported as `RMSE pooled`. Predictions
+are clamped to the data set's own limits if it has some (NYUv2: 1 mm to 10 m), else to the range of
+all its training labels, for any fraction of them: the exponential of a head that saw a handful of
+images may be a million metres. Predictions are neither cropped nor scaled to the truth.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ _LEAST_SPREAD = 1e-2
 
 
 class Depth(PixelTask):
-    """One log depth a pixel."""
+    """Predicts one log depth per pixel."""
 
     log_mean: torch.Tensor
     log_spread: torch.Tensor
@@ -60,20 +58,20 @@ class Depth(PixelTask):
         self.register_buffer("log_range", torch.tensor(depth_range(data)).log())
 
     def log_depth(self, output: torch.Tensor) -> torch.Tensor:
-        """What the head says -> log metres."""
+        """Convert the head's output to log metres."""
         return output * self.log_spread + self.log_mean
 
     def depth(self, output: torch.Tensor) -> torch.Tensor:
-        """What the head says -> metres, within the range of the data set."""
+        """Convert the head's output to metres, clamped to the data set's range."""
         return self.log_depth(output).clamp(*self.log_range.tolist()).exp()
 
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
-        """The scale-invariant log loss over all readings of the batch."""
+        """Return the scale-invariant log loss over all readings of the batch."""
         found = self.log_depth(self.outputs(batch)[:, 0])
         target = torch.stack([_tensor(one) for one in batch.targets]).to(found.device)
         has_reading = target > 0
         count = has_reading.sum()
-        if not count:  # in the whole batch: nothing to learn
+        if not count:  # no reading in the whole batch
             return {"loss": found.sum() * 0}
         difference = torch.where(has_reading, found - target.log(), 0.0)
         mean = difference.sum() / count
@@ -83,7 +81,7 @@ class Depth(PixelTask):
     def evaluate(
         self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Evaluation:
-        """RMSE, AbsRel and delta1: means over the images that have a reading."""
+        """Return RMSE, AbsRel and delta1, means over the images that have a reading."""
         per_image, squares, count = {}, 0.0, 0
         for item, output in self.predictions(split, kept, stop):
             truth = _truth(item)
@@ -105,7 +103,7 @@ class Depth(PixelTask):
         )
 
     def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The image, and truth and prediction on one scale of colours; black: no reading."""
+        """Return the image, and truth and prediction on one colour scale; black: no reading."""
         split = Split((item.name,), lambda _: item)
         ((_, output),) = self.predictions(split, None, StopRequest())
         truth = _truth(item)
@@ -119,7 +117,7 @@ class Depth(PixelTask):
 
 
 def errors(found: Array, truth: Array) -> dict[str, float]:
-    """The errors of one image's readings, two arrays of metres above 0."""
+    """Return the errors of one image's readings; both arrays are metres above 0."""
     ratio = np.maximum(found / truth, truth / found)
     return {
         "RMSE": float(np.sqrt(np.mean((found - truth) ** 2))),

@@ -1,15 +1,16 @@
 """Detection and instance segmentation: torchvision's Mask R-CNN on the backbone's pyramid.
 
-A conv net gets a feature pyramid network, a plain ViT ViTDet's simple feature pyramid; both get one
-more level by pooling (He et al. 2017, Li et al. 2022). Data without masks get Faster R-CNN.
+A conv net has a feature pyramid network, a plain ViT has ViTDet's simple feature pyramid; both have
+one more level by pooling (He et al. 2017, Li et al. 2022). For data without masks it is Faster
+R-CNN.
 
-torchvision's parts are called one by one, not through its `forward`: images come resized and
+torchvision's parts are called one by one, not through its `forward`, because images are resized and
 normalised like those of the other tasks, and a frozen backbone's maps can be kept. Anchors are 8
-strides wide on an image of 800 pixels, the size that recipes have, and shrink with smaller ones.
-Backbones narrower than 256 channels get heads as narrow, and fewer regions an image.
+strides wide on images of 800 pixels, the usual size of recipes, and shrink with smaller images.
+Backbones narrower than 256 channels get heads of their own width, and fewer regions per image.
 
-AP is COCO's, mean over IoU 0.50 to 0.95 and the classes that occur in the truth of the split, by
-pycocotools; crowds count neither way. Shares, not per cent.
+AP is COCO's, the mean over IoU 0.50 to 0.95 and over the classes that occur in the truth of the
+split, by pycocotools; crowds are ignored. Values are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ Found = dict[str, torch.Tensor]
 
 
 class _Pyramid(nn.Module):
-    """The backbone's maps -> named levels of one width, the last one pooled from the one before."""
+    """Turns the backbone's maps into named levels of one width; the last one is made by pooling."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class _Pyramid(nn.Module):
 
 
 class Detection(BackboneTask):
-    """Boxes, and masks where the data has them."""
+    """Predicts boxes, and masks if the data has them."""
 
     def __init__(
         self, backbone: Backbone, options: DenseOptions, data: DenseSet, _train: Split
@@ -96,7 +97,7 @@ class Detection(BackboneTask):
         )
 
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
-        """torchvision's losses of proposals, boxes and masks, and their sum."""
+        """Return torchvision's losses of proposals, boxes and masks, and their sum."""
         device = self.mean.device
         targets = []
         for one in batch.targets:
@@ -111,7 +112,7 @@ class Detection(BackboneTask):
         detector = self.detector
         height, width = self.options.image_px
         number = len(maps[0])
-        # Only the shape of the images is looked at from here on.
+        # Only the shape of the images is used from here on.
         images = ImageList(self.mean.new_zeros(1).expand(number, 3, height, width), [
             (height, width)] * number)  # fmt: skip
         levels = detector.backbone(maps)
@@ -121,7 +122,7 @@ class Detection(BackboneTask):
 
     @torch.inference_mode()
     def found(self, items: Sequence[LabelledImage], maps: Sequence[torch.Tensor]) -> list[Found]:
-        """What is found, at the images' own sizes. In evaluation mode."""
+        """Return the detections, at the images' original sizes. Needs evaluation mode."""
         self.eval()
         _, found = self._through([level.float() for level in maps], None)
         sizes = [(item.image.shape[0], item.image.shape[1]) for item in items]
@@ -132,7 +133,7 @@ class Detection(BackboneTask):
     def evaluate(
         self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Evaluation:
-        """Box AP, with masks also mask AP, and both at IoU 0.5 only."""
+        """Return box AP, and mask AP if there are masks, each also at IoU 0.5 only."""
         kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm")
         kinds = kinds if self.has_masks else kinds[:1]
         metric = MeanAveragePrecision(iou_type=kinds, backend="pycocotools", class_metrics=True)
@@ -143,7 +144,7 @@ class Detection(BackboneTask):
                 for item, found in zip(items, self.found(items, maps), strict=True):
                     metric.update([self._said(found)], [self._true(item)])
                     num_objects += len(_boxes(item).without_crowd())
-        if not num_objects:  # pycocotools says -1, which looks like a number
+        if not num_objects:  # pycocotools would return -1
             raise UsageError("no image to evaluate on has an object", reason="dense.empty")
         values = metric.compute()
         metrics = {}
@@ -160,7 +161,7 @@ class Detection(BackboneTask):
         return {
             self.classes[number - 1]: share
             for number, share in zip(numbers, shares, strict=True)
-            if share >= 0  # below: the class does not occur
+            if share >= 0  # -1: the class does not occur
         }
 
     def _said(self, found: Found) -> dict[str, torch.Tensor]:
@@ -181,7 +182,7 @@ class Detection(BackboneTask):
         return true
 
     def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The image, the true objects, and what is found with a score above a half."""
+        """Return the image, the true objects, and the detections with a score above 0.5."""
         split = Split((item.name,), lambda _: item)
         self.eval()
         with torch.inference_mode():

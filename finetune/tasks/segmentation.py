@@ -1,13 +1,13 @@
 """Semantic segmentation: cross entropy, and mIoU over all pixels of the split.
 
-mIoU is computed from one confusion matrix of the whole split, the convention of ADE20K, Cityscapes
-and CamVid (and torchmetrics' `MulticlassJaccardIndex`; its `MeanIoU` averages over images, which
-is another number). The mean is over the classes that occur in the truth of the split, so that it is
-over the same classes for every backbone. MMSegmentation and torchmetrics leave out a class that
-occurs neither in truth nor prediction, and count one that is only predicted as 0: one wrong pixel
-then costs a class. Here it costs the classes whose pixels it takes.
-mAcc is the mean share of a class' pixels that are found, over the classes that occur in truth.
-Pixels of `IGNORE` count nowhere.
+mIoU is computed from one confusion matrix of the whole split, as is the convention for ADE20K,
+Cityscapes and CamVid (and in torchmetrics' `MulticlassJaccardIndex`; its `MeanIoU` averages over
+images, which is a different number). The mean is over the classes that occur in the truth of the
+split, so that it covers the same classes for every backbone. MMSegmentation and torchmetrics leave
+out a class that occurs neither in truth nor in prediction, and count a class that is only predicted
+as 0, so that one wrong pixel costs a whole class. Here it only lowers the IoU of the classes whose
+pixels it takes. mAcc is the mean recall of pixels per class, over the classes that occur in the
+truth. Pixels of `IGNORE` are not counted at all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Segmentation(PixelTask):
-    """One class a pixel."""
+    """Predicts one class per pixel."""
 
     def __init__(
         self, backbone: Backbone, options: DenseOptions, data: DenseSet, _train: Split
@@ -43,17 +43,17 @@ class Segmentation(PixelTask):
         self.classes = data.classes
 
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
-        """Cross entropy, the mean over the labelled pixels of the batch."""
+        """Return the cross entropy, the mean over the labelled pixels of the batch."""
         logits = self.outputs(batch)
         target = torch.stack([_tensor(one) for one in batch.targets]).to(logits.device).long()
         total = cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
-        # A batch may have no labelled pixel at all: its mean would not be a number.
+        # A batch may have no labelled pixel at all; its mean would be NaN.
         return {"loss": total / (target != IGNORE).sum().clamp(min=1)}
 
     def evaluate(
         self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Evaluation:
-        """mIoU and mAcc of the split, mIoU of every image, IoU of every class."""
+        """Return mIoU and mAcc of the split, mIoU of every image, IoU of every class."""
         num_classes = len(self.classes)
         total = torch.zeros(num_classes, num_classes, dtype=torch.long)
         per_image = {}
@@ -63,7 +63,7 @@ class Segmentation(PixelTask):
                 _truth(item),
                 num_classes,
                 ignore_index=IGNORE,
-                validate_args=False,  # looks for strange numbers longer than counting takes
+                validate_args=False,  # validating takes longer than counting
             )
             total += matrix
             if matrix.sum():
@@ -80,7 +80,7 @@ class Segmentation(PixelTask):
         )
 
     def example(self, item: LabelledImage) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The image, and truth and prediction in the colours of their classes."""
+        """Return the image, and truth and prediction in the colours of their classes."""
         split = Split((item.name,), lambda _: item)
         ((_, logits),) = self.predictions(split, None, StopRequest())
         truth, found = _truth(item), _classes(logits)
@@ -88,16 +88,16 @@ class Segmentation(PixelTask):
 
 
 def shares(matrix_KK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """IoU and share found of each class, from counts by truth (rows) and prediction.
+    """Return IoU and recall of each class, from counts by truth (rows) and prediction.
 
-    NaN where a class does not occur: in neither for IoU, in truth for the share found.
+    IoU is NaN if a class occurs in neither, recall if it does not occur in the truth.
     """
     hits, of_truth = matrix_KK.diag().double(), matrix_KK.sum(1).double()
     return hits / (of_truth + matrix_KK.sum(0) - hits), hits / of_truth
 
 
 def _classes(logits_KHW: torch.Tensor) -> torch.Tensor:
-    """The class of each pixel, [H, W]; of equals the first, as by the slower argmax."""
+    """Return the class of each pixel, [H, W]; the first among equals, like the slower argmax."""
     return logits_KHW.max(0).indices.cpu()
 
 

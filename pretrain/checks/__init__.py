@@ -1,1 +1,1 @@
-"""Quick checks of a trained model: retrieval and zero-shot classification."""
+"""Quick checks of a pretrained model: retrieval and zero-shot recognition."""

@@ -1,8 +1,8 @@
-"""Did it learn to match? Image-text retrieval on pairs that it never saw.
+"""Image-text retrieval on held-out pairs.
 
-Recall at 1 and 5 both ways, as in CLIP's evaluations on Flickr30k and COCO, with two differences
-that noisy captions need: pairs with the same text are right for each other, and a tie with
-something wrong counts as wrong, so that a collapsed model scores 0 and not 100 %.
+Recall at 1 and 5 in both directions, as in CLIP's evaluations on Flickr30k and COCO, with two
+differences that noisy captions need: pairs with the same text count as correct for each other, and
+a tie with a wrong answer counts as wrong, so that a collapsed model scores 0 % and not 100 %.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _AT = (1, 5)
 
 
 class PairFeatures(NamedTuple):
-    """Unit features of N pairs; those with the same number in `text_of_N` have the same text."""
+    """Unit features of N pairs; pairs with equal numbers in `text_of_N` have the same text."""
 
     images_ND: torch.Tensor
     texts_ND: torch.Tensor
@@ -27,7 +27,7 @@ class PairFeatures(NamedTuple):
 
 
 def encode(objective: Any, batches: Iterable[Batch]) -> PairFeatures:
-    """The pairs of `batches`, each image with one text, as a contrastive objective sees them.
+    """Encode the pairs of `batches`, one text per image, with a contrastive objective.
 
     Leaves the objective in evaluation mode.
     """
@@ -43,7 +43,7 @@ def encode(objective: Any, batches: Iterable[Batch]) -> PairFeatures:
 
 
 def recalls(pairs: PairFeatures) -> dict[str, float]:
-    """Recall at 1 and 5, both ways; memory: `_ROWS` rows of scores at a time."""
+    """Return recall at 1 and 5 in both directions; memory: `_ROWS` rows of scores at a time."""
     images_ND, texts_ND, text_of_N = pairs
     text_of_N = text_of_N.to(images_ND.device)
     found = {"num_pairs": float(len(images_ND))}
@@ -67,7 +67,7 @@ def recalls(pairs: PairFeatures) -> dict[str, float]:
 def _num_wrong_before(
     queries: torch.Tensor, answers: torch.Tensor, own: torch.Tensor, text_of_N: torch.Tensor
 ) -> torch.Tensor:
-    """How many wrong answers score at least as high as the best right one, a query."""
+    """Count for each query the wrong answers that score at least as high as the best right one."""
     scores = queries @ answers.T
     right = own[:, None] == text_of_N[None, :]
     best = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)

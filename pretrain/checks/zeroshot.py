@@ -1,10 +1,10 @@
-"""Does it know what words look like? Zero-shot recognition on pairs that it never saw.
+"""Zero-shot recognition of words on held-out pairs.
 
-Pairs have no labels but their texts, so the classes are words that occur in ten or more, and at
-most half, of the held-out texts. An image is positive for the words in its own text, which in noisy
-texts is noise too. A word is asked for as CLIP's classifiers ask for a class ("a photo of ...";
-Radford et al. 2021, arXiv 2103.00020). What is reported is the area under the ROC curve, averaged
-over the words: 0.5 is chance, however rare a word is.
+Pairs have no labels, so the classes are words that occur in 10 or more, and at most half, of the
+held-out texts. An image is positive for the words in its own text, so noisy texts mean noisy
+labels. A word's prompt is that of CLIP's classifiers ("a photo of ..."; Radford et al. 2021, arXiv
+2103.00020). Reported is the area under the ROC curve, averaged over the words: 0.5 is chance,
+however rare a word is.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _PROMPT = "a photo of {}."
 
 
 def zero_shot(objective: Any, images_ND: torch.Tensor, texts: Sequence[str]) -> dict[str, float]:
-    """`word_auroc` (0 to 1), `num_words`, and `num_words_cut`, whose question is longer than the
-    context; nothing if no word is frequent enough.
+    """Return `word_auroc` (0 to 1), `num_words`, and `num_words_cut`: words whose prompt is longer
+    than the context. Empty if no word is frequent enough.
 
-    `images_ND` are unit features of a contrastive objective in evaluation mode, `texts` (N) what
-    the images came with.
+    `images_ND` are unit features of a contrastive objective in evaluation mode, `texts` (N) the
+    images' texts.
     """
     words, says_CN = classes(texts)
     if not words:
@@ -50,9 +50,9 @@ def zero_shot(objective: Any, images_ND: torch.Tensor, texts: Sequence[str]) -> 
 
 
 def classes(texts: Sequence[str]) -> tuple[list[str], np.ndarray[Any, np.dtype[np.bool_]]]:
-    """The words that are classes, the most frequent first, and which text says which (C, N) bool.
+    """Return the C classes, most frequent word first, and which texts have them, (C, N) bool.
 
-    Words are of letters only, three or more, in lower case.
+    A word is three or more letters, in lower case.
     """
     said = [set(_WORD.findall(text.lower())) for text in texts]
     counts = Counter(word for one in said for word in sorted(one))

@@ -1,1 +1,1 @@
-"""From a version, or shards alone, to batches of pixels and tokens."""
+"""Turn a version, or shards without a store, into batches of pixels and tokens."""

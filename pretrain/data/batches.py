@@ -1,7 +1,7 @@
-"""What becomes of a batch in the process that makes it: bytes, pixels, texts, tokens.
+"""Make a batch in a worker process: read bytes, decode pixels, draw texts, tokenize.
 
-A `BatchPlan` says which samples a batch has and where their bytes lie; a `Loader` makes the batch
-of it. Both travel to worker processes, so this module imports no table library.
+A `BatchPlan` lists the samples of a batch and where their bytes are; a `Loader` makes the batch.
+Both are sent to worker processes, so this module imports no table library.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from pretrain.data.options import DataOptions
 from pretrain.data.rng import Floats, Ints, uniforms
 
 Tokenize = Callable[[list[str]], torch.Tensor]
-"""Texts -> (N, L) int64; has to be picklable when there are workers."""
+"""Texts -> (N, L) int64; must be picklable if there are workers."""
 
 
 @runtime_checkable
 class Measuring(Protocol):
-    """A `Tokenize` that also says how long the texts are which it cuts."""
+    """A `Tokenize` that also returns the uncut lengths of the texts."""
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
         """The tokens."""
         ...
 
     def encoded(self, texts: list[str]) -> Any:
-        """(tokens, lengths of the whole texts (N,) int64)."""
+        """Return (tokens, lengths of the whole texts (N,) int64)."""
         ...
 
 
 _CROP = 20  # purpose of draws
 _MAX_OPEN_FILES = 128
 KEEP_BYTES = 256 << 20
-"""Of decoded images, over all worker processes of a rank."""
+"""Memory for decoded images, over all worker processes of a rank."""
 
 
 def _no_lengths() -> torch.Tensor:
@@ -57,9 +57,9 @@ class Batch:
 
     `images` (B, 3, S, S) uint8 RGB, in channels-last memory; `tokens` (N, L) int64; `owners` (N,)
     int64 is the image (0 to B - 1) of each text, ascending; `samples` (B,) int64 are sample numbers
-    of the source. With one caption a sample N is B and `owners` counts up; without text N is 0.
-    `lengths` (N,) int64 are the tokens of the whole texts, before they were cut at L; empty if the
-    tokenizer does not say.
+    of the source. With one caption per sample N is B and `owners` is 0 to B - 1; without text N is
+    0. `lengths` (N,) int64 are the token counts of the whole texts, before they were cut at L;
+    empty if the tokenizer does not return them.
     """
 
     images: torch.Tensor
@@ -69,22 +69,22 @@ class Batch:
     lengths: torch.Tensor = field(default_factory=_no_lengths)
 
     def pin_memory(self) -> Batch:
-        """The batch in memory that is copied to a GPU without waiting; torch's loader asks."""
+        """Return the batch in pinned memory, for asynchronous copies; called by torch's loader."""
         return Batch(
             self.images.pin_memory(),
             self.tokens.pin_memory(),
             self.owners.pin_memory(),
             self.samples.pin_memory(),
-            self.lengths,  # stays on this side
+            self.lengths,  # stays on the CPU
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
-    """A batch to be made: one entry a sample, in order.
+    """A batch to be made: one entry per sample, in order.
 
-    `file_of` numbers the shard in `paths` where `lengths` bytes of the image lie at `offsets`.
-    `sha256` is None for an image whose bytes are known to be the indexed ones.
+    The image is `lengths` bytes at `offsets` in the shard `paths[file_of]`. `sha256` is None for an
+    image whose bytes are known to be the indexed ones.
     """
 
     epochs: Ints
@@ -100,11 +100,11 @@ class BatchPlan:
 
 
 class Loader:
-    """Makes batches of plans: a map-style dataset for torch's loader.
+    """Makes batches from plans: a map-style dataset for torch's loader.
 
-    With `drawn` crops and texts are drawn; without, images are whole and texts the heaviest.
-    The decoded images of a small source, `num_samples` of which fit into `keep_bytes`, are kept:
-    from its second epoch on they are only cut and resized.
+    With `drawn` crops and texts are drawn at random; without, images are whole and each sample has
+    its text of highest weight. If all `num_samples` decoded images fit into `keep_bytes`, they are
+    kept: from the second epoch on they are only cropped and resized.
     """
 
     def __init__(
@@ -126,17 +126,17 @@ class Loader:
         self._kept_bytes = 0
 
     def __getitem__(self, plan: BatchPlan) -> Batch | CuratorError:
-        """The batch; an error is handed over as a value, so that it arrives as it was raised."""
+        """Return the batch; an error is returned as a value, so that it keeps its type."""
         try:
             return self.make(plan)
         except CuratorError as error:
             return error
 
     def make(self, plan: BatchPlan) -> Batch:
-        """The batch.
+        """Make the batch of a plan.
 
         Raises:
-            DamageError: bytes are missing or not those that were indexed, or an image cannot be
+            DamageError: bytes are missing or differ from the indexed ones, or an image cannot be
                 decoded; names shard and key.
         """
         num, side = len(plan.keys), self._options.image_px
@@ -194,7 +194,7 @@ class Loader:
             ) from problem
 
     def _keep(self, sample: int, decoded: DecodedImage) -> None:
-        """Keep it, unless the source looks larger than what may be kept: then nothing is."""
+        """Keep a decoded image; if the source seems too large for the memory, keep none."""
         if not self._keep_bytes:
             return
         if (before := self._kept.get(sample)) is not None:
@@ -212,11 +212,11 @@ class Loader:
         if len(data) != length:
             raise _changed(plan, place, f"{len(data)} of {length} bytes are left")
         if expected is not None and hashlib.sha256(data).hexdigest() != expected:
-            raise _changed(plan, place, "its sha256 is another")
+            raise _changed(plan, place, "its sha256 differs")
         return data
 
     def _open(self, path: str) -> FileIO:
-        """An open shard, one of those used last."""
+        """Return an open shard; the most recently used ones stay open."""
         file = self._files.pop(path, None)
         if file is None:
             try:
@@ -233,7 +233,7 @@ class Loader:
         while self._files:
             self._files.popitem()[1].close()
 
-    def __del__(self) -> None:  # a worker ends without anybody to close its loader
+    def __del__(self) -> None:  # nobody closes the loader when a worker ends
         self.close()
 
     def _texts(self, plan: BatchPlan) -> tuple[list[str], Ints]:
@@ -258,7 +258,7 @@ def _size_bytes(decoded: DecodedImage) -> int:
 
 
 def start_worker(_number: int) -> None:
-    """Ctrl-C is for the parent: workers end when it lets them go."""
+    """Ignore Ctrl-C, which the parent handles: it ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -1,13 +1,14 @@
-"""Captions of the user's own: a table with a text (or a list of texts) for each image.
+"""Read the user's own captions from a table with a text, or a list of texts, for each image.
 
-Named as `DATASET@TABLE:COLUMN`: `shards@truth/*.parquet:detailed`, `shards@captions.jsonl:blip2`.
-The table is a Parquet or JSON Lines file, or several by a pattern; images are found by a column
-`image_sha256` (hex digest of the encoded bytes), or else by a column `key`, which must then be
-unique in the dataset. Rows of an image and texts of a list are its captions, all of equal weight.
-Images without a row, or with a text that says nothing (blank, `nan`, `null`), are left out.
+It is named as `DATASET@TABLE:COLUMN`, e.g. `shards@truth/*.parquet:detailed` or
+`shards@captions.jsonl:blip2`. The table is a Parquet or JSON Lines file, or several by a pattern;
+images are found by a column `image_sha256` (hex digest of the encoded bytes), or else by a column
+`key`, which must then be unique in the dataset. All rows of an image, and all texts of a list, are
+its captions, with equal weights. Images without a row, or whose text is empty (blank, `nan`,
+`null`), are left out.
 
-The whole column is held in memory, and joined to a shard when its window comes: meant for tables
-of up to some ten million rows.
+The whole column is held in memory and joined to each shard when its window is read: meant for
+tables of up to some ten million rows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _BY = ("image_sha256", "key")
 
 
 class CaptionTables:
-    """The images of `base` that `captions` (from `read_captions`) has texts for."""
+    """Tables of the images of `base` that have texts in `captions` (from `read_captions`)."""
 
     def __init__(self, base: Tables, captions: pl.DataFrame) -> None:
         self._base = base
@@ -52,7 +53,7 @@ class CaptionTables:
         """See `Tables`.
 
         Raises:
-            DamageError: captions are by key, and a key is not unique in the shard.
+            DamageError: captions are found by key, and a key is not unique in the shard.
         """
         table = self._base.read(shard)
         if self._by == "key" and table.rows["key"].is_duplicated().any():
@@ -68,7 +69,7 @@ class CaptionTables:
 
 
 def split_table(spec: str) -> tuple[str, str, str] | None:
-    """`DATASET@TABLE.parquet:COLUMN` -> its three parts; None if it names no table."""
+    """Split `DATASET@TABLE.parquet:COLUMN` into its parts; None if it does not name a table."""
     dataset, at, rest = spec.rpartition("@")
     pattern, colon, column = rest.rpartition(":")
     if not colon:
@@ -79,21 +80,24 @@ def split_table(spec: str) -> tuple[str, str, str] | None:
 
 
 def read_captions(pattern: str, column: str) -> tuple[pl.DataFrame, str]:
-    """(one row an image: `image_sha256` or `key`, texts, weights, written_by; digest of all that).
+    """Read a column of captions.
+
+    Returns (one row per image: `image_sha256` or `key`, texts, weights, written_by; their digest).
 
     Raises:
-        UsageError: no such file or column, or there is nothing to find images by.
+        UsageError: no such file or column, or no column that identifies images.
     """
     suffix = next(one for one in SUFFIXES if pattern.endswith(one))
     _, paths = find(pattern, suffix=suffix)
     schemas = {path: _schema(path) for path in paths}
     if not any(column in schema for schema in schemas.values()):
         raise _no_column(pattern, list(dict.fromkeys(chain(*schemas.values()))), column)
-    # A file without the column says nothing of its images, as a row without it.
+    # A file without the column counts as a file whose rows all lack a caption.
     frames = [_read(path, schema, column) for path, schema in schemas.items() if column in schema]
     if any(frame.schema != frames[0].schema for frame in frames):
         raise UsageError(
-            f"the tables differ in how they name images, or in what {column!r} holds", where=pattern
+            f"the tables name images differently, or differ in the type of {column!r}",
+            where=pattern,
         )
     rows = pl.concat(frames).drop_nulls()
     if isinstance(rows.schema["texts"], pl.List):
@@ -111,13 +115,13 @@ def read_captions(pattern: str, column: str) -> tuple[pl.DataFrame, str]:
 
 
 def _lazy(path: Path) -> pl.LazyFrame:
-    # None: by all lines. By the first hundred, a column that comes later would not be there.
+    # None: infer the schema from all lines. From the first hundred, later columns would be missed.
     is_parquet = path.suffix == ".parquet"
     return pl.scan_parquet(path) if is_parquet else pl.scan_ndjson(path, infer_schema_length=None)
 
 
 def _schema(path: Path) -> pl.Schema:
-    """All columns of one file."""
+    """Return all columns of one file."""
     try:
         return _lazy(path).collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -128,7 +132,7 @@ def _read(path: Path, schema: pl.Schema, column: str) -> pl.DataFrame:
     by = next((name for name in _BY if name in schema), None)
     if by is None:
         raise _no_column(path, schema.names(), column)
-    # A column that is null throughout has texts like any other: none.
+    # A column of nulls only is a column without texts.
     kinds = {pl.Null(): pl.String(), pl.List(pl.Null): pl.List(pl.String)}
     kind = kinds.get(schema[column], schema[column])
     if kind not in (pl.String, pl.List(pl.String)):
@@ -147,8 +151,8 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
 
 def _no_column(where: object, names: Sequence[str], column: str) -> UsageError:
     return UsageError(
-        f"there is no column {column!r}" if column not in names else "nothing names the images",
+        f"there is no column {column!r}" if column not in names else "no column names the images",
         where=where,
-        hint=f"columns: {', '.join(names)}; needed: {' or '.join(_BY)}, and the one with texts",
+        hint=f"columns: {', '.join(names)}; needed: {' or '.join(_BY)}, and one with texts",
         reason="option.value",
     )

@@ -1,14 +1,14 @@
-"""Control arms: the same images with other texts, to tell what it is in a version that helps.
+"""Control arms: the same images with other texts, to find out why a version helps.
 
-    shuffled        every sample gets the texts of another: what the images alone teach
-    count-matched   as many samples as the reference version: quality against quantity
-    length-matched  texts cut to the lengths of the reference version: content against length
-    captions-only   texts that are no alt texts: generated, or edited by hand
+    shuffled        each sample gets another sample's texts: the effect of the images alone
+    count-matched   as many samples as the reference version: quality versus quantity
+    length-matched  texts cut to the lengths of the reference version: content versus length
+    captions-only   only texts that are not alt texts: generated, or edited by hand
     filter-only     the samples that the version keeps, with their alt texts
     alt-only        all usable samples with their alt texts: the raw data
 
-The last three are choices from a version (`pretrain.data.version`), the first three change
-tables of any source. All are functions of a seed, and read one shard at a time.
+The first three change the tables of any source, the last three are choices from a version
+(`pretrain.data.version`). All depend only on a seed and read one shard at a time.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ CHANGES = ("shuffled", "count-matched", "length-matched")
 CHOICES = ("captions-only", "filter-only", "alt-only")
 
 SHUFFLED_TOGETHER = 1000
-"""Samples among which texts are shuffled at least: shards in order of their names are put together
-until they have so many. Larger shards are shuffled each by itself."""
+"""Smallest number of samples among which texts are shuffled. Shards are grouped in order of their
+names until a group has so many; larger shards are shuffled each by itself."""
 
 LENGTH_SHARDS = 100
-"""Shards from which the lengths of a version are taken, spread over all of it."""
+"""Number of shards, spread over a version, from which its text lengths are taken."""
 
 _SHUFFLE, _MATCH, _LENGTH = 4, 5, 6  # purposes of draws
 _ORDER = ("texts", "weights", "written_by")
 
 
 def change(control: str, tables: Tables, reference: Tables | None, seed: int) -> Tables:
-    """`tables` under one of CHANGES; some of them need the reference version's."""
+    """Apply one of CHANGES to `tables`; some of them need the tables of the reference version."""
     if control == "shuffled":
         return Shuffled(tables, seed)
     assert reference is not None, "checked by whoever opens the source"
@@ -49,10 +49,10 @@ def change(control: str, tables: Tables, reference: Tables | None, seed: int) ->
 
 
 class Shuffled:
-    """Every sample gets the texts of another one, with their weights.
+    """Tables in which each sample has the texts, and their weights, of another sample.
 
-    No sample keeps a first text equal to its own, as long as no text makes up more than half of
-    those that are shuffled together.
+    No sample gets a first text equal to its own, as long as no text makes up more than half of the
+    texts that are shuffled together.
     """
 
     def __init__(self, tables: Tables, seed: int) -> None:
@@ -69,7 +69,7 @@ class Shuffled:
         return self._counts
 
     def read(self, shard: int) -> ShardTable:
-        """See `Tables`. Reads all shards that are shuffled with this one."""
+        """See `Tables`. Reads all shards of this one's group."""
         table = self._tables.read(shard)
         group = self._group_of[shard]
         start = int(self._counts[group[0] : shard].sum())
@@ -89,7 +89,7 @@ class Shuffled:
 
 
 def together(counts: Ints, at_least: int) -> list[tuple[int, ...]]:
-    """Neighbouring shards put together until they have `at_least` samples."""
+    """Group neighbouring shards until each group has `at_least` samples."""
     groups: list[tuple[int, ...]] = []
     group, size = list[int](), 0
     for shard, count in enumerate(counts.tolist()):
@@ -98,16 +98,16 @@ def together(counts: Ints, at_least: int) -> list[tuple[int, ...]]:
         if size >= at_least:
             groups.append(tuple(group))
             group, size = [], 0
-    if group:  # what is left over goes to the last group
+    if group:  # the remainder joins the last group
         groups.append((groups.pop() if groups else ()) + tuple(group))
     return groups
 
 
 def derangement(texts: Sequence[str], draws: Hashes) -> Ints:
-    """For each place the place whose text it gets: another text, where that can be.
+    """Return for each place the place whose text it gets: a different text wherever possible.
 
-    Places are laid in a ring, equal texts side by side, the different texts in random order, and
-    the ring is turned by the number of the most frequent text. Then nobody meets an equal text
+    Places are arranged in a ring, equal texts side by side, the different texts in random order.
+    The ring is turned by the count of the most frequent text. Then no place gets an equal text,
     unless one text has more than half of the places.
     """
     if not texts:
@@ -122,7 +122,7 @@ def derangement(texts: Sequence[str], draws: Hashes) -> Ints:
 
 
 class CountMatched:
-    """`num_samples` of the samples: each shard gives its share, the images that hash lowest.
+    """`num_samples` samples: from each shard in proportion, the images that hash lowest.
 
     Raises:
         UsageError: there are fewer than `num_samples`.
@@ -135,8 +135,8 @@ class CountMatched:
         counts = tables.counts()
         if num_samples > counts.sum():
             raise UsageError(
-                f"the reference has {num_samples:,} samples, this only {counts.sum():,}",
-                hint="count-match the larger one, with the smaller one as the reference",
+                f"the reference has {num_samples:,} samples, this version only {counts.sum():,}",
+                hint="count-match the larger version, with the smaller one as the reference",
                 reason="option.value",
             )
         self._counts = shares(counts, num_samples)
@@ -158,7 +158,7 @@ class CountMatched:
 
 
 def shares(counts: Ints, total: int) -> Ints:
-    """`total` dealt out in proportion to `counts`, by largest remainder; none above its count."""
+    """Divide `total` in proportion to `counts`, by largest remainder; none exceeds its count."""
     whole = int(counts.sum())
     if whole == 0:
         return counts
@@ -171,13 +171,13 @@ def shares(counts: Ints, total: int) -> Ints:
 
 
 class LengthMatched:
-    """Texts cut to as many words as the reference has at the same rank of length.
+    """Tables whose texts are cut to the length of the reference's texts at the same quantile.
 
-    A text of this version that is longer than a share q of all texts is cut to the length that is
-    longer than a share q of the reference's texts; a text that is shorter than that stays. So the
-    lengths come out as the reference's wherever this version is the longer one. Texts of equal
-    length take their ranks by lot. Lengths count words between white space, each text by its
-    sampling weight, in LENGTH_SHARDS shards of either version.
+    A text at quantile q of this version's lengths is cut to the length at quantile q of the
+    reference's; a text that is already shorter stays as it is. So the two distributions agree
+    wherever this version is the longer one. Ties in length are ranked at random. Lengths are words
+    separated by white space, each text counted by its sampling weight, in LENGTH_SHARDS shards of
+    either version.
     """
 
     def __init__(self, tables: Tables, reference: Tables, seed: int) -> None:
@@ -216,21 +216,21 @@ class LengthMatched:
         return self._tables.images(shard)
 
     def cut_lengths(self, lengths: Ints, draws: Floats) -> Ints:
-        """The words left of texts of `lengths` words; `draws` in [0, 1) place equal ones."""
+        """Return the words to keep of texts of `lengths` words; `draws` in [0, 1) break ties."""
         inside = np.minimum(lengths, len(self._own) - 1)
         below = np.concatenate([[0.0], np.cumsum(self._own)])[inside]
         rank = below + draws * self._own[inside]
-        # Rounding must not lead past the longest text.
+        # Rounding must not index past the longest text.
         theirs = np.searchsorted(self._theirs, np.minimum(rank, self._theirs[-1] - 1e-12), "right")
         cut: Ints = np.minimum(lengths, np.maximum(theirs, 1))
         return cut
 
 
 def length_shares(tables: Tables) -> Floats:
-    """Share of the texts that have 0, 1, 2, ... words, by sampling weight; adds up to 1.
+    """Return the fraction of texts with 0, 1, 2, ... words, by sampling weight; sums to 1.
 
     Raises:
-        UsageError: there is no text.
+        UsageError: there are no texts.
     """
     filled = np.flatnonzero(tables.counts())
     if not len(filled):

@@ -1,9 +1,8 @@
-"""How much of the texts a text tower never reads: what lies beyond its context. Torch-free.
+"""Count the text beyond a text tower's context, which it never reads. Torch-free.
 
-A tokenizer cuts a text at the context without a word. What is cut off trains nothing, so an arm of
-long captions is then no evidence about long captions: it has to be counted and reported. Counted is
-every text that was drawn, as often as it was drawn; a text of which one sentence was drawn counts
-as that sentence.
+A tokenizer silently cuts a text at the context. The rest trains nothing, so an arm of long captions
+may be no evidence about long captions: the cuts must be counted and reported. Each text counts as
+often as it was drawn; if one sentence of a text was drawn, that sentence counts as the text.
 """
 
 from __future__ import annotations
@@ -12,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 NUM_SPECIAL = 2
-"""Tokens that every text has beside its own: start and end."""
+"""Tokens added to every text: start and end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cuts:
-    """Of `num_texts` texts with `num_tokens` tokens of their own, `num_cut` are longer than the
-    `context` tokens that a text tower reads, start and end among them; `num_tokens_cut` tokens were
-    never read.
+    """Counts of texts that are longer than a text tower's context.
+
+    Of `num_texts` texts with `num_tokens` tokens (without start and end), `num_cut` are longer than
+    the `context` (in tokens, start and end included); `num_tokens_cut` tokens were never read.
     """
 
     context: int
@@ -30,7 +30,7 @@ class Cuts:
 
     @classmethod
     def of(cls, lengths: Sequence[int], context: int) -> Cuts:
-        """Of texts of these lengths, start and end among them."""
+        """Count texts of these lengths in tokens, start and end included."""
         return cls(
             context=context,
             num_texts=len(lengths),
@@ -40,26 +40,26 @@ class Cuts:
         )
 
     def __add__(self, other: Cuts) -> Cuts:
-        """Both together; of runs with other contexts the smaller one is reported."""
+        """Add the counts; if the contexts differ, the smaller one is kept."""
         mine, theirs = self.counts(), other.counts()
         sums = {name: number + theirs[name] for name, number in mine.items()}
         return Cuts(context=min(self.context, other.context), **sums)
 
     def counts(self) -> dict[str, int]:
-        """What adds up: all but the context."""
+        """Return the fields that can be added up: all but the context."""
         return {name: number for name, number in asdict(self).items() if name != "context"}
 
     def to_json(self) -> dict[str, int]:
-        """Plain values, as `Cuts(**value)` takes them."""
+        """Return plain values, for `Cuts(**value)`."""
         return asdict(self)
 
     @property
     def share(self) -> float:
-        """Of the texts that were cut, 0 to 1."""
+        """Return the fraction of texts that were cut, 0 to 1."""
         return self.num_cut / self.num_texts if self.num_texts else 0.0
 
     def sentence(self) -> str:
-        """`31 % of 12,000 captions are longer than the 32 tokens that ...`; for any number cut."""
+        """Return `31 % of 12,000 captions are longer than the 32 tokens that ...`."""
         lost = self.num_tokens_cut / self.num_tokens if self.num_tokens else 0.0
         return (
             f"{percent(self.share)} of {self.num_texts:,} captions are longer than the "
@@ -69,10 +69,10 @@ class Cuts:
 
 
 def percent(share: float) -> str:
-    """`31 %`, `0.4 %`; never 0 for something, nor 100 for less than all."""
-    if 0 < share < 0.001:  # noqa: PLR2004 - what one decimal tells
+    """Format as `31 %` or `0.4 %`; never 0 for more than none, nor 100 for less than all."""
+    if 0 < share < 0.001:  # noqa: PLR2004 - the smallest with one decimal
         return "under 0.1 %"
     if 0.999 < share < 1:  # noqa: PLR2004 - as above
         return "over 99.9 %"
-    digits = 1 if share < 0.1 or 0.99 < share < 1 else 0  # noqa: PLR2004 - small shares need one
+    digits = 1 if share < 0.1 or 0.99 < share < 1 else 0  # noqa: PLR2004 - small ones need a decimal
     return f"{share * 100:.{digits}f}".removesuffix(".0") + " %"

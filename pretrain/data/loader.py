@@ -1,19 +1,19 @@
-"""A version's captions joined to the image bytes on the fly: open a source, draw batches from it.
+"""Draw training batches from a source; captions and image bytes are joined on the fly.
 
     source = open_source("shards/@v2")
     train, held_out = source.split(500)
     pipeline = Pipeline(train, DataOptions(image_px=224, batch_size=512), tokenize=tokenizer)
     for batch in pipeline.batches(start_step=0): ...
 
-Batches are cut from one endless sequence of epochs (`pretrain.data.order`), so nothing is dropped,
-a batch may span the end of an epoch, and batch k is the same whether a run begins with it or gets
-there, and whatever the number of workers or ranks.
+Batches are cut from one endless sequence of epochs (`pretrain.data.order`). So no sample is
+dropped, a batch may span the end of an epoch, and batch k is the same whether a run starts with it
+or reaches it, with any number of workers or ranks.
 
-The process that trains reads the tables, a window ahead and in a thread, and sends workers only
-where the bytes lie; workers read, decode and tokenize. They are forks of a process that has torch
-imported and no threads. What it costs: each rank reads the tables of all ranks, some 3 us a sample,
-which is the ceiling of a run over many machines. Memory does not grow with the dataset but for the
-names and counts of the shards.
+The training process reads the tables, one window ahead and in a thread, and sends workers only the
+places of the bytes; workers read, decode and tokenize. They are forked from a process that has
+imported torch and has no threads. Cost: each rank reads the tables of all ranks, some 3 us per
+sample, which limits the speed of a run over many machines. Memory does not grow with the dataset,
+except for the names and counts of the shards.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from pretrain.data.tables import ShardTable
 
 __all__ = ["Batch", "Pipeline", "Source", "open_source"]
 
-_BATCHES_AHEAD = 2  # a worker
+_BATCHES_AHEAD = 2  # per worker
 
 
 class Pipeline:
-    """Batches of `source` for one of `world_size` ranks.
+    """Draws batches of `source` for one of `world_size` ranks.
 
-    `tokenize` makes (N, L) int64 of N texts, and has to be picklable with `num_workers`; None for
-    objectives that read no text.
+    `tokenize` turns N texts into (N, L) int64, and must be picklable if there are `num_workers`;
+    None for objectives that read no text.
 
     Raises:
         UsageError: the ranks cannot share a batch evenly.
@@ -82,28 +82,27 @@ class Pipeline:
         )
 
     def batches(self, start_step: int = 0) -> Generator[Batch]:
-        """This rank's part of global batch `start_step` and of all that follow, without end.
+        """Yield this rank's part of each global batch, from `start_step` on, without end.
 
-        Close the iterator (or let it go) to end its workers.
+        Close or delete the iterator to end its workers.
 
         Raises:
-            DamageError: a shard or an image is not what it was; names shard and key.
+            DamageError: a shard or an image has changed; names shard and key.
             EngineError: a worker process died.
         """
         return self._load(self.plans(start_step), drawn=True)
 
     def in_order(self) -> Generator[Batch]:
-        """Every sample once, in order of shards, whatever the rank; the last batch may be smaller.
+        """Yield every sample once, in order of shards, on any rank; the last batch may be smaller.
 
-        Images are whole (but for the ends of those longer than 4:3), each with its text of the
-        highest weight.
+        Images are whole, or cut to 4:3 if longer, each with its text of highest weight.
         """
         return self._load(self.plans_in_order(), drawn=False)
 
     # -- plans ----------------------------------------------------------------------------------
 
     def plans(self, start_step: int = 0) -> Generator[BatchPlan]:
-        """What `batches` makes: which samples, and where their bytes lie."""
+        """Yield the plans of `batches`: which samples, and where their bytes are."""
         kept = pl.DataFrame()
         for rows in self._ahead(start_step):
             kept = _joined(kept, rows)
@@ -113,7 +112,7 @@ class Pipeline:
             kept = kept.slice(whole)
 
     def _ahead(self, start_step: int) -> Iterator[pl.DataFrame]:
-        """The rows of this rank in each window; the next window is read meanwhile."""
+        """Yield the rows of this rank in each window, while the next window is read."""
         start = start_step * self._options.batch_size
         before: Future[pl.DataFrame] | None = None
         pool = ThreadPoolExecutor(1, "tables")
@@ -127,7 +126,7 @@ class Pipeline:
             pool.shutdown(cancel_futures=True)
 
     def _rows(self, window: Window, start: int) -> pl.DataFrame:
-        """The rows of a window that are this rank's, from position `start` on, in order."""
+        """Return this rank's rows of a window, from position `start` on, in order."""
         behind = window.epoch * self._order.num_samples + window.start
         positions = np.arange(max(start, behind), behind + window.num_samples)
         rank_of = positions % self._options.batch_size // self._rank_batch
@@ -139,7 +138,7 @@ class Pipeline:
         return rows.select(pl.all().gather(places))
 
     def plans_in_order(self) -> Generator[BatchPlan]:
-        """What `in_order` makes."""
+        """Yield the plans of `in_order`."""
         size = self._options.batch_size
         kept = pl.DataFrame()
         first = 0
@@ -173,7 +172,7 @@ class Pipeline:
             multiprocessing_context=self._context,
             prefetch_factor=_BATCHES_AHEAD if workers else None,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # not the global one, which trains
+            generator=torch.Generator(),  # not the global one, which the training draws from
         )
         with _without_ctrl_c():
             batches = iter(made)
@@ -188,7 +187,7 @@ class Pipeline:
             raise EngineError(
                 f"a process that decodes images died ({str(error).splitlines()[0]})",
                 did="checkpoints are kept",
-                hint="often memory, or /dev/shm: try fewer workers or a smaller batch",
+                hint="often out of memory or /dev/shm: try fewer workers or a smaller batch",
                 reason="pretrain.worker_died",
             ) from error
         finally:
@@ -198,7 +197,7 @@ class Pipeline:
 
 
 def _start_server(tokenize: Tokenize | None) -> BaseContext:
-    """Start what workers are forked from; it does its imports while the model is built."""
+    """Start the process that workers are forked from; it imports while the model is built."""
     context = get_context("forkserver")
     modules = ["pretrain.data.batches"]
     if tokenize is not None:
@@ -215,7 +214,7 @@ def _joined(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
 
 
 def _laid_end_to_end(tables: Sequence[ShardTable], numbers: Ints, epoch: int) -> pl.DataFrame:
-    """The rows of several shards as one table, with sample numbers, epoch and path."""
+    """Concatenate the rows of several shards, with sample numbers, epoch and path."""
     parts = [
         table.rows.drop("written_by").with_columns(
             path=pl.lit(str(table.path)),
@@ -244,13 +243,13 @@ def _plan(rows: pl.DataFrame) -> BatchPlan:
 
 
 def _as_it_is(made: Any) -> Any:
-    """Instead of torch's collation, which would take a batch apart."""
+    """Replaces torch's collation, which would take a batch apart."""
     return made
 
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes started in the block ignore Ctrl-C from their first instruction on."""
+    """Make processes started in the block ignore Ctrl-C from their first instruction on."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

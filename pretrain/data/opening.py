@@ -1,9 +1,9 @@
-"""What a user types for a source -> the source, under a control if one is asked for.
+"""Open the source that a user names, with a control applied if one is requested.
 
 DATASET@VERSION                a version in the store of the dataset
-DATASET                        its newest version; without a store the shards as they are:
+DATASET                        its newest version, or, without a store, the shards themselves:
                                an exported version, or any WebDataset (folder, glob, braces)
-DATASET@TABLE[:COLUMN]         captions of the user's own (`pretrain.data.captions_table`)
+DATASET@TABLE[:COLUMN]         the user's own captions (`pretrain.data.captions_table`)
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def open_source(
     need_text: bool = True,
     seed: int = 0,
 ) -> Source:
-    """Open what `spec` names (see the module); `store` is where its store is, if not in it.
+    """Open the source that `spec` names (see the module); `store` is its store, if elsewhere.
 
     `control` is one of CONTROLS; `reference` is the spec of the version that some of them match.
-    Without `need_text` all usable images are taken, texts or not. `seed` is of the control.
+    Without `need_text` all usable images are used, with or without texts. `seed` is the control's.
 
     Raises:
-        UsageError: an unknown control, a control that does not fit the source, or no sample.
+        UsageError: unknown control, a control that does not fit the source, or no samples.
         NotFoundError: no such version.
     """
     _check(control, reference, need_text)
@@ -85,8 +85,8 @@ def _check(control: str | None, reference: str | None, need_text: bool) -> None:
         )
     if control is not None and not need_text:
         raise UsageError(
-            f"control {control!r} changes texts, and nothing reads them",
-            hint="leave out the control, or train an objective that reads text",
+            f"control {control!r} changes texts, but the objective reads none",
+            hint="leave out the control, or use an objective that reads text",
             reason="option.value",
         )
     needed = control in NEED_REFERENCE
@@ -94,8 +94,8 @@ def _check(control: str | None, reference: str | None, need_text: bool) -> None:
         raise UsageError(
             f"control {control!r} needs a reference version"
             if needed
-            else f"nothing is matched to the reference {reference!r}",
-            hint=f"a reference goes with {' and '.join(NEED_REFERENCE)}",
+            else f"the reference {reference!r} is not used by any control",
+            hint=f"only {' and '.join(NEED_REFERENCE)} use a reference",
             reason="option.missing" if needed else "option.value",
         )
 
@@ -156,7 +156,7 @@ def _open_table(where: str, pattern: str, column: str, store: Path | None, choic
 
 
 def _store_of(where: str, store: Path | None) -> Path | None:
-    """The store of shards, if they have one."""
+    """Return the store of shards, if they have one."""
     env = os.environ.get("CURATOR_STORE")
     root = store or (Path(env) if env else discover(where).root / STORE_FOLDER)
     return root if (root / "store.json").exists() else None

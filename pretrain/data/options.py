@@ -1,4 +1,4 @@
-"""How batches are drawn from a source. Torch-free: recipes make these options."""
+"""Options for drawing batches from a source. Torch-free, because recipes create them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ Captions = Literal["one", "all"]
 Control = Literal[
     "shuffled", "length-matched", "count-matched", "captions-only", "filter-only", "alt-only"
 ]
-"""The control arms; `pretrain.data.controls` says what each of them changes."""
+"""The control arms; `pretrain.data.controls` describes them."""
 
 NEED_REFERENCE = ("length-matched", "count-matched")
-"""The controls that imitate another version."""
+"""The controls that match another version, the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """How batches are drawn from a source.
+    """Options for drawing batches from a source.
 
     `batch_size` is global, over all ranks. `captions`: "one" drawn by weight, or "all" (up to
     `max_captions`, drawn by weight without replacement). `sentences` is the probability that a
-    text is replaced by one of its sentences. `crop_scale_min` is the smallest share of an image
-    that is cut out. `window_samples` are mixed with each other; their table rows lie in memory
-    (some 500 bytes each, twice). `num_workers` processes a rank decode; 0 decodes in this one.
+    text is replaced by one of its sentences. `crop_scale_min` is the smallest fraction of an
+    image's area that a crop covers. `window_samples` samples are mixed with each other; their table
+    rows are held in memory (some 500 bytes each, twice). `num_workers` processes per rank decode;
+    with 0 the training process does.
 
     Raises:
         UsageError: a field is out of range; names it.

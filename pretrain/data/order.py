@@ -1,12 +1,12 @@
-"""The order of samples: one endless sequence of epochs, in each of which every sample comes once.
+"""The order of samples: an endless sequence of epochs, each with every sample once.
 
 Shards are permuted, neighbours in that order form windows of `window_samples` or more, and the
-samples of a window are permuted. All of it follows from the counts of the shards, the seed and the
-epoch: any position is found without reading a table, and no array is longer than the shards of a
-dataset or the samples of a window.
+samples of a window are permuted. The order depends only on the shards' sample counts, the seed and
+the epoch: any position is found without reading a table, and no array is longer than the number of
+shards or of samples in a window.
 
-The windows of an epoch are the unit of mixing: samples that lie `window_samples` apart in the
-shards never meet in a batch, unless their shards are drawn together.
+Mixing happens within windows: samples of different shards are mixed only if their shards are
+drawn into the same window.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHARDS, _SAMPLES = 1, 2  # purposes of draws
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Shards that are mixed with each other. `start` is its first position in the epoch."""
+    """Shards that are mixed with each other, and the first position (`start`) in the epoch."""
 
     epoch: int
     number: int
@@ -33,7 +33,7 @@ class Window:
 
 
 class SampleOrder:
-    """The order for shards of `counts` samples each, of which one at least is not empty."""
+    """The order for shards of `counts` samples each; at least one must not be empty."""
 
     def __init__(self, counts: Sequence[int] | Ints, *, seed: int, window_samples: int) -> None:
         self._counts = np.asarray(counts, np.int64)
@@ -44,7 +44,7 @@ class SampleOrder:
         assert self.num_samples > 0, "an endless sequence of nothing"
 
     def windows(self, epoch: int) -> list[Window]:
-        """The windows of one epoch, in order."""
+        """Return the windows of one epoch, in order."""
         found: list[Window] = []
         start, shards, size = 0, list[int](), 0
         for shard in shuffled(len(self._counts), self._seed, _SHARDS, epoch).tolist():
@@ -59,17 +59,17 @@ class SampleOrder:
         return found
 
     def rows(self, window: Window) -> Ints:
-        """The permutation of a window: places in its shards' rows, laid end to end."""
+        """Return a window's permutation: places in the concatenated rows of its shards."""
         return shuffled(window.num_samples, self._seed, _SAMPLES, window.epoch, window.number)
 
     def numbers(self, window: Window) -> Ints:
-        """The sample numbers of a window's rows: counted over all shards in their own order."""
+        """Return the sample numbers of a window's rows, counted over shards in dataset order."""
         return np.concatenate(
             [np.arange(self._first[shard], self._first[shard + 1]) for shard in window.shards]
         )
 
     def from_position(self, position: int) -> Iterator[Window]:
-        """The window that holds a position of the endless sequence, and all that follow."""
+        """Yield the window that holds a position of the endless sequence, and all that follow."""
         epoch, within = divmod(position, self.num_samples)
         while True:
             for window in self.windows(epoch):

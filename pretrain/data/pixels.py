@@ -1,12 +1,14 @@
-"""Encoded bytes -> the pixels of a training image: decode, cut out a part, resize, once each.
+"""Turn encoded bytes into the pixels of a training image: decode, crop, resize, once each.
 
-The cut is torchvision's RandomResizedCrop as open_clip trains with it (share of the area from
+The crop is torchvision's RandomResizedCrop with open_clip's settings (fraction of the area from
 `scale_min` to 1, aspect from 3:4 to 4:3, bicubic), with one difference: the aspect is drawn among
-those that fit into the image, where torchvision draws again until one does. An image too long
-for any gets the largest cut of 4:3 from its middle, as there. No flip: captions say left and right.
+those that fit into the image, where torchvision draws again until one fits. An image too long for
+any gets the largest 4:3 crop from its middle, as in torchvision. No flips, because captions say
+left and right.
 
 Images are decoded by `curator.core.images`, under its limits, at the smallest size at which the
-cut has no fewer pixels than asked for: in half the time, and less than 1 of 255 away from it.
+crop still has as many pixels as requested. That takes half the time, and pixels differ by less than
+1 of 255.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ Pixels = npt.NDArray[np.uint8]
 
 NUM_DRAWS = 4
 _ASPECTS = (3 / 4, 4 / 3)
-_REDUCTIONS = (1, 2, 4, 8)  # at which libjpeg decodes; Pillow takes the largest that is enough
+_REDUCTIONS = (1, 2, 4, 8)  # supported by libjpeg; Pillow takes the largest that suffices
 
 
 class Box(NamedTuple):
-    """A rectangle in shares of the image, from 0 to 1."""
+    """A rectangle in fractions of the image's width and height, 0 to 1."""
 
     left: float
     top: float
@@ -39,11 +41,11 @@ class Box(NamedTuple):
 
 
 def random_box(shape: float, draws: Floats, scale_min: float) -> Box:
-    """The cut for an image of `shape` (width / height); `draws` are NUM_DRAWS in [0, 1)."""
+    """Return the crop of an image of `shape` (width / height); `draws` are NUM_DRAWS in [0, 1)."""
     area_draw, aspect_draw, x_draw, y_draw = draws.tolist()
     area = scale_min + (1 - scale_min) * area_draw
-    # A cut of this area is sqrt(area * aspect / shape) of the width and sqrt(area * shape / aspect)
-    # of the height; both are at most 1 for aspects between these two.
+    # A crop of this area spans sqrt(area * aspect / shape) of the width and
+    # sqrt(area * shape / aspect) of the height; both are at most 1 for aspects between these two.
     lowest, highest = max(_ASPECTS[0], area * shape), min(_ASPECTS[1], shape / area)
     if lowest <= highest:
         aspect = lowest * (highest / lowest) ** aspect_draw
@@ -54,7 +56,7 @@ def random_box(shape: float, draws: Floats, scale_min: float) -> Box:
 
 
 def middle_box(shape: float) -> Box:
-    """The whole image, or as much of its middle as is no longer than 4:3."""
+    """Return the whole image, or its middle, cut to 4:3, if it is longer."""
     aspect = min(max(shape, _ASPECTS[0]), _ASPECTS[1])
     across, down = min(1.0, aspect / shape), min(1.0, shape / aspect)
     left, top = (1 - across) / 2, (1 - down) / 2
@@ -62,7 +64,7 @@ def middle_box(shape: float) -> Box:
 
 
 def load(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> Pixels:
-    """(side_px, side_px, 3) RGB of the part of an image that `box_of` cuts from its shape.
+    """Decode (side_px, side_px, 3) RGB: the part of an image that `box_of` returns for its shape.
 
     Raises:
         Unusable: the image cannot be decoded.
@@ -71,7 +73,7 @@ def load(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> Pixels:
 
 
 def decode(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> images.DecodedImage:
-    """The image at the size that this cut needs.
+    """Decode the image at the size that this crop needs.
 
     Raises:
         Unusable: the image cannot be decoded.
@@ -80,7 +82,7 @@ def decode(data: bytes, side_px: int, box_of: Callable[[float], Box]) -> images.
 
 
 def serves(decoded: images.DecodedImage, side_px: int, box_of: Callable[[float], Box]) -> bool:
-    """Whether `decode` would give the same for this cut."""
+    """Whether `decode` would return the same for this crop."""
     info, reduction = decoded.info, 1
     if info.format == "JPEG" and info.orientation == 1:
         across, down = _needed(info, side_px, box_of)
@@ -98,7 +100,7 @@ def _needed(
 
 
 def cut(decoded: images.DecodedImage, side_px: int, box_of: Callable[[float], Box]) -> Pixels:
-    """As `load`, of an image that was decoded for this cut."""
+    """Like `load`, for an image that was decoded for this crop."""
     box = box_of(decoded.info.width / decoded.info.height)
     width, height = (side / decoded.reduction for side in (decoded.info.width, decoded.info.height))
     part = (box.left * width, box.top * height, box.right * width, box.bottom * height)

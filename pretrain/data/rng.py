@@ -1,11 +1,11 @@
-"""Random numbers that depend on what they are for and on nothing else.
+"""Random numbers as hashes of their purpose, without any state.
 
-A draw is a hash of (seed, epoch, sample, purpose): the same whoever asks, in whatever order, in
-whatever process, with whatever version of a library. That is what lets a run go on at step k, and
-lets any number of workers draw the same batches.
+A draw is a hash of (seed, epoch, sample, purpose). It is the same in any order, in any process and
+with any version of a library, so a run can resume at step k, and any number of workers draw the
+same batches.
 
 The hash is the finalizer of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
-number generators", figure 16), applied once for each part. Cost: some 10 ns a number.
+number generators", figure 16), applied once for each part. Cost: some 10 ns per number.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ _UNIT = 2.0**-53
 
 
 def hashes(seed: int, *parts: npt.ArrayLike) -> Hashes:
-    """64 random bits for each element of the broadcast integer `parts`, in order."""
+    """Return 64 random bits for each element of the broadcast integer `parts`, in order."""
     state: Hashes = _mix(np.array([seed & 0xFFFF_FFFF_FFFF_FFFF], np.uint64))
     for part in parts:
-        # Two's complement: -1 is a part like any other.
+        # Two's complement, so that -1 is a valid part.
         state = _mix(state ^ _mix(np.atleast_1d(part).astype(np.int64).view(np.uint64)))
     return state
 
 
 def uniforms(seed: int, *parts: npt.ArrayLike) -> Floats:
-    """Numbers in [0, 1) for each element of the broadcast integer `parts`."""
+    """Return a number in [0, 1) for each element of the broadcast integer `parts`."""
     return (hashes(seed, *parts) >> np.uint64(11)).astype(np.float64) * _UNIT
 
 
 def shuffled(num: int, seed: int, *parts: int) -> Ints:
-    """A permutation of 0 to `num` - 1."""
+    """Return a permutation of 0 to `num` - 1."""
     return np.argsort(hashes(seed, *parts, np.arange(num)), kind="stable")
 
 
 def _mix(state: Hashes) -> Hashes:
-    """A bijection of 64 bits; unsigned arithmetic wraps."""
+    """Apply a bijection of 64 bits; unsigned arithmetic wraps."""
     state = (state + _ONE) * _GAMMA
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

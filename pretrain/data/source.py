@@ -1,10 +1,10 @@
-"""A source: samples with texts that a run draws from, and the pairs held out from it.
+"""A source: the samples with texts that a run trains on, and the pairs held out from it.
 
-Held-out pairs are the images whose sha256 hashes lowest, out of all usable images of the dataset:
-the same for every version and every control of it, also when a version leaves some of them out (it
-then has fewer held-out pairs). Copies of an image are held out together. Held-out pairs keep the
-texts of the version where a control shuffles or cuts them: the question stays the same for all.
-Finding them reads every table once, some 3 us a sample.
+Held-out pairs are the images whose sha256 hashes lowest among all usable images of the dataset.
+They are the same for every version and control; a version that leaves some of them out has fewer.
+Copies of an image are held out together. Where a control shuffles or cuts texts, held-out pairs
+keep the texts of the version, so that all arms are tested on the same pairs. Finding them reads
+every table once, some 3 us per sample.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _HEX_DIGITS = 15  # 60 bits fit into a signed integer
 
 
 class Source:
-    """Samples of `tables`. `about` says in plain values where they come from.
+    """The samples of `tables`. `about` describes in JSON values where they come from.
 
     `unchanged` are the tables before a control changed them, for held-out pairs.
 
     Raises:
-        UsageError: there is no sample.
+        UsageError: there are no samples.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class Source:
         if self.num_samples == 0:
             raise UsageError(
                 f"{name} has no sample to train on",
-                hint="`curator show` says what became of the samples of a version",
+                hint="`curator show` says what happened to the samples of a version",
                 reason="pretrain.no_samples",
             )
 
     def read(self, shard: int) -> ShardTable:
-        """The samples of one shard."""
+        """Read the samples of one shard."""
         return self.tables.read(shard)
 
     def describe(self) -> dict[str, Any]:
-        """Where the samples come from and how many there are, for a report."""
+        """Return where the samples come from and how many there are, for a report."""
         return {
             "name": self.name,
             "id": self.id,
@@ -71,7 +71,7 @@ class Source:
         }
 
     def split(self, held_out: int, seed: int = 0) -> tuple[Source, Source]:
-        """(the source without its held-out pairs, the held-out pairs).
+        """Return (the source without its held-out pairs, the held-out pairs).
 
         Raises:
             UsageError: `held_out` is not positive, or leaves one side without samples.
@@ -99,7 +99,7 @@ class Source:
 
 
 class _Lowest(NamedTuple):
-    """Hashes of a shard that may be held out: of the images of the dataset, and of samples."""
+    """Hashes in a shard that may be held out: of the dataset's images, and of the samples."""
 
     images: Hashes
     samples: Hashes
@@ -119,7 +119,7 @@ def _lowest(unchanged: Tables, tables: Tables, shard: int, held_out: int, seed: 
 
 
 class _Side:
-    """The samples above the limit, or with `is_held` those below."""
+    """Tables of the samples above the hash limit, or, with `is_held`, of those below."""
 
     def __init__(
         self, tables: Tables, counts: Ints, limit: int, seed: int, *, is_held: bool
@@ -147,6 +147,6 @@ class _Side:
 
 
 def image_hashes(sha256: pl.Series, seed: int) -> Hashes:
-    """A number for each image: the same wherever the image lies, another order for each seed."""
+    """Return a hash for each image, which does not depend on its shard; each seed orders anew."""
     digits = sha256.str.head(_HEX_DIGITS).str.to_integer(base=16, dtype=pl.Int64)
     return hashes(seed, _HELD_OUT, digits.to_numpy())

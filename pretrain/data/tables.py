@@ -1,11 +1,12 @@
-"""Where images and their texts come from: the contract of tables, shard by shard.
+"""The contract of tables, which list images and their texts shard by shard.
 
-    pretrain.data.version   a version in a store: decisions joined to the index, no image read
-    pretrain.data.tars      shards without a store: an exported version, or any WebDataset
-    pretrain.data.captions_table  captions from a table of the user's, for the images of either
+    pretrain.data.version         a version in a store: decisions joined to the index, reads no
+    image pretrain.data.tars            shards without a store: an exported version, or any
+    WebDataset pretrain.data.captions_table  captions from the user's own table, for the images of
+    either
 
-A table is read when its shard is next and let go afterwards. Counts stand apart from the tables,
-so that a dataset can be opened, and its order known, without reading them.
+A table is read when its shard is needed and freed afterwards. Counts are separate from the tables,
+so that a dataset can be opened, and its order computed, without reading them.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ ROWS = pl.Schema(
         "written_by": pl.List(pl.String()),
     }
 )
-"""One row a sample: where the encoded image lies in the shard (bytes), and its texts by slot with
+"""One row per sample: where the encoded image is in the shard (bytes), and its texts by slot with
 their sampling weights (adding up to 1) and who wrote them: `alt_text`, or a generator's name."""
 
 SHARDS_AT_ONCE = 4
-"""Threads of a pass over all tables: reading and joining release the GIL."""
+"""Number of threads for a pass over all tables; reading and joining release the GIL."""
 
 Found = TypeVar("Found")
 
@@ -46,8 +47,8 @@ Found = TypeVar("Found")
 class ShardTable:
     """The samples of one shard, `rows` in the columns of ROWS.
 
-    With `verify` the file was touched since its images were indexed (same size, other time), and
-    each image has to be hashed when it is read.
+    With `verify` the file's time has changed since its images were indexed (its size has not), and
+    each image must be hashed when it is read.
     """
 
     path: Path
@@ -56,30 +57,30 @@ class ShardTable:
 
 
 class Tables(Protocol):
-    """Tables of the shards `shards`, numbered from 0."""
+    """Tables of the `shards`, numbered from 0."""
 
     @property
     def shards(self) -> tuple[str, ...]:
-        """Names of the shards."""
+        """Return the names of the shards."""
         ...
 
     def counts(self) -> Ints:
-        """Samples in each table (num_shards,). From manifests where they say it, else a pass."""
+        """Return samples per table (num_shards,), from manifests if possible, else by a pass."""
         ...
 
     def read(self, shard: int) -> ShardTable:
-        """The table of one shard; has as many rows as counted. Safe in threads."""
+        """Read the table of one shard, with as many rows as counted. Thread-safe."""
         ...
 
     def images(self, shard: int) -> pl.Series:
-        """sha256 of all images of the shard that could be used, chosen here or not."""
+        """Return the sha256 of all usable images of the shard, whether chosen here or not."""
         ...
 
 
 def over_all(
     tables: Tables, what: str, look: Callable[[int], Found], *, shards: Iterable[int] | None = None
 ) -> list[Found]:
-    """`look` at every shard (or at `shards`), in threads, with a bar."""
+    """Call `look` for every shard (or for `shards`), in threads, with a progress bar."""
     numbers = list(range(len(tables.shards)) if shards is None else shards)
     found: list[Found] = []
     with (
@@ -97,6 +98,6 @@ def over_all(
 
 
 def count_all(tables: Tables) -> Ints:
-    """The counts of tables that have to be read for it."""
+    """Count the samples of tables by reading them."""
     counts = over_all(tables, "count samples", lambda shard: len(tables.read(shard).rows))
     return np.array(counts, np.int64)

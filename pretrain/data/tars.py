@@ -1,14 +1,14 @@
 """Tables of shards without a store: an exported version, or any WebDataset.
 
 Texts and weights come from the `curator` field of KEY.json that `curator export` writes, and from
-KEY.txt where there is none. Every shard is read with curator's own reader, so what is damaged is
-left out as `curator index` would leave it out, and nothing in a shard can run code.
+KEY.txt where there is none. Every shard is read with curator's own reader, so damaged samples are
+left out as `curator index` would leave them out, and nothing in a shard can run code.
 
-Nothing is kept on disk: a shard is read as a whole when its window comes, some 80 us a sample and
-twice the time of a SHA-256 of the bytes. Tables stay in memory for the next epoch as long as their
-shards keep size and time, the first 256 MB of them: a million samples of two short captions. The
-shards beyond are read again in every epoch; that feeds one GPU, for more index the shards.
-Opening takes the counts from the export's manifest, and a pass over all shards without one.
+Nothing is kept on disk. A shard is read as a whole when its window is needed, some 80 us per sample
+plus twice the time of a SHA-256 of the bytes. The first 256 MB of tables (a million samples of two
+short captions) stay in memory for the next epoch, as long as their shards keep size and time.
+Further shards are read again in every epoch; that is fast enough for one GPU, for more index the
+shards. Opening takes the counts from the export's manifest; without one it reads all shards once.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from pretrain.data.rng import Ints
 from pretrain.data.tables import ROWS, ShardTable, over_all
 
 KEPT_BYTES = 1 << 28
-"""Memory for tables that are kept. None is let go for another: an epoch takes each shard once, so
-whichever are kept save the same."""
+"""Memory for tables that are kept. No table is evicted for another: an epoch reads each shard once,
+so any choice of tables saves the same."""
 
 _TEXTS = ("texts", "weights", "written_by")
 
 
 @dataclass(frozen=True, slots=True)
 class TarCaption:
-    """A text of one sample, before the weights are brought to add up to 1."""
+    """A text of one sample, before the weights are normalised to sum to 1."""
 
     text: str
     weight: float
@@ -51,14 +51,14 @@ class TarCaption:
 
 
 class _Read(NamedTuple):
-    """A shard as it was read: the sha256 of the file, and its samples in the columns of ROWS."""
+    """A shard that was read: the sha256 of the file, and its samples in the columns of ROWS."""
 
     sha256: str
     rows: pl.DataFrame
 
 
 class TarTables:
-    """Usable samples of shards with at least one text; without, too, if `need_text` is false."""
+    """Usable samples of shards: those with a text, or all of them if `need_text` is false."""
 
     def __init__(self, dataset: Dataset, *, need_text: bool = True) -> None:
         self._refs = dataset.shards
@@ -72,7 +72,7 @@ class TarTables:
         self._keeping = Lock()
 
     def _from_manifest(self, root: Path) -> Ints | None:
-        """The counts, if all shards are as they were exported."""
+        """Return the counts, if all shards are as they were exported."""
         if self.manifest is None:
             return None
         base = root if (root / MANIFEST).exists() else root.parent
@@ -87,7 +87,7 @@ class TarTables:
 
     @property
     def is_export(self) -> bool:
-        """Whether all shards are as an export of a version left them."""
+        """Whether all shards are an unchanged export of a version."""
         return self.manifest is not None and self._counts is not None and not self._sha256
 
     def counts(self) -> Ints:
@@ -99,7 +99,7 @@ class TarTables:
         return self._counts
 
     def digest(self) -> str:
-        """The identity of the shards: of the exported version, else of their bytes."""
+        """Return the identity of the shards: of the exported version, else of their bytes."""
         self.counts()
         if self.is_export and self.manifest is not None:
             return str(self.manifest["version"]["id"])
@@ -109,7 +109,7 @@ class TarTables:
         """See `Tables`.
 
         Raises:
-            DamageError: the shard does not hold what it held when it was counted.
+            DamageError: the shard has changed since it was counted.
         """
         rows = self._read(shard).rows
         expected = int(self.counts()[shard])
@@ -127,7 +127,7 @@ class TarTables:
         return self.read(shard).rows["image_sha256"]
 
     def _read(self, shard: int) -> _Read:
-        """What was kept of the shard if its file is still the same, else what it holds now."""
+        """Return the kept table of a shard if its file is unchanged, else read it."""
         path = self._refs[shard].path
         stamp = _stamp(path)
         kept_stamp, kept = self._kept.get(shard, ((), None))
@@ -158,16 +158,16 @@ class TarTables:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file does; nothing for a file that is gone."""
+    """Return values that change when a file does; empty for a missing file."""
     try:
         found = path.stat()
-    except OSError:  # reading the shard says so
+    except OSError:  # reading the shard reports it
         return ()
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
-    """What `curator export` says of the shards in `root`; for --to hf they lie in data/."""
+    """Read the manifest of `curator export` for the shards in `root` (data/ for --to hf)."""
     for folder in (root, root.parent):
         if (folder / MANIFEST).exists():
             return outputs.read_json(folder / MANIFEST)
@@ -175,7 +175,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
 
 
 def captions_of(sample: ScannedSample, reader: ShardReader) -> list[TarCaption]:
-    """The texts of a sample by slot: those of the `curator` field, else the alt text."""
+    """Return the texts of a sample by slot: those of the `curator` field, else the alt text."""
     found = _exported(sample.members, reader)
     if found is None:
         return [TarCaption(sample.alt_text, 1.0, ALT_TEXT)] if sample.alt_text else []
@@ -187,13 +187,13 @@ def captions_of(sample: ScannedSample, reader: ShardReader) -> list[TarCaption]:
 
 
 def _exported(members: Sequence[Member], reader: ShardReader) -> list[TarCaption] | None:
-    """The `curator` field of KEY.json; None without one, or in a form that export never writes."""
+    """Read the `curator` field of KEY.json; None if missing or not of a form that export writes."""
     member = next((one for one in members if one.ext.lower() == "json"), None)
     if member is None or member.length > MAX_JSON_BYTES:
         return None
     try:
         fields = parse_object(reader.read(member))
-    except Unusable:  # costs the sample nothing, as when it is indexed
+    except Unusable:  # the sample stays usable, as when it is indexed
         return None
     field = fields.get(own_field(fields) or FIELD)
     captions = field.get("captions") if isinstance(field, Mapping) else None
@@ -207,15 +207,15 @@ def _caption(value: object, where: Path) -> TarCaption:
         text, weight, source = (value.get(name) for name in ("text", "weight", "source"))
         if isinstance(text, str) and isinstance(source, str) and isinstance(weight, int | float):
             return TarCaption(text, float(weight), source)
-    raise DamageError("a `curator` field is not as `curator export` writes it", where=where)
+    raise DamageError("a `curator` field is not in the form of `curator export`", where=where)
 
 
 def _table(
     samples: Sequence[ScannedSample], captions: Sequence[Sequence[TarCaption]], *, need_text: bool
 ) -> pl.DataFrame:
-    """Samples with their captions in the columns of ROWS.
+    """Build the table of samples with their captions, in the columns of ROWS.
 
-    Lists are made by grouping: polars takes ten times as long to make them of Python's.
+    Lists are made by grouping, because polars takes ten times as long to convert Python lists.
     """
     images = [one.image for one in samples if one.image is not None]
     places = pl.DataFrame(

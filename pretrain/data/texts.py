@@ -1,12 +1,12 @@
-"""Which of a sample's captions a step sees, by their sampling weights.
+"""Draw the captions of a sample that a step trains on, by their sampling weights.
 
-One caption is drawn with the probability of its weight. Several are drawn one after the other
-without replacement, each time by weight: every text of a sample is seen sooner or later, a heavy
-one more often. (A fixed choice of the heaviest would never show the others, and would make
-`max_captions` a filter.) A text of weight 0 is never drawn. Each text drawn is replaced, with the
+One caption is drawn with the probability of its weight. Several are drawn one after the other, by
+weight and without replacement: every text of a sample is seen sooner or later, texts of high weight
+more often. (Always taking the highest weights would never show the other texts, and would turn
+`max_captions` into a filter.) A text of weight 0 is never drawn. Each drawn text is replaced, with
 probability `sentences`, by one of its sentences, if it has several.
 
-Drawing without replacement: the smallest of exponential variables with the weights as rates
+Drawing without replacement takes the smallest of exponential variables whose rates are the weights
 (Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir").
 """
 
@@ -32,18 +32,18 @@ def draw(
     epochs: Ints,
     samples: Ints,
 ) -> tuple[list[str], Ints]:
-    """(texts drawn, the place in the batch of the sample that each belongs to), in order of owners.
+    """Return (drawn texts, their owners), in order of owners: places of their samples in the batch.
 
-    `texts` and `weights` have one list a sample, `epochs` and `samples` (B,) say which it is.
+    `texts` and `weights` have one list per sample; `epochs` and `samples` (B,) identify the draws.
     """
     counts = [len(one) for one in texts]
     owners = np.repeat(np.arange(len(texts)), counts)
     slots = np.concatenate([np.arange(count) for count in counts] or [np.empty(0, np.int64)])
     flat_weights = np.array([weight for one in weights for weight in one], np.float64)
     about = (epochs[owners], samples[owners], slots)
-    with np.errstate(divide="ignore"):  # weight 0 waits for ever
+    with np.errstate(divide="ignore"):  # weight 0: infinite waiting time
         waits = -np.log1p(-uniforms(seed, *about, _CHOICE)) / flat_weights
-    # A draw of exactly 0 for a weight of 0 would be nan: such a text waits for ever, too.
+    # A draw of exactly 0 for a weight of 0 would be nan; it must be infinite, too.
     waits[flat_weights == 0] = np.inf
     order = np.lexsort((waits, owners))
     first = np.concatenate([[0], np.cumsum(counts)])[owners[order]]
@@ -61,14 +61,14 @@ def draw(
 def heaviest(
     texts: Sequence[Sequence[str]], weights: Sequence[Sequence[float]]
 ) -> tuple[list[str], Ints]:
-    """The text of the highest weight of each sample, the first of equals."""
+    """Return the text of highest weight of each sample, the first among equals."""
     best = [one[int(np.argmax(by))] for one, by in zip(texts, weights, strict=True)]
     return best, np.arange(len(best))
 
 
 def _sentence(text: str, where: float) -> str:
     spans = split_sentences(text)
-    if len(spans) < 2:  # noqa: PLR2004 - one sentence is the text
+    if len(spans) < 2:  # noqa: PLR2004 - a single sentence is the text
         return text
     start, end = spans[int(where * len(spans))]
     return text[start:end]

@@ -1,12 +1,12 @@
-"""Tables of a version in a store: the decision on a shard joined to the index of its bytes.
+"""Tables of a version in a store: the decision on each shard joined to the index of its bytes.
 
-Nothing is exported and no image is copied. Opening reads the version's manifest only where that
-says how many samples there are (`chosen`, `generated`); the other choices need a pass over the
-tables. Reading a table takes some 3 us a sample.
+Nothing is exported and no image is copied. Opening reads only the version's manifest if that has
+the number of samples (`chosen`, `generated`); the other choices need a pass over the tables.
+Reading a table takes some 3 us per sample.
 
-The index trusts a shard that has the size and the time it was indexed with. When the time moved,
-as it does when a dataset is copied, every image of that shard is hashed while it is read; hashing
-all of them always would cost a few percent of decoding and find nothing more.
+A shard is trusted if it has the size and the time that it was indexed with. If the time differs, as
+after copying a dataset, every image of the shard is hashed when it is read. Hashing always would
+cost a few percent of decoding and find nothing more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RESTORE = "restore the shard, or index it and decide again"
 
 
 class IndexTables:
-    """All usable images of indexed shards, with their alt texts; samples without one have none."""
+    """Tables of all usable images of indexed shards, with their alt text or without a text."""
 
     def __init__(self, store: Store, refs: Sequence[ShardRef]) -> None:
         self._store = store
@@ -44,12 +44,12 @@ class IndexTables:
         self.shards = tuple(ref.name for ref in refs)
 
     def counts(self) -> Ints:
-        """From the headers of the indexes, which takes a millisecond a shard."""
+        """Read the counts from the headers of the indexes, a millisecond per shard."""
         facts = [index.shard_facts(self._store, shard) for shard in self.shards]
         return np.array([one.num_samples - one.num_unusable for one in facts], np.int64)
 
     def digest(self) -> str:
-        """The identity of the shards: of their bytes."""
+        """Return the identity of the shards, by their bytes."""
         facts = {shard: index.shard_facts(self._store, shard).sha256 for shard in self.shards}
         return hashing.digest(facts)
 
@@ -65,21 +65,21 @@ class IndexTables:
         return rows.filter(pl.col("reason").is_null())["image_sha256"]
 
     def places(self, shard: int) -> pl.DataFrame:
-        """Every sample of a shard, usable or not, by row."""
+        """Read all samples of a shard, usable or not, by row."""
         return index.read(self._store, self.shards[shard], _PLACES)
 
     def table(self, shard: int, rows: pl.DataFrame, *, sha256: str | None = None) -> ShardTable:
-        """`rows` with the place of their bytes, which must be the bytes that were indexed.
+        """Return the table of `rows`, after checking that the shard is the indexed one.
 
         Raises:
-            DamageError: the shard or its index is another one (source.changed).
+            DamageError: the shard or its index has changed (source.changed).
         """
         facts = index.shard_facts(self._store, self.shards[shard])
         path = self._refs[shard].path
         if sha256 is not None and sha256 != facts.sha256:
             raise changed(
                 path,
-                f"sha256 was {sha256[:12]}, the index is of {facts.sha256[:12]}",
+                f"sha256 was {sha256[:12]}, but the index is of {facts.sha256[:12]}",
                 hint=_RESTORE,
             )
         try:
@@ -96,14 +96,14 @@ class IndexTables:
 
 @dataclass(frozen=True, slots=True)
 class CaptionChoice:
-    """What is taken of a version. `count` reads a manifest entry; without it a pass is needed."""
+    """A choice of samples and texts. `count` reads a manifest entry; if None, a pass counts."""
 
     rows: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
     count: Callable[[ShardEntry], int] | None = None
 
 
 class VersionTables:
-    """One choice (a key of CHOICES) from the samples and texts of a version."""
+    """Tables of one choice (a key of CHOICES) from the samples and texts of a version."""
 
     def __init__(
         self, store: Store, version: Version, refs: Sequence[ShardRef], choice: str
@@ -129,13 +129,13 @@ class VersionTables:
         """See `Tables`.
 
         Raises:
-            DamageError: the decision, the index or the shard is not what the version was made of.
+            DamageError: decision, index or shard differ from those that the version was made from.
         """
         entry = self._entries[shard]
         rows = self._choice.rows(read_decision(self._store, entry), self._index.places(shard))
         if self._choice.count is not None and len(rows) != self._choice.count(entry):
             raise DamageError(
-                f"{self._choice.count(entry)} samples are counted, {len(rows)} are there",
+                f"the manifest counts {self._choice.count(entry)} samples, {len(rows)} were found",
                 where=self._store.root / entry.file,
                 hint="`curator fsck` lists everything damaged",
             )
@@ -147,7 +147,7 @@ class VersionTables:
 
 
 def with_alt_texts(places: pl.DataFrame) -> pl.DataFrame:
-    """Samples with their alt text as their only text, none where there is none."""
+    """Return samples with their alt text, if any, as their only text."""
     has = pl.col("alt_text").is_not_null()
     return places.with_columns(
         texts=pl.when(has).then(pl.concat_list("alt_text")).otherwise(pl.lit([], ROWS["texts"])),
@@ -161,10 +161,10 @@ def with_alt_texts(places: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_texts(decided: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
-    """The chosen texts of each sample by slot, their weights adding up to 1.
+    """Return the chosen texts of each sample by slot, with weights that sum to 1.
 
-    Weights of all zeros (a policy that weighs a source with 0 and finds no other) say nothing, and
-    count as equal.
+    If all weights are 0 (a policy that weighs a source with 0 and finds no other), they count as
+    equal.
     """
     grouped = decided.group_by("row", maintain_order=True).agg(
         texts=pl.col("text"),
@@ -192,7 +192,7 @@ def _filtered(decided: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
 
 
 def _images(decided: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
-    """Usable images, without those that broke a model: only decoding finds some damage."""
+    """Return usable images, without those that made a model fail: some damage shows on decoding."""
     broken = (pl.col("action") == "quarantined") & pl.col("because").str.starts_with(_BAD_IMAGE)
     usable = places.filter(pl.col("reason").is_null())
     return with_alt_texts(usable.join(decided.filter(broken), on="row", how="anti"))
@@ -211,4 +211,4 @@ CHOICES: Mapping[str, CaptionChoice] = {
     "alt-only": CaptionChoice(_alt_texts),
     "images": CaptionChoice(_images),
 }
-"""Name -> what is taken. `chosen` is the version as it is, `images` all usable images of it."""
+"""Name -> choice. `chosen` is the version as it is, `images` all its usable images."""

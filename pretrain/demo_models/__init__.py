@@ -1,1 +1,1 @@
-"""Trains the two small models of the rendered world: `python -m pretrain.demo_models OUT`."""
+"""Train the two small models of the rendered world: `python -m pretrain.demo_models OUT`."""

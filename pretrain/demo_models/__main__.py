@@ -1,10 +1,10 @@
-"""Train the scorer and the captioner of the rendered world from nothing.
+"""Train the scorer and the captioner of the rendered world from scratch.
 
     python -m pretrain.demo_models OUT [--only scorer|captioner] [--device cuda]
 
 OUT/scorer and OUT/captioner are folders that `--scorer` and `--model` of `curator recaption` take.
-Stopped or killed, the same command goes on after its last checkpoint and ends with the same bytes.
-Scenes 0, 1, 2, ... are for training; the demo and the evaluation begin at
+After a stop or a crash the same command resumes from the last checkpoint and ends with the same
+bytes. Scenes 0, 1, 2, ... are for training; the demo and the evaluation start at
 `curator.demo.seeds.HELD_OUT`.
 """
 
@@ -33,15 +33,16 @@ def train(
     only: Annotated[Literal["scorer", "captioner"] | None, typer.Option()] = None,
     device: Annotated[str | None, typer.Option(help="Default: a GPU if there is one.")] = None,
     threads: Annotated[
-        int, typer.Option(min=1, help="Sums depend on it, and so do the weights.")
+        int, typer.Option(min=1, help="Threads; sums, and so the weights, depend on it.")
     ] = 1,
     scenes: Annotated[int, typer.Option(min=1)] = 20_000,
     captioner_steps: Annotated[int, typer.Option(min=1)] = 5000,
     scorer_steps: Annotated[int, typer.Option(min=1)] = 3000,
 ) -> None:
-    """Train the scorer and the captioner of the rendered world from nothing.
+    """Train the scorer and the captioner of the rendered world from scratch.
 
-    Two to three hours on one core that multiplies bf16 in hardware, nine on one that does not.
+    Takes two to three hours on one core that multiplies bf16 in hardware, nine on one that does
+    not.
     """
     torch.set_num_threads(threads)
     where = choose_device(device)

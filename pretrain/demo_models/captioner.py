@@ -1,6 +1,6 @@
 """The captioner: a small ResNet, a projector and a tiny Qwen2, in transformers' FastVLM class.
 
-The loss is that of the caption's words, and that of `cells` beside it.
+The loss is the cross entropy of the caption's words plus the loss of `cells`.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ BATCH = 64
 
 
 def prompts(length: Length) -> list[str]:
-    """What the model is asked with for a caption of this length: the wordings of the presets."""
+    """Return the presets' prompts for a caption of this length."""
     preset = PRESETS[length]
     return list(dict.fromkeys([preset.text, preset.alternative]))
 
 
 def build(pictures: Pictures) -> tuple[Any, Any]:
-    """An untrained model of 2 million weights, and its processor."""
+    """Build an untrained model of 2 million parameters, and its processor."""
     rng = np.random.default_rng(0)
     texts = [caption(scene, length, rng) for scene in pictures.scenes[:2000] for length in LENGTHS]
     asked = [prompt for length in LENGTHS for prompt in prompts(length)]
@@ -121,7 +121,7 @@ def _config(vocab_size: int) -> FastVlmConfig:
 
 
 class _Asker:
-    """Turns scenes into token rows: prompt with image places, caption, end."""
+    """Turns scenes into token rows: prompt with image placeholders, caption, end."""
 
     def __init__(self, processor: Any) -> None:
         self._tokenizer = processor.tokenizer
@@ -143,7 +143,7 @@ class _Asker:
     def rows(
         self, scenes: list[Scene], rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """input_ids and labels, (batch, longest)."""
+        """Return input_ids and labels, (batch, longest)."""
         asked, labels = [], []
         for scene in scenes:
             length = rng.choice(LENGTHS, p=list(_SHARES.values()))
@@ -168,7 +168,7 @@ class CaptionerObjective(torch.nn.Module):
         self.reader = CellReader(_VISION_WIDTHS[-1])
 
     def losses(self, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """`loss`, and its parts: that of the words and that of the cells."""
+        """Return `loss` and its parts, the loss of the words and the loss of the cells."""
         device = self.model.device
         pixels, ids, labels, targets = (part.to(device) for part in batch)
         with short_attention(device):
@@ -181,7 +181,7 @@ class CaptionerObjective(torch.nn.Module):
 def train(
     pictures: Pictures, out: Path, *, steps: int, device: torch.device, stop: StopRequest
 ) -> None:
-    """Train from nothing and save; the same machine and threads give the same weights.
+    """Train from scratch and save; the same machine and threads give the same weights.
 
     Raises:
         as `pretrain.loop.loop.train`.

@@ -1,7 +1,8 @@
-"""A second loss that is thrown away after training: every cell of a feature map names its solid.
+"""An auxiliary loss for training: each cell of a feature map classifies its solid.
 
-Shape, color, size and material of the solid that rules a cell, or that none does. It teaches the
-picture part of a model in a tenth of the steps that captions alone would need.
+The classes are shape, color, size and material of the solid that covers the cell, or that none
+does. With it the image part of a model needs a tenth of the steps that captions alone would take.
+The linear layer is discarded after training.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class CellReader(nn.Module):
         self._reader = nn.Linear(width, sum(self._sizes))
 
     def forward(self, features_BCHW: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss, a scalar. `targets` (B, cells, attributes) are rows of `cell_targets`."""
+        """Return the scalar loss. `targets` (B, cells, attributes) are rows of `cell_targets`."""
         parts = self._reader(features_BCHW.flatten(2).mT).float().split(self._sizes, -1)
         ruled = (targets[..., 0] != _NOBODY).float()
         loss = F.binary_cross_entropy_with_logits(parts[0].squeeze(-1), ruled)
@@ -45,7 +46,7 @@ class CellReader(nn.Module):
 
 
 def cell_targets(pictures: Pictures) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(N, cells, attributes): the number of the value, -1 where no solid rules."""
+    """Return the class of each cell (N, cells, attributes), -1 where no solid covers it."""
     targets = np.full((len(pictures.scenes), GRID * GRID, len(_ATTRIBUTES)), _NOBODY, np.int64)
     for n, (scene, cells) in enumerate(zip(pictures.scenes, pictures.cells, strict=True)):
         values = np.array(

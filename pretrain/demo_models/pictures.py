@@ -1,4 +1,4 @@
-"""The pictures that both models are trained on: rendered once, kept in one array on disk."""
+"""The training images of both models, rendered once and kept in one array on disk."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from curator.store import fsops
 
 SIDE_PX = 128
 GRID = 8
-"""Cells along a side of the feature maps, one for 16 pixels."""
+"""Cells along a side of the feature maps, one per 16 pixels."""
 _CHUNK = 200
-_COVER = 0.12  # a cell belongs to the solid that covers most of it, if it covers this share
+_COVER = 0.12  # a cell belongs to the solid that covers most of it, if that covers this fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Pictures:
 
     Attributes:
         rgb: (N, SIDE_PX, SIDE_PX, 3) uint8.
-        cells: (N, GRID, GRID) uint8, the solid that rules a cell of the picture, counted from 1.
-        scenes: the scenes themselves.
+        cells: (N, GRID, GRID) uint8, the solid that covers a cell of the image, from 1; 0 if none.
+        scenes: the scenes that were rendered.
     """
 
     rgb: np.ndarray[Any, np.dtype[np.uint8]]
@@ -44,7 +44,7 @@ class Pictures:
 
 
 def load_pictures(folder: Path, first_seed: int, count: int) -> Pictures:
-    """Render scenes first_seed, first_seed + 1, ...; what was rendered before is read.
+    """Render scenes first_seed, first_seed + 1, ..., or read them if they were rendered before.
 
     Raises:
         UsageError: some of the scenes are held out.
@@ -62,7 +62,7 @@ def _rendered(seeds: range) -> bytes:
     rgb = np.empty((len(seeds), SIDE_PX, SIDE_PX, 3), np.uint8)
     cells = np.empty((len(seeds), GRID, GRID), np.uint8)
     scene_seeds = np.empty(len(seeds), np.int64)
-    # Nobody sets this request: all pictures lie in one file, so a stop has nothing to keep.
+    # This request is never set: all images are in one file, so a stop could keep nothing.
     stop = StopRequest()
     chunks = chunks_of(len(seeds), _CHUNK)
     with bar("render scenes", len(seeds), "scenes") as advance:
@@ -96,15 +96,15 @@ def _cells(picture: RenderedImage) -> np.ndarray:
 
 
 def as_pixels(rgb: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
-    """(B, side, side, 3) uint8 -> (B, 3, side, side) float32 in -1..1, channels last."""
+    """Convert (B, side, side, 3) uint8 to (B, 3, side, side) float32 in -1..1, channels last."""
     pixels = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def batches(count: int, size: int, seed: int, first: int = 0) -> Iterator[np.ndarray]:
-    """Batches of numbers below `count` without end, from number `first` on.
+    """Yield batches of numbers below `count` without end, from batch number `first` on.
 
-    Every number comes once a round.
+    Every number comes once per epoch.
     """
     rng = np.random.default_rng(seed)
     waiting = np.empty(0, np.int64)

@@ -1,9 +1,9 @@
-"""The scorer: an open_clip model with a small ResNet and a text tower for some hundred words.
+"""The scorer: an open_clip model with a small ResNet and a text tower for a few hundred words.
 
-Contrastive as CLIP is, with one more column a picture: its own caption with one thing changed
-(NegCLIP, Yuksekgonul et al. 2023, arXiv 2210.01936). Without it a scorer knows which things are in
-a picture, and not which of them is red. True and false captions wear the same words around them
-that alt texts do, so those say nothing. Beside it stands the loss of `cells`.
+The loss is CLIP's, with one more text per image: its own caption with one thing changed (NegCLIP,
+Yuksekgonul et al. 2023, arXiv 2210.01936). Without it a scorer learns which things are in an image,
+but not which of them is red. True and false captions are wrapped in the same boilerplate as alt
+texts, so that the boilerplate carries no signal. The loss of `cells` is added.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from pretrain.objectives.clip import short_attention
 
 _CONTEXT = 64
 _WIDTH = 24
-# The stage whose cells are those of `pictures`, and the last one: open_clip stops after the last
-# that is asked for.
+# The stage whose cells are those of `pictures`, and the last one, because open_clip stops after the
+# last one requested.
 _STAGES = (3, 4)
 _STRIDE_16_CHANNELS = 16 * _WIDTH
 _SHARES: dict[Length, float] = {"short": 0.45, "detailed": 0.45, "spatial": 0.1}
 BATCH = 128
 _SPECIAL = ["<pad>", "</s>", "<unk>"]
-_NOISE_SHARE = 8  # one alt text of any kind for so many pictures: what words outside mean
+_NOISE_SHARE = 8  # one unrelated alt text of any kind per this many images
 
 
 def config(vocab_size: int) -> dict[str, Any]:
-    """The model in open_clip's terms."""
+    """Return the model's config in open_clip's format."""
     return {
         "embed_dim": 160,
         "vision_cfg": {
@@ -70,7 +70,7 @@ def config(vocab_size: int) -> dict[str, Any]:
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word of the captions; all other words are alike."""
+    """Return a tokenizer with one token per caption word and one for all other words."""
     words = [word for word in VOCABULARY if word.isalpha()]
     vocab = {word: number for number, word in enumerate([*_SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
@@ -92,7 +92,7 @@ class ScorerObjective(torch.nn.Module):
         self.reader = CellReader(_STRIDE_16_CHANNELS)
 
     def losses(self, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """`loss`, and its parts: that of the pairs and that of the cells."""
+        """Return `loss` and its parts, the loss of the pairs and the loss of the cells."""
         device = self.model.logit_scale.device
         pixels, tokens, targets = (part.to(device) for part in batch)
         with torch.no_grad():  # as open_clip does after every step
@@ -107,7 +107,7 @@ class ScorerObjective(torch.nn.Module):
 def train(
     pictures: Pictures, out: Path, *, steps: int, device: torch.device, stop: StopRequest
 ) -> None:
-    """Train from nothing and save; the same machine and threads give the same weights.
+    """Train from scratch and save; the same machine and threads give the same weights.
 
     Raises:
         as `pretrain.loop.loop.train`.
@@ -139,7 +139,7 @@ def train(
 
 
 def _texts(scenes: list[Scene], rng: np.random.Generator) -> list[str]:
-    """The true captions of a batch, then one false caption each, then some alt texts."""
+    """Return the true captions of a batch, then one false caption each, then some alt texts."""
     lengths = rng.choice(LENGTHS, len(scenes), p=list(_SHARES.values()))
     told = list(zip(scenes, lengths, strict=True))
     right = [dress(caption(scene, length, rng), rng) for scene, length in told]

@@ -1,1 +1,1 @@
-"""The one training loop, with its checkpoints, its log and its count of compute."""
+"""The training loop, with checkpoints, log and FLOP count."""

@@ -1,17 +1,17 @@
-"""Checkpoints of a training: safetensors for the numbers, a JSON manifest that makes them count.
+"""Write and read checkpoints: tensors in safetensors, and a JSON manifest that makes them valid.
 
     00001200.safetensors   model and optimizer
-    00001200.json          what makes them count: step, what was trained, sha256 of the numbers
+    00001200.json          manifest: step, what was trained, sha256 of the tensors
 
-The numbers are written first, as 00001200.unfinished, and take their name when the manifest is
-there. So numbers under their name without a manifest were never left by a crash: something is gone,
-and no training starts over at step 0 because of it.
+The tensors are written first, as 00001200.unfinished, and renamed once the manifest exists. A crash
+therefore never leaves 00001200.safetensors without a manifest: where one is missing, a file was
+lost, and training refuses to start over at step 0.
 
-All randomness of a step comes from (seed, step), and a step names its place in the data, so a
-checkpoint needs neither: going on from it is bit-identical to never having stopped (on the same
-machine, with the same number of threads). The two newest are kept; a damaged newest one costs the
-steps since the one before. Writing costs the size of the model three times over, once in memory
-and once on disk.
+All randomness of a step comes from (seed, step), and the step determines its place in the data, so
+a checkpoint stores neither. A resumed training is bit-identical to one that never stopped (on the
+same machine, with the same number of threads). The two newest checkpoints are kept; if the newest
+is damaged, the steps since the one before are repeated. Writing takes three times the size of the
+model, once in memory and once on disk.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _NUMBERS, _UNFINISHED = ".safetensors", ".unfinished"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """What was saved after `step` steps. `facts` are small values of the caller, fit for JSON."""
+    """State after `step` steps. `facts` are small JSON values of the caller."""
 
     step: int
     tensors: dict[str, torch.Tensor]
     facts: dict[str, Any]
 
     def restore(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-        """Put the numbers back into a model and an optimizer built as they were.
+        """Load the tensors into a model and an optimizer built as when they were saved.
 
         Raises:
             RuntimeError: the model has other parameters.
@@ -58,8 +58,8 @@ class Checkpoint:
             number, _, what = name.partition(".")
             parameter = parameters[int(number)]
             if value.shape == parameter.shape:
-                # The kernels walk through a parameter and its moments side by side, whatever the
-                # strides say: the layout (channels last) has to be that of the parameter.
+                # The kernels walk through a parameter and its moments side by side and ignore
+                # strides, so the moments must have the parameter's layout (channels last).
                 laid_out = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             else:
                 laid_out = value
@@ -80,7 +80,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     facts: dict[str, Any],
 ) -> None:
-    """Write a checkpoint and remove all but the two newest; complete or not there at all."""
+    """Write a checkpoint atomically and remove all but the two newest."""
     data = save(dict(_named(module, optimizer)))
     manifest = {
         "format": _FORMAT,
@@ -105,7 +105,7 @@ def _named(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     written: set[int] = set()
     for name, value in module.state_dict().items():
-        # safetensors refuses two names for one memory: tied weights are written twice.
+        # safetensors refuses two names for one memory, so tied weights are written twice.
         apart = value.clone() if value.data_ptr() in written else value
         written.add(value.data_ptr())
         yield _MODEL + name, apart.detach().cpu().contiguous()
@@ -115,12 +115,13 @@ def _named(
 
 
 def newest_valid(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None when there is none at all.
+    """Return the newest intact checkpoint, or None where there is no checkpoint at all.
 
-    One that is damaged, or lacks one of its files, is passed over, and said.
+    Damaged or incomplete checkpoints are skipped, with a message.
 
     Raises:
-        DamageError: there are checkpoints, and none is whole: starting over would be silent loss.
+        DamageError: there are checkpoints but none is intact; starting over would lose work
+            silently.
         FormatError: written by a newer version of this tool.
     """
     steps = {*_steps(folder), *(int(path.stem) for path in folder.glob(f"[0-9]*{_NUMBERS}"))}
@@ -130,11 +131,11 @@ def newest_valid(folder: Path) -> Checkpoint | None:
             return found
     if steps:
         raise DamageError(
-            f"none of the {len(steps)} checkpoints is whole",
+            f"none of the {len(steps)} checkpoints is intact",
             where=folder,
             did="nothing was trained and nothing was changed",
             hint="restore one from a copy; or start over at step 0 with another --out, or here "
-            "after this folder was removed",
+            "after removing this folder",
             reason="checkpoint.damaged",
         )
     return None
@@ -143,7 +144,7 @@ def newest_valid(folder: Path) -> Checkpoint | None:
 def _read(folder: Path, step: int) -> Checkpoint | None:
     path = _numbers(folder, step)
     if not path.exists() and _unfinished(folder, step).exists():
-        path = _unfinished(folder, step)  # a crash came just before it took its name
+        path = _unfinished(folder, step)  # a crash came just before the rename
     try:
         manifest = sealed.read(_manifest(folder, step))
         data = path.read_bytes()
@@ -153,7 +154,7 @@ def _read(folder: Path, step: int) -> Checkpoint | None:
     if manifest.get("format", 0) > _FORMAT:
         raise FormatError(f"checkpoint format {manifest['format']}", where=path)
     if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
-        say(f"checkpoint of step {step:,} is not what was written ({path}): trying the one before")
+        say(f"checkpoint of step {step:,} fails its checksum ({path}): trying the one before")
         return None
     return Checkpoint(step=step, tensors=load(data), facts=manifest["facts"])
 
@@ -171,5 +172,5 @@ def _manifest(folder: Path, step: int) -> Path:
 
 
 def _steps(folder: Path) -> list[int]:
-    """Steps with a manifest, newest first."""
+    """Return the steps that have a manifest, newest first."""
     return sorted((int(path.stem) for path in folder.glob("[0-9]*.json")), reverse=True)

@@ -1,6 +1,6 @@
-"""How much arithmetic a step is, counted once on a real step.
+"""Count the FLOPs of a training step, once, on a real step.
 
-`torch.utils.flop_counter` takes the weight gradient of a grouped convolution for that of a full
+`torch.utils.flop_counter` counts the weight gradient of a grouped convolution as that of a full
 one: a depth-wise layer of 64 channels comes out at 66 times its forward pass instead of 3. The
 formula here divides by the groups.
 """
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
 
-# Its decorator adds `out_val`, which its signature does not know.
+# torch's decorator adds `out_val`, which is missing from its type signature.
 _FULL: Callable[..., int] = conv_backward_flop
-_WEIGHT = 1  # place of the weight gradient in the mask of what is asked for
+_WEIGHT = 1  # place of the weight gradient in output_mask
 
 
 def _conv_backward(*args: Any, out_shape: Any) -> int:
@@ -31,16 +31,16 @@ def _conv_backward(*args: Any, out_shape: Any) -> int:
 
 
 class Count:
-    """Floating point operations of a block; 0 until it ends."""
+    """Floating point operations of a `counted` block; 0 until it ends."""
 
     total = 0
 
 
 @contextmanager
 def counted() -> Iterator[Count]:
-    """Count multiplications and additions of the block, forward and backward.
+    """Count the multiplications and additions of the block, forward and backward.
 
-    What torch has compiled before is counted as well: the block runs without it.
+    Compiled modules are counted too: the block runs them uncompiled.
     """
     count = Count()
     mapping = {torch.ops.aten.convolution_backward: _conv_backward}

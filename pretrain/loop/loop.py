@@ -1,12 +1,13 @@
-"""The training loop, the only one: pretraining and finetuning differ in what they hand to it.
+"""The training loop, shared by pretraining and finetuning.
 
-AdamW with decoupled decay on matrices only, linear warm-up and half a cosine (Loshchilov & Hutter
-2017, arXiv 1608.03983 and 1711.05101), gradients clipped by their global norm, bf16 autocast.
+AdamW with decoupled weight decay on matrices only, linear warm-up and half a cosine (Loshchilov &
+Hutter 2017, arXiv 1608.03983 and 1711.05101), gradients clipped by their global norm, bf16
+autocast.
 
-Invariants. Everything random in a step comes from (seed, step), and `batches(step)` starts with
-the batch of that step: a training that was stopped, or killed, and goes on from its checkpoint
-ends with the same bytes as one that was not (same machine, same number of threads and processes).
-A step that is not finite stops the training before it reaches a checkpoint.
+Invariants: everything random in a step comes from (seed, step), and `batches(step)` starts with the
+batch of that step. So a training that was stopped or killed and resumed from its checkpoint ends
+with the same bytes as one that was not (same machine, same number of threads and processes). A step
+that is not finite stops the training before it reaches a checkpoint.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ from pretrain.objectives import Accumulating
 
 Batches = Callable[[int], Iterator[Any]]
 Count = Callable[[Any], Mapping[str, int]]
-"""What to count of a batch; always the same names."""
+"""Returns the counts of a batch, always with the same names."""
 _SAVING_SHARE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParamGroup:
-    """Parameters that learn at `lr_scale` times the rate of the options."""
+    """Parameters trained at `lr_scale` times the learning rate of the options."""
 
     parameters: Sequence[torch.nn.Parameter]
     lr_scale: float = 1.0
@@ -53,9 +54,10 @@ class ParamGroup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """`seconds` and `flops` are of all steps, also of those before a stop; one line of `history`
-    each `log_every` steps. `precision` is what was computed in. `counts` are of all steps and all
-    processes, stops or not.
+    """The outcome of a training.
+
+    `seconds`, `flops` and `counts` cover all steps, also those before a stop; `counts` are summed
+    over all processes. `history` has one line per `log_every` steps. `precision` is the one used.
     """
 
     steps: int
@@ -67,10 +69,10 @@ class TrainResult:
 
 
 class Values:
-    """Named scalars of one step, on their way from the device.
+    """Named scalars of one step, being copied from the device.
 
-    They are sent off when they are made, so that `read` waits for this step and not for what a GPU
-    was told to do since: `float(tensor)` does, since it is told to copy after all that.
+    The copy is queued when this is created, so that `read` waits for this step only.
+    `float(tensor)` would queue its copy after everything queued since, and wait for all of it.
     """
 
     def __init__(self, scalars: dict[str, torch.Tensor]) -> None:
@@ -80,18 +82,18 @@ class Values:
         self._numbers = together.to("cpu", non_blocking=True)
         self._arrived: torch.cuda.Event | None = None
         if together.is_cuda:
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # none there
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # has no types
             self._arrived.record(torch.cuda.current_stream(together.device))
 
     def read(self) -> dict[str, float]:
-        """The scalars as numbers."""
+        """Return the scalars as numbers."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return dict(zip(self._names, self._numbers.tolist(), strict=True))
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """fp32 or bf16: `auto` is bf16 on GPUs and CPUs that multiply it in hardware."""
+    """Return fp32 or bf16; `auto` is bf16 on GPUs and CPUs that multiply it in hardware."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -110,17 +112,17 @@ def train(
     what: str = "train",
     count: Count | None = None,
 ) -> TrainResult:
-    """Minimise `objective` (see `pretrain.objectives`), on the device that it is on.
+    """Minimise `objective` (see `pretrain.objectives`) on the device where it is.
 
-    `batches(step)` starts with the batch of that step. With a `folder`, checkpoints, log.jsonl
-    and TensorBoard events go there and a training that was stopped goes on; without, nothing is
-    written. What `count` gives of the batches that were trained on is added up. Leaves the
+    `batches(step)` starts with the batch of that step. With a `folder`, checkpoints, log.jsonl and
+    TensorBoard events are written there and a stopped training is resumed; without one, nothing is
+    written. The counts that `count` returns for each trained batch are added up. Leaves the
     objective in training mode.
 
     Raises:
         EngineError: the loss or its gradient is not finite; names the step.
         UsageError: the folder holds a training with other options.
-        StoppedError: `stop` was asked for; a checkpoint was written.
+        StoppedError: a stop was requested; a checkpoint was written.
     """
     training = _Training(objective, options, parameter_groups, folder, count)
     return training.run(batches, stop or StopRequest(), what)
@@ -142,7 +144,7 @@ class _Training:
         self.device = self.parameters[0].device
         self.precision = choose_precision(options.precision, self.device)
         if self.device.type == "cpu":
-            keep_freed_memory()  # a tenth of the time of a ViT's step
+            keep_freed_memory()  # saves a tenth of a ViT's step time
             stride_first(objective)
         self.optimizer = _optimizer(groups or [ParamGroup(parameters=self.parameters)], options)
         self.checkpoints = None if folder is None else folder / "checkpoints"
@@ -167,16 +169,16 @@ class _Training:
             return
         if found.facts["options"] != self.options.fingerprint():
             raise UsageError(
-                "a training with other options was begun here",
+                "the folder holds a training with other options",
                 where=self.checkpoints,
-                hint="give the options it was begun with, or another folder",
+                hint="give the options that it started with, or another folder",
             )
         found.restore(self.objective, self.optimizer)
         self.step, self.flops = found.step, int(found.facts["flops"])
         self.seconds_before = float(found.facts["seconds"])
         self.counted_before = dict(found.facts.get("counts", {}))  # none in older checkpoints
         if distributed.rank() == 0:
-            say(f"going on after step {self.step:,} of {self.options.total_steps:,}")
+            say(f"resuming after step {self.step:,} of {self.options.total_steps:,}")
 
     def run(self, batches: Batches, stop: StopRequest, what: str) -> TrainResult:
         self.began = self.saved = self.logged = time.monotonic()
@@ -201,7 +203,7 @@ class _Training:
         )
 
     def _counts(self) -> dict[str, int]:
-        """Of all processes, and of what was trained before a stop; all processes call it alike."""
+        """Return the counts over all processes and resumptions; every process must call this."""
         now = distributed.sum_over_processes(self.counted, self.device)
         names = {*now, *self.counted_before}
         return {name: now.get(name, 0) + self.counted_before.get(name, 0) for name in sorted(names)}
@@ -215,7 +217,7 @@ class _Training:
             if self.count is not None:
                 self.counted.update(self.count(batch))
             before, values = values, self._one(batch)
-            # One step late: a GPU computes this step while it is told what the next one is.
+            # Read one step late, so that the GPU computes this step while the next one is queued.
             self._check(before, self.step)
             self.step += 1
             advance(1)
@@ -229,12 +231,12 @@ class _Training:
                 self._save()
             if stopped and not is_last:
                 if not stop():
-                    stop.signum = signal.SIGTERM  # another process of this training got it
+                    stop.signum = signal.SIGTERM  # another process of this training got the signal
                 kept = "nothing" if self.checkpoints is None else f"{self.step:,}"
                 stop.check(f"{kept} of {self.options.total_steps:,} steps is kept")
 
     def _one(self, batch: Any) -> Values:
-        """One step; gives the losses and the norm of the gradient."""
+        """Take one step; return the losses and the norm of the gradient."""
         options = self.options
         seed = np.random.SeedSequence((options.seed, self.step)).generate_state(1, np.uint64)
         torch.manual_seed(int(seed[0] >> np.uint64(1)))
@@ -271,7 +273,7 @@ class _Training:
         return torch.autocast(self.device.type, DTYPES[self.precision])
 
     def _check(self, values: Values, step: int) -> dict[str, float]:
-        """The values of a step as numbers.
+        """Return the values of a step as numbers.
 
         Raises:
             EngineError: one of them is not finite.
@@ -320,7 +322,7 @@ class _Training:
 
 
 def _optimizer(groups: Sequence[ParamGroup], options: LoopOptions) -> torch.optim.AdamW:
-    """Decay for matrices and kernels only: not for biases, norms, scales and other vectors."""
+    """Build AdamW, with decay on matrices and kernels only: not on biases, norms, other vectors."""
     parts = []
     for group in groups:
         for decays in (True, False):

@@ -1,10 +1,9 @@
-"""A way around a fault of oneDNN, which computes convolutions on x86 CPUs.
+"""Work around a bug in oneDNN, which computes convolutions on x86 CPUs.
 
-The gradient of the weights of a 1x1 convolution with a stride, of fewer than 16 channels, in fp32
-and channels-last memory is written past its buffer: the process dies, or the gradient is wrong
-(oneDNN issue 6035, open in 3.13; torch 2.15 has that). The first layer of FastViT, MobileOne and
-MCi nets is one. Taking the pixels that the stride leaves first, and convolving them without a
-stride, is the same sum.
+For a strided 1x1 convolution with fewer than 16 channels, in fp32 and channels-last memory, oneDNN
+writes the weight gradient past its buffer: the process dies, or the gradient is wrong (oneDNN issue
+6035, open in 3.13, which torch 2.15 ships). The first layer of FastViT, MobileOne and MCi nets is
+such a convolution. Subsampling the pixels first and convolving without a stride gives the same sum.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _SAFE_CHANNELS = 16
 
 
 def stride_first(module: nn.Module) -> None:
-    """Let such convolutions of `module` drop pixels first; weights and names stay as they are."""
+    """Make affected convolutions of `module` subsample first; weights and names do not change."""
     for conv in module.modules():
         if isinstance(conv, nn.Conv2d) and _is_at_risk(conv):
             stride, conv.stride = conv.stride, (1, 1)
@@ -25,7 +24,7 @@ def stride_first(module: nn.Module) -> None:
 
 
 class _Every:
-    """A hook before a forward: every so many rows and columns."""
+    """Forward pre-hook that keeps every n-th row and column."""
 
     def __init__(self, stride: tuple[int, ...]) -> None:
         self._stride = stride

@@ -1,4 +1,4 @@
-"""How the loop trains. Torch-free: recipes make these options."""
+"""Options of the training loop. Torch-free, because recipes create them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ _PRECISIONS = ("auto", "fp32", "bf16")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopOptions:
-    """How to train. `lr` is the peak; `clip_grad` 0 does not clip; `precision` auto is bf16 where
-    the hardware multiplies it. `accumulate` takes each batch in so many parts. Checkpoints come
-    every `checkpoint_every_sec`, or less often where writing takes more than 1 % of the time.
+    """Options of the training loop.
+
+    `lr` is the peak learning rate. `clip_grad` is the largest gradient norm; 0 does not clip.
+    `precision` auto is bf16 where the hardware multiplies it. `accumulate` is the number of parts
+    that each batch is computed in. Checkpoints are written every `checkpoint_every_sec`, or less
+    often where writing takes more than 1 % of the time.
     """
 
     total_steps: int
@@ -48,14 +51,14 @@ class LoopOptions:
             )
 
     def rate(self, step: int) -> float:
-        """Share of the peak learning rate at a step, counted from 0."""
+        """Return the learning rate at a step (from 0), as a fraction of the peak."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         left = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * left))
 
     def fingerprint(self) -> str:
-        """Digest of everything that the numbers depend on."""
+        """Return a digest of the options that affect the result."""
         said_only = ("log_every", "checkpoint_every_sec")
         return digest({f.name: getattr(self, f.name) for f in fields(self)
                        if f.name not in said_only})  # fmt: skip

@@ -1,6 +1,6 @@
-"""What a training says while it runs: JSON lines, and the same for TensorBoard.
+"""Log a training as JSON lines, and the same values for TensorBoard.
 
-Lines after the checkpoint that a training goes on from are taken out first: a step has one line.
+On resuming, lines after the checkpoint are removed first, so that each step has one line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Row = dict[str, float]
 
 
 class RunLog:
-    """The log of the process that writes. `folder` None keeps the lines in memory only."""
+    """The log of the main process. With `folder` None the lines are kept in memory only."""
 
     def __init__(self, folder: Path | None, *, after_step: int) -> None:
         self.rows: list[Row] = []
@@ -29,14 +29,14 @@ class RunLog:
         if self._path.is_file():
             found, torn = read_log(self._path)
             if torn:
-                say(f"{torn} bytes of {self._path} that a crash left unfinished are cut")
+                say(f"removed {torn} bytes of an unfinished line that a crash left in {self._path}")
             self.rows = [row for row in found if row["step"] <= after_step]
             fsops.write_atomic(self._path, "".join(map(_line, self.rows)).encode())
-        # Events after `purge_step` are hidden by TensorBoard. The library writes its own files.
+        # TensorBoard hides events after `purge_step`. The library writes its own files.
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
 
     def add(self, row: Row) -> None:
-        """Write one line; `step` is the number of steps done."""
+        """Write one line; `step` in it is the number of finished steps."""
         self.rows.append(row)
         if self._path is None:
             return
@@ -52,12 +52,12 @@ class RunLog:
 
 
 def read_log(path: Path) -> tuple[list[Row], int]:
-    """The lines of a log, and the bytes of those that a crash left unfinished.
+    """Return the lines of a log, and the number of bytes of an unfinished last line.
 
     Raises:
-        DamageError: a line is not what was written.
+        DamageError: a line fails its checksum.
     """
-    hint = "restore it from a copy; or remove it: it is shown, and decides nothing"
+    hint = "restore it from a copy, or remove it: the log is only for display"
     return sealed.lines(path.read_bytes(), path, hint=hint)
 
 

@@ -1,8 +1,8 @@
-"""The objective port: the contract, and the table of everything a backbone can be pretrained on.
+"""The objective port: its contract, and the table of pretraining objectives.
 
 A new objective is a class in a file of its own and a row in `OBJECTIVES`; docs/extend/objective.md
-shows one. Torch-free: the class is imported when a run begins, and its contract is checked before
-data are opened.
+shows one. Torch-free: the class is imported when a run starts, and its contract is checked before
+the data are opened.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 
 
 class Objective(Protocol):
-    """What the one loop minimises; also a `torch.nn.Module`, whose children are what is compiled.
+    """What the training loop minimises; also a `torch.nn.Module`, whose children are compiled.
 
-    It is built on the CPU as Class(recipe), with random or warm weights that follow from the
-    recipe's seed. Randomness comes from torch's default generator, which the loop seeds with
-    (seed, step).
+    It is built on the CPU as Class(recipe), with random or pretrained weights that depend only on
+    the recipe and its seed. Randomness comes from torch's default generator, which the loop seeds
+    with (seed, step).
     """
 
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
-        """`loss` is minimised, the others are logged; all are scalars, means over the batch.
+        """Return scalars, means over the batch: `loss` is minimised, all others are logged.
 
-        `batch` is a `pretrain.data.batches.Batch`. Called under autocast, in every process with its
-        part of the global batch. The objective moves the batch to its device.
+        `batch` is a `pretrain.data.batches.Batch`. Called under autocast, in each process with that
+        process's part of the global batch. The objective moves the batch to its device.
         """
         ...
 
@@ -47,34 +47,34 @@ class Objective(Protocol):
         ...
 
     def parameters(self) -> Any:
-        """Of a `torch.nn.Module`: what is trained."""
+        """Return the trained parameters, as `torch.nn.Module` does."""
         ...
 
 
 class TextObjective(Objective, Protocol):
-    """An objective with a text tower: held-out pairs are checked with it, and its texts counted."""
+    """An objective with a text tower; checked on held-out pairs, and its cut texts are counted."""
 
     def tokenizer(self) -> Tokenizer:
-        """What turns texts into tokens; also says how many tokens are read."""
+        """Return the tokenizer, which also knows the context length."""
         ...
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Unit features `[B, width]` of uint8 images."""
+        """Return unit features `[B, width]` of uint8 images."""
         ...
 
     def encode_texts(self, tokens_NL: torch.Tensor) -> torch.Tensor:
-        """Unit features `[N, width]` of tokens."""
+        """Return unit features `[N, width]` of tokens."""
         ...
 
 
 @runtime_checkable
 class Accumulating(Protocol):
-    """An objective that can take a batch in parts and leave the gradients of the whole."""
+    """An objective that can compute a batch in parts, with the gradients of the whole batch."""
 
     def backward_in_parts(
         self, batch: Any, num_parts: int, autocast: Autocast
     ) -> dict[str, torch.Tensor]:
-        """Add the gradients of `losses(batch)` to the parameters, and return its values."""
+        """Add the gradients of `losses(batch)` to the parameters; return the losses."""
         ...
 
 
@@ -84,11 +84,11 @@ class ObjectiveSpec(Spec):
 
     Attributes:
         has_text: whether it learns from captions; the class is then a `TextObjective`.
-        takes_all_captions: whether it can take several captions an image (`captions = "all"`).
-        options: its own keys of a recipe, which lie in a table of its name (`[mae] mask = 0.75`):
+        takes_all_captions: whether it can use several captions per image (`captions = "all"`).
+        options: its own keys, in a recipe's table of its name (`[mae] mask = 0.75`):
             key -> (type, pydantic's Field), as `pydantic.create_model` takes them.
-        tiny: function (an empty folder) -> the fields of a tiny recipe for the contract suite,
-            where those of `tests.kit.train.recipe` do not fit.
+        tiny: function (an empty folder) -> fields of a tiny recipe for the contract suite, if those
+            of `tests.kit.train.recipe` do not fit.
     """
 
     has_text: bool
@@ -96,7 +96,7 @@ class ObjectiveSpec(Spec):
     options: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def options_model(self) -> type[BaseModel]:
-        """What validates its table of a recipe."""
+        """Return the pydantic model that validates the objective's table in a recipe."""
         fields: dict[str, Any] = dict(self.options)
         return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
 
@@ -137,10 +137,10 @@ OBJECTIVES: Registry[ObjectiveSpec] = Registry(
 
 
 def objective_class(recipe: Recipe) -> Any:
-    """The class of a recipe's objective, after a look at all that the recipe needs of it.
+    """Import the class of a recipe's objective and check that it has all members the recipe needs.
 
     Raises:
-        UsageError: it is not there, or lacks a member; names class, file and member.
+        UsageError: the class is missing or lacks a member; names class, file and member.
     """
     found = OBJECTIVES.get(recipe.objective)
     if OBJECTIVES.spec(recipe.objective).has_text:

@@ -1,16 +1,16 @@
-"""CLIP (Radford et al. 2021, arXiv 2103.00020), with one caption an image or with several.
+"""CLIP (Radford et al. 2021, arXiv 2103.00020), with one or several captions per image.
 
 With one, the loss is `open_clip.ClipLoss`. With several, every caption of an image is a positive:
 image to text is the mean over an image's captions of -log softmax over all texts of the batch;
 text to image is the cross entropy of a text to its image, averaged within an image first, so that
 images with many captions weigh no more (GBC, Hsieh et al. 2024, arXiv 2407.06723: drawing one
-caption a step instead costs 2.8 to 8.5 points on average).
+caption per step instead costs 2.8 to 8.5 points on average).
 
 A batch taken in parts keeps its contrastive size (GradCache, Gao et al. 2021, arXiv 2101.06983):
 the features of all parts are computed without gradients, the loss of the whole batch gives the
-gradient of every feature, and each part is computed again to carry it into the towers. A third
-more arithmetic. Losses and gradients are those of the whole batch, but for batch normalisation,
-whose statistics are those of a part and run on twice.
+gradient of every feature, and each part is computed again to carry it into the towers. This costs a
+third more FLOPs. Losses and gradients are those of the whole batch, except that batch normalisation
+takes its statistics from each part and updates them twice.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LENGTHS, _ROWS_A_LENGTH = 4, 16
 
 
 def short_attention(device: torch.device) -> AbstractContextManager[Any]:
-    """Plain attention on CPUs: a third faster there than the flash kernel, for short rows."""
+    """Use plain attention on CPUs: for short sequences a third faster than the flash kernel."""
     if device.type != "cpu":
         return nullcontext()
     context: AbstractContextManager[Any] = sdpa_kernel(SDPBackend.MATH)
@@ -57,14 +57,14 @@ class Contrastive(torch.nn.Module, ABC):
     _causal_LL: torch.Tensor | None
 
     def __init__(self, recipe: Recipe, **start: float) -> None:
-        """`start` is where the temperature and bias of the loss begin; see `build_clip`."""
+        """`start` are the initial temperature and bias of the loss; see `build_clip`."""
         super().__init__()
         self.clip = clip = build_clip(recipe, **start)
         warm_start(clip.net.visual, recipe)
         self.model = clip.net
         self.normalise = Normalise(clip.mean, clip.std)
         text = clip.net.text
-        # With a causal mask nothing behind the end of a text changes it: shorter is the same.
+        # With a causal mask nothing after the end of a text changes its features: cut it there.
         causal_LL = text.attn_mask if text.pool_type in ("argmax", "eos") else None
         self.register_buffer("_causal_LL", causal_LL, persistent=False)
 
@@ -76,39 +76,40 @@ class Contrastive(torch.nn.Module, ABC):
     def compare(
         self, images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor
     ) -> torch.Tensor:
-        """The loss of unit features of this process against those of all."""
+        """Return the loss of this process's unit features against those of all processes."""
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """`loss`, `accuracy` of images among the texts of this process, and the `logit_scale`."""
+        """Return `loss`, image-to-text `accuracy` within this process, and `logit_scale`."""
         return self._losses(
             self.encode_images(batch.images), self.encode_texts(batch.tokens), batch.owners
         )
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Unit features `[B, width]` of uint8 images."""
+        """Return unit features `[B, width]` of uint8 images."""
         features: torch.Tensor = self.model(image=self.normalise(images))[0]
         return features
 
     def encode_texts(self, tokens_NL: torch.Tensor) -> torch.Tensor:
-        """Unit features `[N, width]` of tokens.
+        """Return unit features `[N, width]` of tokens.
 
-        No wider than the longest text: captions fill less than half of a context on average. On a
-        CPU texts of like length go together, so that most are cut much shorter; on a GPU all do,
-        where every group is one more pass of small kernels (docs/results/2026-11-27-h100.md).
+        The padding is cut at the longest text, as captions fill less than half of a context on
+        average. On a CPU texts of similar length are encoded together, so most are cut much
+        shorter; on a GPU all are encoded at once, because each group would add a pass of small
+        kernels (docs/results/2026-11-27-h100.md).
         """
         device = self.model.logit_scale.device
         with short_attention(device):
             if self._causal_LL is None:
                 whole: torch.Tensor = self.model(text=tokens_NL.to(device, non_blocking=True))[1]
                 return whole
-            lengths_N = tokens_NL.argmax(1) + 1  # the end of a text has the highest number
+            lengths_N = tokens_NL.argmax(1) + 1  # the end-of-text token has the highest number
             if device.type != "cpu":
                 return self._cut(tokens_NL.to(device, non_blocking=True), int(lengths_N.max()))
             order_N = lengths_N.argsort(stable=True)
             num_groups = max(1, min(_LENGTHS, len(tokens_NL) // _ROWS_A_LENGTH))
             words_NLD = None
-            if self.model._compiled_call_impl is None:  # what is compiled keeps its modules
-                # One look-up for all groups: its gradient is as large as the vocabulary.
+            if self.model._compiled_call_impl is None:  # a compiled model must keep its modules
+                # One look-up for all groups, because its gradient is as large as the vocabulary.
                 words_NLD = self.model.text.token_embedding(tokens_NL)
             parts = []
             for rows in order_N.chunk(num_groups):
@@ -119,13 +120,13 @@ class Contrastive(torch.nn.Module, ABC):
     def _cut(
         self, tokens_NL: torch.Tensor, longest: int, words_NLD: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Features of texts of which none is longer; for a text tower with a causal mask.
+        """Return features of texts no longer than `longest`, for a text tower with a causal mask.
 
-        `words_NLD` are the embeddings of the tokens if they were looked up before.
+        `words_NLD` are the embeddings of the tokens, if already looked up.
         """
         text, causal_LL = self.model.text, self._causal_LL
         assert causal_LL is not None, "the tower has a causal mask"
-        used = min(math.ceil(longest / 8) * 8, tokens_NL.shape[1])  # few lengths, for compilers
+        used = min(math.ceil(longest / 8) * 8, tokens_NL.shape[1])  # fewer recompilations
         embedding = text.token_embedding
         text.attn_mask = causal_LL[:used, :used]
         if words_NLD is not None:
@@ -155,7 +156,7 @@ class Contrastive(torch.nn.Module, ABC):
     def backward_in_parts(
         self, batch: Batch, num_parts: int, autocast: Autocast
     ) -> dict[str, torch.Tensor]:
-        """Add the gradients of the whole batch, holding the activations of one part at a time."""
+        """Add the gradients of the whole batch, with the activations of one part in memory."""
         seed = torch.initial_seed()
         parts: list[tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]] = [
             *((self.encode_images, part) for part in batch.images.chunk(num_parts)),
@@ -186,7 +187,7 @@ class Contrastive(torch.nn.Module, ABC):
 
 
 class _LookedUp(torch.nn.Module):
-    """In place of an embedding: the rows that it gave."""
+    """Replaces an embedding by rows that were looked up before."""
 
     def __init__(self, words_NLD: torch.Tensor) -> None:
         super().__init__()
@@ -198,7 +199,7 @@ class _LookedUp(torch.nn.Module):
 
 
 class ClipObjective(Contrastive):
-    """Cross entropy over all pairs; with `captions = "all"` images may have several texts."""
+    """CLIP's cross entropy over all pairs; `captions = "all"` allows several texts per image."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
@@ -224,9 +225,10 @@ class ClipObjective(Contrastive):
 def multi_positive(
     images_BD: torch.Tensor, texts_ND: torch.Tensor, owners_N: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    """The loss of the module for unit features; every image owns at least one text.
+    """Return the loss for several captions per image; every image must own at least one text.
 
-    Its mean over the processes is the loss of the global batch, as long as all have as many images.
+    Features are unit vectors. The mean over processes is the loss of the global batch if all have
+    the same number of images.
     """
     all_images_AD, first_image = distributed.gather_rows(images_BD)
     all_texts_MD, _ = distributed.gather_rows(texts_ND)

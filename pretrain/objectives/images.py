@@ -1,4 +1,4 @@
-"""Images on their way into a tower: 8-bit pixels to normalised numbers, on the device."""
+"""Normalise 8-bit images on the device."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 class Normalise(torch.nn.Module):
-    """`[B, 3, H, W]` uint8, anywhere -> float32 on the device of this module, channels last.
+    """`[B, 3, H, W]` uint8, on any device -> float32 on this module's device, channels last.
 
-    Bytes travel to the device, not floats: a quarter of the traffic.
+    The images are copied to the device as bytes, a quarter of the traffic of floats.
     """
 
     factor: torch.Tensor

@@ -1,9 +1,9 @@
-"""MAE (He et al. 2022, arXiv 2111.06377) for the plain ViT of a recipe's model.
+"""MAE (He et al. 2022, arXiv 2111.06377) with the plain ViT of a recipe's model.
 
-The encoder has the width, depth, heads and patches of the CLIP recipe's image tower; it is
-transformers' ViTMAE, whose patches have a bias and whose positions are fixed, as in the paper.
-Targets are normalised within a patch. The decoder is the paper's for a base model and shrinks
-with smaller ones.
+The encoder is transformers' ViTMAE, with the width, depth, heads and patch size of the model's
+image tower; as in the paper, its patch embedding has a bias and its position embeddings are fixed.
+Targets are normalised within a patch. The decoder is the paper's for a base model and smaller for
+smaller models.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _DECODER_WIDTH, _DECODER_LAYERS, _DECODER_HEAD = 512, 8, 32
 
 
 def mae_config(recipe: Recipe) -> ViTMAEConfig:
-    """The encoder of the recipe's image tower, and a decoder for it.
+    """Return the config of the recipe's image tower as a ViTMAE, with a decoder to match.
 
     Raises:
-        UsageError: the image tower is no plain ViT.
+        UsageError: the image tower is not a plain ViT.
     """
     vision = model_config(recipe.model)["vision_cfg"]
     if not is_plain_vit(vision):
         raise UsageError(
-            f"mae needs a plain ViT, and {recipe.model!r} is none",
+            f"mae needs a plain ViT, and {recipe.model!r} is not one",
             hint='use objective = "simmim" for other towers',
             reason="recipe.invalid",
         )
     width, layers = int(vision.get("width", 768)), int(vision.get("layers", 12))
     patch = int(vision.get("patch_size", 16))
     if recipe.image_px % patch:
-        raise UsageError(f"image_px is {recipe.image_px}, no multiple of the patches of {patch}")
+        raise UsageError(f"image_px is {recipe.image_px}, not a multiple of the patch size {patch}")
     decoder = min(_DECODER_WIDTH, max(1, width * 2 // 3 // 64) * 64)
     return ViTMAEConfig(
         hidden_size=width,
@@ -65,7 +65,7 @@ def mae_config(recipe: Recipe) -> ViTMAEConfig:
 
 
 class MaeObjective(Masked):
-    """Pixels of hidden patches from those that are seen."""
+    """Predicts the pixels of hidden patches from the visible ones."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
@@ -76,12 +76,12 @@ class MaeObjective(Masked):
         self.num_units = int(self.net.vit.embeddings.patch_embeddings.num_patches)
 
     def loss_of(self, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Mean squared error over the hidden patches."""
+        """Return the mean squared error over the hidden patches."""
         loss: torch.Tensor = self.net(pixels, noise=noise).loss
         return loss
 
     def save(self, folder: Path) -> None:
-        """Write the encoder and the decoder as transformers reads them."""
+        """Write encoder and decoder as a folder that transformers reads."""
         config = json.loads(self.net.config.to_json_string(use_diff=False))
         config["architectures"] = [type(self.net).__name__]
         data = json.dumps(config, indent=2).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""What masked-image objectives share: masks that are the same however a batch is divided."""
+"""Base of the masked-image objectives: masks do not depend on how a batch is divided."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pretrain.objectives.images import Normalise
 
 
 class Masked(torch.nn.Module, ABC):
-    """Rebuilds what is hidden of an image; see `pretrain.objectives`.
+    """Reconstructs the hidden parts of an image; see `pretrain.objectives`.
 
-    The noise that masks come from is drawn for the global batch in every process, which takes its
-    own part: as many processes or parts as you like see the same masks.
+    Every process draws the noise for the masks of the global batch and takes its own part, so the
+    masks are the same for any number of processes or parts.
     """
 
     num_units: int
-    """Pieces of an image that are hidden or seen as a whole."""
+    """Number of units of an image; each is hidden or visible as a whole."""
 
     def __init__(self, mean: Any, std: Any) -> None:
         super().__init__()
@@ -29,17 +29,17 @@ class Masked(torch.nn.Module, ABC):
 
     @abstractmethod
     def loss_of(self, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Mean loss over normalised images; in each the units with the most `noise` are hidden."""
+        """Return the mean loss over normalised images; units with the most `noise` are hidden."""
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """`loss` alone."""
+        """Return `loss` alone."""
         noise = self._noise(len(batch.images))
         return {"loss": self.loss_of(self.normalise(batch.images), noise)}
 
     def backward_in_parts(
         self, batch: Batch, num_parts: int, autocast: Autocast
     ) -> dict[str, torch.Tensor]:
-        """Add the gradients of the whole batch, holding the activations of one part at a time."""
+        """Add the gradients of the whole batch, with the activations of one part in memory."""
         noise = self._noise(len(batch.images))
         total = noise.new_zeros(())
         parts = zip(batch.images.chunk(num_parts), noise.chunk(num_parts), strict=True)

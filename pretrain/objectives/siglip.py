@@ -1,4 +1,4 @@
-"""SigLIP (Zhai et al. 2023, arXiv 2303.15343): a sigmoid for every pair, one caption an image."""
+"""SigLIP (Zhai et al. 2023, arXiv 2303.15343): a sigmoid for each pair, one caption per image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pretrain.objectives.clip import Contrastive
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
 
-# Where the loss starts (section 3.2 of the paper): a temperature of 10, and a bias that calls no
-# pair a match.
+# Initial values (section 3.2 of the paper): a temperature of 10, and a bias at which every pair is
+# predicted as a mismatch.
 _START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
 

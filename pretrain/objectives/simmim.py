@@ -1,10 +1,10 @@
-"""SimMIM (Xie et al. 2022, arXiv 2111.09886): masked images for any tower.
+"""SimMIM (Xie et al. 2022, arXiv 2111.09886): masked-image modelling for any tower.
 
-Squares of the image are replaced by a learned colour, the tower sees the whole, and a 1x1
-convolution with a pixel shuffle rebuilds the pixels from its last map; the loss is L1 on the
-hidden squares. As in the paper the squares are an eighth to a sixth of the side. Unlike there the
-targets are normalised within a square, as in MAE, and the mask is put on pixels for every tower,
-so that convolutions can be trained as well.
+Squares of the image are replaced by a learned colour, the tower sees the whole image, and a 1x1
+convolution with a pixel shuffle predicts the pixels from its last feature map; the loss is L1 on
+the hidden squares. As in the paper a square's side is an eighth to a sixth of the image's. Two
+deviations from the paper: targets are normalised within a square, as in MAE, and the mask is
+applied to pixels for every tower, so that convolutional towers can be trained as well.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from pretrain.towers.towers import save_tower
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
 
-_SQUARES = 8  # along a side, about
+_SQUARES = 8  # along a side, approximately
 
 
 def square_px(image_px: int, patch: int) -> int:
-    """Side of a square: a power of two near an eighth of the image, in whole patches of a ViT."""
+    """Return the side of a square: a power of two near an eighth of the image, in whole patches."""
     near: int = 2 ** round(math.log2(image_px / _SQUARES))
     return math.ceil(near / patch) * patch
 
 
 class SimMimObjective(Masked):
-    """Pixels of hidden squares from the last map of a tower."""
+    """Predicts the pixels of hidden squares from the last feature map of a tower."""
 
     def __init__(self, recipe: Recipe) -> None:
         clip, image_px = build_clip(recipe), recipe.image_px
@@ -53,7 +53,7 @@ class SimMimObjective(Masked):
             self.net = _Rebuild(clip.net.visual, image_px)
 
     def loss_of(self, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Mean absolute error over the hidden squares."""
+        """Return the mean absolute error over the hidden squares."""
         hidden = torch.zeros_like(noise).scatter_(1, noise.topk(self.num_hidden).indices, 1.0)
         grid = hidden.view(-1, 1, self.side, self.side)
         size = pixels.shape[-2:]
@@ -64,7 +64,7 @@ class SimMimObjective(Masked):
         return loss
 
     def _targets(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels with mean 0 and deviation 1 in every square."""
+        """Return the pixels, normalised to mean 0 and standard deviation 1 in every square."""
         mean = self._squares(pixels.mean(1, keepdim=True))
         square_mean = self._squares((pixels**2).mean(1, keepdim=True))
         return (pixels - mean) / (square_mean - mean**2).clamp_min(1e-6).sqrt()
@@ -75,7 +75,7 @@ class SimMimObjective(Masked):
         return F.interpolate(means, scale_factor=self.square)[..., :height, :width]
 
     def save(self, folder: Path) -> None:
-        """Write the image tower alone: the text tower is untrained."""
+        """Write the image tower only, as the text tower is untrained."""
         save_tower(folder, self.clip)
 
 
@@ -88,7 +88,7 @@ class _Rebuild(nn.Module):
         self.colour = nn.Parameter(torch.zeros(1, 3, 1, 1))
         self.last = last_map(visual)
         was_training = visual.training
-        visual.eval()  # a probe must not reach the statistics of batch normalisation
+        visual.eval()  # the trial pass must not change batch normalisation's statistics
         with torch.no_grad():
             probe = self._map(torch.zeros(1, 3, image_px, image_px))
         visual.train(was_training)
@@ -111,7 +111,7 @@ class _Rebuild(nn.Module):
 
 
 def last_map(visual: Any) -> int:
-    """Number of the last map of an open_clip tower."""
+    """Return the number of the last feature map of an open_clip tower."""
     if hasattr(visual, "trunk"):
         return len(visual.trunk.feature_info) - 1
     if hasattr(visual, "transformer"):

@@ -1,24 +1,24 @@
-"""Any pretrained image tower as four feature maps: the only door from pretraining to finetuning.
+"""Load any pretrained image tower as a backbone with four feature maps.
 
-    runs/clip-v2                     what `curator pretrain` wrote, whatever its objective
+    runs/clip-v2                     a run of `curator pretrain`, with any objective
     open_clip:ViT-B-16:TAG           an open_clip model by tag, or by a .safetensors FILE
-    timm:convnext_tiny[:FILE]        a timm model, with its own weights or those of a file
-    random:tiny-conv                 the same towers with random weights, also random:runs/clip-v2
+    timm:convnext_tiny[:FILE]        a timm model, with its own weights or those in a file
+    random:tiny-conv                 a tower with random weights; also random:runs/clip-v2
     models/my-clip                   a local open_clip folder
 
-A convolutional or hierarchical tower (Swin, MaxViT) is a pyramid: its maps have different strides.
-A plain ViT gives the outputs of four layers spread over its depth, all at the stride of its
-patches.
+This is the only way from pretraining to finetuning. A convolutional or hierarchical tower (Swin,
+MaxViT) is a pyramid: its maps have different strides. A plain ViT returns the outputs of four
+layers spread over its depth, all at the stride of its patches.
 
-Towers with position embeddings or windows are set to one size when they are loaded, and take images
-of that size only. It need not be a multiple of the patch: for a plain ViT images are resized to the
-nearest one, so that a map still covers the image edge to edge; for a pyramid they are padded to the
-next multiple of the deepest stride, and the maps are cut back to the image
+Towers with position embeddings or windows are set to one image size when loaded, and take only
+images of that size. The size need not be a multiple of the patch: for a plain ViT images are
+resized to the nearest multiple, so that a map still covers the image edge to edge; for a pyramid
+they are padded to the next multiple of the deepest stride, and the maps are cropped back
 (`pretrain.towers.sizes`).
 
-For learning rates that fall towards the first layers, a plain ViT is divided by blocks, as MAE and
-BEiT are finetuned, and a pyramid into its stem and stages, as ConvNeXt is: its blocks are too many
-(45 in MobileCLIP's MCi2) to multiply a rate by.
+For layer-wise learning rate decay a plain ViT is divided into blocks, as MAE and BEiT are
+finetuned, and a pyramid into its stem and stages, as ConvNeXt is: with decay per block, the first
+layers of a net with many blocks (45 in MobileCLIP's MCi2) would hardly learn.
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ NUM_MAPS = 4
 
 
 class Backbone(nn.Module, ABC):
-    """Four maps of an image, shallow to deep.
+    """An image tower that returns four feature maps, shallow to deep.
 
-    `channels` and `strides` are of the maps; `mean` and `std` are of RGB in [0, 1], for the images
-    that it is given. `is_pyramid` says whether the strides differ. `image_px` is (height, width),
-    or None where any size will do.
+    `channels` and `strides` have one entry per map. `mean` and `std` normalise its input images,
+    RGB in [0, 1]. `image_px` is (height, width), or None if it takes any size.
     """
 
     name: str
@@ -65,14 +64,14 @@ class Backbone(nn.Module, ABC):
 
     @property
     def takes_one_size(self) -> bool:
-        """Whether images have to be of the size that it was loaded for."""
+        """Whether images must have the size that it was loaded for."""
         return not self.is_pyramid
 
     def check_size(self, images: torch.Tensor) -> Size:
-        """(height, width) of images.
+        """Return (height, width) of images.
 
         Raises:
-            UsageError: they are not of the one size that it takes.
+            UsageError: it takes one size only, and they have another.
         """
         size = (images.shape[-2], images.shape[-1])
         if self.image_px is not None and size != self.image_px:
@@ -83,31 +82,34 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """`[B, 3, H, W]`, normalised -> four maps `[B, channels, ~H / stride, ~W / stride]`."""
+        """Normalised `[B, 3, H, W]` -> four maps `[B, channels, ~H / stride, ~W / stride]`."""
 
     @abstractmethod
     def layer_groups(self) -> list[list[nn.Parameter]]:
-        """All parameters, shallow to deep: stem and stages; of a plain ViT embedding and blocks."""
+        """Return all parameters, shallow to deep: stem and stages, or a plain ViT's embedding and
+        blocks.
+        """
 
 
 def load_backbone(spec: str, *, image_px: Size, seed: int = 0) -> Backbone:
-    """The backbone that `spec` names (see the module), for images of (height, width) pixels.
+    """Load the backbone that `spec` names, for images of `image_px` (height, width) pixels.
 
-    `seed` is for `random:`. Comes on the CPU, in training mode.
+    The module lists the forms of `spec`; `seed` is used by `random:`. The backbone is on the CPU,
+    in training mode.
 
     Raises:
-        UsageError: no such form of name, model or weights.
-        NotFoundError: no such folder, or the hub has no such weights.
-        EngineError: the weights cannot be fetched, or are not of this model.
+        UsageError: unknown form, model or weights.
+        NotFoundError: the folder does not exist, or the hub does not have the weights.
+        EngineError: the weights cannot be fetched, or belong to another model.
     """
     return as_backbone(open_tower(spec, image_px=image_px, seed=seed), image_px)
 
 
 def as_backbone(tower: Tower, image_px: Size) -> Backbone:
-    """A tower that is in memory already, as a backbone. It is changed: what maps do not need goes.
+    """Turn a tower in memory into a backbone, removing from it what the maps do not need.
 
     Raises:
-        UsageError: no way is known to get maps out of it.
+        UsageError: feature maps cannot be taken from this kind of tower.
     """
     net = tower.net
     backbone: Backbone
@@ -128,17 +130,17 @@ def as_backbone(tower: Tower, image_px: Size) -> Backbone:
 
 
 def spread(num_layers: int) -> list[int]:
-    """Four layers evenly spread over the depth, the last one included; all of fewer than four."""
+    """Return four layers evenly spread over the depth, with the last; all if fewer than four."""
     return sorted({max(0, num_layers * (n + 1) // NUM_MAPS - 1) for n in range(NUM_MAPS)})
 
 
 def _filled(maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Four maps, with the first one more than once where a tower has fewer."""
+    """Return four maps; if a tower has fewer, the first one is repeated."""
     return [*[maps[0]] * (NUM_MAPS - len(maps)), *maps]
 
 
 class _Plain(Backbone):
-    """A plain ViT: one stride, one size of images."""
+    """A plain ViT: one stride, one image size."""
 
     def __init__(self, width: int, patch: int) -> None:
         super().__init__()
@@ -180,7 +182,7 @@ class _MaeVit(_Plain):
         self.patches = net.embeddings.patch_embeddings.projection
         self.layers = net.layers
         self.first = net.embeddings.cls_token
-        # Fixed while it was trained, a parameter like any other afterwards, as in MAE's finetuning.
+        # Fixed in pretraining, trained from here on, as in MAE's finetuning.
         height, width = whole_patches(image_px, patch)
         tokens = net.embeddings.cls_token.new_empty(1, height * width // patch**2 + 1, 1)
         positions = net.embeddings.interpolate_pos_encoding(tokens.expand(-1, -1, self.channels[0]),
@@ -213,7 +215,7 @@ class _OpenClipResNet(Backbone):
         self.net = net
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        # All four: open_clip stops after the last one that is asked for.
+        # Request all four: open_clip stops after the last one requested.
         seen = self.net.forward_intermediates(images, indices=[1, 2, 3, 4], intermediates_only=True)
         maps: list[torch.Tensor] = seen["image_intermediates"]
         return maps
@@ -276,6 +278,6 @@ class _Timm(_Plain):
 
 
 def _padded(images: torch.Tensor, size: Size) -> torch.Tensor:
-    """Images with the mean colour (0 once normalised) added below and on the right."""
+    """Pad images below and on the right with the mean colour (0 once normalised)."""
     below, right = size[0] - images.shape[-2], size[1] - images.shape[-1]
     return F.pad(images, (0, right, 0, below)) if below or right else images

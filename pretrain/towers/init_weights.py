@@ -1,4 +1,4 @@
-"""Warm starts: a recipe's image tower begins with the weights that `init` names."""
+"""Warm starts: load the weights of a recipe's `init` into its image tower."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 
 def warm_start(visual: Any, recipe: Recipe) -> None:
-    """Put the weights of `recipe.init` into an image tower; nothing to do without.
+    """Load the weights of `recipe.init`, if set, into an image tower.
 
-    Takes an open_clip tower, or a timm model for the trunk of one; its projection stays random.
+    Takes the weights of an open_clip tower, or of a timm model for an open_clip tower's trunk,
+    whose projection then stays random.
 
     Raises:
-        UsageError: another architecture.
+        UsageError: the weights are of another architecture.
     """
     if recipe.init is None:
         return
@@ -29,8 +30,8 @@ def warm_start(visual: Any, recipe: Recipe) -> None:
         target.load_state_dict(found.state_dict())
     except RuntimeError as error:
         raise UsageError(
-            f"init {recipe.init!r} is {type(found).__name__} with other weights than "
-            f"the image tower of {recipe.model!r} ({str(error).splitlines()[-1].strip()})",
+            f"init {recipe.init!r}, a {type(found).__name__}, does not fit the image tower of "
+            f"{recipe.model!r} ({str(error).splitlines()[-1].strip()})",
             hint="use the architecture of `model`",
             reason="recipe.init",
         ) from error

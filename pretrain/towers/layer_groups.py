@@ -1,7 +1,7 @@
-"""The parameters of a net from shallow to deep, in groups that learn at rates of their own.
+"""Group the parameters of a net from shallow to deep, for layer-wise learning rates.
 
-Plain ViTs by block and pyramids by stage; see `pretrain.towers.backbone` for why. What comes behind
-the last block or stage learns with it.
+Plain ViTs are grouped by block and pyramids by stage; `pretrain.towers.backbone` says why.
+Parameters after the last block or stage belong to its group.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Groups = list[list[nn.Parameter]]
 
 
 def by_block(net: nn.Module, blocks: Iterable[nn.Module]) -> Groups:
-    """What comes before the blocks (or stages), then one group each."""
+    """Return the parameters before the blocks (or stages), then one group per block."""
     groups = [list(block.parameters()) for block in blocks]
     inside = {id(parameter) for group in groups for parameter in group}
     before = [parameter for parameter in net.parameters() if id(parameter) not in inside]
@@ -24,24 +24,24 @@ def by_block(net: nn.Module, blocks: Iterable[nn.Module]) -> Groups:
 
 
 def by_block_of_timm(net: Any) -> Groups:
-    """The embedding of a plain ViT of timm, then its blocks."""
+    """Return the embedding of a timm plain ViT, then its blocks."""
     return [[net.get_parameter(name) for name in names] for names in _ordered(net, coarse=False)]
 
 
 def by_stage(net: Any, stages: Sequence[str]) -> Groups:
-    """The stem of a pyramid of timm, then its stages; empty ones are left out.
+    """Return the stem of a timm pyramid, then its stages; empty groups are left out.
 
-    `stages` are the names of the modules that its maps come out of, in order. timm's own groups,
-    which are stages, blocks or single layers by the net, say what comes before what; a stage is all
-    of them up to the one that holds the last parameter of its module. The stem is timm's first
-    group, as long as it is no stage by itself.
+    `stages` are the names of the modules whose outputs are the maps, in order. timm's own groups
+    (stages, blocks or single layers, depending on the net) define the order of parameters; a stage
+    is all groups up to the one that holds the last parameter of its module. The stem is timm's
+    first group, unless that is a stage by itself.
     """
     ordered = _ordered(net, coarse=True)
     ends = [_last_with(ordered, stage) for stage in stages]
     bounds = sorted({0, *(end for end in ends if end is not None)})
     if ends[-1] is not None:
         bounds.pop()
-    # The last stage ends the net, also where its module is an activation, without parameters.
+    # The last stage ends the net, even if its module is an activation without parameters.
     bounds.append(len(ordered) - 1)
     groups: Groups = []
     start = 0
@@ -54,7 +54,7 @@ def by_stage(net: Any, stages: Sequence[str]) -> Groups:
 
 
 def _ordered(net: Any, *, coarse: bool) -> list[list[str]]:
-    """Names of all parameters in timm's groups; without any, in the order of top-level modules."""
+    """Return parameter names in timm's groups, or by top-level module if timm has no groups."""
     if not hasattr(net, "group_matcher"):
         by_module: dict[str, list[str]] = {}
         for name, _ in net.named_parameters():
@@ -65,7 +65,7 @@ def _ordered(net: Any, *, coarse: bool) -> list[list[str]]:
 
 
 def _module_of(name: str) -> str:
-    """`stem`, `stages.2`: the first word, and the number behind it."""
+    """Return the first part of a name and a number after it: `stem`, `stages.2`."""
     first, _, rest = name.partition(".")
     number = rest.partition(".")[0]
     return f"{first}.{number}" if number.isdigit() else first

@@ -1,8 +1,8 @@
-"""open_clip models: from a name or a JSON config, built for a recipe, in and out of folders.
+"""Build, save and load open_clip models, by name or from a JSON config.
 
-Text and image tower are built as two modules (open_clip's `custom_text`), whatever the config
-says, so that every tower is called in the same way; open_clip reads the folders written here as
-any other (`local-dir:`).
+Text and image tower are always built as two modules (open_clip's `custom_text`), whatever the
+config says, so that every tower is called in the same way. open_clip reads the folders written here
+(`local-dir:`).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ WEIGHTS_FILE = "open_clip_model.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """A model with what it needs around it. `mean` and `std` are of RGB in [0, 1].
+    """A model with its config, tokenizer and normalisation; `mean` and `std` are for RGB in [0, 1].
 
-    `tokenize` gives `[num_texts, context]` int64, cut at the context, padded with 0.
+    `tokenize` returns `[num_texts, context]` int64, cut at the context, padded with 0.
     """
 
     net: Any
@@ -52,16 +52,16 @@ class Clip:
 
 
 def own_models() -> list[str]:
-    """Names of the configs that come with the tool, beside those of open_clip."""
+    """Return the names of this tool's own configs, which open_clip does not have."""
     folder = files("pretrain") / "model_configs"
     return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir())
 
 
 def model_config(name: str) -> Config:
-    """The config of a model: one of ours, an open_clip architecture, or the path of a JSON file.
+    """Read a model's config: one of ours, an open_clip architecture, or the path of a JSON file.
 
     Raises:
-        UsageError: no such model, or the file is no config.
+        UsageError: unknown model, or the file is not a config.
     """
     if name in own_models():
         return _parsed((files("pretrain") / "model_configs" / f"{name}.json").read_bytes(), name)
@@ -86,20 +86,20 @@ def _parsed(data: bytes, where: str) -> Config:
         config = found.get("model_cfg", found)
         if {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
             return cast("Config", config)
-        what = "has no embed_dim, vision_cfg and text_cfg"
+        what = "lacks embed_dim, vision_cfg or text_cfg"
     except (ValueError, AttributeError) as error:
-        what = f"is no JSON object ({error})"
+        what = f"is not a JSON object ({error})"
     raise UsageError(f"the config {what}", where=where, reason="model.config")
 
 
 def build_net(config: Config, *, image_px: Size | None = None, seed: int = 0, **more: Any) -> Any:
-    """The model of a config with random weights, in training mode.
+    """Build a config's model with random weights, in training mode.
 
-    Gives an `open_clip.CustomTextCLIP`; the same seed gives the same weights. A plain ViT is made
-    for images of about `image_px` (height, width): the nearest whole number of patches.
+    Returns an `open_clip.CustomTextCLIP`; the same seed gives the same weights. A plain ViT is
+    built for images of about `image_px` (height, width), rounded to whole patches.
 
     Raises:
-        UsageError: open_clip can make no model of it.
+        UsageError: open_clip cannot build the model.
     """
     config = copy.deepcopy(config)
     config.pop("custom_text", None)
@@ -126,19 +126,19 @@ def is_plain_vit(vision: Config) -> bool:
 
 
 def resize_timm(trunk: Any, image_px: Size) -> None:
-    """Fit a timm net that has one size at a time to images of about this size, with its weights."""
+    """Set a timm net that takes one size at a time to about this size; keeps its weights."""
     if hasattr(trunk, "set_input_size") and hasattr(trunk, "feature_info"):
         sizes.set_size(trunk, sizes.target(trunk, image_px))
 
 
 def build_clip(recipe: Recipe, **start: float) -> Clip:
-    """The model of a recipe, with random weights and its tokenizer; works offline.
+    """Build a recipe's model with random weights and its tokenizer; works offline.
 
-    `start` are further arguments of open_clip's model, which go into its config as well:
+    `start` are further arguments of open_clip's model, also written into its config:
     `init_logit_scale`, `init_logit_bias`.
 
     Raises:
-        UsageError: no such model, or its tokenizer is not the one that open_clip brings along.
+        UsageError: unknown model, or one whose tokenizer does not come with open_clip.
     """
     config = model_config(recipe.model)
     text = config["text_cfg"]
@@ -151,14 +151,14 @@ def build_clip(recipe: Recipe, **start: float) -> Clip:
     vision, side = config["vision_cfg"], recipe.image_px
     if is_plain_vit(vision) and side % int(vision.get("patch_size", 16)):
         raise UsageError(
-            f"image_px is {side}, no multiple of the patches of {vision.get('patch_size', 16)}"
+            f"image_px is {side}, not a multiple of the patch size {vision.get('patch_size', 16)}"
         )
     vision["image_size"] = side
     net = build_net(config, image_px=(side, side), seed=recipe.seed, **start)
     trunk = getattr(net.visual, "trunk", None)
     if hasattr(trunk, "set_input_size") and sizes.target(trunk, (side, side)) != (side, side):
         raise UsageError(
-            f"image_px is {side}, {recipe.model!r} takes {sizes.target(trunk, (side, side))[0]}"
+            f"image_px is {side}, but {recipe.model!r} takes {sizes.target(trunk, (side, side))[0]}"
         )
     config = {**config, **start, "custom_text": True}
     return Clip(
@@ -171,7 +171,7 @@ def build_clip(recipe: Recipe, **start: float) -> Clip:
 
 
 def save_config(folder: Path, clip: Clip) -> None:
-    """Write the config of a model folder as open_clip reads it."""
+    """Write the config of a model folder, in open_clip's format."""
     size = clip.config["vision_cfg"]["image_size"]
     preprocess = {
         "mean": list(clip.mean),
@@ -191,25 +191,25 @@ def save_clip(folder: Path, clip: Clip) -> None:
 
 
 def tensors(module: torch.nn.Module) -> bytes:
-    """The weights of a module as the bytes of a safetensors file."""
+    """Return the weights of a module as the bytes of a safetensors file."""
     return save({n: t.detach().cpu().contiguous() for n, t in module.state_dict().items()})
 
 
 def load_net(
     config: Config, weights: Path, *, image_px: Size | None = None, only_image: bool = False
 ) -> Any:
-    """The model of a config with the weights of a file; a plain ViT may take another size.
+    """Build a config's model with the weights of a file; a plain ViT may take another image size.
 
-    Its position embeddings are then resized. `only_image`: the file has the image tower alone,
+    Its position embeddings are then resized. With `only_image` the file holds the image tower alone
     and the text tower is random.
 
     Raises:
-        EngineError: the weights are not of this model.
+        EngineError: the weights belong to another model.
         UsageError: not a safetensors file.
     """
     if weights.suffix != ".safetensors":
         raise UsageError(
-            "weights have to be a .safetensors file", where=weights, reason="model.pickle"
+            "weights must be a .safetensors file", where=weights, reason="model.pickle"
         )
     plain = is_plain_vit(config["vision_cfg"])
     net = build_net(config, image_px=image_px if plain else None)

@@ -1,15 +1,15 @@
-"""Any timm net at any size that it can be set to: set up once, before anything is trained.
+"""Set a timm net to an image size, once, before training.
 
-Three kinds of nets, told apart by what they do, not by their names:
+Three kinds of nets, recognised by what they do, not by their names:
 
-* those that `set_input_size` sets (plain ViTs, Swin, MaxViT, CoAtNet): position embeddings and
-  biases are resized; windows of Swin keep their size, as in its own recipe at 512 pixels (Liu et
-  al. 2021, UPerNet on ADE20K: windows of 7 on maps of 128);
-* those that take any size, or any multiple of their deepest stride (conv nets, most hybrids);
-* those that take their own size only: refused, with the sizes that they do take.
+* nets with `set_input_size` (plain ViTs, Swin, MaxViT, CoAtNet): position embeddings and biases are
+  resized; Swin's windows keep their size, as in its own recipe at 512 pixels (Liu et al. 2021,
+  UPerNet on ADE20K: windows of 7 on maps of 128);
+* nets that take any size, or any multiple of their deepest stride (conv nets, most hybrids);
+* nets that take their own size only: other sizes are refused, with the sizes that the net takes.
 
-Whether a net takes a size is tried with one black image: nets say that they do not in many ways,
-and some say nothing and give maps of another size.
+Whether a net takes a size is tried with one black image, because nets fail in many ways, and some
+silently return maps of another size.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ from curator.core.errors import UsageError
 Size = tuple[int, int]
 
 _OWN_FACTORS = (1, 2)
-# What nets raise at a size that they do not take: assertions, shapes that do not fit, tables that
-# are too small.
+# Errors that nets raise at a size that they do not take: failed assertions, shapes that do not fit,
+# tables that are too small.
 _UNFIT = (AssertionError, RuntimeError, ValueError, LookupError, TypeError)
 
 
 class Fit(NamedTuple):
-    """How images reach a net: as `size`, height and width; `is_fixed`: it takes no other one."""
+    """The `size` (height, width) at which images enter a net; `is_fixed`: it takes no other."""
 
     size: Size
     is_fixed: bool
 
 
 def whole_patches(image_px: Size, patch: int) -> Size:
-    """(height, width) rounded to whole patches, at least one."""
+    """Round (height, width) to whole patches, at least one."""
     height, width = (max(1, round(side / patch)) * patch for side in image_px)
     return height, width
 
 
 def rounded_up(image_px: Size, step: int) -> Size:
-    """The smallest (height, width) around an image that are multiples of `step`."""
+    """Round (height, width) up to multiples of `step`."""
     height, width = (math.ceil(side / step) * step for side in image_px)
     return height, width
 
 
 def fit(net: Any, image_px: Size, name: str) -> Fit:
-    """Set a timm net to images of about (height, width) pixels; it is changed.
+    """Set a timm net, in place, to images of about (height, width) pixels.
 
-    A plain ViT is set to the nearest whole number of patches, a pyramid that does not take any size
-    to the next larger multiple of its deepest stride.
+    A plain ViT is set to the nearest whole number of patches. A pyramid that does not take every
+    size is set to the next larger multiple of its deepest stride.
 
     Raises:
-        UsageError: it cannot be set to that; names sizes that it takes.
+        UsageError: the net cannot be set to this size; names sizes that it takes.
     """
     size = target(net, image_px)
     if hasattr(net, "set_input_size"):
@@ -73,18 +73,18 @@ def fit(net: Any, image_px: Size, name: str) -> Fit:
 
 
 def target(net: Any, image_px: Size) -> Size:
-    """The size that `fit` sets a net to when it does not take every one."""
+    """Return the size that `fit` sets a net to if it does not take every size."""
     deepest = max(_strides(net))
     return whole_patches(image_px, deepest) if _is_plain(net) else rounded_up(image_px, deepest)
 
 
 def set_size(net: Any, size: Size) -> None:
-    """`set_input_size`, but for windows of Swin: left alone, timm scales them with the image."""
+    """Call `set_input_size`, but keep Swin's windows, which timm would scale with the image."""
     windows = getattr(net, "_ref_window_sizes", None)
     more = {} if windows is None else {"window_size": windows}
     with warnings.catch_warnings():
-        # timm's RegularGridInterpolator indexes with a list, which torch still reads as a tuple:
-        # a test holds a resized table against the one that it came from.
+        # timm's RegularGridInterpolator indexes with a list, which torch still reads as a tuple.
+        # A test compares a resized table with the original.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"timm\.layers\.interpolate")
         net.set_input_size(img_size=size, **more)
 
@@ -98,7 +98,7 @@ def _is_plain(net: Any) -> bool:
 
 
 def takes(net: Any, size: Size) -> bool:
-    """Whether a forward pass goes through, and gives maps as large as the strides say."""
+    """Whether a forward pass succeeds and returns maps of the sizes that the strides imply."""
     weight = next(net.parameters())
     with _evaluating(net), torch.no_grad():
         try:
@@ -106,7 +106,7 @@ def takes(net: Any, size: Size) -> bool:
             maps = net.forward_intermediates(images, intermediates_only=True)
         except _UNFIT:
             return False
-    # A map may be a cell larger or smaller: some nets round up, MobileViT to whole patches.
+    # A map may be one cell larger or smaller: some nets round up, MobileViT to whole patches.
     return all(
         abs(side - pixels / stride) <= 1
         for one, stride in zip(maps, _strides(net), strict=True)
@@ -122,7 +122,7 @@ def _refused(net: Any, image_px: Size, name: str) -> UsageError:
             f"{n * height}x{n * width}" for n in _OWN_FACTORS if takes(net, (n * height, n * width))
         ]
     return UsageError(
-        f"{name} takes no images of {image_px[0]}x{image_px[1]} pixels (height x width)",
+        f"{name} does not take images of {image_px[0]}x{image_px[1]} pixels (height x width)",
         hint=f"it takes {' and '.join(known)}" if known else "use another backbone",
         reason="model.size",
     )
@@ -130,7 +130,7 @@ def _refused(net: Any, image_px: Size, name: str) -> UsageError:
 
 @contextmanager
 def _evaluating(net: Any) -> Iterator[None]:
-    """The statistics of batch norms must not move."""
+    """Evaluation mode for the block, so that batch normalisation keeps its statistics."""
     was = net.training
     net.eval()
     try:

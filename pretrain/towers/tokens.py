@@ -12,8 +12,10 @@ _MOST_WORDS = 1 << 16
 
 
 class Encoded(NamedTuple):
-    """`tokens_NL` (N, L) int64, cut at the context and padded with 0; `lengths_N` (N,) int64 are
-    those of the whole texts, start and end among them: more than L means that a text was cut.
+    """Tokens of N texts.
+
+    `tokens_NL` (N, L) int64 are cut at the context and padded with 0. `lengths_N` (N,) int64 count
+    the tokens of the whole texts, start and end included: more than L means that a text was cut.
     """
 
     tokens_NL: torch.Tensor
@@ -21,10 +23,11 @@ class Encoded(NamedTuple):
 
 
 class Tokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_clip has no types
-    """`open_clip.SimpleTokenizer`, which keeps the pieces of every word it has ever seen.
+    """`open_clip.SimpleTokenizer` with a bounded cache of words.
 
-    A billion captions have more words than a loader's process has memory; this one forgets them
-    when there are `_MOST_WORDS`. And it keeps the numbers of a word's pieces, not their letters.
+    open_clip's caches every word it has ever seen, and a billion captions have more words than fit
+    into a loader process. This one empties the cache at `_MOST_WORDS` words, and stores the token
+    ids of a word instead of its pieces as strings.
     """
 
     def __init__(self, context_length: int) -> None:
@@ -34,11 +37,11 @@ class Tokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_clip h
         self._ids: dict[str, list[int]] = {}
 
     def __call__(self, texts: str | list[str]) -> torch.Tensor:
-        """(N, L) int64: as open_clip's."""
+        """Return tokens (N, L) int64, as open_clip does."""
         return self.encoded([texts] if isinstance(texts, str) else texts).tokens_NL
 
     def encoded(self, texts: list[str]) -> Encoded:
-        """The same, with the lengths that the texts have."""
+        """Return the tokens and the uncut lengths of texts."""
         rows = [[self.sot_token_id, *self.encode(text), self.eot_token_id] for text in texts]
         tokens_NL = torch.zeros(len(rows), self.context_length, dtype=torch.int64)
         for place, row in enumerate(rows):
@@ -50,9 +53,9 @@ class Tokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_clip h
         return Encoded(tokens_NL, torch.tensor([len(row) for row in rows], dtype=torch.int64))
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without start and end."""
+        """Return the tokens of a text, without start and end."""
         if text.isascii() and text.isprintable() and "&" not in text:
-            text = " ".join(text.split()).lower()  # all that cleaning such a text comes to
+            text = " ".join(text.split()).lower()  # the same as open_clip's cleaning here
         else:
             text = self.clean_fn(text)
         ids: list[int] = []
@@ -71,5 +74,5 @@ class Tokenizer(open_clip.SimpleTokenizer):  # type: ignore[misc]  # open_clip h
 
 @functools.cache
 def tokenizer(context_length: int) -> Tokenizer:
-    """The tokenizer of a context length; its vocabulary is read once."""
+    """Return the tokenizer for a context length; its vocabulary is read once."""
     return Tokenizer(context_length)

@@ -1,4 +1,4 @@
-"""Image towers by name, with their weights: for backbones and for warm starts.
+"""Load image towers by name, with their weights, for backbones and warm starts.
 
 See `pretrain.towers.backbone` for the forms of a name.
 """
@@ -44,7 +44,7 @@ _FORMS = "a run or model folder, open_clip:ARCH:TAG, timm:NAME, random:ARCH"
 
 
 class Tower(NamedTuple):
-    """An image tower: open_clip's, timm's or a ViTMAE encoder. `mean`, `std`: RGB in [0, 1]."""
+    """An image tower of open_clip or timm, or a ViTMAE encoder; `mean`, `std` of RGB in [0, 1]."""
 
     net: Any
     name: str
@@ -53,7 +53,7 @@ class Tower(NamedTuple):
 
 
 def open_tower(spec: str, *, image_px: Size, seed: int = 0) -> Tower:
-    """The tower that a name stands for; see `pretrain.towers.backbone.load_backbone`.
+    """Load the tower that `spec` names; see `pretrain.towers.backbone.load_backbone`.
 
     Raises:
         UsageError, NotFoundError, EngineError: as there.
@@ -109,7 +109,7 @@ def _open_clip(name: str, weights: str, image_px: Size) -> Tower:
     config = model_config(name)
     if not weights:
         raise UsageError(
-            f"open_clip:{name} names no weights",
+            f"open_clip:{name} does not name weights",
             hint=f"add a tag or file (open_clip:{name}:TAG), or write random:{name}",
             reason="model.name",
         )
@@ -125,7 +125,7 @@ def _open_clip(name: str, weights: str, image_px: Size) -> Tower:
 
 
 def _model_folder(folder: Path) -> Path:
-    """The model in a run, or the folder itself."""
+    """Return the model folder of a run, or the folder itself."""
     if not folder.is_dir():
         raise NotFoundError(
             "no such folder", where=folder, hint=f"write {_FORMS}", reason="model.not_found"
@@ -146,7 +146,7 @@ def _folder(path: Path, image_px: Size) -> Tower:
     if not (folder / CONFIG_FILE).is_file():
         return Tower(_mae(folder), path.name, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
     saved = _json(folder / CONFIG_FILE)
-    alone = (folder / TOWER_FILE).is_file()  # never trained with texts
+    alone = (folder / TOWER_FILE).is_file()  # trained without texts
     weights = folder / (TOWER_FILE if alone else WEIGHTS_FILE)
     net = load_net(saved["model_cfg"], weights, image_px=image_px, only_image=alone)
     return Tower(net.visual, path.name, *_colours(saved.get("preprocess_cfg", {})))
@@ -160,7 +160,7 @@ def _json(path: Path) -> Any:
 
 
 def save_tower(folder: Path, clip: Clip) -> None:
-    """Write the image tower alone, and the config of its model, as `open_tower` reads."""
+    """Write the image tower alone, with its model's config, in the form that `open_tower` reads."""
     save_config(folder, clip)
     fsops.write_atomic(folder / TOWER_FILE, tensors(clip.net.visual))
 
@@ -170,7 +170,7 @@ def _mae_config(folder: Path) -> ViTMAEConfig:
 
 
 def _mae(folder: Path) -> ViTMAEModel:
-    """The encoder of a ViTMAE; its decoder is left behind."""
+    """Load the encoder of a ViTMAE, without its decoder."""
     net = ViTMAEForPreTraining(_mae_config(folder))
     path = folder / MAE_WEIGHTS_FILE
     try:
@@ -183,13 +183,13 @@ def _mae(folder: Path) -> ViTMAEModel:
 
 
 def _timm(name: str, weights: str | None, image_px: Size) -> Tower:
-    # Weights of a file are of the size that the net is made for unless it is told otherwise.
+    # Weights in a file are taken to be of the net's default size.
     net = _timm_net(name, None if weights else image_px, pretrained=weights is None)
     if weights is not None:
         path = Path(weights)
         if path.suffix != ".safetensors":
             raise UsageError(
-                "weights have to be a .safetensors file", where=path, reason="model.pickle"
+                "weights must be a .safetensors file", where=path, reason="model.pickle"
             )
         if not path.is_file():
             raise NotFoundError("no such weights", where=path, reason="model.not_found")
@@ -199,20 +199,20 @@ def _timm(name: str, weights: str | None, image_px: Size) -> Tower:
             raise EngineError(
                 f"cannot load the model ({error})", where=path, reason="model.load"
             ) from error
-        # Heads are not used here: a file may have one too many, or none.
+        # The head is not used, so a file may have a head that the net lacks, or none.
         missing = [key for key in found.missing_keys if not key.startswith("head.")]
         if missing:
             raise EngineError(
-                f"{len(missing)} weights of timm:{name} are not in the file, {missing[0]} is one",
+                f"the file lacks {len(missing)} weights of timm:{name}, e.g. {missing[0]}",
                 where=path,
-                hint="give the file of this very model",
+                hint="give a file of exactly this model",
                 reason="model.load",
             )
     return _timm_tower(net, f"timm:{name}", image_px)
 
 
 def _timm_net(name: str, image_px: Size | None, *, pretrained: bool) -> Any:
-    """A timm net without a head, made for `image_px` where it can be nothing else afterwards."""
+    """Build a timm net without a head, for `image_px` if its size cannot be changed afterwards."""
     if not timm.is_model(name):
         raise UsageError(
             f"unknown timm model {name!r}",
@@ -237,7 +237,7 @@ def _can_change(net: Any) -> bool:
 
 
 def _built_for(net: Any, name: str, image_px: Size, *, pretrained: bool) -> Any:
-    """A net of one size, made for another one where it can be; else as it is (see `sizes.fit`)."""
+    """Build a net of fixed size for `image_px` if possible, else for its own (see `sizes.fit`)."""
     size = target(net, image_px)
     try:
         made = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=size)

@@ -70,7 +70,7 @@ def test_shares_and_seeds_give_a_table_with_the_spread(
     assert re.split(" {2,}", said[1]) == headings
     assert [line.split()[:2] for line in said[2:4]] == [["2", "2"], ["4", "2"]]
     assert said[2].count("±") == 2
-    assert said[4].startswith("compare it with the same for another backbone")
+    assert said[4].startswith("run the same for another backbone to compare")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {f"labels-{share}-seed-{seed}" for share in ("0.5", "1") for seed in (0, 1)}
     assert curator(*asked, *wanted) == 0

@@ -381,7 +381,7 @@ def test_a_study_refuses_shares_and_rates_before_anything_is_pretrained(tmp_path
 def test_pictures_that_no_rate_can_be_chosen_on_are_refused_before_anything_is_pretrained(
     in_val: int,
 ) -> None:
-    """Without a label there is no score; of one class, whoever always says it has the best."""
+    """Without a label there is no score; of one class, always predicting it has the best."""
     binary = dense_set(
         "segmentation",
         [block_item(name, SIZE, place) for place, name in enumerate("ab")],

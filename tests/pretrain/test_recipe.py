@@ -51,7 +51,7 @@ def test_the_large_presets_have_the_numbers_of_the_paper() -> None:
         ({"control": "scrambled"}, "control is 'scrambled': Input should be 'shuffled'"),
         ({"lr": 0}, "lr is 0: "),
         ({"warmup": 1}, "warmup is 1: "),
-        ({"batch_size": 10, "accumulate": 3}, "batch_size 10 is no multiple of accumulate"),
+        ({"batch_size": 10, "accumulate": 3}, "batch_size 10 is not a multiple of accumulate 3"),
         ({"objective": "siglip", "captions": "all"}, 'captions = "all" is for'),
         ({"objective": "mae", "control": "shuffled"}, "control is for objectives with text"),
         ({"learning_rate": 1}, "unknown key 'learning_rate'"),
@@ -121,7 +121,7 @@ def test_the_table_of_an_objective_is_written_checked_and_refused_elsewhere(tmp_
     for wrong, what in (
         ("[mae]\nmask = 2", "[mae] mask is 2: "),
         ("[mae]\nmaks = 0.5", "[mae] unknown key 'maks': did you mean 'mask'"),
-        ("[simmim]\nmask = 0.6", "[simmim] is for objective = 'simmim', and this recipe has 'mae'"),
+        ("[simmim]\nmask = 0.6", "[simmim] is for objective = 'simmim', but this recipe has 'mae'"),
     ):
         with pytest.raises(UsageError) as error:
             read_recipe(write(tmp_path, f"{text}\n{wrong}"))

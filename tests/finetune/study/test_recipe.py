@@ -84,13 +84,13 @@ def test_the_study_of_the_large_world_takes_both_kinds_of_nets() -> None:
 
 
 MISTAKES = [
-    ('baseline = "a"', 'baseline = "c"', "`baseline` 'c' is no arm"),
-    ('baseline = "a"', 'baseline = "a"\nmae = "c"', "`mae` 'c' is no arm"),
+    ('baseline = "a"', 'baseline = "c"', "`baseline` 'c' is not an arm"),
+    ('baseline = "a"', 'baseline = "a"\nmae = "c"', "`mae` 'c' is not an arm"),
     ('baseline = "a"', 'baseline = "a"\nverdict = ["a"]', "`verdict` 'a'"),
     ('baseline = "a"', 'baseline = "a"\nsedes = 3', "unknown key 'sedes': did you mean 'seeds'"),
     ("seeds = 2", "seeds = [1, 1]", "a list of different numbers"),
     ("seeds = 2", "seeds = 0", "a number above 0"),
-    ('name = "b"', 'name = "a"', "two arms are called 'a'"),
+    ('name = "b"', 'name = "a"', "two arms are named 'a'"),
     ('data = "shards@v2"', "", "either `data` or `backbone`"),
     ('data = "shards@v2"', 'data = "x"\nbackbone = "random"', "either `data` or `backbone`"),
     ('data = "shards@v2"', 'backbone = "random"\ncontrol = "shuffled"', "are for arms with `data`"),
@@ -133,7 +133,7 @@ def test_studies_that_are_not_there(tmp_path: Path) -> None:
 
 def test_two_tasks_of_a_kind_need_names() -> None:
     task = STUDY[STUDY.index("[[task]]") :]
-    with pytest.raises(UsageError, match="two tasks are called"):
+    with pytest.raises(UsageError, match="two tasks are named"):
         study(STUDY + task)
 
 

@@ -435,7 +435,7 @@ def test_a_damaged_plan_is_refused_and_one_that_is_gone_is_written_anew(
     path.unlink()
     runner = FakeRunner()
     run(study(SMALL), tmp_path / "out", runner)
-    assert f"{path} is missing; it is written anew" in capsys.readouterr().err
+    assert f"{path} is missing and is written again" in capsys.readouterr().err
     assert runner.calls == []
     assert path.read_bytes() == data
 

@@ -102,7 +102,7 @@ def test_count_matched_keeps_some_samples_with_their_texts() -> None:
 
 
 def test_the_reference_must_not_be_larger() -> None:
-    with pytest.raises(UsageError, match="the reference has 8 samples, this only 7"):
+    with pytest.raises(UsageError, match="the reference has 8 samples, this version only 7"):
         CountMatched(counted(3, 4), 8, 0)
 
 
@@ -224,8 +224,8 @@ def test_a_control_is_part_of_the_identity(kit: Kit) -> None:
     [
         ("shufled", None, "unknown control 'shufled'; did you mean 'shuffled'?"),
         ("count-matched", None, "control 'count-matched' needs a reference version"),
-        ("shuffled", "x@v1", "nothing is matched to the reference 'x@v1'"),
-        (None, "x@v1", "nothing is matched to the reference 'x@v1'"),
+        ("shuffled", "x@v1", "the reference 'x@v1' is not used by any control"),
+        (None, "x@v1", "the reference 'x@v1' is not used by any control"),
     ],
 )
 def test_controls_that_do_not_fit(
@@ -237,7 +237,7 @@ def test_controls_that_do_not_fit(
 
 
 def test_a_control_of_texts_needs_an_objective_with_texts(kit: Kit) -> None:
-    with pytest.raises(UsageError, match="nothing reads them"):
+    with pytest.raises(UsageError, match="the objective reads none"):
         open_source(f"{kit.ws.spec}@v3", control="shuffled", need_text=False)
 
 

@@ -68,7 +68,7 @@ def test_a_damaged_newest_one_is_passed_over_and_said(
     found = newest_valid(tmp_path)
     assert found is not None
     assert found.step == 3
-    assert "checkpoint of step 4 is not what was written" in capsys.readouterr().err
+    assert "checkpoint of step 4 fails its checksum" in capsys.readouterr().err
     path.unlink()
     found = newest_valid(tmp_path)
     assert found is not None
@@ -81,7 +81,7 @@ def test_without_a_whole_one_nothing_starts_over(tmp_path: Path) -> None:
     net, optimizer = trained(1)
     save_checkpoint(tmp_path, 3, net, optimizer, {})
     (tmp_path / "00000003.json").write_bytes(b"{")
-    with pytest.raises(DamageError, match="none of the 1 checkpoints is whole"):
+    with pytest.raises(DamageError, match="none of the 1 checkpoints is intact"):
         newest_valid(tmp_path)
 
 
@@ -99,7 +99,7 @@ def test_without_its_manifests_nothing_starts_over(
     assert "checkpoint of step 4 cannot be read (the file is missing" in capsys.readouterr().err
     (tmp_path / "00000003.json").unlink()
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(DamageError, match="none of the 2 checkpoints is whole") as refused:
+    with pytest.raises(DamageError, match="none of the 2 checkpoints is intact") as refused:
         newest_valid(tmp_path)
     assert "start over at step 0 with another --out" in str(refused.value.hint)
     assert sorted(tmp_path.iterdir()) == before

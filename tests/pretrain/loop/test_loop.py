@@ -201,7 +201,7 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
 def test_a_folder_with_other_options_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     run(tmp_path, log_every=2, checkpoint_every_sec=1.0)  # these change no number
-    with pytest.raises(UsageError, match="a training with other options was begun here"):
+    with pytest.raises(UsageError, match="the folder holds a training with other options"):
         run(tmp_path, lr=0.1)
 
 

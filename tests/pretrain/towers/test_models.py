@@ -76,7 +76,7 @@ def test_a_vit_takes_another_size_with_its_positions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "what"),
-    [("{", "is no JSON object"), ("[]", "is no JSON object"), ("{}", "has no embed_dim")],
+    [("{", "is not a JSON object"), ("[]", "is no JSON object"), ("{}", "lacks embed_dim")],
 )
 def test_a_file_that_is_no_config_is_said(tmp_path: Path, content: str, what: str) -> None:
     path = tmp_path / "c.json"
@@ -105,9 +105,9 @@ def test_a_text_tower_from_a_hub_is_refused() -> None:
 
 
 def test_sizes_that_are_no_whole_patches_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="image_px is 18, no multiple of the patches of 4"):
+    with pytest.raises(UsageError, match="image_px is 18, not a multiple of the patch size 4"):
         build_clip(recipe(tmp_path, image_px=18))
-    with pytest.raises(UsageError, match="image_px is 18, no multiple of the patches of 4"):
+    with pytest.raises(UsageError, match="image_px is 18, not a multiple of the patch size 4"):
         objective(recipe(tmp_path, image_px=18, objective="mae"))
 
 
@@ -117,7 +117,7 @@ def test_weights_of_another_model_and_pickles_are_refused(tmp_path: Path) -> Non
     other = model_config(config_file(tmp_path, VIT | {"width": 64}))
     with pytest.raises(EngineError, match="cannot load the model"):
         load_net(other, weights)
-    with pytest.raises(UsageError, match=r"have to be a \.safetensors file"):
+    with pytest.raises(UsageError, match=r"must be a \.safetensors file"):
         load_net(other, tmp_path / "weights.pt")
 
 
@@ -154,5 +154,5 @@ def test_a_timm_model_starts_the_trunk(tmp_path: Path) -> None:
 
 def test_another_architecture_is_no_start(tmp_path: Path) -> None:
     made = recipe(tmp_path, init="random:tiny-vit")
-    with pytest.raises(UsageError, match="with other weights than the image tower"):
+    with pytest.raises(UsageError, match="does not fit the image tower"):
         objective(made)
