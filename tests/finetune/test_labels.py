@@ -209,7 +209,7 @@ def test_labels_that_no_number_could_be_told_for(
 
 def test_a_number_that_is_no_class_is_found_before_anything_is_trained(tmp_path: Path) -> None:
     grey = [[0, 0, 1, 1, 128, 255]] * 4
-    with pytest.raises(DamageError, match="the numbers 128 are no class"):
+    with pytest.raises(DamageError, match="the numbers 128 are not classes"):
         examined(camvid(tmp_path, train=BOTH, test=grey))
 
 
