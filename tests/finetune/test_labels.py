@@ -345,7 +345,7 @@ def test_a_report_opens_with_what_is_odd_about_labels_and_shows_no_minus_one(
     written = write_report(tmp_path / "out", tmp_path / "page.html")
     said = written.report.warnings
     assert "Labels of depth: Of 2, 1 class occurs in no test label: dog." in said
-    assert "box AP of depth is left out: its test pictures have nothing to find." in said
+    assert "box AP of depth is left out: its test images contain no object to find." in said
     assert written.report.tasks[0].others == []
     assert "\u2212100" not in written.markdown.read_text() + written.html.read_text()
 
