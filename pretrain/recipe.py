@@ -13,8 +13,8 @@ Keys of one objective only are in a table of its name, at the end of the file:
     [mae]
     mask = 0.75
 
-Two arms of a study share a recipe and differ in the version of the captions. This module imports no
-torch, because `curator report` reads recipes too.
+Two arms of a study share a recipe and differ in the version of the captions. Torch-free, because
+`curator report` reads recipes too.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Labelled data sets of dense tasks as their authors publish them: `open_dense(labels, folder)`.
+"""Open labelled data sets of dense tasks in the form their authors publish: `open_dense`.
 
-What a task gets is always a `DenseSet` of three `Split`s of `LabelledImage`s, whatever lies on
-disk. A new layout is a function `open(folder) -> Opened` in a file of its own and a row in
-`LAYOUTS` (docs/extend/layout.md).
+Whatever the layout on disk, a task gets a `DenseSet` of three `Split`s of `LabelledImage`s. A new
+layout is a function `open(folder) -> Opened` in a file of its own and a row in `LAYOUTS`
+(docs/extend/layout.md).
 
-Invariants: opening lists files and reads no pixel; an item is read when it is asked for, the same
-bytes to the same arrays in every process; items lie sorted by name. Nothing is skipped silently: an
-image without a label, a label of another size or with a value that is no class, a cut file are
-errors that name the file, and what a layout leaves out on purpose is counted in `describe()`.
-A split can be sent to worker processes.
+Invariants: opening lists files and reads no pixels. An item is read on access, and the same bytes
+give the same arrays in every process. Items are sorted by name. Nothing is skipped silently: an
+image without a label, a label of another size or with a value that is not a class, and a truncated
+file are errors that name the file, and what a layout leaves out on purpose is counted in
+`describe()`. A split can be sent to worker processes.
 
 Torch-free: arrays are numpy's.
 """
@@ -29,7 +29,7 @@ from curator.core.registry import Registry, Spec
 Array = np.ndarray[Any, Any]
 
 IGNORE = 255
-"""The class number of pixels that count neither in a loss nor in a metric."""
+"""Class number of pixels that are ignored in losses and metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +37,11 @@ class Boxes:
     """The objects of one image.
 
     Attributes:
-        boxes: (n, 4) float32, x0, y0, x1, y1 in pixels, ends excluded; none is empty.
+        boxes: (n, 4) float32, x0, y0, x1, y1 in pixels, ends excluded; no box is empty.
         labels: (n,) int64; label k is `DenseSet.classes[k - 1]`, 0 is the background.
         masks: (n, H, W) bool, or None when the data set has boxes only (`DenseSet.has_masks`).
-        crowd: (n,) bool, one box around many objects (COCO's iscrowd): not for training
-            (`without_crowd`), and in evaluation what lies on it counts neither way.
+        crowd: (n,) bool, one box around many objects (COCO's iscrowd): not used in training
+            (`without_crowd`); in evaluation, detections on it are ignored.
     """
 
     boxes: Array
@@ -53,7 +53,7 @@ class Boxes:
         return len(self.labels)
 
     def without_crowd(self) -> Boxes:
-        """What a detector is trained on."""
+        """Return the objects that a detector is trained on."""
         keep = ~self.crowd
         masks = None if self.masks is None else self.masks[keep]
         return Boxes(
@@ -79,7 +79,7 @@ class LabelledImage:
 
 @dataclass(frozen=True, slots=True)
 class Split(Sequence[LabelledImage]):
-    """Items by place, read from disk at every access; `names` is sorted and costs nothing.
+    """A sequence of items, read from disk at every access; `names` is sorted and costs nothing.
 
     A slice is a Split.
 
@@ -103,8 +103,8 @@ class Split(Sequence[LabelledImage]):
         return self.read(self.names[place])
 
     def label(self, name: str) -> Array | Boxes:
-        """The target of an item without its image, and objects without their masks: quick."""
-        read: Any = getattr(self.read, "label", None)  # a plain function reads whole items only
+        """Read only the target of an item, objects without masks; faster than the whole item."""
+        read: Any = getattr(self.read, "label", None)  # a plain function can only read whole items
         target: Array | Boxes = self.read(name).target if read is None else read(name)
         return target
 
@@ -113,7 +113,7 @@ class Split(Sequence[LabelledImage]):
 
 
 def no_items() -> Split:
-    """The split that a layout does not have."""
+    """Return an empty split, for one that a layout does not have."""
     return Split((), _no_item)
 
 
@@ -123,15 +123,16 @@ def _no_item(name: str) -> LabelledImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """What a layout finds in a folder. `test` is what is reported; without a `val`, options are
-    chosen on a part of `train`.
+    """The data set that a layout finds in a folder.
+
+    Results are reported on `test`. Without a `val`, options are chosen on a part of `train`.
 
     Attributes:
         classes: names, by class number (segmentation) or by label - 1 (detection); () for depth.
-        has_masks: whether the objects of a detection set carry masks.
-        notes: what a reader of the numbers should know: how it was split, what was left out.
-        depth_m: the nearest and farthest metres that predictions are kept within, where the data
-            set has limits of its own.
+        has_masks: whether the objects of a detection set have masks.
+        notes: what a reader of the numbers should know, e.g. how it was split, what was left out.
+        depth_m: nearest and farthest metres, to which predictions are clamped, if the data set has
+            its own limits.
     """
 
     train: Split
@@ -145,14 +146,14 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseSet(Opened):
-    """A labelled data set, with where it came from.
+    """A labelled data set, with its origin.
 
     Attributes:
-        labels: which of `LABELS` it has.
+        labels: its kind of labels, one of `LABELS`.
         layout: the name of its layout in `LAYOUTS`.
-        warnings: what `finetune.labels` found: sentences for the top of a report.
-        depth_m: as in `Opened`; `finetune.labels` fills it in where the set has no limits.
-        seen: what is remembered of labels that were read, by reader; see `finetune.labels`.
+        warnings: findings of `finetune.labels`: sentences for the top of a report.
+        depth_m: as in `Opened`; `finetune.labels` fills it in if the set has no limits.
+        seen: cached statistics of labels, by reader; see `finetune.labels`.
     """
 
     labels: str
@@ -164,9 +165,9 @@ class DenseSet(Opened):
     )
 
     def describe(self) -> dict[str, object]:
-        """Facts for a report: names, counts, classes, the first image. Reads that image.
+        """Return facts for a report: names, counts, classes, the first image. Reads that image.
 
-        A study tells its cells apart by them, so a key that says nothing new is left out.
+        They enter the digests of a study's cells, so keys without new information are left out.
         """
         first = self.train[0]
         height, width = first.image.shape[:2]
@@ -190,16 +191,16 @@ class DenseSet(Opened):
 
 
 LABELS = ("segmentation", "depth", "detection")
-"""The kinds of labels, each named after the task that it was made for: a class number a pixel,
-metres a pixel, objects. Several tasks can share a kind (`finetune.tasks.TaskSpec.labels`)."""
+"""The kinds of labels, each named after its first task: a class number per pixel, metres per
+pixel, objects. Several tasks can share a kind (`finetune.tasks.TaskSpec.labels`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout(Spec):
     """How a layout is recognised and read: `target` is a function folder -> `Opened`.
 
-    `needs` are glob patterns, each of which must match something below the folder. `tiny` is a
-    function that fills an empty folder with a set of at least two training and one test image.
+    `needs` are glob patterns, each of which must match a path in the folder. `tiny` is a function
+    that fills an empty folder with a set of at least two training images and one test image.
     """
 
     needs: tuple[str, ...]
@@ -321,14 +322,13 @@ LAYOUTS: Mapping[str, Registry[Layout]] = {
 
 
 def open_dense(labels: str, folder: Path, layout: str | None = None) -> DenseSet:
-    """The labelled data set in a folder; the layout is recognised unless it is named.
+    """Open the labelled data set in a folder; without `layout`, the layout is recognised.
 
     Raises:
-        UsageError: an unknown kind of labels or layout; a folder of none of the layouts (says what
-            each of them wants and what is missing) or of more than one; an opener that gives
-            something else than `Opened`.
-        NotFoundError: no such folder.
-        DamageError: a list or label file names what is not there, or cannot be read.
+        UsageError: unknown kind of labels or layout; a folder that fits no layout (says what is
+            missing for each) or more than one; an opener that does not return `Opened`.
+        NotFoundError: the folder does not exist.
+        DamageError: a list or label file names a missing file, or cannot be read.
     """
     if labels not in LAYOUTS:
         raise UsageError(
@@ -350,7 +350,7 @@ def open_dense(labels: str, folder: Path, layout: str | None = None) -> DenseSet
     if not isinstance(opened, Opened):
         raise UsageError(
             f"layout {name!r}: {table.rows[name].target} gives {type(opened).__name__}",
-            hint="it has to give finetune.layouts.Opened (docs/extend/layout.md)",
+            hint="it must return finetune.layouts.Opened (docs/extend/layout.md)",
             reason="layout.contract",
         )
     values = {one.name: getattr(opened, one.name) for one in fields(Opened)}
@@ -358,10 +358,10 @@ def open_dense(labels: str, folder: Path, layout: str | None = None) -> DenseSet
 
 
 def take_fraction(split: Split, fraction: float, seed: int) -> Split:
-    """A share of a split, rounded to whole items, at least one.
+    """Return a fraction of a split, rounded to whole items, at least one.
 
-    Nested: 1 % lies within 10 % of the same seed. Whether an item is among the first depends on
-    the seed and on its name only, so an image that is added pushes out at most one other.
+    Fractions of one seed are nested: the 1 % is a subset of the 10 %. The rank of an item depends
+    only on the seed and its name, so adding an image displaces at most one other.
 
     Raises:
         UsageError: `fraction` is not above 0 and at most 1.
@@ -402,7 +402,7 @@ def _missing(layout: Layout, folder: Path) -> list[str]:
 
 
 def _not_that(labels: str, folder: Path, missing: Mapping[str, Sequence[str]]) -> UsageError:
-    """Says what each layout lacks, and names the folder below that would do, if there is one."""
+    """Return an error with what each layout lacks, and the subfolder that would fit, if any."""
     told = "; ".join(f"{name} needs {', '.join(lacks)}" for name, lacks in missing.items())
     below = next(
         (

@@ -1,8 +1,8 @@
-"""Objects as COCO writes them: label files beside the images, with boxes and masks.
+"""Read objects in COCO's format: label files beside the images, with boxes and masks.
 
-Category ids may have gaps; labels are their places in order, from 1. A crowd stays, marked
-(`Boxes.crowd`). Objects that cover nothing are left out and counted in `Opened.notes`: COCO has
-a few, and no detector can be trained on them. Masks are drawn when an image is read.
+Category ids may have gaps; labels number them in order, from 1. Crowds are kept and marked
+(`Boxes.crowd`). Objects that cover no pixel are left out and counted in `Opened.notes`: COCO has a
+few, and a detector cannot be trained on them. Masks are drawn when an image is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from finetune.layouts.coco_masks import draw, outline
 from finetune.layouts.files import check_apart, damaged, read_image, read_numbers
 
 _SLACK_PX = 1.0
-"""How far a numbered mask may reach out of its box."""
+"""How far a numbered mask may extend beyond its box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Records:
     masks: Path | None
 
     def __call__(self, name: str) -> LabelledImage:
-        """Decode the image, draw its masks."""
+        """Decode the image and draw its masks."""
         record = self.records[name]
         image_HW3 = read_image(record.image)
         height, width = image_HW3.shape[:2]
@@ -52,7 +52,7 @@ class Records:
         return LabelledImage(name=name, image=image_HW3, target=target)
 
     def label(self, name: str) -> Boxes:
-        """The objects without masks; reads no file."""
+        """Return the objects without masks; reads no file."""
         record = self.records[name]
         return Boxes(boxes=record.boxes, labels=record.labels, masks=None, crowd=record.crowd)
 
@@ -71,7 +71,7 @@ class Records:
 
 
 def _numbered(path: Path, record: Record) -> Array:
-    """Masks out of an image of numbers, held against the boxes: the order is all that binds."""
+    """Read masks from an image of numbers; check them with the boxes, as only order links them."""
     numbers_HW = read_numbers(path, record.size, 8)
     masks: Array = numbers_HW == record.numbers[:, None, None]
     empty = ~masks.any((1, 2))
@@ -87,7 +87,7 @@ def _numbered(path: Path, record: Record) -> Array:
 
 
 def open_coco(folder: Path) -> Opened:
-    """COCO 2017: annotations/instances_{train,val}2017.json. Test is val2017."""
+    """Open COCO 2017: annotations/instances_{train,val}2017.json. Test is val2017."""
     files = {
         split: read_label_file(folder / "annotations" / f"instances_{part}.json", folder / part)
         for split, part in (("train", "train2017"), ("test", "val2017"))
@@ -96,10 +96,10 @@ def open_coco(folder: Path) -> Opened:
 
 
 def open_coco_flat(folder: Path) -> Opened:
-    """{train,test}.json, and val.json when there is one, beside images/.
+    """Open {train,test}.json, and val.json if present, beside images/.
 
-    Without segmentations, masks/NAME.png is read when that folder is there: n is the n-th object of
-    the image in the order of the file, 0 is none.
+    Without segmentations, masks/NAME.png is read if that folder exists: n is the n-th object of the
+    image in the order of the file, 0 is background.
     """
     files = {
         split: read_label_file(folder / f"{split}.json", folder / "images")

@@ -1,7 +1,7 @@
-"""A label file of COCO (instances_*.json), parsed and judged: a `Record` an image.
+"""Parse and check a label file of COCO (instances_*.json) into one `Record` per image.
 
-What stays in memory is a few arrays an image, with its shapes as text (as much as the file). While
-75 MB are parsed, 0.8 GB of memory are in use for 5 s, so train2017 (450 MB) takes about 5 GB.
+Kept in memory are a few arrays per image, and its shapes as text (about the size of the file).
+Parsing 75 MB takes 5 s and 0.8 GB of memory, so train2017 (450 MB) takes about 5 GB.
 
 Format: Lin et al. 2014, cocodataset.org/#format-data.
 """
@@ -25,7 +25,7 @@ from finetune.layouts.coco_masks import MIN_POINTS, Shape
 from finetune.layouts.files import Size, damaged, inside
 
 _OVERSHOOT_PX = 1.0
-"""How far rounding may carry a box out of its image; it is cut back."""
+"""How far rounding may move a box out of its image; it is clipped."""
 
 _Side = Annotated[int, Field(gt=0, lt=100_000)]
 
@@ -58,11 +58,11 @@ class _File(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What the label file says about an image; the arrays are those of `Boxes`.
+    """The objects of an image in the label file; the arrays are those of `Boxes`.
 
     Attributes:
-        shapes: JSON, a list of `coco_masks.Shape`, one an object; of nulls when the file has none.
-        numbers: (n,) int64, the objects' places among all of the image's in the file, from 1.
+        shapes: JSON, a list of one `coco_masks.Shape` per object, or of nulls if the file has none.
+        numbers: (n,) int64, the objects' places among all objects of the image in the file, from 1.
     """
 
     image: Path
@@ -76,7 +76,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelFile:
-    """`drawn`: whether its objects have shapes (None without an object). See `Record`."""
+    """A parsed label file. `drawn`: whether its objects have shapes (None without objects)."""
 
     path: Path
     records: Mapping[str, Record]
@@ -86,14 +86,13 @@ class LabelFile:
 
 
 def read_label_file(path: Path, images: Path) -> LabelFile:
-    """Parse a file whose images lie in `images`.
+    """Parse a label file whose images are in `images`.
 
-    Objects that cover nothing are left out: an empty box, or no polygon of three corners.
+    Objects that cover no pixel are left out: an empty box, or no polygon with three corners.
 
     Raises:
-        DamageError: not of this format; names the field. Or it names an image that is not there, a
-            category or image that it does not list, the same one twice, a box outside its
-            image, or has shapes for some of its objects only.
+        DamageError: not of this format (names the field), a missing image file, an unknown category
+            or image id, a duplicate, a box outside its image, or shapes for some objects only.
     """
     file = _parse(path)
     categories = sorted(file["categories"], key=lambda category: category["id"])
@@ -159,7 +158,7 @@ def _grouped(
 
 
 def _drawn(file: _File, path: Path) -> bool | None:
-    """Whether there are shapes. An empty one is none: tools without masks write it."""
+    """Whether objects have shapes. An empty one does not count: tools without masks write it."""
     has = [bool(one.get("segmentation")) for one in file["annotations"]]
     if len(set(has)) < 2:  # noqa: PLR2004 - both
         return has[0] if has else None
@@ -172,7 +171,7 @@ def _drawn(file: _File, path: Path) -> bool | None:
 
 
 def _check_present(pictures: Mapping[int, _Picture], images: Path, path: Path) -> None:
-    """One listing a folder: asking for each of 118,000 files is slow on a network."""
+    """Check that images exist, by one listing per folder: 118,000 stats are slow on a network."""
     listed: dict[Path, set[str]] = {}
     lost = []
     for picture in pictures.values():
@@ -220,7 +219,7 @@ def _record(
 
 
 def _box(bbox: list[float], size: Size, name: str, path: Path) -> tuple[float, ...]:
-    """x0, y0, x1, y1 within the image."""
+    """Return x0, y0, x1, y1, clipped to the image."""
     x, y, width, height = bbox
     sides = size[1], size[0], size[1], size[0]
     corners = (x, y, x + width, y + height)

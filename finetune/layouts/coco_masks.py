@@ -1,7 +1,7 @@
-"""Masks of objects: polygons and run lengths of COCO, and images of numbers.
+"""Draw masks of objects from COCO's polygons and run lengths.
 
-Polygons are drawn by pycocotools. Run lengths are unpacked here: pycocotools reads beyond its
-memory when those of a file do not add up to the image.
+Polygons are drawn by pycocotools. Run lengths are unpacked here, because pycocotools reads beyond
+its buffer if they do not add up to the image.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from finetune.layouts import Array
 from finetune.layouts.files import Size
 
 MIN_POINTS = 6
-"""Numbers of the smallest polygon: three corners."""
+"""Length of the smallest polygon: x and y of three corners."""
 
 
 class Runs(TypedDict):
-    """Run lengths down the columns, the first one background; a text is COCO's packed form."""
+    """Run lengths down the columns, the first one background; a string is COCO's packed form."""
 
     size: Annotated[list[int], Field(min_length=2, max_length=2)]
     counts: str | list[int]
@@ -31,7 +31,7 @@ Shape = list[list[FiniteFloat]] | Runs
 
 
 def draw(shape: Shape, size: Size) -> Array:
-    """The (H, W) bool mask of one object.
+    """Draw the (H, W) bool mask of one object.
 
     Raises:
         ValueError: the shape does not fit an image of this size.
@@ -43,7 +43,7 @@ def draw(shape: Shape, size: Size) -> Array:
         if len(corners) % 2 or len(corners) < MIN_POINTS:
             raise ValueError(f"a polygon of {len(corners)} numbers, wanted: x, y of 3 or more")
         for values, side in ((corners[::2], width), (corners[1::2], height)):
-            # pycocotools walks along every edge: far corners would take it for ever.
+            # pycocotools walks along every edge; with far corners that would take forever.
             if min(values) < -side or max(values) > 2 * side:
                 raise ValueError(f"a corner at {min(values)} to {max(values)}, {side} px there")
     drawn = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
@@ -63,8 +63,8 @@ def _unpack(runs: Runs, size: Size) -> Array:
 
 
 def _lengths(packed: str) -> list[int]:
-    """Five bits a character, low ones first, signed; from the third on, the change to the run two
-    before (cocoapi, maskApi.c: rleFrString)."""
+    """Decode packed run lengths: five bits per character, low ones first, signed; from the third
+    run on, the difference to the run two before (cocoapi, maskApi.c: rleFrString)."""
     lengths: list[int] = []
     value = shift = 0
     for character in packed:
@@ -85,7 +85,7 @@ def _lengths(packed: str) -> list[int]:
 
 
 def outline(masks_NHW: Array) -> Array:
-    """Boxes around masks, none of them empty: (n, 4) float32, ends excluded."""
+    """Return the boxes around non-empty masks: (n, 4) float32, ends excluded."""
     boxes = np.zeros((len(masks_NHW), 4), np.float32)
     for box, mask_HW in zip(boxes, masks_NHW, strict=True):
         xs, ys = (np.flatnonzero(mask_HW.any(axis)) for axis in (0, 1))

@@ -1,7 +1,7 @@
-"""Metres for every pixel: images beside 16-bit PNGs of millimetres.
+"""Read depth in metres: images beside 16-bit PNGs of millimetres.
 
-0 stays "no reading", whatever the sensor's own sign for it is. What is read here was measured or
-given; no hole is filled.
+0 means "no reading", whatever value the sensor uses for it. Depth is used as measured or provided;
+holes are not filled.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from finetune.layouts.files import (
 )
 
 _NOTHING = 65535
-"""What Kinect recordings (7-Scenes) store for "no reading" beside 0."""
+"""Value for "no reading" in Kinect recordings (7-Scenes), besides 0."""
 
 NYUV2_RANGE_M = (1e-3, 10.0)
-"""What predictions on NYUv2 are kept within, in metres: --min_depth_eval and --max_depth_eval of
-BTS, AdaBins and GLPDepth, `min_depth` and `max_depth` of DINOv2's and DINOv3's linear depth. Only
-for the layouts that are NYUv2 itself; a folder of the same form can hold any scene."""
+"""Limits of predictions on NYUv2 in metres: --min_depth_eval and --max_depth_eval of BTS, AdaBins
+and GLPDepth, `min_depth` and `max_depth` of DINOv2's and DINOv3's linear depth. Only for
+the layouts of NYUv2 itself, because a folder of the same form can hold any scene."""
 
 _BTS_LISTS = "nyudepthv2_{}_files_with_gt.txt"
 
 
 @dataclass(frozen=True, slots=True)
 class Millimetres:
-    """A 16-bit PNG as (H, W) float32 metres."""
+    """Reads a 16-bit PNG as (H, W) float32 metres."""
 
     def __call__(self, path: Path, size: Size) -> Array:
-        """The label file in metres, 0 where nothing was read."""
+        """Read the label file in metres, 0 where there is no reading."""
         stored_HW = read_numbers(path, size, 16)
         stored_HW[stored_HW == _NOTHING] = 0
         return stored_HW.astype(np.float32) / np.float32(1000)
 
 
 def open_nyuv2(folder: Path) -> Opened:
-    """{train,test}/{rgb,depth}, and val/ when there is one: the files are the split."""
+    """Open {train,test}/{rgb,depth}, and val/ if present; the folders define the split."""
     train, val, test = splits_by_folder(folder, "rgb", "depth", Millimetres())
     return Opened(train=train, val=val, test=test)
 
 
 def open_nyuv2_lists(folder: Path) -> Opened:
-    """The lists that came with BTS (Lee et al. 2019): an image, its depth and a focal length.
+    """Open the lists published with BTS (Lee et al. 2019): image, depth and focal length per line.
 
-    Paths begin at sync/ for train and at official_splits/test/ for test where these folders are
-    there, else at the folder of the lists. The official 654 images are those of the test list.
+    Paths are relative to sync/ for train and official_splits/test/ for test if these folders exist,
+    else to the folder of the lists. The test list has the official 654 images.
     """
     train, test = (
         _listed(below if below.is_dir() else folder, folder / _BTS_LISTS.format(split))
@@ -94,16 +94,16 @@ def _listed(below: Path, listed_in: Path) -> Split:
 
 
 def open_rgbd(folder: Path) -> Opened:
-    """rgb/ and depth/, split by train.txt, test.txt and, when there is one, val.txt."""
+    """Open rgb/ and depth/, split by train.txt, test.txt and, if present, val.txt."""
     train, val, test = splits_by_list(folder, "rgb", "depth", Millimetres())
     return Opened(train=train, val=val, test=test)
 
 
 def open_7scenes(folder: Path) -> Opened:
-    """A scene of 7-Scenes as it is handed out: seq-XX/frame-NNNNNN.{color,depth}.png.
+    """Open a scene of 7-Scenes as published: seq-XX/frame-NNNNNN.{color,depth}.png.
 
-    TrainSplit.txt and TestSplit.txt list sequences ("sequence1"). Depth is not registered to
-    colour there, and it is taken as given.
+    TrainSplit.txt and TestSplit.txt list sequences ("sequence1"). Depth is not registered to colour
+    in this data set; it is used as published.
     """
     train, test = (_sequences(folder, folder / f"{split}Split.txt") for split in ("Train", "Test"))
     check_apart(train=train, test=test, where=folder)

@@ -1,8 +1,8 @@
-"""Folders of images and label files: which belong together, and their pixels as arrays.
+"""Match images with label files, and read their pixels as arrays.
 
-Images go through the decoder of the house; labels are PNG, because every other common format
-changes numbers, and lie as the data set's author stored them. A label's size is compared with its
-image before it is decoded, and its values with the allowed ones after.
+Images are decoded by `curator.core.images`. Labels are PNGs as their authors stored them, because
+every other common format changes numbers. A label's size is compared with its image's before
+decoding, and its values with the allowed ones afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from curator.core.images import Limits, decode
 from finetune.layouts import Array, Boxes, LabelledImage, Split, no_items
 
 _IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
-# A labelled image is there on purpose: it is not refused for its form as a web image is.
+# Labelled images were chosen on purpose, so the limits on the shape of web images do not apply.
 _LIMITS = Limits(formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF"), min_side_px=1, max_aspect=100_000)
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
@@ -35,7 +35,7 @@ ReadTarget = Callable[[Path, Size], Target]
 
 @dataclass(frozen=True, slots=True)
 class FilePairs:
-    """Reads an item by name from an image file and a label file."""
+    """Reads items by name from an image file and a label file."""
 
     files: Mapping[str, tuple[Path, Path]]
     read_target: ReadTarget
@@ -50,18 +50,18 @@ class FilePairs:
         )
 
     def label(self, name: str) -> Target:
-        """Decode the label only; whether it is as large as its image is not looked at."""
+        """Decode the label only, without comparing its size with the image's."""
         path = self.files[name][1]
         return self.read_target(path, _png_size(path))
 
 
 def pairs(files: Mapping[str, tuple[Path, Path]], read_target: ReadTarget) -> Split:
-    """A split of items that are an image file and a label file each."""
+    """Return a split whose items are an image file and a label file each."""
     return Split(tuple(sorted(files)), FilePairs(files, read_target))
 
 
 def damaged(what: str, path: Path, allowed: str) -> DamageError:
-    """A file that is not what the layout wants: what was found, the file, what would be right."""
+    """Return the error for a file that does not fit the layout: finding, file, what is allowed."""
     return DamageError(what, where=path, hint=allowed, reason="dense.file")
 
 
@@ -69,13 +69,13 @@ def damaged(what: str, path: Path, allowed: str) -> DamageError:
 
 
 def list_files(folder: Path, suffix: str | None = None, *, pattern: str = "*") -> dict[str, Path]:
-    """Name -> path of the images in a folder, or of the files whose name ends in `suffix`.
+    """Return name -> path of the images in a folder, or of the files that end in `suffix`.
 
-    The name is what stands before the suffix. Hidden files are passed over. `pattern` is a glob
-    for files further down; their names are unique all the same.
+    The name is the file name without the suffix. Hidden files are skipped. `pattern` is a glob for
+    files in subfolders, whose names must be unique too.
 
     Raises:
-        DamageError: two files of one name, or none at all.
+        DamageError: two files have the same name, or there are no files.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.glob(pattern)):
@@ -93,10 +93,10 @@ def list_files(folder: Path, suffix: str | None = None, *, pattern: str = "*") -
 
 
 def paired(images: Mapping[str, Path], labels: Mapping[str, Path]) -> dict[str, tuple[Path, Path]]:
-    """Images and labels of one name.
+    """Pair images and labels by name.
 
     Raises:
-        DamageError: one of them is alone; names the first and says how many there are.
+        DamageError: one has no partner; names the first and gives their number.
     """
     for here, there, kind in ((images, labels, "label"), (labels, images, "image")):
         if alone := sorted(here.keys() - there.keys()):
@@ -111,7 +111,7 @@ def paired(images: Mapping[str, Path], labels: Mapping[str, Path]) -> dict[str, 
 def choose(
     listed_in: Path, images: Mapping[str, Path], labels: Mapping[str, Path]
 ) -> dict[str, tuple[Path, Path]]:
-    """Images and labels of the names in a list, which is a text file with a name a line.
+    """Select the images and labels listed in a text file with one name per line.
 
     Raises:
         DamageError: a name has no image or no label; names the list.
@@ -128,7 +128,7 @@ def choose(
 
 
 def check_apart(*, train: Split, test: Split, val: Split | None = None, where: Path) -> None:
-    """Refuse lists that share an image: a score on it would say nothing.
+    """Refuse splits that share an image, whose score would be meaningless.
 
     Raises:
         DamageError: names the first such image.
@@ -145,10 +145,10 @@ def check_apart(*, train: Split, test: Split, val: Split | None = None, where: P
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list with words on them.
+    """Read the non-empty lines of a list.
 
     Raises:
-        DamageError: not text, a line twice, or none.
+        DamageError: not a text file, a line occurs twice, or there are no lines.
     """
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
@@ -166,10 +166,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def inside(folder: Path, written: str, listed_in: Path) -> Path:
-    """A path that a list or a label file gives, below `folder`.
+    """Return a path from a list or a label file, as a path in `folder`.
 
     Raises:
-        DamageError: it leads out of the folder.
+        DamageError: the path leads out of the folder.
     """
     parts = PurePosixPath(written.lstrip("/")).parts
     if not parts or ".." in parts or re.match("[A-Za-z]:|.*\\\\", written):
@@ -177,11 +177,11 @@ def inside(folder: Path, written: str, listed_in: Path) -> Path:
     return folder.joinpath(*parts)
 
 
-# -- the two usual ways to say what is train and what is test --------------------------------------
+# -- the two usual ways to split into train and test -----------------------------------------------
 
 
 class Splits(NamedTuple):
-    """`val` is empty when the folder has none."""
+    """Three splits; `val` is empty if the folder has none."""
 
     train: Split
     val: Split
@@ -189,7 +189,7 @@ class Splits(NamedTuple):
 
 
 def splits_by_folder(folder: Path, images: str, labels: str, read: ReadTarget) -> Splits:
-    """{train,val,test}/IMAGES and /LABELS; val/ may be missing."""
+    """Open {train,val,test}/IMAGES and /LABELS; val/ may be missing."""
     parts = (folder / split for split in Splits._fields)
     return Splits(
         *(
@@ -202,7 +202,7 @@ def splits_by_folder(folder: Path, images: str, labels: str, read: ReadTarget) -
 
 
 def splits_by_list(folder: Path, images: str, labels: str, read: ReadTarget) -> Splits:
-    """IMAGES/ and LABELS/ with {train,val,test}.txt; val.txt may be missing."""
+    """Open IMAGES/ and LABELS/ with {train,val,test}.txt; val.txt may be missing."""
     image_files, label_files = list_files(folder / images), list_files(folder / labels, ".png")
     lists = (folder / f"{split}.txt" for split in Splits._fields)
     splits = Splits(
@@ -221,10 +221,10 @@ def splits_by_list(folder: Path, images: str, labels: str, read: ReadTarget) -> 
 
 
 def read_image(path: Path) -> Array:
-    """An image as (H, W, 3) uint8, upright.
+    """Read an image as (H, W, 3) uint8, upright.
 
     Raises:
-        DamageError: it cannot be decoded, or ends early.
+        DamageError: it cannot be decoded, or is truncated.
     """
     try:
         return np.array(decode(_read_bytes(path), limits=_LIMITS).image)
@@ -235,12 +235,12 @@ def read_image(path: Path) -> Array:
 
 
 def read_numbers(path: Path, size: Size, bits: int) -> Array:
-    """The stored numbers of a PNG of one channel: (H, W) uint8 (`bits` 8) or uint16 (16).
+    """Read the stored numbers of a one-channel PNG: (H, W) uint8 (`bits` 8) or uint16 (16).
 
-    A palette is not applied: the places in it are the numbers.
+    A palette is not applied: the palette indices are the numbers.
 
     Raises:
-        DamageError: no PNG, in colour, of other bits, of another size than the image, cut.
+        DamageError: not a PNG, in colour, of another bit depth or size than expected, or truncated.
     """
     data = _read_bytes(path)
     if not data.startswith(_PNG_HEAD):
@@ -254,22 +254,22 @@ def read_numbers(path: Path, size: Size, bits: int) -> Array:
             )
         check_size(path, (image.height, image.width), size)
         image.load()
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on a cut PNG
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for a truncated PNG
         raise damaged(f"a PNG that cannot be decoded ({error})", path, "copy it again") from error
     return np.array(image, dtype=np.uint8 if bits < 16 else np.uint16)  # noqa: PLR2004 - as above
 
 
 def _png_size(path: Path) -> Size:
-    """What the head of a PNG says; of another file anything, which `read_numbers` refuses."""
+    """Read the size in a PNG's header; arbitrary for other files, which `read_numbers` refuses."""
     head = _read_bytes(path)[:24]
     return int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")
 
 
 def check_size(path: Path, found: Size, size: Size) -> None:
-    """Refuse a label that is not as large as its image.
+    """Refuse a label whose size differs from its image's.
 
     Raises:
-        DamageError: says both sizes.
+        DamageError: the sizes differ; names both.
     """
     if found == size:
         return

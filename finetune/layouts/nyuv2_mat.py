@@ -1,11 +1,11 @@
-"""The labelled part of NYU Depth v2 as it is handed out: nyu_depth_v2_labeled.mat and splits.mat.
+"""Read the labelled part of NYU Depth v2: nyu_depth_v2_labeled.mat and splits.mat.
 
 1,449 images in one HDF5 file (MATLAB 7.3), 795 for training and 654 for test by the official
-split. Depth is `rawDepths`, what the sensor said after it was projected to the image: `depths`
-has its holes filled by colorization, and invented metres are neither trained on nor tested.
+split. Depth is `rawDepths`, the sensor's readings projected to the image. In `depths` the holes are
+filled by colorization, and invented metres should be neither trained nor tested on.
 
-The file is opened anew for each item: an open HDF5 handle must not be shared by processes, and
-opening costs little beside reading an image of 640 x 480.
+The file is opened for each item, because an open HDF5 handle must not be shared by processes, and
+opening costs little compared with reading an image of 640 x 480.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from finetune.layouts.depth import NYUV2_RANGE_M
 from finetune.layouts.files import damaged
 
 _MAT = "nyu_depth_v2_labeled.mat"
-# What scipy raises on a file that is cut, no matrix, or of MATLAB 7.3.
+# scipy's errors for a file that is truncated, not a matrix, or of MATLAB 7.3.
 _UNREADABLE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MatReadError)
 _WANTED = "wanted: the file as it is handed out, images (N, 3, W, H) and rawDepths (N, W, H)"
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Reads image NNNN (from 1, as in splits.mat) of the file."""
+    """Reads image NNNN of the file, numbered from 1 as in splits.mat."""
 
     path: Path
 
@@ -42,7 +42,7 @@ class Rows:
                 image_3WH: Array = mat["images"][int(name) - 1]
         except OSError as error:
             raise damaged(f"not readable ({error})", self.path, "copy it again") from error
-        # MATLAB stores columns first, so both sides come out turned around.
+        # MATLAB is column-major, so height and width are swapped.
         image_HW3 = np.ascontiguousarray(image_3WH.transpose(2, 1, 0))
         return LabelledImage(name=name, image=image_HW3, target=self.label(name))
 
@@ -54,12 +54,12 @@ class Rows:
         except OSError as error:
             raise damaged(f"not readable ({error})", self.path, "copy it again") from error
         depth_HW = np.ascontiguousarray(depth_WH.T, dtype=np.float32)
-        # An infinite reading would be the farthest of all, and no loss would stay finite.
+        # An infinite reading would be the farthest, and the loss would not be finite.
         return np.where(np.isfinite(depth_HW), depth_HW, np.float32(0))
 
 
 def open_nyuv2_mat(folder: Path) -> Opened:
-    """The official split of the 1,449 labelled images."""
+    """Open the 1,449 labelled images with the official split."""
     path = folder / _MAT
     count = _count(path)
     splits = _splits(folder / "splits.mat", count)

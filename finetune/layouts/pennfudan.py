@@ -1,7 +1,7 @@
-"""Pedestrians with numbered masks: the Penn-Fudan database, as handed out or with lists.
+"""Read pedestrians with numbered masks: the Penn-Fudan database, as published or with lists.
 
-The mask of an image is a PNG in which 0 is the background and 1 to n are its pedestrians. Boxes
-are drawn around the masks. Any set of one class in this form can be read.
+The mask of an image is a PNG in which 0 is the background and 1 to n are the pedestrians. Boxes are
+those around the masks. Any data set with one class in this form can be read.
 
 Source: Wang et al., "Object Detection Combining Recognition and Segmentation", ACCV 2007.
 """
@@ -33,10 +33,10 @@ _TEST_SHARE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class NumberedMasks:
-    """A PNG of numbers as boxes and masks of one class."""
+    """Reads a PNG of numbers as boxes and masks of one class."""
 
     def __call__(self, path: Path, size: Size) -> Boxes:
-        """Objects in the order of their numbers, which may have gaps."""
+        """Read the objects in order of their numbers, which may have gaps."""
         numbers_HW = read_numbers(path, size, 8)
         numbers = np.flatnonzero(np.bincount(numbers_HW.ravel())[1:]) + 1
         masks_NHW = numbers_HW == numbers[:, None, None]
@@ -50,13 +50,13 @@ class NumberedMasks:
 
 
 def open_pennfudan(folder: Path) -> Opened:
-    """images/, masks/, split by train.txt, test.txt and, when there is one, val.txt."""
+    """Open images/ and masks/, split by train.txt, test.txt and, if present, val.txt."""
     train, val, test = splits_by_list(folder, "images", "masks", NumberedMasks())
     return Opened(train=train, val=val, test=test, classes=_CLASSES, has_masks=True)
 
 
 def open_original(folder: Path) -> Opened:
-    """PennFudanPed: PNGImages/ and PedMasks/NAME_mask.png. It has no split; see the note."""
+    """Open PennFudanPed: PNGImages/ and PedMasks/NAME_mask.png. It has no split; see the note."""
     files = paired(list_files(folder / "PNGImages"), list_files(folder / "PedMasks", "_mask.png"))
     parts: Mapping[bool, dict[str, tuple[Path, Path]]] = {False: {}, True: {}}
     for name, paths in files.items():
@@ -75,5 +75,5 @@ def open_original(folder: Path) -> Opened:
 
 
 def _is_test(name: str) -> bool:
-    """By the name alone, so that nothing moves when images are added."""
+    """Whether an image is a test image, by its name alone, so that adding images moves none."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < _TEST_SHARE * 2**64

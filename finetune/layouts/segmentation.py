@@ -1,12 +1,11 @@
-"""A class number for every pixel: ADE20K, Pascal VOC, CamVid and plain folders, Cityscapes.
+"""Read a class number per pixel: ADE20K, Pascal VOC, CamVid and plain folders, Cityscapes.
 
-Each layout is a table from the numbers that are stored to the classes that are trained, with
-`IGNORE` for what counts neither way. A number that the table does not know is an error that names
-the file: a label in colours, or of another set, would train without a word otherwise.
+Each layout has a table from stored numbers to classes, with `IGNORE` for pixels that are not
+counted. A number that is not in the table is an error that names the file, because training on
+colours, or on labels of another set, would otherwise go unnoticed.
 
-Which split is reported as `test`: where the authors keep the labels of their test split (ADE20K,
-VOC, Cityscapes), the validation split, and nothing is left to choose options on but a part of
-train.
+If the authors do not publish the labels of their test split (ADE20K, VOC, Cityscapes), the
+validation split is reported as `test`, and options are chosen on a part of train.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ VOC_CLASSES = (
     "train", "tv monitor",
 )  # fmt: skip
 
-# Stored number of gtFine_labelIds -> class; the other of the 34 numbers are not evaluated.
+# Stored number of gtFine_labelIds -> class; the rest of the 34 numbers are not evaluated.
 CITYSCAPES_CLASSES = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole",
     19: "traffic light", 20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky",
@@ -54,19 +53,19 @@ _ADE20K_CLASSES = 150
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Stored number -> class number. What is in `classes` and `ignored` is all that is allowed."""
+    """Stored number -> class number. Only numbers in `classes` and `ignored` are allowed."""
 
     classes: Mapping[int, int]
     ignored: frozenset[int]
 
     def __call__(self, path: Path, size: Size) -> Array:
-        """The label file as (H, W) uint8."""
+        """Read the label file as (H, W) uint8."""
         stored_HW = read_numbers(path, size, 8)
         present = np.flatnonzero(np.bincount(stored_HW.ravel(), minlength=256))
         unknown = [n for n in present.tolist() if n not in self.classes and n not in self.ignored]
         if unknown:
             raise damaged(
-                f"the numbers {', '.join(map(str, unknown[:5]))} are no class",
+                f"the numbers {', '.join(map(str, unknown[:5]))} are not classes",
                 path,
                 f"allowed: {_ranges(self.classes)}; ignored: {_ranges(self.ignored)}",
             )
@@ -77,7 +76,7 @@ class Numbers:
 
 
 def _ranges(numbers: Mapping[int, int] | frozenset[int]) -> str:
-    """`0-10, 255`, for people."""
+    """Format numbers as ranges: `0-10, 255`."""
     known = sorted(numbers)
     starts = [n for n in known if n - 1 not in numbers]
     ends = [n for n in known if n + 1 not in numbers]
@@ -88,7 +87,7 @@ def _ranges(numbers: Mapping[int, int] | frozenset[int]) -> str:
 
 
 def _straight(count: int, ignored: frozenset[int], first: int = 0) -> Numbers:
-    """`first` is class 0, and so on."""
+    """Return the table in which `first` is class 0, the next number class 1, and so on."""
     return Numbers({first + n: n for n in range(count)}, ignored)
 
 
@@ -96,10 +95,10 @@ def _straight(count: int, ignored: frozenset[int], first: int = 0) -> Numbers:
 
 
 def open_camvid(folder: Path) -> Opened:
-    """{train,val,test}/{images,labels} and classes.txt.
+    """Open {train,val,test}/{images,labels} and classes.txt.
 
-    A line of classes.txt is a name, or the number and the name; void as the last one is no class.
-    The number behind the last class, and 255, are ignored.
+    A line of classes.txt is a name, or a number and a name; a last line `void` is not a class. The
+    number after the last class, and 255, are ignored.
     """
     classes = _named_classes(folder / "classes.txt")
     read = _straight(len(classes), frozenset((len(classes), IGNORE)))
@@ -132,9 +131,9 @@ def _named_classes(path: Path) -> tuple[str, ...]:
 
 
 def open_ade20k(folder: Path) -> Opened:
-    """ADEChallengeData2016: images/ and annotations/, each with training/ and validation/.
+    """Open ADEChallengeData2016: images/ and annotations/ with training/ and validation/.
 
-    Stored 1 to 150 are the classes, 0 is ignored. Test is validation.
+    The stored numbers 1 to 150 are the classes, 0 is ignored. Test is validation.
     """
     read = _straight(_ADE20K_CLASSES, frozenset((0,)), first=1)
     train, test = (
@@ -156,10 +155,10 @@ def open_ade20k(folder: Path) -> Opened:
 
 
 def _ade20k_classes(path: Path) -> tuple[str, ...]:
-    """First synonym of each class; numbers when the list is not there."""
+    """Return the first synonym of each class, or numbers if the list is missing."""
     if not path.exists():
         return tuple(f"class {n}" for n in range(1, _ADE20K_CLASSES + 1))
-    # Idx, three counts, names; a header line in front.
+    # A header line, then lines of index, three counts, names.
     rows = [re.fullmatch(r"(\d+)\s.*?\t\s*([^\t]+)", line) for line in read_lines(path)]
     names = [re.split("[,;]", row[2])[0].strip() for row in rows if row]
     numbers = [int(row[1]) for row in rows if row]
@@ -171,7 +170,7 @@ def _ade20k_classes(path: Path) -> tuple[str, ...]:
 
 
 def open_voc(folder: Path) -> Opened:
-    """VOC2012: what ImageSets/Segmentation/{train,val}.txt list, palette PNGs. Test is val."""
+    """Open VOC2012: the lists ImageSets/Segmentation/{train,val}.txt, palette PNGs. Test is val."""
     images = list_files(folder / "JPEGImages")
     labels = list_files(folder / "SegmentationClass", ".png")
     read = _straight(len(VOC_CLASSES), frozenset((IGNORE,)))
@@ -189,9 +188,9 @@ def open_voc(folder: Path) -> Opened:
 
 
 def open_cityscapes(folder: Path) -> Opened:
-    """leftImg8bit/ and gtFine/ with {train,val}/CITY; the 19 evaluated classes. Test is val.
+    """Open leftImg8bit/ and gtFine/ with {train,val}/CITY; the 19 evaluated classes. Test is val.
 
-    Reads *_gtFine_labelIds.png, or *_gtFine_labelTrainIds.png in a split that has none of those.
+    Reads *_gtFine_labelIds.png, or *_gtFine_labelTrainIds.png in a split without those.
     """
     train, test = (_cityscapes_split(folder, split) for split in ("train", "val"))
     return Opened(

@@ -1,1 +1,1 @@
-"""The report of a study: its statistics, its sentences, and the pages made of them."""
+"""The report of a study: statistics, sentences, plots, and pages in HTML and Markdown."""

@@ -1,10 +1,10 @@
-"""From the folder of a study to the values of its report. Torch-free; a second for 300 cells.
+"""Compute the values of a report from the folder of a study. Torch-free; 1 s for 300 cells.
 
-Which comparisons are corrected together: those of the arms named by `verdict` on the deciding
-metric of every task are one family, those of all other arms a second one, so that controls do not
-cost the question its power. Without `verdict` all arms are one family. Claims of fewer labels or
-samples are two families of their own in the same way, with limits that hold together. All else
-(other metrics, relative changes) is told with intervals of its own.
+Correction for multiple comparisons: the arms named by `verdict`, on the deciding metric of every
+task, are one family and all other arms a second one, so that controls do not cost the question its
+power. Without `verdict` all arms are one family. Claims about fewer labels or samples form two
+families in the same way, with limits that hold simultaneously. Everything else (other metrics,
+relative changes) has uncorrected intervals.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _MAX_PICTURES = 4
 
 
 def build_report(folder: Path) -> Report:
-    """Everything that the report of a study folder shows; a study that is not finished as well.
+    """Compute everything that a report shows; the study need not be finished.
 
     Raises:
-        UsageError: no study, or no finished dense cell in it. DamageError: a damaged file.
+        UsageError: no study, or no finished dense cell. DamageError: a damaged file.
     """
     plan, records = read_plan(folder), read_cells(folder)
     study, rows = plan["study"], rows_of(plan, records)
@@ -98,7 +98,7 @@ def build_report(folder: Path) -> Report:
 
 
 def arms_of(plan: Json) -> list[ReportArm]:
-    """All arms with their colours: the baseline's, the question's, then by their order."""
+    """Return all arms with their colours: baseline first, then the verdict's, then the others."""
     study, kinds = plan["study"], plan["kinds"]
     first = [study["baseline"], *study["verdict"]]
     order = first + [name for name in _names(study) if name not in first]
@@ -133,9 +133,9 @@ def _task(
     decide = [row for row in rows if row["metric"] == deciding]
     curves = _curves((row for row in decide if is_top(row)), "fraction")
     ladders = _curves((row for row in decide if row["fraction"] == fraction), "budget_samples")
-    # Where FLOPs are matched, arms of one rung have seen different numbers of samples.
+    # If FLOPs are matched, arms of one budget have seen different numbers of samples.
     effort = "compute" if study["match"] == "flops" else "samples"
-    # A share of few labels is rounded: what was used is what is compared.
+    # A fraction of few labels is rounded; the number of labels used is compared.
     used = {row["fraction"]: row["num_train"] for row in decide if is_top(row)}
     by_count = {
         arm: {float(used[share]): by_seed for share, by_seed in sorted(curve.items())}
@@ -204,7 +204,7 @@ def _comparisons(
 
 
 def correct(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskResult]:
-    """Holm's correction over the families; see the module."""
+    """Apply Holm's correction over the families; see the module."""
     every = [comparison for task in tasks for comparison in task.comparisons]
     corrected: dict[int, Comparison] = {}
     for asked in (True, False):
@@ -224,7 +224,7 @@ def correct(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskRes
 
 
 def correct_gaps(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskResult]:
-    """Limits that hold for all gaps of a family together; see the module."""
+    """Set limits that hold simultaneously for all gaps of a family; see the module."""
     num_of = {
         asked: sum(
             gap.efficiency.is_testable and (not verdict or gap.arm in verdict) is asked
@@ -256,7 +256,7 @@ def _relative(
 
 
 def _curves(rows: Iterable[Json], amount: str) -> dict[str, Curve]:
-    """Arm -> amount -> seed -> value, of the arms that have two amounts or more."""
+    """Return arm -> amount -> seed -> value, of the arms with two amounts or more."""
     found: dict[str, dict[float, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         if row[amount] is not None:
@@ -278,7 +278,7 @@ def _gaps(curves: Mapping[str, Curve], what: str, metric: Metric, study: Json) -
 
 
 def _pictures(task: str, plan: Json, records: Mapping[str, Json]) -> list[ReportImage]:
-    """The same test pictures with the prediction of every arm that has them."""
+    """Return the same test images with the prediction of every arm that has them."""
     by_arm: dict[str, list[dict[str, str]]] = {}
     for cell in plan["cells"]:
         if cell.get("task") == task and cell["kind"] == "dense":
@@ -311,7 +311,7 @@ def _retrieval(rows: Sequence[Json]) -> list[tuple[Metric, dict[str, Mean]]]:
 
 
 def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -> list[Cost]:
-    """Of the largest pretraining; dense seconds are of one dense run."""
+    """Return the costs of the largest pretraining; dense seconds are those of one dense run."""
     top = max((cell["budget"] or 0 for cell in plan["cells"] if "budget" in cell), default=0)
     found = []
     for arm in arms:
@@ -342,7 +342,7 @@ def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -
 def _learning(
     plan: Json, records: Mapping[str, Json]
 ) -> dict[str, dict[str, list[list[tuple[float, float]]]]]:
-    """Loss over steps of the runs behind the table: largest pretraining, most labels."""
+    """Return the losses over steps of the runs in the table: largest pretraining, most labels."""
     top = max((cell["budget"] or 0 for cell in plan["cells"] if "budget" in cell), default=0)
     most = {_title(task): max(task["fractions"]) for task in plan["study"]["task"]}
     found: dict[str, dict[str, list[list[tuple[float, float]]]]] = {}

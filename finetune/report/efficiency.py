@@ -1,28 +1,29 @@
-"""How many times fewer labels (or pretraining images): told at what was measured, or not at all.
+"""Estimate how many times fewer labels or pretraining images an arm needs, at measured points only.
 
-The reference reaches its score with all it has. A factor is claimed where three things are told
-apart from luck, each by a paired t test over the seeds:
+The reference reaches its score with the full amount. A factor is claimed from three statements,
+each tested by a paired t test over the seeds:
 
-    enough      the arm with a share of the amount is better than the reference with all of it;
-    lacking     the reference itself, with that share, is worse than with all of it (where it is
-                not, more is of no use to either, and "fewer" would be about nothing);
-    too little  the arm with a smaller share is worse than the reference with all of it.
+    enough      the arm with a fraction of the amount is better than the reference with all of it;
+    lacking     the reference itself is worse with that fraction than with all of it (if it is not,
+                more does not help, and "fewer" would be meaningless);
+    too little  the arm with a smaller fraction is worse than the reference with all of it.
 
     at least    amount that the reference needs / smallest amount that is enough for the arm
-    less than   all of the amount / largest amount that is too little for the arm
+    less than   full amount / largest amount that is too little for the arm
 
-Nothing is read off between two points and nothing extrapolated: a curve through means of few seeds
-crosses another one anywhere, and resampling three seeds does not show how much (two arms that do
-not differ were told apart by a factor of two in a third of all studies). Two amounts that were
-measured are compared by what also tells winners. So a factor of two needs a point at a half.
+Nothing is interpolated or extrapolated: curves through means of few seeds cross at arbitrary
+places, and resampling three seeds does not show the uncertainty (two arms that do not differ got a
+factor of two in a third of all studies). Measured amounts are compared by the test that also
+decides winners. So a factor of two needs a point at one half.
 
-Errors. Amounts are tested in order, from all downwards for what is enough, from the fewest upwards
-for the other two, up to the first that is not told: a wrong claim needs the first true hypothesis
-of its order to be rejected, so the amounts cost no correction (fixed-sequence test; Maurer et al.
-1995; Wiens 2003). Each order is one-sided at half of the level. "At least" is wrong only if the
-first order or the second one is, and of the second and the third at most one can be: both limits
-hold together in 95 % of studies. The only assumption beside that of a t test is that scores do not
-fall with the amount. Over `num_compared` comparisons the level is divided (Bonferroni).
+Errors. Amounts are tested in order, from the full amount downwards for "enough" and from the
+smallest upwards for the other two, up to the first that is not significant. A wrong claim needs the
+first true hypothesis of its sequence to be rejected, so the amounts need no correction
+(fixed-sequence test; Maurer et al. 1995; Wiens 2003). Each sequence is one-sided at half of the
+level. "At least" is wrong only if the first or the second sequence is, and of the second and the
+third at most one can be wrong, so both limits hold together in 95 % of studies. The only assumption
+besides those of a t test is that scores do not fall with the amount. Over `num_compared`
+comparisons the level is divided (Bonferroni).
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ Curve = Mapping[float, Mapping[int, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Efficiency:
-    """A curve against the last score of a reference. `n` seeds are complete on both of them.
+    """A curve compared with the last score of a reference, over the `n` seeds complete on both.
 
-    `amounts` are ascending. `ours` is the gain of the curve at each amount
-    over the reference at the last one, `theirs` the same of the reference itself at all but the
-    last. Positive gains are better. Limits hold for all `num_compared` comparisons together.
+    `amounts` are ascending. `ours` is the gain of the curve at each amount over the reference at
+    the last one; `theirs` is the same for the reference itself, at all amounts but the last.
+    Positive gains are better. Limits hold simultaneously for all `num_compared` comparisons.
     """
 
     n: int
@@ -63,22 +64,22 @@ class Efficiency:
 
     @property
     def num_enough(self) -> int:
-        """How many amounts, counted from the last, are enough for the curve."""
+        """Number of amounts, from the last, that are enough for the curve."""
         return _run(reversed([gain.is_told(self.alpha, better=True) for gain in self.ours]))
 
     @property
     def num_too_little(self) -> int:
-        """How many amounts, counted from the first, are too little for the curve."""
+        """Number of amounts, from the first, that are too little for the curve."""
         return _run(gain.is_told(self.alpha, better=False) for gain in self.ours)
 
     @property
     def num_lacking(self) -> int:
-        """How many amounts, counted from the first, are too little for the reference."""
+        """Number of amounts, from the first, that are too little for the reference."""
         return _run(gain.is_told(self.alpha, better=False) for gain in self.theirs)
 
     @property
     def at_least(self) -> float | None:
-        """The curve needs at least so many times less; None where not even 1 is told."""
+        """The curve needs at least this many times less; None if not even 1 is significant."""
         if not self.num_enough:
             return None
         factor = self.amounts[self.num_lacking] / self.amounts[-self.num_enough]
@@ -86,7 +87,7 @@ class Efficiency:
 
     @property
     def less_than(self) -> float | None:
-        """The curve needs less than so many times less; None where nothing is told.
+        """The curve needs less than this many times less; None if nothing is significant.
 
         1 if it does not reach the score with all of the amount.
         """
@@ -96,24 +97,24 @@ class Efficiency:
 
     @property
     def claimed(self) -> float | None:
-        """The factor that may be claimed: `at_least` where it is more than 1."""
+        """The factor that may be claimed: `at_least` if it is more than 1."""
         return self.at_least if self.at_least is not None and self.at_least > 1 else None
 
     @property
     def is_testable(self) -> bool:
-        """Whether there is a comparison that could tell anything."""
+        """Whether any comparison can be tested."""
         return any(gain.p is not None for gain in self.ours)
 
 
 def _run(flags: Iterable[bool]) -> int:
-    """How many are true before the first that is not."""
+    """Return the number of true values before the first false one."""
     return sum(1 for _ in takewhile(bool, flags))
 
 
 def efficiency(curve: Curve, reference: Curve, *, higher_is_better: bool) -> Efficiency | None:
-    """`curve` at every amount against `reference` at the last.
+    """Compare `curve` at every amount with `reference` at the last.
 
-    None if they share fewer than two amounts, or no seed that has all of them.
+    Returns None if they share fewer than two amounts, or no seed has all of them.
     """
     amounts = sorted(curve.keys() & reference.keys())
     if len(amounts) < _MIN_AMOUNTS or amounts[0] <= 0:

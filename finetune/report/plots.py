@@ -1,7 +1,7 @@
-"""The pictures of a report as inline SVG: bars with seeds and gains, curves, losses.
+"""Draw the plots of a report as inline SVG: bars with seeds and gains, curves, losses.
 
-Arms keep their colour in all of them. Bars start at zero; the panel beside them shows the gains
-over the baseline, where small differences can be seen.
+An arm has the same colour in all of them. Bars start at zero; the panel beside them shows the gains
+over the baseline, in which small differences are visible.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from finetune.report.stats import mean_of
 from finetune.report.values import ReportArm, TaskResult
 
 NUM_COLOURS = 8
-"""An arm beyond the eighth has the colour of an earlier one, with dashes."""
+"""Arms beyond the eighth reuse colours, with dashed lines."""
 
 _ARMS = [f"#0b000{slot}" for slot in range(NUM_COLOURS)]
 _INK, _MUTED, _LINE, _CARD = "#0b0010", "#0b0011", "#0b0012", "#0b0013"
@@ -46,7 +46,7 @@ def _dashes(arm: ReportArm) -> str:
 
 
 def task_plot(task: TaskResult, arms: Sequence[ReportArm]) -> str:
-    """Left a bar an arm with its interval and seeds, right the gain over the baseline."""
+    """Draw a bar per arm with its interval and seeds (left), and the gains over the baseline."""
     shown = [arm for arm in arms if arm.name in task.means]
 
     def draw(figure: Figure) -> None:
@@ -99,7 +99,7 @@ def _gains(axes: Axes, task: TaskResult, arms: Sequence[ReportArm]) -> None:
 
 
 def _seeds(axes: Axes, values: Sequence[float], row: float, colour: str) -> None:
-    """One dot a seed, fanned out a little so that none hides another."""
+    """Draw one dot per seed, spread out a little so that none hides another."""
     fan = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [0.0]
     axes.scatter(
         values,
@@ -115,7 +115,7 @@ def _seeds(axes: Axes, values: Sequence[float], row: float, colour: str) -> None
 def curve_plot(
     curves: Mapping[str, Curve], arms: Sequence[ReportArm], metric: Metric, *, what: str
 ) -> str:
-    """Score over the share of labels ("labels") or the samples seen ("samples"), on a log axis."""
+    """Draw scores over the labels ("labels") or the samples seen ("samples"), on a log axis."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -156,7 +156,7 @@ def _curve(axes: Axes, curve: Curve, arm: ReportArm, metric: Metric) -> None:
 
 
 def _keep_means_apart(axes: Axes, curves: Mapping[str, Curve], metric: Metric) -> None:
-    """Cut bands that would press all curves flat: intervals of two seeds can be that wide."""
+    """Clip wide bands, which would flatten all curves, as intervals of two seeds can do."""
     means = [
         mean_of(list(by_seed.values())).mean * metric.scale
         for curve in curves.values()
@@ -173,7 +173,7 @@ def learning_plot(
     arms: Sequence[ReportArm],
     stage: str,
 ) -> str:
-    """The loss of every seed over the steps."""
+    """Draw the loss of every seed over the steps."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

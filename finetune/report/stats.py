@@ -1,18 +1,18 @@
-"""What a few seeds can tell: paired differences, their intervals, and when to say nothing.
+"""Statistics of few seeds: paired differences, their intervals, and when not to report any.
 
 Runs of two arms are paired by seed: the seed fixes the order of the samples, the initial weights
-of the head and the subset of labels, so the difference within a pair is what the captions did.
-Every number is a *gain*: positive is better, also for metrics of which less is better.
+of the head and the subset of labels, so the difference within a pair is the effect of the captions.
+Every number is a *gain*: positive is better, also for metrics where less is better.
 
-Interval (95 %). Below ten pairs Student's t on the differences: exact for normal differences
-however few they are, while a bootstrap of three to nine values covers too rarely (72, 85 and 90 %
-of the time for 3, 5 and 9 normal differences). From ten pairs on BCa (Efron 1987; scipy), which
-follows skewed differences, at the level of `expanded_level`: at the plain level it covers 90 % for
-ten pairs and 93 % for twenty, expanded 94 and 95 % (tests/finetune/report/test_stats.py). Two pairs
-give a t interval as well, and a wide one; one pair gives none.
+Interval (95 %). Below ten pairs Student's t on the differences: exact for any number of normal
+differences, while a bootstrap of three to nine values has too low coverage (72, 85 and 90 % for 3,
+5 and 9 normal differences). From ten pairs on BCa (Efron 1987; scipy), which follows skewed
+differences, at the level of `expanded_level`: at the plain level it covers 90 % for ten pairs and
+93 % for twenty, expanded 94 and 95 % (tests/finetune/report/test_stats.py). Two pairs give a t
+interval as well, and a wide one; one pair gives none.
 
-Many comparisons. The p-values of a family are adjusted by Holm's method, the intervals are not: an
-arm is said to win only if its adjusted p is below 5 % *and* its own interval leaves zero out.
+Multiple comparisons. The p-values of a family are adjusted by Holm's method, the intervals are not:
+an arm wins only if its adjusted p is below 5 % *and* its own interval excludes zero.
 
 No torch, no files; milliseconds.
 """
@@ -35,10 +35,10 @@ ALPHA = 1 - CONFIDENCE
 POWER = 0.8
 MIN_PAIRS_FOR_BOOTSTRAP = 10
 MAX_SEEDS_PLANNED = 1000
-"""More seeds than this are not worth a number: the answer is "no"."""
+"""If more seeds than this are needed, no number is given."""
 
 _NUM_RESAMPLES = 9999
-# Differences this close to each other, relative to their size, are one number written twice.
+# Differences closer than this, relative to their size, count as equal.
 _SAME = 1e-9
 
 Method = Literal["paired t", "BCa bootstrap", "none"]
@@ -47,9 +47,9 @@ Outcome = Literal["better", "worse", "unclear"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedValues:
-    """The values of two arms at the seeds they share, in the order of the seeds.
+    """The values of two arms at their common seeds, in the order of the seeds.
 
-    `only_first` and `only_second` are seeds that one of them has and the other has not.
+    `only_first` and `only_second` are seeds that only one of them has.
     """
 
     seeds: tuple[int, ...]
@@ -60,7 +60,7 @@ class PairedValues:
 
 
 def pair(first: Mapping[int, float], second: Mapping[int, float]) -> PairedValues:
-    """Two arms, each as seed -> value."""
+    """Pair the values of two arms, each given as seed -> value."""
     seeds = tuple(sorted(first.keys() & second.keys()))
     return PairedValues(
         seeds=seeds,
@@ -75,8 +75,8 @@ def pair(first: Mapping[int, float], second: Mapping[int, float]) -> PairedValue
 class Mean:
     """The mean of one arm over `n` seeds; `low` and `high` are its 95 % interval (Student's t).
 
-    `sd` is None for one seed, the interval as well, and where the values do not vary at all: then
-    the seed did not reach them, and they say nothing about others.
+    `sd` and interval are None for one seed, and if the values do not vary at all: then the seed had
+    no effect, and the values say nothing about other seeds.
     """
 
     n: int
@@ -87,7 +87,7 @@ class Mean:
 
 
 def mean_of(values: Sequence[float]) -> Mean:
-    """The mean of at least one value, with its interval."""
+    """Return the mean of at least one value, with its interval."""
     n = len(values)
     assert n, "an arm without a value has no mean"
     mean = float(np.mean(values))
@@ -107,8 +107,8 @@ class Difference:
     `low` and `high` are the 95 % interval by `method`, `p` is two-sided (paired t), `p_adjusted`
     is p after Holm's correction over `num_compared` comparisons. `effect` is d_z, the mean over
     the standard deviation of the differences, times Hedges' correction for few pairs (None below
-    three). All of them are None where nothing can be told: one pair, or differences that do not
-    vary at all, which means that the seed did not reach the runs.
+    three). All of them are None if nothing can be tested: one pair, or differences that do not vary
+    at all, which means that the seed had no effect on the runs.
     """
 
     n: int
@@ -124,12 +124,12 @@ class Difference:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval of this comparison alone leaves zero out."""
+        """Whether the interval of this comparison alone excludes zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     @property
     def outcome(self) -> Outcome:
-        """Who wins, after the correction for all comparisons of the family."""
+        """The winner, after the correction for all comparisons of the family."""
         p = self.p if self.p_adjusted is None else self.p_adjusted
         if not self.excludes_zero or p is None or p >= ALPHA:
             return "unclear"
@@ -137,7 +137,7 @@ class Difference:
 
 
 def difference(pairs: PairedValues, *, higher_is_better: bool) -> Difference:
-    """The gain of the first arm of `pairs` over the second; needs at least one pair."""
+    """Return the gain of the first arm of `pairs` over the second; needs at least one pair."""
     sign = 1.0 if higher_is_better else -1.0
     gains = sign * (np.asarray(pairs.first) - np.asarray(pairs.second))
     return _difference(gains, scale=float(np.abs([*pairs.first, *pairs.second]).max()))
@@ -160,7 +160,7 @@ def _difference(gains: np.ndarray, *, scale: float) -> Difference:
             n_resamples=_NUM_RESAMPLES,
             confidence_level=expanded_level(n),
             method="BCa",
-            rng=np.random.default_rng(0),  # the same table gives the same page
+            rng=np.random.default_rng(0),  # fixed, so that the same table gives the same page
         ).confidence_interval
         low, high = float(interval.low), float(interval.high)
     effect = mean / sd * hedges(n - 1) if n > 2 else None  # noqa: PLR2004 - J(1) does not exist
@@ -173,7 +173,7 @@ def _difference(gains: np.ndarray, *, scale: float) -> Difference:
 class Gain:
     """A mean of `n` paired differences with its paired t test, at any level. Positive is better.
 
-    `p` is two-sided; None, as is the interval, where nothing can be told: see `Difference`.
+    `p` is two-sided; it and the interval are None if nothing can be tested: see `Difference`.
     """
 
     n: int
@@ -182,11 +182,11 @@ class Gain:
     p: float | None
 
     def is_told(self, alpha: float, *, better: bool) -> bool:
-        """Whether the test of one side, at half of `alpha`, says so."""
+        """Whether the one-sided test, at half of `alpha`, is significant."""
         return self.p is not None and self.p < alpha and (self.mean > 0) is better
 
     def interval(self, alpha: float = ALPHA) -> tuple[float | None, float | None]:
-        """Student's t, at 1 - `alpha`."""
+        """The Student's t interval at 1 - `alpha`."""
         if self.p is None or self.sd is None:
             return None, None
         half = float(stats.t.ppf(1 - alpha / 2, self.n - 1)) * self.sd / math.sqrt(self.n)
@@ -194,37 +194,37 @@ class Gain:
 
 
 def paired_gain(gains: np.ndarray, *, scale: float) -> Gain:
-    """Of at least one difference; `scale` is the size of the values that were subtracted."""
+    """Return the mean gain; `scale` is the size of the values whose differences are `gains`."""
     n, mean = len(gains), float(gains.mean())
     sd = float(gains.std(ddof=1)) if n > 1 else None
     if sd is None or sd <= _SAME * scale:
         return Gain(n=n, mean=mean, sd=sd, p=None)
-    # The same number as `stats.t.sf`, in a fiftieth of the time.
+    # Equal to `stats.t.sf`, in a fiftieth of the time.
     p = float(2 * special.stdtr(n - 1, -abs(mean) * math.sqrt(n) / sd))
     return Gain(n=n, mean=mean, sd=sd, p=p)
 
 
 def expanded_level(n: int) -> float:
-    """The level at which a percentile interval of `n` values is as wide as one by Student's t.
+    """Return the level at which a percentile interval of `n` values is as wide as Student's t.
 
-    A bootstrap knows the spread of its values, which is too small by sqrt((n-1)/n), and normal
-    quantiles instead of t quantiles (Hesterberg 2015, "What teachers should know about the
-    bootstrap", section 3.4). 0.983 for ten values, 0.999 for four.
+    A bootstrap uses the spread of its values, which is too small by sqrt((n-1)/n), and normal
+    instead of t quantiles (Hesterberg 2015, "What teachers should know about the bootstrap",
+    section 3.4). 0.983 for ten values, 0.999 for four.
     """
     reach = math.sqrt(n / (n - 1)) * float(stats.t.ppf(1 - ALPHA / 2, n - 1))
     return float(1 - 2 * stats.norm.sf(reach))
 
 
 def hedges(degrees: int) -> float:
-    """Hedges' small-sample correction J, exact: 0.564 for 2 degrees of freedom, 0.798 for 4."""
+    """Return Hedges' small-sample correction J, exact: 0.564 for 2 degrees, 0.798 for 4."""
     log = special.gammaln(degrees / 2) - special.gammaln((degrees - 1) / 2)
     return float(math.exp(log) / math.sqrt(degrees / 2))
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:
-    """The same comparisons as one family: `p_adjusted` and `num_compared` filled in.
+    """Return the comparisons as one family, with `p_adjusted` and `num_compared` filled in.
 
-    A comparison without a p-value is not counted: nothing is claimed from it.
+    Comparisons without a p-value are not counted, as nothing is claimed from them.
     """
     tested = [place for place, one in enumerate(differences) if one.p is not None]
     adjusted = list(differences)
@@ -242,17 +242,17 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def power(effect: float, n: int, *, alpha: float = ALPHA) -> float:
-    """How often a paired t test over `n` >= 2 pairs sees an effect of d_z.
+    """Return the power of a paired t test over `n` >= 2 pairs for an effect of d_z.
 
-    By the noncentral F of t squared: the noncentral t behind statsmodels' TTestPower (the same
-    numbers otherwise) is not a number for some of the large effects that random weights show.
+    Computed by the noncentral F of t squared, because the noncentral t in statsmodels' TTestPower
+    (otherwise equal) is NaN for some of the large effects that random weights show.
     """
     limit = float(stats.t.ppf(1 - alpha / 2, n - 1))
     return float(stats.ncf.sf(limit**2, 1, n - 1, n * effect**2))
 
 
 def smallest_detectable(sd: float, n: int, *, alpha: float = ALPHA) -> float:
-    """The mean difference that `n` pairs show with 80 % power, in the unit of `sd`; n >= 2."""
+    """Return the mean difference that `n` >= 2 pairs detect with 80 % power, in units of `sd`."""
     return sd * _effect_seen(n, alpha)
 
 
@@ -265,7 +265,7 @@ def _effect_seen(n: int, alpha: float) -> float:
 
 
 def seeds_needed(mean: float, sd: float, *, alpha: float = ALPHA) -> int | None:
-    """How many pairs show a difference of `mean` with 80 % power; None: more than a thousand."""
+    """Return the pairs needed to detect `mean` with 80 % power; None if more than a thousand."""
     if sd <= 0:
         return None
     candidates = range(2, MAX_SEEDS_PLANNED + 1)
@@ -280,10 +280,10 @@ def seeds_needed(mean: float, sd: float, *, alpha: float = ALPHA) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relative:
-    """How an arm's value relates to a reference's: 0.121 is +12.1 %, as papers print it.
+    """An arm's relative change over a reference: 0.121 is +12.1 %, as papers print it.
 
-    The mean over pairs is taken of the logarithms, so the interval (Student's t) is never below
-    -100 %. None as limits for one pair, and where all pairs have the same ratio.
+    The mean over pairs is that of the logarithms, so the interval (Student's t) is never below -100
+    %. Limits are None for one pair, and if all pairs have the same ratio.
     """
 
     n: int
@@ -293,12 +293,12 @@ class Relative:
 
     @property
     def is_told(self) -> bool:
-        """Whether the interval leaves "no change" out."""
+        """Whether the interval excludes "no change"."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def relative_change(pairs: PairedValues) -> Relative | None:
-    """The first arm over the second, less one; None without pairs or with values of zero."""
+    """Return first arm / second arm - 1; None without pairs or with values of zero."""
     if not pairs.seeds or min(*pairs.first, *pairs.second) <= 0:
         return None
     logs = paired_gain(np.log(pairs.first) - np.log(pairs.second), scale=1.0)

@@ -1,4 +1,4 @@
-"""What a report consists of: plain values, ready to be shown. Torch-free."""
+"""The values of a report, ready to be shown. Torch-free."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Values = Mapping[int, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportArm:
-    """One arm; `slot` is its colour, 0 the baseline's, 1 that of the arm the question is about."""
+    """One arm; `slot` is its colour: 0 for the baseline, 1 for the verdict's first arm."""
 
     name: str
     kind: str
@@ -27,10 +27,10 @@ class ReportArm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One arm against the baseline. `difference` is None without a seed that both have.
+    """One arm against the baseline. `difference` is None if they have no seed in common.
 
-    `alpha` is the level at which seeds are planned: 5 % over the comparisons of the family, what
-    Holm's method asks of the smallest p-value, so more seeds than planned are never needed.
+    `alpha` is the level for planning seeds: 5 % divided by the comparisons of the family, which is
+    Holm's threshold for the smallest p-value, so more seeds than planned are never needed.
     """
 
     arm: str
@@ -42,15 +42,15 @@ class Comparison:
 
     @property
     def outcome(self) -> str:
-        """better, worse or unclear."""
+        """The verdict: better, worse or unclear."""
         return "unclear" if self.difference is None else self.difference.outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """How much less one arm needs than the baseline.
+    """How many times less one arm needs than the baseline.
 
-    `what` is "labels", or of pretraining "samples" or "compute" (where the study matches FLOPs).
+    `what` is "labels", or, for pretraining, "samples", or "compute" if the study matches FLOPs.
     """
 
     arm: str
@@ -62,7 +62,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportImage:
-    """One test picture: file names below the study folder, of the prediction by arm."""
+    """One test image: file names in the study folder; predictions are by arm."""
 
     image: str
     truth: str
@@ -71,11 +71,11 @@ class ReportImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """One task at its largest share of labels and largest pretraining.
+    """One task at its largest fraction of labels and largest pretraining.
 
     `values` and `means` are by arm, of the metric that decides; `others` by metric. `curves` are
-    over shares of the labels, `ladders` over samples seen in pretraining, both by arm and only
-    where there are two amounts or more. `kind` is segmentation, depth or detection.
+    over label fractions, `ladders` over samples seen in pretraining, both by arm and only for two
+    amounts or more. `kind` is segmentation, depth or detection.
     """
 
     name: str
@@ -98,7 +98,7 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one arm cost, means over its seeds; None where it was not pretrained here."""
+    """The cost of one arm, means over its seeds; None if it was not pretrained here."""
 
     arm: str
     samples: Mean | None
@@ -109,9 +109,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmCuts:
-    """What was cut of the captions of an arm, in all of its pretrainings that counted.
+    """Cuts of an arm's captions, over all of its pretrainings that counted them.
 
-    `num_unknown` did not: they were run by an earlier version of this tool.
+    `num_unknown` pretrainings did not count: an earlier version of this tool ran them.
     """
 
     total: Cuts | None
@@ -130,8 +130,8 @@ class Failure:
 class Report:
     """A whole report. `verdict` holds the comparisons that answer the question, by task.
 
-    `cuts` is by arm, of those that read text. `learning` is by stage ("pretraining" or a task),
-    then arm: the loss of each seed by step.
+    `cuts` is by arm, for arms that read text. `learning` is by stage ("pretraining" or a task),
+    then by arm: the loss of each seed by step.
     """
 
     name: str
@@ -157,5 +157,5 @@ class Report:
     tool_version: str
 
     def arm(self, name: str) -> ReportArm:
-        """The arm of this name."""
+        """Return the arm of this name."""
         return next(arm for arm in self.arms if arm.name == name)

@@ -1,7 +1,7 @@
-"""The report of a study: one HTML page and the same in Markdown, from the folder of the study.
+"""Write the report of a study, from its folder, as one HTML page and as Markdown.
 
-Reads the cells, runs no model and loads no torch. Says nothing that its numbers do not: see
-`finetune.report.text` for the sentences, `finetune.report.stats` for what makes a winner.
+Reads the cells, runs no model and imports no torch. The sentences come from `finetune.report.text`,
+and `finetune.report.stats` decides what makes a winner.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from finetune.report.values import Report
 
 
 class Written(NamedTuple):
-    """What was written, and of what."""
+    """The files that were written, and the report in them."""
 
     report: Report
     html: Path

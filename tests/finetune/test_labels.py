@@ -209,7 +209,7 @@ def test_labels_that_no_number_could_be_told_for(
 
 def test_a_number_that_is_no_class_is_found_before_anything_is_trained(tmp_path: Path) -> None:
     grey = [[0, 0, 1, 1, 128, 255]] * 4
-    with pytest.raises(DamageError, match="the numbers 128 are no class"):
+    with pytest.raises(DamageError, match="the numbers 128 are not classes"):
         examined(camvid(tmp_path, train=BOTH, test=grey))
 
 
@@ -345,7 +345,7 @@ def test_a_report_opens_with_what_is_odd_about_labels_and_shows_no_minus_one(
     written = write_report(tmp_path / "out", tmp_path / "page.html")
     said = written.report.warnings
     assert "Labels of depth: Of 2, 1 class occurs in no test label: dog." in said
-    assert "box AP of depth is left out: its test pictures have nothing to find." in said
+    assert "box AP of depth is left out: its test images contain no object to find." in said
     assert written.report.tasks[0].others == []
     assert "\u2212100" not in written.markdown.read_text() + written.html.read_text()
 

@@ -151,7 +151,7 @@ def test_a_number_that_is_no_class_is_named(
     assert callable(make)
     make(tmp_path)
     label(tmp_path / where, [[1, 1, 1, 1, 1, value]] * 4)
-    with pytest.raises(DamageError, match=f"the numbers {value} are no class") as error:
+    with pytest.raises(DamageError, match=f"the numbers {value} are not classes") as error:
         _ = opened(tmp_path).train[0]
     assert error.value.where == str(tmp_path / where)
     assert error.value.hint == allowed

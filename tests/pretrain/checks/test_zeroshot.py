@@ -19,7 +19,9 @@ class Knows:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.clip = SimpleNamespace(tokenize=SimpleNamespace(encoded=self._encoded))
+
+    def tokenizer(self) -> SimpleNamespace:
+        return SimpleNamespace(encoded=self._encoded)
 
     def _encoded(self, texts: list[str]) -> Encoded:
         self.asked = texts
