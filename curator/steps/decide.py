@@ -22,7 +22,7 @@ from curator.scorers import CHECKER, SCORERS
 from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
 from curator.store import fsops, index, parquet, versions
-from curator.store.facts import CAPTIONS, SCORES, listing_of
+from curator.store.facts import CAPTIONS, SCORES, Facts, listing_of
 from curator.store.index import ShardFacts
 from curator.store.versions import ACTIONS, ShardEntry, Version
 
@@ -32,7 +32,10 @@ FACT_FILES = "fact_files"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakerChoice:
-    """The makers whose facts to use; None or () means the only ones in the store."""
+    """The makers whose facts to use; None or () means the only ones in the store.
+
+    `generators` are preferred, in this order; the other ones in the store compete behind them.
+    """
 
     generators: Sequence[str] = ()
     scorer: str | None = None
@@ -274,7 +277,13 @@ def resolve_inputs(ws: Workspace, policy: Policy, choice: MakerChoice) -> Inputs
 def _generators(ws: Workspace, policy: Policy, asked: Sequence[str]) -> tuple[str, ...]:
     if not policy.needs_generated:
         return ()
-    known = ws.store.makers(CAPTIONS)
+    # A maker's recipe is written before its class is built: one that then failed has no facts, and
+    # made nothing of this version.
+    known = [
+        name
+        for name in ws.store.makers(CAPTIONS)
+        if name in asked or Facts(ws.store, CAPTIONS, name).any_there()
+    ]
     unknown = [name for name in asked if name not in known]
     if unknown or not known:
         raise UsageError(

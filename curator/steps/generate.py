@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from curator.captioners import Caption, CaptionFailure
 from curator.captioners.prompts import Prompt, get_prompt, render
 from curator.captioners.stuck_detector import MAX_IMAGES, StuckDetector
 from curator.core import clock, progress
-from curator.core.errors import UsageError
+from curator.core.errors import QuarantineLimitError, UsageError
 from curator.core.hashing import text_sha256
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
@@ -24,6 +24,8 @@ from curator.engine.executors.local import executor_of
 from curator.engine.facts_loop import FactsLoop, Record, Tally, crash_reason
 from curator.engine.makers import Maker
 from curator.engine.worker import CaptionItem, CaptionWorker, ImageRef
+from curator.policy.candidates import has_alt_text
+from curator.policy.model import ALT_TEXT, Policy
 from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
 from curator.store import index
@@ -66,10 +68,7 @@ def generate(
         prompt = get_prompt(str(maker.recipe["prompt"]))
         numbers = pl.DataFrame({"candidate": pl.Series(range(candidates), dtype=pl.Int16)})
         for ref in ws.shards:
-            columns = ["image_sha256", "offset", "length", "alt_text", "alt_sha256", "reason"]
-            samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
-            if limit is not None and only is not None:
-                samples = _worst(ws, samples, only, limit)
+            samples = _asked(ws, ref, only, limit)
             images = samples.unique("image_sha256", keep="first", maintain_order=True)
             wanted = images.join(numbers, how="cross", maintain_order="left_right")
             pending = facts.pending(wanted)
@@ -102,6 +101,63 @@ def generate(
             "raise --max-tokens, or turn off the model's thinking"
         )
     return tally
+
+
+def check_failures(
+    ws: Workspace,
+    maker: Maker,
+    policy: Policy,
+    run_options: RunOptions = DEFAULTS,
+    *,
+    only: Only | None = None,
+) -> None:
+    """Check that this maker captioned enough of the images that it was asked for, in any run.
+
+    The decision cannot see that: where this maker failed, it takes the captions that the store
+    has by another one. A failure counts where the policy has no alt text to fall back on; if all
+    failed, it counts everywhere, since then the run asked for nothing that it got.
+
+    Raises:
+        QuarantineLimitError: the share of failures is above `run_options.max_quarantine`.
+    """
+    facts = Facts(ws.store, CAPTIONS, maker.name)
+    limit = _worst_limit(ws, only) if only else None
+    failed = []
+    num_asked = 0
+    for ref in ws.shards:
+        samples = _asked(ws, ref, only, limit).with_row_index("row")
+        num_asked += len(samples)
+        made = facts.candidates(
+            samples.select("row", "image_sha256", alt=has_alt_text()), ["text", "failure"]
+        )
+        by_row = made.group_by("row").agg(
+            pl.col("alt").first(),
+            pl.col("text").is_not_null().any().alias("any_text"),
+            pl.col("failure").drop_nulls().first(),
+        )
+        failed.append(by_row.filter(~pl.col("any_text")).select("alt", "failure"))
+    lost = pl.concat(failed) if failed else pl.DataFrame({"alt": [], "failure": []})
+    falls_back = ALT_TEXT in policy.sources or policy.otherwise == "keep_alt"
+    if falls_back and len(lost) < num_asked:
+        lost = lost.filter(~pl.col("alt"))
+    if num_asked and len(lost) > run_options.max_quarantine * num_asked:
+        reasons = Counter(lost["failure"].to_list()).most_common()
+        raise QuarantineLimitError(
+            f"{maker.name} has no usable caption for {len(lost):,} of {num_asked:,} images "
+            f"({', '.join(f'{count:,}x {reason}' for reason, count in reasons)}), the limit is "
+            f"{run_options.max_quarantine:.1%}",
+            did="nothing was committed; all facts are kept",
+            hint="`curator quarantine list` shows them; or raise --max-quarantine",
+        )
+
+
+def _asked(ws: Workspace, ref: ShardRef, only: Only | None, limit: float | None) -> pl.DataFrame:
+    """Return the samples of a shard whose images are to be captioned."""
+    columns = ["image_sha256", "offset", "length", "alt_text", "alt_sha256", "reason"]
+    samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
+    if limit is not None and only is not None:
+        samples = _worst(ws, samples, only, limit)
+    return samples
 
 
 def _items(ref: ShardRef, prompt: Prompt, pending: pl.DataFrame) -> list[CaptionItem]:

@@ -15,7 +15,7 @@ from curator.engine.makers import Maker
 from curator.policy.model import Policy
 from curator.shards.scan import ScanOptions
 from curator.steps.decide import MakerChoice, check_scorer, decide
-from curator.steps.generate import Only, generate
+from curator.steps.generate import Only, check_failures, generate
 from curator.steps.index import IndexReport, make_index, say_index
 from curator.steps.quarantine import rows as quarantine_rows
 from curator.steps.score import ScoreSummary, score_all, summarize
@@ -143,6 +143,7 @@ def recaption(
                 only=only,
                 stop=stop,
             )
+            check_failures(ws, asked.captioner, asked.policy, run_options, only=only)
             generators = (asked.captioner.name,)
             more = score_all(
                 ws, makers, run_options, generators=generators, by_people=False, stop=stop

@@ -155,6 +155,12 @@ class Facts:
         """The fact files on disk."""
         return sorted(self._folder.rglob("*.parquet"))
 
+    def any_there(self) -> bool:
+        """Whether this maker has made facts; reads no Parquet file. Lost files count as there."""
+        if self._listing.num_listed(".parquet") or self.parquet_files():
+            return True
+        return any(replay(path).records for path in self._journals.rglob("*.jnl"))
+
     def _scan(self, path: Path) -> _Scanned:
         if path.suffix != ".jnl":
             check_file(path, self.schema)

@@ -55,9 +55,9 @@ def ws(tmp_path: Path) -> Workspace:
     return open_workspace(str(tmp_path), None, create=True)
 
 
-def run(ws: Workspace, maker: Maker, **engine: Any) -> RecaptionReport:
+def run(ws: Workspace, maker: Maker, *, policy: str = "replace", **engine: Any) -> RecaptionReport:
     asked = Recaption(
-        captioner=maker, scorer=None, checker=checker_maker("en"), policy=load_policy("replace")
+        captioner=maker, scorer=None, checker=checker_maker("en"), policy=load_policy(policy)
     )
     options = {"caption_batch_size": 6, "max_quarantine": 1.0, **engine}
     return recaption(ws, asked, RunOptions(**options), stop=StopRequest())
@@ -160,6 +160,54 @@ def test_too_many_failures_stop_the_run(tmp_path: Path) -> None:
     assert caught.value.code == 4
     made = run(big, faulty(), max_quarantine=1.0).captioned.made
     assert made < 250, "what was made is kept"
+
+
+# A captioner that fails, in a store that has captions by another one
+
+
+def other(**fault: object) -> Maker:
+    """A second captioner, with a fault."""
+    maker = captioner_maker("echo", seed=1)
+    return replace(maker, options={**maker.options, **fault})
+
+
+@pytest.mark.parametrize("policy", ["replace", "mix"])
+def test_a_captioner_that_only_fails_commits_nothing(ws: Workspace, policy: str) -> None:
+    first = run(ws, faulty()).version
+    for _ in range(2):  # the second run asks for nothing anew, and has the same answer
+        with pytest.raises(QuarantineLimitError) as caught:
+            run(ws, other(fault="n_minus_1"), policy=policy, max_quarantine=0.05)
+        assert f"no usable caption for {NUM_SAMPLES} of {NUM_SAMPLES} images" in str(caught.value)
+        assert f"{NUM_SAMPLES}x vlm.mismatch" in str(caught.value)
+        assert other().name in str(caught.value)
+    assert ws.store.numbers() == [first.number]
+    assert quarantine(ws.spec) == {"vlm.mismatch": NUM_SAMPLES}, "the facts are kept"
+
+
+def test_captions_by_another_one_do_not_hide_failures(ws: Workspace) -> None:
+    run(ws, faulty())
+    fault = {"fault": "refusal", "fault_share": share_that_hits(ws, NUM_HIT)}
+    with pytest.raises(QuarantineLimitError, match="5x vlm.refusal"):
+        run(ws, other(**fault), max_quarantine=0.05)
+    # Where the alt text stands in, a few failures are no reason to stop; nor are they resumed.
+    assert run(ws, other(**fault), policy="mix", max_quarantine=0.05).is_new
+    assert run(ws, other(**fault), max_quarantine=0.5).num_calls == 0
+
+
+def test_captions_of_an_earlier_run_count(ws: Workspace) -> None:
+    run(ws, other())
+    run(ws, faulty())
+    again = run(ws, other(fault="n_minus_1"), max_quarantine=0.05)
+    assert (again.num_calls, again.version.counts["captioned"]) == (0, NUM_SAMPLES)
+
+
+def test_a_captioner_that_wrote_nothing_is_no_maker_of_a_version(ws: Workspace) -> None:
+    first = run(ws, faulty()).version
+    with pytest.raises(EngineError):
+        run(ws, other(fault="garbage"))
+    again = run(ws, faulty())
+    assert (again.is_new, again.version.id) == (False, first.id)
+    assert list(again.version.policy["generators"]) == [faulty().name]
 
 
 # Worker processes

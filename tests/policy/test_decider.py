@@ -237,8 +237,13 @@ def test_too_many_unusable_samples_stop_before_the_commit(kit: Kit) -> None:
 
 def test_two_generators_need_an_order_when_the_first_wins(kit: Kit) -> None:
     echo = maker_name("echo", {"captioner": "echo"})
-    kit.ws.store.write_recipe(CAPTIONS, echo, {"captioner": "echo"})
     policy = parse_policy('name = "x"\nsources = ["generated"]\npick = "first"', where="test")
+    kit.ws.store.write_recipe(CAPTIONS, echo, {"captioner": "echo"})
+    without_facts = resolve_inputs(kit.ws, policy, MakerChoice())
+    assert without_facts.generators == (GENERATOR,)
+    writer = Facts(kit.ws.store, CAPTIONS, echo).writer("00000")
+    writer.add([{"image_sha256": "0" * 64, "candidate": 0, "attempt": 0, "created": 0.0}])
+    writer.finish()
     with pytest.raises(UsageError, match="--generator"):
         decide(kit.ws, policy, MakerChoice(), RunOptions(max_quarantine=1.0), stop=StopRequest())
     choice = MakerChoice(generators=(GENERATOR,))
