@@ -40,7 +40,9 @@ from curator.captioners.excerpt import excerpt
 from curator.captioners.options import RETRY_CANDIDATE
 from curator.captioners.pixels import probe_request
 from curator.captioners.prompts import Prompt, reword
-from curator.core.errors import EngineError
+from curator.core import contract
+from curator.core.errors import EngineError, nearest
+from curator.core.reasons import REASONS
 from curator.scorers import talk
 from curator.scorers.text import check_text
 
@@ -59,6 +61,7 @@ _REASONS = {
     "talk": "vlm.boilerplate",
     "language": "vlm.language",
 }
+_WANTS = "list[Caption | CaptionFailure], one for each request"
 _TRIED_AGAIN = frozenset(_REASONS.values()) | {"vlm.reasoning_only"}
 _MODEL_TALK = re.compile(r"\b(?:an AI|language model|artificial intelligence)\b", re.IGNORECASE)
 
@@ -125,7 +128,7 @@ class Guarded:
         return replace(request, prompt=prompt, candidate=request.candidate + RETRY_CANDIDATE)
 
     def _ask(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
-        outcomes = self._captioner.caption(requests)
+        outcomes = self._call(requests)
         if len(outcomes) != len(requests):
             # Which answer belongs to which request is unknown, so none is used.
             log.warning(
@@ -137,8 +140,32 @@ class Guarded:
             for request, outcome in zip(requests, outcomes, strict=True)
         ]
 
+    def _call(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
+        """Ask the captioner; its answers are checked here and nowhere else, but for their number.
+
+        Raises:
+            EngineError: it raised, or returned something else than the contract says.
+        """
+        made = self._captioner
+        found = list(contract.call(made, "captioner", "caption", requests, wants=_WANTS))
+        for outcome in found:
+            came, hint = "", ""
+            if isinstance(outcome, CaptionFailure):
+                if outcome.reason not in REASONS:
+                    came = f"a CaptionFailure with the unknown reason {outcome.reason!r}"
+                    hint = nearest(
+                        str(outcome.reason), [name for name in REASONS if name.startswith("vlm.")]
+                    )
+            elif not isinstance(outcome, Caption):
+                came = f"a list with a {type(outcome).__name__}"
+            elif not isinstance(outcome.text, str):
+                came = f"a Caption whose text is a {type(outcome.text).__name__}"
+            if came:
+                raise contract.broken(made, "captioner", "caption", came, wants=_WANTS, hint=hint)
+        return found
+
     def _ask_single(self, request: CaptionRequest) -> Caption | CaptionFailure:
-        outcomes = self._captioner.caption([request])
+        outcomes = self._call([request])
         if len(outcomes) != 1:
             return CaptionFailure("vlm.mismatch", f"{len(outcomes)} answers to one request")
         return outcomes[0]

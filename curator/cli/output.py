@@ -163,6 +163,8 @@ def _failed(error: Exception, as_json: bool, command: str) -> int:
         from curator.core.package import missing_extra
 
         error = missing_extra(error, command) or error
+    if os.environ.get("CURATOR_TRACEBACK") and hasattr(error, "__notes__"):
+        raise error
     if isinstance(error, CuratorError):
         line = {
             "code": error.code,

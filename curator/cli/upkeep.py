@@ -186,7 +186,7 @@ def quarantine_list(
 
         curator quarantine list shards/
     """
-    from curator.core.reasons import REASONS
+    from curator.core.reasons import about
     from curator.steps.quarantine import counts
     from curator.steps.workspace import open_workspace, refuse_version
 
@@ -196,7 +196,7 @@ def quarantine_list(
         show_json(dict(found))
         return
     rows = [
-        (count, reason, "yes" if REASONS[reason].retryable else "no", REASONS[reason].text)
+        (count, reason, "yes" if about(reason).retryable else "no", about(reason).text)
         for reason, count in found.most_common()
     ]
     show(table(rows, ["rows", "reason", "retry", "meaning"]) if rows else "the quarantine is empty")

@@ -17,6 +17,12 @@ class Reason(NamedTuple):
     text: str
 
 
+def about(reason: str) -> Reason:
+    """Return what is known of a reason; of one that this version does not know, its name."""
+    unknown = Reason("unknown", True, "a reason that this version does not know")
+    return REASONS.get(reason, unknown)
+
+
 REASONS: dict[str, Reason] = {
     # read: the tar itself
     "tar.truncated": Reason("read", False, "the tar ends inside a header or a member"),

@@ -140,7 +140,7 @@ class Registry(Generic[S]):
             raise UsageError(
                 f"{self.kind} {name!r}: the class {cls.__qualname__} cannot be built with "
                 f"{', '.join(options) or 'nothing'} ({error})",
-                where=_file_of(cls),
+                where=file_of(cls),
                 hint="what it is built with follows from its row: see the port's protocol",
                 reason=f"{self.kind}.contract",
             ) from error
@@ -171,7 +171,7 @@ def check_contract(kind: str, name: str, found: object, protocol: type[Any]) -> 
         if problem is not None:
             raise UsageError(
                 f"{kind} {name!r}: the class {cls.__qualname__} {problem}",
-                where=_file_of(cls),
+                where=file_of(cls),
                 did="nothing was started",
                 hint=f"the contract is {protocol.__module__}.{protocol.__qualname__}",
                 reason=f"{kind}.contract",
@@ -237,7 +237,8 @@ def _shows_contract(target: str, protocol: type[Any]) -> bool:
     )
 
 
-def _file_of(cls: type) -> str:
+def file_of(cls: type) -> str:
+    """Return the file of a class, or its module where there is none."""
     try:
         return inspect.getfile(cls)
     except (TypeError, OSError):

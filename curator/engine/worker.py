@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from curator.captioners import CAPTIONERS, Caption, Captioner, CaptionFailure, CaptionRequest
 from curator.captioners.guard import Guarded
 from curator.captioners.prompts import get_prompt
-from curator.core import images
-from curator.core.errors import DamageError, Unusable
+from curator.core import contract, images
+from curator.core.errors import DamageError, Unusable, nearest
+from curator.core.reasons import REASONS
 from curator.scorers import SCORERS, Score, Scorer
 from curator.shards.scan import read_bytes
 
 K = TypeVar("K")
 V = TypeVar("V")
+_WANTS = (
+    "list[Score], one for each pair; `score` is a finite number, or None with `failure` or flags"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class CaptionWorker:
     def __init__(
         self, captioner: str, options: Mapping[str, Any], *, prompt: str, language: str
     ) -> None:
-        built: Captioner = CAPTIONERS.build(captioner, options)
+        built: Captioner = contract.build(CAPTIONERS, captioner, options)
         self._captioner = Guarded(built, prompt=get_prompt(prompt), language=language)
         self._read = _Read[CaptionItem, CaptionRequest]()
 
@@ -105,7 +111,7 @@ class ScoreWorker:
     """Scores batches. `scorer` is a name of `SCORERS`."""
 
     def __init__(self, scorer: str, options: Mapping[str, Any]) -> None:
-        self._scorer: Scorer = SCORERS.build(scorer, options)
+        self._scorer: Scorer = contract.build(SCORERS, scorer, options)
         self._read = _Read[ImageRef, bytes]()
 
     def prefetch(self, items: Sequence[ScoreItem]) -> None:
@@ -117,7 +123,13 @@ class ScoreWorker:
 
     def __call__(self, items: Sequence[ScoreItem]) -> list[list[Score]]:
         """Return one list of scores per item, with one score per text."""
-        scores = iter(self._scorer.score(self._pairs(items)))
+        pairs = self._pairs(items)
+        found = contract.call(self._scorer, "scorer", "score", pairs, wants=_WANTS)
+        came = f"{len(found)} scores for {len(pairs)} pairs" if len(found) != len(pairs) else None
+        came = came or next(filter(None, map(_what_is_wrong, found)), None)
+        if came is not None:
+            raise contract.broken(self._scorer, "scorer", "score", came, wants=_WANTS)
+        scores = iter(found)
         return [[next(scores) for _ in item.texts] for item in items]
 
     def _pairs(self, items: Sequence[ScoreItem]) -> list[tuple[bytes, str]]:
@@ -126,6 +138,22 @@ class ScoreWorker:
             data = b"" if item.image is None else self._read.of(item.image) or item.image.read()
             pairs.extend((data, text) for text in item.texts)
         return pairs
+
+
+def _what_is_wrong(found: object) -> str | None:
+    """Return what one result of a scorer is, if it is not what the contract says."""
+    if not isinstance(found, Score):
+        return f"a list with a {type(found).__name__}"
+    if found.failure is not None and found.failure not in REASONS:
+        known = [name for name, about in REASONS.items() if about.stage in ("score", "decode")]
+        return (
+            f"a Score with the unknown failure {found.failure!r} ({nearest(found.failure, known)})"
+        )
+    if found.score is not None and not (
+        isinstance(found.score, Real) and math.isfinite(found.score)
+    ):
+        return f"a Score whose score is {found.score!r}"
+    return None
 
 
 class _Read(Generic[K, V]):

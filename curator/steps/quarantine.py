@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import polars as pl
 
 from curator.core.errors import UsageError, nearest
-from curator.core.reasons import REASONS
+from curator.core.reasons import REASONS, about
 from curator.steps.workspace import Workspace
 from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
@@ -47,15 +47,17 @@ def rows(ws: Workspace, reason: str | None = None) -> Iterator[QuarantineRow]:
     Raises:
         UsageError: no such reason.
     """
-    if reason is not None:
-        check_reason(reason)
+    found = False
     makers = [
         Facts(ws.store, kind, name) for kind in (CAPTIONS, SCORES) for name in ws.store.makers(kind)
     ]
     for ref in ws.shards:
         for row in (*_read_stage(ws, ref.name), *_maker_stage(ws, ref.name, makers)):
             if reason in (None, row.reason):
+                found = True
                 yield row
+    if reason is not None and not found:  # a store may have reasons that this version has not
+        check_reason(reason)
 
 
 def _read_stage(ws: Workspace, shard: str) -> Iterator[QuarantineRow]:
@@ -118,7 +120,7 @@ def _pairs(samples: pl.DataFrame, generators: list[Facts]) -> pl.DataFrame:
 
 
 def _row(shard: str, reason: str, detail: str, **known: object) -> QuarantineRow:
-    about = REASONS[reason]
+    known_reason = about(reason)
     empty: dict[str, object] = {
         "key": None,
         "member": None,
@@ -129,11 +131,11 @@ def _row(shard: str, reason: str, detail: str, **known: object) -> QuarantineRow
         "attempts": 1,
     }
     return QuarantineRow(
-        stage=about.stage,
+        stage=known_reason.stage,
         reason=reason,
         detail=detail[:500],
         shard=shard,
-        retryable=about.retryable,
+        retryable=known_reason.retryable,
         **(empty | known),  # type: ignore[arg-type]  # mypy cannot type a ** of mixed values
     )
 
@@ -149,18 +151,20 @@ def retry(ws: Workspace, reason: str) -> int:
     Raises:
         UsageError: the reason is unknown, or the same bytes would fail again.
     """
-    check_reason(reason)
-    if not REASONS[reason].retryable:
+    if not about(reason).retryable:
         raise UsageError(
-            f"{reason} cannot be retried: {REASONS[reason].text}",
+            f"{reason} cannot be retried: {about(reason).text}",
             hint="repair the shard, then run `curator index`",
             reason="quarantine.not_retryable",
         )
-    return sum(
+    reopened = sum(
         Facts(ws.store, kind, name).reopen([reason])
         for kind in (CAPTIONS, SCORES)
         for name in ws.store.makers(kind)
     )
+    if not reopened:
+        check_reason(reason)
+    return reopened
 
 
 def check_reason(reason: str) -> None:

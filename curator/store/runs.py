@@ -81,7 +81,8 @@ def open_run(store: Store, verb: str, options: Mapping[str, object]) -> Iterator
         stopped = isinstance(error, StoppedError | KeyboardInterrupt)
         run.state["status"] = "stopped" if stopped else "failed"
         run.state["error"] = str(error)
-        if not isinstance(error, CuratorError):
+        # A note is the traceback of a captioner or scorer that raised (curator.core.contract).
+        if not isinstance(error, CuratorError) or hasattr(error, "__notes__"):
             run.event("error", traceback=traceback.format_exc())
         raise
     else:

@@ -187,7 +187,7 @@ def test_a_captioner_that_only_fails_commits_nothing(ws: Workspace, policy: str)
 def test_captions_by_another_one_do_not_hide_failures(ws: Workspace) -> None:
     run(ws, faulty())
     fault = {"fault": "refusal", "fault_share": share_that_hits(ws, NUM_HIT)}
-    with pytest.raises(QuarantineLimitError, match="5x vlm.refusal"):
+    with pytest.raises(QuarantineLimitError, match=r"5x vlm\.refusal"):
         run(ws, other(**fault), max_quarantine=0.05)
     # Where the alt text stands in, a few failures are no reason to stop; nor are they resumed.
     assert run(ws, other(**fault), policy="mix", max_quarantine=0.05).is_new
