@@ -11,7 +11,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -134,6 +134,21 @@ class Registry(Generic[S]):
             Others: from the constructor.
         """
         cls = self.get(name)
+        self._check_constructor(name, cls, options)
+        return cls(**options)
+
+    def check_constructor(self, name: str, keywords: Collection[str]) -> None:
+        """Check before work starts that the class of `name` can be built with these keywords.
+
+        As in `check`, the source is read first.
+
+        Raises:
+            UsageError: as `build`.
+        """
+        if not _shows_constructor(self.spec(name).target, keywords):
+            self._check_constructor(name, self.get(name), dict.fromkeys(keywords))
+
+    def _check_constructor(self, name: str, cls: type, options: Mapping[str, Any]) -> None:
         try:
             inspect.signature(cls).bind(**options)
         except TypeError as error:
@@ -144,7 +159,6 @@ class Registry(Generic[S]):
                 hint="what it is built with follows from its row: see the port's protocol",
                 reason=f"{self.kind}.contract",
             ) from error
-        return cls(**options)
 
 
 def check_contract(kind: str, name: str, found: object, protocol: type[Any]) -> None:
@@ -215,26 +229,45 @@ def _takes(found: object, member: str, wanted: Any) -> bool:
 
 def _shows_contract(target: str, protocol: type[Any]) -> bool:
     """Whether the source of a class has the methods of `protocol` with the same arguments."""
+    methods = _methods_in_source(target)
+    return all(
+        member in methods
+        and [one.arg for one in (*methods[member].args, *methods[member].kwonlyargs)]
+        == list(inspect.signature(wanted).parameters)
+        for member, wanted in _members(protocol).items()
+        if inspect.isfunction(wanted)
+    )
+
+
+def _shows_constructor(target: str, keywords: Collection[str]) -> bool:
+    """Whether the source of a class has an `__init__` that can be called with these keywords."""
+    taken = _methods_in_source(target).get("__init__")
+    if taken is None or taken.posonlyargs or taken.vararg or taken.kwarg:
+        return False
+    in_place = [one.arg for one in taken.args[1:]]
+    needed = set(in_place[: len(in_place) - len(taken.defaults)])
+    by_name = [one.arg for one in taken.kwonlyargs]
+    needed |= {one for one, value in zip(by_name, taken.kw_defaults, strict=True) if value is None}
+    return needed <= set(keywords) <= {*in_place, *by_name}
+
+
+def _methods_in_source(target: str) -> dict[str, ast.arguments]:
+    """Name -> arguments of the plain methods that the source of a class shows."""
     module, _, name = target.partition(":")
     try:
         found = importlib.util.find_spec(module)
         if found is None or found.origin is None or not found.origin.endswith(".py"):
-            return False
+            return {}
         tree = ast.parse(Path(found.origin).read_text("utf-8"))
     except (ModuleNotFoundError, SyntaxError, ValueError):  # ValueError: it was made by hand
-        return False
+        return {}
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    methods = {
-        node.name: [one.arg for one in (*node.args.args, *node.args.kwonlyargs)]
+    return {
+        node.name: node.args
         for cls in classes[-1:]
         for node in cls.body
         if isinstance(node, ast.FunctionDef) and not node.decorator_list
     }
-    return all(
-        methods.get(member) == list(inspect.signature(wanted).parameters)
-        for member, wanted in _members(protocol).items()
-        if inspect.isfunction(wanted)
-    )
 
 
 def file_of(cls: type) -> str:

@@ -20,6 +20,7 @@ from curator.core.hashing import digest
 from curator.core.model_spec import ModelSpec
 from curator.core.models import ModelIdentity, identify, locate
 from curator.core.package import require
+from curator.core.registry import Registry
 from curator.core.run_options import DEFAULTS
 from curator.scorers import CHECKER, OF_MODELS, SCORERS
 from curator.scorers.language import is_wrong_language
@@ -44,6 +45,46 @@ class Maker:
     spec: ModelSpec
     recipe: Mapping[str, Any]
     options: Mapping[str, Any]
+
+
+_KEYWORDS: dict[str, dict[str, tuple[str, ...]]] = {
+    CAPTIONERS.kind: {
+        "nothing": ("sampling", "language"),
+        "model": ("model", "revision", "device", "dtype", "sampling"),
+        "server": ("model", "url", "stall_timeout_sec", "sampling"),
+    },
+    SCORERS.kind: {
+        "nothing": ("language",),
+        "model": ("model", "revision", "device", "dtype"),
+    },
+}
+"""Kind of a table -> `needs` of a row -> what its class is built with."""
+
+
+def check_row(table: Registry[Any], row: str) -> Any:
+    """Return a row of CAPTIONERS or SCORERS once its class can be built and called.
+
+    Raises:
+        UsageError: an unknown row, `needs` is none of the allowed ones, or its class or its
+            constructor breaks the contract.
+    """
+    spec = table.spec(row)
+    by_needs = _KEYWORDS[table.kind]
+    if spec.needs not in by_needs:
+        raise UsageError(
+            f"{table.kind} {row!r}: its row in the table says needs = {spec.needs!r}",
+            hint=nearest(str(spec.needs), by_needs),
+            reason=f"{table.kind}.contract",
+        )
+    table.check(row)
+    keywords = by_needs[spec.needs]
+    if table.kind == SCORERS.kind and spec.needs == "nothing":
+        keywords = keywords if spec.language else ()
+    elif spec.needs == "nothing":  # a captioner takes those that it has
+        taken = inspect.signature(table.get(row)).parameters
+        keywords = tuple(name for name in keywords if name in taken)
+    table.check_constructor(row, keywords)
+    return spec
 
 
 def all_of(*makers: Callable[[], Maker | None]) -> list[Maker | None]:
@@ -92,7 +133,7 @@ def scorer_maker(
     row, model = (scorer, None) if scorer in SCORERS else (OF_MODELS, scorer)
     if SCORERS.rows[row].needs == "model":
         require("models", f"--scorer {scorer}")
-    spec = SCORERS.check(row)
+    spec = check_row(SCORERS, row)
     recipe: dict[str, Any] = {"scorer": row}
     options: dict[str, Any] = {}
     if spec.needs == "nothing":
@@ -154,7 +195,7 @@ def captioner_maker(
     known = CAPTIONERS.rows.get(captioner)
     if known is not None and known.needs == "model":
         require("models", f"--captioner {captioner}")
-    spec = CAPTIONERS.check(captioner)
+    spec = check_row(CAPTIONERS, captioner)
     asked = get_prompt(prompt)
     sampling = Sampling(
         max_tokens=max_tokens or _MAX_TOKENS.get(asked.name, _MAX_TOKENS_LONG),

@@ -21,7 +21,7 @@ from curator.core.model_spec import ModelSpec
 from curator.core.models import identify
 from curator.core.package import EXTRAS, first_missing, install_command
 from curator.core.registry import Registry, load
-from curator.engine.makers import default_model
+from curator.engine.makers import check_row, default_model
 from curator.scorers import OF_MODELS, SCORERS
 from curator.store import fsops
 
@@ -97,7 +97,7 @@ def _needs(
     if known is not None and known.needs == "model" and first_missing("models") is not None:
         return  # the check of the extra reports it
     try:
-        spec: ModelSpec = table.check(row)
+        spec: ModelSpec = check_row(table, row)
     except CuratorError as error:
         yield DoctorCheck(table.kind, "fail", str(error))
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from curator.core.models import ModelIdentity
 from curator.engine import makers
 from curator.engine.makers import captioner_maker, checker_maker, scorer_maker
 from curator.scorers import SCORERS, ScorerSpec
+from curator.steps.doctor import doctor
 
 
 @pytest.fixture
@@ -105,6 +107,53 @@ def test_a_class_without_the_method_is_refused_when_its_maker_is_made() -> None:
         with pytest.raises(UsageError) as caught:
             make("mine")
         assert f"the class Nothing has no method `{member}` in {__file__}" in str(caught.value)
+
+
+class Licensed:
+    def __init__(self, licence: str) -> None:
+        self.licence = licence
+
+    def caption(self, requests: object) -> list[object]:
+        return []
+
+    def score(self, pairs: object) -> list[object]:
+        return []
+
+
+@pytest.mark.parametrize("needs", ["nothing", "model"])
+@pytest.mark.usefixtures("newcomer", "any_model")
+def test_a_constructor_with_arguments_of_its_own_is_refused(
+    monkeypatch: pytest.MonkeyPatch, needs: str
+) -> None:
+    monkeypatch.setattr(sys.modules["newcomer"], "Nothing", Licensed)
+    for table, spec, make in (
+        (CAPTIONERS, ModelSpec, captioner_maker),
+        (SCORERS, ScorerSpec, scorer_maker),
+    ):
+        row = spec("newcomer:Nothing", needs=needs)  # type: ignore[arg-type]  # parametrized
+        monkeypatch.setitem(table.rows, "mine", row)  # type: ignore[attr-defined]
+        with pytest.raises(UsageError) as caught:
+            make("mine")
+        assert "the class Licensed cannot be built with" in str(caught.value)
+        assert __file__ in str(caught.value)
+        found = [
+            check
+            for check in doctor(Path("/"), scorer="mine", captioner="mine")
+            if "Licensed cannot be built" in check.text
+        ]
+        assert {check.status for check in found} == {"fail"}
+        assert table.kind in [check.name for check in found]  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("newcomer")
+def test_a_row_that_needs_what_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = ModelSpec("newcomer:Nothing", needs="modle")  # type: ignore[arg-type]  # the point
+    monkeypatch.setitem(CAPTIONERS.rows, "mine", row)
+    with pytest.raises(UsageError) as caught:
+        captioner_maker("mine")
+    assert "needs = 'modle'; did you mean 'model'? allowed: model, nothing, server" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(
