@@ -42,9 +42,11 @@ def score(
 
     from curator.core.stopping import stop_on_signals
     from curator.engine.makers import checker_maker, scorer_maker
+    from curator.scorers import is_text_only
     from curator.shards.scan import ScanOptions
     from curator.steps.index import make_index, say_index
-    from curator.steps.score import score_all, summarize
+    from curator.steps.score import count_flags, summarize
+    from curator.steps.score import score as run_scorer
     from curator.steps.workspace import open_workspace, refuse_version
     from curator.store.facts import CAPTIONS
     from curator.store.runs import open_run
@@ -52,7 +54,6 @@ def score(
     refuse_version(dataset, "score")
     checker = checker_maker(language)
     maker = scorer_maker(scorer, language=language, device=device, dtype=dtype)
-    makers = [checker] if maker.name == checker.name else [maker, checker]
     run_options = RunOptions(
         workers=workers,
         score_batch_size=batch_size or DEFAULTS.score_batch_size,
@@ -67,12 +68,31 @@ def score(
     with stop_on_signals() as stop, open_run(ws.store, "score", options) as run:
         say_index(make_index(ws, scan, run_options, stop=stop), run)
         generators = tuple(ws.store.makers(CAPTIONS)) if generated else ()
-        tally = score_all(ws, makers, run_options, generators=generators, stop=stop)
+        made = run_scorer(ws, maker, run_options, generators=generators, stop=stop)
+        checked = made
+        if checker.name != maker.name:
+            checked = run_scorer(ws, checker, run_options, generators=generators, stop=stop)
+    flags = count_flags(ws, checker.name, generators)
     summaries = summarize(ws, maker.name, generators)
     if json:
-        show_json({"made": asdict(tally), "scores": [asdict(summary) for summary in summaries]})
+        scores = [asdict(summary) for summary in summaries]
+        show_json(
+            {"made": asdict(made), "checked": asdict(checked), "scores": scores, "flags": flags}
+        )
         return
-    show(f"scores made: {tally.made:,}" if tally.made else "all scores existed already")
+    if is_text_only(maker.recipe):  # it leaves flags and no number
+        what = f"texts checked: {made.made:,}" if made.made else "all texts were checked already"
+        show(what)
+        if maker.name != checker.name:
+            flags = count_flags(ws, maker.name, generators)
+        names = dict.fromkeys(name for counts in flags.values() for name in counts)
+        rows = [
+            (name or "no flag", *(flags[source].get(name, 0) for source in flags)) for name in names
+        ]
+        if rows:
+            show(table(rows, ["flag", *flags]))
+        return
+    show(f"scores made: {made.made:,}" if made.made else "all scores existed already")
     rows = [
         (s.source, s.num_texts, s.mean, *s.quartiles, s.weakest_sentence, s.num_truncated)
         for s in summaries

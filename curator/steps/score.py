@@ -5,6 +5,7 @@ Texts edited by hand are scored like alt texts, with all edits in effect applied
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -198,21 +199,44 @@ class ScoreSummary:
     weakest_sentence: float | None
 
 
+def count_flags(
+    ws: Workspace, maker_name: str, generators: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Return source -> flag -> texts of a scorer of texts only; "" counts texts without a flag."""
+    facts = Facts(ws.store, SCORES, maker_name)
+    found = {}
+    for source in (ALT_TEXT, *generators, HUMAN):
+        counts: Counter[str] = Counter()
+        for texts in _texts_by_shard(ws, source):
+            pairs = texts.with_columns(image_sha256=pl.lit(""))
+            for flags in facts.match(pairs, ["flags"])["flags"].drop_nulls().to_list():
+                counts.update(flags or [""])
+        if counts:
+            found[source] = dict(counts.most_common())
+    return found
+
+
+def _texts_by_shard(ws: Workspace, source: str) -> Iterator[pl.DataFrame]:
+    """Yield the distinct (image, text) pairs of one source of texts, shard by shard."""
+    made = None if source in (ALT_TEXT, HUMAN) else Facts(ws.store, CAPTIONS, source)
+    for ref in ws.shards:
+        samples = _usable(ws, ref, ["image_sha256", "alt_text", "alt_sha256"])
+        if made is not None:
+            texts = _generated(samples, made)
+        else:
+            texts = _alt_texts(samples) if source == ALT_TEXT else _edited(ws, ref, samples)
+        yield _distinct([texts])
+
+
 def summarize(ws: Workspace, maker_name: str, generators: Sequence[str]) -> list[ScoreSummary]:
     """Return statistics of the scores of alt texts, of each generator, and of edited texts."""
     facts = Facts(ws.store, SCORES, maker_name)
     columns = ["score", "truncated", "sentences"]
     found = []
     for source in (ALT_TEXT, *generators, HUMAN):
-        made = None if source in (ALT_TEXT, HUMAN) else Facts(ws.store, CAPTIONS, source)
-        parts = []
-        for ref in ws.shards:
-            samples = _usable(ws, ref, ["image_sha256", "alt_text", "alt_sha256"])
-            if made is not None:
-                texts = _generated(samples, made)
-            else:
-                texts = _alt_texts(samples) if source == ALT_TEXT else _edited(ws, ref, samples)
-            parts.append(facts.read(_distinct([texts]), columns).select(columns))
+        parts = [
+            facts.read(texts, columns).select(columns) for texts in _texts_by_shard(ws, source)
+        ]
         scores = pl.concat(parts).filter(pl.col("score").is_finite())
         if len(scores):
             column = scores["score"]

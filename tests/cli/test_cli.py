@@ -392,3 +392,21 @@ def test_a_run_says_what_it_put_into_quarantine(tmp_path: Path) -> None:
     (folder,) = (tmp_path / ".curator" / "runs").iterdir()
     assert json.loads((folder / "run.json").read_text())["quarantined"] == quarantine(tmp_path)
     assert sum(quarantine(tmp_path).values()) == 1
+
+
+def test_a_scorer_of_texts_says_how_many_it_checked_and_what_it_found(tmp_path: Path) -> None:
+    files = [
+        *tars.sample("a", 1, caption="a red car on a road"),
+        *tars.sample("b", 2, caption="I'm sorry, but I can't describe this image."),
+        *tars.sample("c", 3, caption="a dog on a beach"),
+    ]
+    (tmp_path / "00000.tar").write_bytes(tars.tar(files))
+    lines = curator("score", tmp_path, "--scorer", "text").out.splitlines()
+    assert lines[0] == "texts checked: 3"
+    found = dict(line.rsplit(maxsplit=1) for line in lines[1:])
+    assert found["flag"] == "alt_text"
+    assert (found["no flag"], found["refusal"]) == ("2", "1")
+    again = curator("score", tmp_path, "--scorer", "text")
+    assert again.out.splitlines()[0] == "all texts were checked already"
+    as_json = curator("score", tmp_path, "--scorer", "text", "--json").json
+    assert as_json["flags"]["alt_text"]["refusal"] == 1
