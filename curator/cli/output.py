@@ -178,12 +178,14 @@ def _failed(error: Exception, as_json: bool, command: str) -> int:
     if isinstance(error, TyperException):
         line = {"code": error.exit_code, "error": "usage", "what": error.format_message()}
         return _fail(f"error[usage]: {error.format_message()}{_help_hint(error)}", line, as_json)
-    # The last resort: one line, details in the run's log.
+    # The last resort: one line, details in the run's log, where there is a run.
     if os.environ.get("CURATOR_TRACEBACK"):
         raise error
     what = f"{type(error).__name__}: {error}"
-    hint = "this is a bug; the traceback is in the log of the run (DATASET/.curator/runs)"
-    return _fail(f"error[internal]: {what}; {hint}", {"code": 1, "error": "internal"}, as_json)
+    log = getattr(error, "log", None)
+    place = f"is in {log}" if log is not None else "is shown with CURATOR_TRACEBACK=1"
+    line = {"code": 1, "error": "internal", "what": what}
+    return _fail(f"error[internal]: {what}; this is a bug; its traceback {place}", line, as_json)
 
 
 def _stopped(signum: int, as_json: bool) -> int:

@@ -84,6 +84,7 @@ def open_run(store: Store, verb: str, options: Mapping[str, object]) -> Iterator
         # A note is the traceback of a captioner or scorer that raised (curator.core.contract).
         if not isinstance(error, CuratorError) or hasattr(error, "__notes__"):
             run.event("error", traceback=traceback.format_exc())
+            error.log = run.folder / "log.jsonl"  # type: ignore[attr-defined]  # for the last line
         raise
     else:
         run.state["status"] = "done"

@@ -115,3 +115,22 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     ]
     assert [(said.code, said.err) for said in done if said.code] == []
     assert len(done[2].out.splitlines()) == 2
+
+
+def test_a_bug_names_the_log_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("a bug")
+
+    (tmp_path / "00000.tar").write_bytes(tars.tar(tars.samples(2)))
+    monkeypatch.setattr("curator.steps.workspace.discover", broken)
+    said = curator("index", tmp_path)
+    assert said.code == 1
+    assert "a bug; this is a bug; its traceback is shown with CURATOR_TRACEBACK=1" in said.err
+    monkeypatch.undo()
+    monkeypatch.setattr("curator.steps.index.make_index", broken)
+    said = curator("index", tmp_path)
+    (log,) = tmp_path.glob(".curator/runs/*/log.jsonl")
+    assert f"its traceback is in {log}" in said.err
+    assert "in broken" in log.read_text()
