@@ -172,7 +172,8 @@ def doctor(
     failed = [check for check in checks if check.status == "fail"]
     if failed:
         code = 23 if any(check.name == "commit" for check in failed) else 20
-        error = StorageError(f"{failed[0].name}: {failed[0].text}", reason="doctor.failed")
+        what = "; ".join(f"{check.name}: {check.text}" for check in failed)
+        error = StorageError(what, reason="doctor.failed")
         error.code = code
         raise error
 

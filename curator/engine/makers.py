@@ -90,6 +90,8 @@ def check_row(table: Registry[Any], row: str) -> Any:
 def all_of(*makers: Callable[[], Maker | None]) -> list[Maker | None]:
     """Call every function and return the makers; report the errors of all of them at once.
 
+    What is wrong on the command line comes first: with a UsageError, only UsageErrors are told.
+
     Raises:
         CuratorError: the first error, with the messages of the others in its hint.
     """
@@ -101,9 +103,13 @@ def all_of(*makers: Callable[[], Maker | None]) -> list[Maker | None]:
         except CuratorError as error:
             errors.append(error)
     if errors:
-        first, *others = errors
-        hints = [first.hint, *(f"also: {other}" for other in others)]
-        first.hint = "; ".join(hint for hint in hints if hint)
+        first, *others = [error for error in errors if isinstance(error, UsageError)] or errors
+        hints = [first.hint] if first.hint else []
+        for other in others:
+            if other.hint in hints:
+                other.hint = None  # told already
+            hints.append(f"also: {other}")
+        first.hint = "; ".join(dict.fromkeys(hints)) or None
         raise first
     return found
 

@@ -83,18 +83,26 @@ def doctor(
     row, named = (scorer or OF_MODELS), None
     if row not in SCORERS and ("/" in row or ":" in row):
         row, named = OF_MODELS, row
-    yield from _needs(SCORERS, row, named, None)
+    yield from _needs(SCORERS, row, named, None, asked=scorer is not None)
     if captioner is None and url is not None:
         captioner = next(name for name, spec in CAPTIONERS.rows.items() if spec.needs == "server")
-    yield from _needs(CAPTIONERS, captioner or DEFAULT_CAPTIONER, model, url)
+    is_asked = captioner is not None
+    yield from _needs(CAPTIONERS, captioner or DEFAULT_CAPTIONER, model, url, asked=is_asked)
 
 
 def _needs(
-    table: Registry[Any], row: str, model: str | None, url: str | None
+    table: Registry[Any], row: str, model: str | None, url: str | None, *, asked: bool
 ) -> Iterator[DoctorCheck]:
-    """Check that the model or server that a row of a table needs is available."""
+    """Check that the model or server that a row of a table needs is available.
+
+    Without `asked`, for a default that the run may not use, a missing extra is no failure.
+    """
     known = table.rows.get(row)
-    if known is not None and known.needs == "model" and first_missing("models") is not None:
+    module = first_missing("models")
+    if known is not None and known.needs == "model" and module is not None:
+        if asked:
+            text = f"{row} needs {module}, which is not installed; {install_command('models')}"
+            yield DoctorCheck(table.kind, "fail", text)
         return  # the check of the extra reports it
     try:
         spec: ModelSpec = check_row(table, row)

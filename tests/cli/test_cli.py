@@ -323,6 +323,20 @@ def test_doctor(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "it leaves nothing behind"
 
 
+def test_doctor_fails_for_what_was_named_and_cannot_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = {"models": "torch"}
+    monkeypatch.setattr("curator.steps.doctor.first_missing", missing.get)
+    assert curator("doctor", tmp_path, "--scorer", "text").code == 0
+    said = curator("doctor", tmp_path, "--captioner", "local", "--scorer", "nothing")
+    assert said.code == 20
+    (line,) = said.err.splitlines()
+    assert "captioner: local needs torch, which is not installed" in line
+    assert "pip install 'caption-curator[models]'" in line
+    assert "scorer: unknown scorer 'nothing'" in line, "all failures are named"
+
+
 # -- how commands end ------------------------------------------------------------------------------
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from curator.captioners import CAPTIONERS
-from curator.core.errors import UsageError
+from curator.core.errors import CuratorError, EngineError, UsageError
 from curator.core.model_spec import ModelSpec
 from curator.core.models import ModelIdentity
 from curator.engine import makers
-from curator.engine.makers import captioner_maker, checker_maker, scorer_maker
+from curator.engine.makers import all_of, captioner_maker, checker_maker, scorer_maker
 from curator.scorers import SCORERS, ScorerSpec
 from curator.steps.doctor import doctor
 
@@ -190,3 +191,26 @@ def test_an_unknown_scorer_gets_the_names_and_the_forms_of_a_model() -> None:
         scorer_maker("clop")
     assert "unknown scorer 'clop'; did you mean 'clip'?" in str(caught.value)
     assert "or a folder, org/name, or ViT-B-32:tag" in str(caught.value)
+
+
+def failing(error: CuratorError) -> Callable[[], None]:
+    def make() -> None:
+        raise error
+
+    return make
+
+
+def test_a_wrong_name_is_told_without_what_the_network_says() -> None:
+    typo = UsageError("unknown captioner 'sever'", hint="did you mean 'server'?")
+    hub = EngineError("the hub cannot be reached", hint="download it elsewhere")
+    for order in ((typo, hub), (hub, typo)):
+        with pytest.raises(UsageError) as caught:
+            all_of(*map(failing, order))
+        assert str(caught.value) == "unknown captioner 'sever'; did you mean 'server'?"
+
+
+def test_errors_with_the_same_hint_give_it_once() -> None:
+    first, second = (EngineError(f"no {name}", hint="do it") for name in ("model", "scorer"))
+    with pytest.raises(EngineError) as caught:
+        all_of(failing(first), failing(second))
+    assert str(caught.value) == "no model; do it; also: no scorer"
