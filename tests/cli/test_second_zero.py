@@ -10,7 +10,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from curator.core.errors import EngineError, UsageError
+from curator.core.errors import EngineError, NotFoundError
 from curator.engine.makers import all_of
 from tests.kit import tars
 from tests.kit.cli import curator
@@ -84,9 +84,9 @@ def test_all_that_is_wrong_keeps_the_kind_of_the_first() -> None:
     def fail(error: Exception) -> None:
         raise error
 
-    with pytest.raises(UsageError, match="one; do this; also: two") as caught:
-        all_of(lambda: fail(UsageError("one", hint="do this")), lambda: fail(EngineError("two")))
-    assert caught.value.code == 2
+    with pytest.raises(NotFoundError, match="one; do this; also: two") as caught:
+        all_of(lambda: fail(NotFoundError("one", hint="do this")), lambda: fail(EngineError("two")))
+    assert caught.value.code == 10
     assert all_of(lambda: None) == [None]
 
 
