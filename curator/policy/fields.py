@@ -7,10 +7,19 @@ docs/reference/policy-fields.md read this table, so a new field is one more row
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import polars as pl
 
+from curator.core.errors import UsageError
 from curator.policy.field import PolicyField
 from curator.scorers.text import FLAGS
+
+COLUMNS = (
+    *("text", "source", "score", "width", "height", "truncated"),
+    *("flags", "copies", "copy_number"),
+)
+"""What the expression of a field may use; the decider has more columns, which are its own."""
 
 FIELDS: dict[str, PolicyField] = {
     "score": PolicyField(
@@ -97,3 +106,40 @@ FIELDS: dict[str, PolicyField] = {
         examples=(({"copy_number": 1}, 1),),
     ),
 }
+
+
+def with_fields(texts: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
+    """Add the values of these fields to a frame of texts (`curator.policy.field` has its columns).
+
+    Raises:
+        UsageError: policy_field.contract; a field asks for a column that is not there, or gives
+            something else than numbers, or for a field with `names` than lists of strings.
+    """
+    values = {name: FIELDS[name].value for name in dict.fromkeys(names)}
+    try:
+        found = texts.with_columns(**values)
+    except pl.exceptions.PolarsError:
+        for name, value in values.items():
+            try:
+                texts.select(value)
+            except pl.exceptions.PolarsError as error:
+                (first, *_) = str(error).splitlines() or [type(error).__name__]
+                said = f"the expression of its row cannot be computed ({first})"
+                raise _unfit(name, said, texts) from error
+        raise  # each by itself can be computed: not the fault of one row
+    for name in values:
+        dtype = found.schema[name]
+        wanted = dtype == pl.List(pl.String) if FIELDS[name].names else dtype.is_numeric()
+        if not wanted and dtype != pl.Null:
+            raise _unfit(name, f"the expression of its row gives {dtype}", texts)
+    return found
+
+
+def _unfit(name: str, what: str, texts: pl.DataFrame) -> UsageError:
+    kind = "a list of strings" if FIELDS[name].names else "a number"
+    return UsageError(
+        f"policy field {name!r}: {what}",
+        hint=f"it must give {kind} for each text, and may use the columns "
+        f"{', '.join(column for column in COLUMNS if column in texts.columns)}",
+        reason="policy_field.contract",
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from curator.policy.fields import FIELDS
@@ -92,3 +94,28 @@ def test_it_decides_and_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("check", [one for one in dir(contract) if one.startswith("test_")])
 def test_it_meets_the_contract(check: str) -> None:
     getattr(contract, check)(NAME)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (pl.col("txet").str.len_chars(), "cannot be computed"),
+        (pl.col("text").str.to_lowercase(), "gives String"),
+    ],
+)
+@pytest.mark.usefixtures("_one_row")
+def test_an_expression_that_does_not_fit_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: pl.Expr, said: str
+) -> None:
+    """It used to be a dump of the plan of polars."""
+    monkeypatch.setitem(FIELDS, NAME, dataclasses.replace(FIELDS[NAME], value=value))
+    kit = open_kit(tmp_path / "shards", {"00000": ROWS})
+    policy = tmp_path / "varied.toml"
+    policy.write_text(POLICY)
+    done = curator("decide", kit.ws.spec, "--policy", policy)
+    assert done.code == 2
+    assert f"policy field '{NAME}': the expression of its row {said}" in done.err
+    columns = "text, source, score, width, height, truncated"
+    assert f"it must give a number for each text, and may use the columns {columns}" in done.err
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error[")]
+    assert line.startswith("error[policy_field.contract]")
