@@ -49,6 +49,7 @@ app = typer.Typer(
     name="curator",
     help="Score, regenerate and version the captions of image-text shards.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode=None,  # plain help: rich would cost 140 ms at every start
     pretty_exceptions_enable=False,
 )

@@ -98,7 +98,7 @@ def finetune(
     """
     from curator.core.package import require
     from curator.core.stopping import stop_on_signals
-    from finetune.layouts import open_dense
+    from finetune.layouts import find_layout, open_dense
     from finetune.options import parse_options
 
     require("train", "curator finetune")  # before the labels are read, which can take minutes
@@ -127,8 +127,10 @@ def finetune(
         for one in _fractions(fraction)
         for seed in range(seeds)
     ]
+    labels = TASKS.spec(task).labels
+    layout = find_layout(labels, data, layout)  # a wrong folder is told before torch is loaded
     TASKS.get(task)  # refuse a class that breaks its contract before opening the data
-    opened = open_dense(TASKS.spec(task).labels, data, layout)
+    opened = open_dense(labels, data, layout)
 
     from finetune.grid import run_grid  # loads torch, after mistakes in the options
 

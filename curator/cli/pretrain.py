@@ -77,9 +77,14 @@ def pretrain(
         curator pretrain shards/@v2 --recipe demo --set seed=1 --out runs/v2-seed1
     """
     from curator.core.stopping import stop_on_signals
+    from curator.steps.workspace import open_workspace, split_spec
+    from pretrain.data.captions_table import split_table
     from pretrain.recipe import read_recipe
 
     chosen = read_recipe(recipe).changed(settings or [])
+
+    if split_table(dataset) is None and split_spec(dataset)[1] is not None:
+        open_workspace(dataset, store).version()  # raises if there is no such version
 
     from pretrain import run  # loads torch, after mistakes in the recipe
 

@@ -50,10 +50,10 @@ class SettingsGroup(TyperGroup):
         found = super().resolve_command(ctx, args)
         if ctx.resilient_parsing:  # shell completion: must read no file and print nothing
             return found
-        ctx.default_map = self._default_map(args)
+        ctx.default_map = self._default_map(args, ctx.help_option_names)
         return found
 
-    def _default_map(self, args: list[str]) -> dict[str, Any]:
+    def _default_map(self, args: list[str], help_names: list[str] | None = None) -> dict[str, Any]:
         """Return parameter -> value, nested by the words of the command; empty without a file.
 
         Raises:
@@ -66,7 +66,10 @@ class SettingsGroup(TyperGroup):
             if name not in command.commands:
                 return {}  # --help, or an error that typer will report
             command, words = command.commands[name], (*words, name)
-        typed = command.make_context(words[-1], args[len(words) :], resilient_parsing=True)
+        # A command keeps the help option that it was first parsed with.
+        typed = command.make_context(
+            words[-1], args[len(words) :], resilient_parsing=True, help_option_names=help_names
+        )
         dataset = _first_argument(typed)
         path = None if _is_typed(typed, "help") else find_file(dataset)
         if path is None:

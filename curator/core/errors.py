@@ -24,8 +24,10 @@ becomes a quarantine row with that reason (`curator.core.reasons`).
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class CuratorError(Exception):
@@ -180,10 +182,43 @@ MAX_NAMED = 100
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return a hint for an unknown name: the nearest allowed one, then all (or a few of many)."""
     known = sorted(allowed)
-    close = difflib.get_close_matches(name, known, n=5)
+    close = _closest(name, known)
     guess = f"did you mean {close[0]!r}? " if close else ""
     if len(known) > MAX_NAMED:
         return (
             f"{guess}allowed: {', '.join([*(close or known[:5]), f'... ({len(known):,} names)'])}"
         )
     return f"{guess}allowed: {', '.join(known)}"
+
+
+def _closest(name: str, known: Iterable[str]) -> list[str]:
+    """At most five names like this one, the nearest first; upper and lower case are alike."""
+    lower: dict[str, list[str]] = {}
+    for one in known:
+        lower.setdefault(one.lower(), []).append(one)
+    close = difflib.get_close_matches(name.lower(), lower, n=5)
+    return [one for found in close for one in lower[found]][:5]
+
+
+def not_there(
+    kind: str,
+    path: Path,
+    *,
+    reason: str,
+    hint: str | None = None,
+    error: type[CuratorError] = NotFoundError,
+) -> CuratorError:
+    """The error for a `kind` ("folder", "policy file") that does not exist, with the nearest name.
+
+    `where` is the folder that was looked in: the nearest one above that exists.
+    """
+    whole = Path(os.path.abspath(path))
+    folder = next((one for one in whole.parents if one.is_dir()), whole.parent)
+    name = whole.relative_to(folder)
+    try:
+        close = _closest(name.parts[0], os.listdir(folder))
+    except OSError:  # it may not be listed
+        close = []
+    guess = f"did you mean {close[0]!r}?" if close else None
+    hint = "; ".join(part for part in (guess, hint) if part) or None
+    return error(f"there is no {kind} {str(name)!r}", where=folder, hint=hint, reason=reason)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from curator.core.errors import UsageError, nearest
+from curator.core.errors import UsageError, nearest, not_there
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class Presets:
         if path.suffix != ".toml":
             return self.text(name_or_path)
         if not path.is_file():
-            raise UsageError(f"no such {self.noun} file", where=path, reason=f"{self.noun}.unknown")
+            reason = f"{self.noun}.unknown"
+            raise not_there(f"{self.noun} file", path, reason=reason, error=UsageError)
         try:
             return path.read_text("utf-8")
         except UnicodeDecodeError as error:

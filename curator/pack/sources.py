@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curator.core.errors import Unusable, UsageError, nearest
+from curator.core.errors import Unusable, UsageError, nearest, not_there
 from curator.core.hashing import canonical_json
 from curator.core.registry import Registry, Spec
 from curator.shards.scan import IMAGE_EXT
@@ -95,12 +95,12 @@ def detect(source: Path) -> str:
     """The format of a source: a name of `FORMATS`.
 
     Raises:
-        UsageError: it does not exist, or is none of them.
+        NotFoundError: it does not exist. UsageError: it is none of them.
     """
     if source.is_dir():
         return _detect_folder(source)
     if not source.is_file():
-        raise UsageError("no such file or folder", where=source, reason="input.none_found")
+        raise not_there("file or folder", source, reason="input.none_found")
     with source.open("rb") as file:
         head = file.read(_SNIFFED_BYTES)
     if head.startswith(b"PAR1"):

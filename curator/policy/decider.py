@@ -31,7 +31,7 @@ from curator.policy.candidates import (
     set_quantile,
     whole_first,
 )
-from curator.policy.fields import FIELDS
+from curator.policy.fields import FIELDS, with_fields
 from curator.policy.model import ALT_TEXT, GENERATED, Policy, Rule
 from curator.store import index, parquet
 from curator.store.facts import CAPTIONS, SCORES, Facts
@@ -253,8 +253,7 @@ class Decider:
         texts = self._operate(self._with_flags(texts))
         if self.policy.needs_copies:
             texts = texts.join(self._copies[shard], on="row", how="left", maintain_order="left")
-        asked = dict.fromkeys(rule.field for rule in self.policy.rule)
-        texts = texts.with_columns(**{name: FIELDS[name].value for name in asked})
+        texts = with_fields(texts, (rule.field for rule in self.policy.rule))
         verdicts = [
             pl.when(applies(rule) & ~passes(rule, self._limit_of(rule.name))).then(
                 pl.lit(rule.name)

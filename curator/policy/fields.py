@@ -3,64 +3,23 @@
 The policy model, the decider, the preview, the page Policy, the page of `curator diff --html` and
 docs/reference/policy-fields.md read this table, so a new field is one more row
 (docs/extend/policy_field.md).
-
-`value` is a polars expression over a frame with one row a text and these columns: `text`; `source`
-("alt_text" or the name of the generator); `score` (float32, null if never scored); `width` and
-`height` of the image in pixels; `truncated` (1 or 0). `copies` and `copy_number` are there only
-for a field with `needs="copies"`, `flags` only with `needs="flags"`. Neither null nor NaN passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import inf
-from typing import Literal
+from collections.abc import Iterable
 
 import polars as pl
 
+from curator.core.errors import UsageError
+from curator.policy.field import PolicyField
 from curator.scorers.text import FLAGS
 
-_RuleStart = Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PolicyField:
-    """One row.
-
-    Args:
-        label: how the pages call it, in lower case.
-        unit: behind a number on the pages, such as "px".
-        help: what the number is, in a sentence.
-        value: the number of each text; for the list `flags` its names.
-        lowest, highest: a limit outside is refused; texts have no other values.
-        step: of the number box on the page Policy.
-        needs: facts beyond the text and its image, without which the policy is refused ("scores",
-            "flags"), or a pass over all images of the dataset first ("copies").
-        names: for a list of names instead of a number: the allowed ones, with what they mean.
-        starts: what the page Policy offers under "Add a rule", and the keys that it starts with.
-        examples: (columns of a text, its value), worked out by hand, for the contract suite.
-    """
-
-    label: str
-    unit: str = ""
-    help: str
-    value: pl.Expr
-    lowest: float = -inf
-    highest: float = inf
-    step: float = 1.0
-    needs: Literal["scores", "flags", "copies"] | None = None
-    names: Mapping[str, str] = field(default_factory=dict)
-    starts: Mapping[str, _RuleStart] = field(default_factory=dict)
-    examples: tuple[tuple[Mapping[str, object], object], ...] = ()
-
-    @property
-    def range(self) -> str:
-        """The allowed limits in words."""
-        if self.highest < inf:
-            return f"from {self.lowest:g} to {self.highest:g}"
-        return f"{self.lowest:g} or more" if self.lowest > -inf else "any number"
-
+COLUMNS = (
+    *("text", "source", "score", "width", "height", "truncated"),
+    *("flags", "copies", "copy_number"),
+)
+"""What the expression of a field may use; the decider has more columns, which are its own."""
 
 FIELDS: dict[str, PolicyField] = {
     "score": PolicyField(
@@ -147,3 +106,40 @@ FIELDS: dict[str, PolicyField] = {
         examples=(({"copy_number": 1}, 1),),
     ),
 }
+
+
+def with_fields(texts: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
+    """Add the values of these fields to a frame of texts (`curator.policy.field` has its columns).
+
+    Raises:
+        UsageError: policy_field.contract; a field asks for a column that is not there, or gives
+            something else than numbers, or for a field with `names` than lists of strings.
+    """
+    values = {name: FIELDS[name].value for name in dict.fromkeys(names)}
+    try:
+        found = texts.with_columns(**values)
+    except pl.exceptions.PolarsError:
+        for name, value in values.items():
+            try:
+                texts.select(value)
+            except pl.exceptions.PolarsError as error:
+                (first, *_) = str(error).splitlines() or [type(error).__name__]
+                said = f"the expression of its row cannot be computed ({first})"
+                raise _unfit(name, said, texts) from error
+        raise  # each by itself can be computed: not the fault of one row
+    for name in values:
+        dtype = found.schema[name]
+        wanted = dtype == pl.List(pl.String) if FIELDS[name].names else dtype.is_numeric()
+        if not wanted and dtype != pl.Null:
+            raise _unfit(name, f"the expression of its row gives {dtype}", texts)
+    return found
+
+
+def _unfit(name: str, what: str, texts: pl.DataFrame) -> UsageError:
+    kind = "a list of strings" if FIELDS[name].names else "a number"
+    return UsageError(
+        f"policy field {name!r}: {what}",
+        hint=f"it must give {kind} for each text, and may use the columns "
+        f"{', '.join(column for column in COLUMNS if column in texts.columns)}",
+        reason="policy_field.contract",
+    )

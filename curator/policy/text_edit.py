@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from curator.core.errors import ConflictError, NotFoundError, UsageError
+from curator.core.errors import ConflictError, UsageError, not_there
 from curator.core.validation import explain
 from curator.policy.fields import FIELDS
 from curator.policy.model import PRESETS, Policy, Rule, Weights, load_policy, parse_policy
@@ -98,12 +98,8 @@ def save_policy(text: str, folder: Path, *, replace: bool = False) -> Path:
             reason="policy.name",
         )
     if not folder.is_dir():
-        raise NotFoundError(
-            "no such folder",
-            where=folder,
-            hint="make it first, or name another one",
-            reason="policy.folder",
-        )
+        hint = "make it first, or name another one"
+        raise not_there("folder", folder, hint=hint, reason="policy.folder")
     path, data = folder / f"{name}.toml", text.encode()
     if not replace:
         if not fsops.put_if_absent(path, data):

@@ -296,10 +296,19 @@ def run_query(
 
 
 def _environment() -> dict[str, str]:
-    """No credentials reach the process; Arrow's own allocator would reserve 1 GiB at start."""
+    """No credentials reach the process; Arrow's own allocator would reserve 1 GiB at start.
+
+    It imports from where this process does: the row of a table may name a module on PYTHONPATH.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     here = str(Path(__file__).resolve().parents[2])
-    return kept | {"PYTHONPATH": here, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    # Absolute, since the process has another current folder; "" is the current one of this process.
+    folders = [
+        here,
+        *(os.path.abspath(entry) for entry in sys.path if os.path.exists(entry or ".")),
+    ]
+    path = os.pathsep.join(entry for entry in dict.fromkeys(folders) if os.pathsep not in entry)
+    return kept | {"PYTHONPATH": path, "ARROW_DEFAULT_MEMORY_POOL": "system"}
 
 
 def _died(returncode: int, stderr: bytes, memory_mib: int) -> CuratorError:

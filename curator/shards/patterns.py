@@ -15,7 +15,7 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
-from curator.core.errors import StorageError, UsageError
+from curator.core.errors import StorageError, UsageError, not_there
 
 MAX_FILES = 1_000_000
 
@@ -33,7 +33,9 @@ def find(spec: str, *, suffix: str) -> tuple[Path, list[Path]]:
     are followed.
 
     Raises:
-        UsageError: input.none_found, input.scheme_refused or input.bad_pattern.
+        NotFoundError: input.none_found; the folder or file that is named does not exist.
+        UsageError: input.none_found for a pattern or folder without any file,
+            input.scheme_refused or input.bad_pattern.
         StorageError: a folder cannot be read.
     """
     scheme = _SCHEME.match(spec)
@@ -61,13 +63,17 @@ def _find(path: Path, suffix: str) -> tuple[Path, list[Path]]:
         fixed = list(itertools.takewhile(lambda part: not _MAGIC.search(part), path.parts))
         root, pattern = _absolute(Path(*fixed)), str(Path(*path.parts[len(fixed) :]))
         found, looked_for = list(_expand(root, pattern, suffix)), f"files that match {pattern}"
+    hint = "name a folder, a file, or a quoted pattern such as 'shards/{00000..00099}.tar'"
+    if found == [whole] and not whole.exists():
+        kind = "file" if whole.suffix == suffix else "folder"
+        raise not_there(kind, whole, hint=hint, reason="input.none_found")
     if not any(one.exists() for one in found):
         first = f", first {found[0]}" if found else ""
         raise UsageError(
             f"no {suffix} file found",
             where=root,
             did=f"looked for {looked_for}{first}",
-            hint="name a folder, a file, or a quoted pattern such as 'shards/{00000..00099}.tar'",
+            hint=hint,
             reason="input.none_found",
         )
     return root, sorted(set(found))

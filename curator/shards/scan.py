@@ -152,6 +152,7 @@ def discover(spec: str) -> Dataset:
     that do not exist are kept, and become `shard.missing` when they are scanned.
 
     Raises:
+        NotFoundError: input.none_found; the folder or file that is named does not exist.
         UsageError: input.none_found, input.scheme_refused, input.bad_pattern, or
             input.bad_name for a file name that cannot be stored, or used twice.
     """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
+import re
 import resource
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, requires
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,9 @@ from curator.engine.makers import check_row, default_model
 from curator.scorers import OF_MODELS, SCORERS
 from curator.store import fsops
 
-# Older releases have known vulnerabilities: image bombs (Pillow), code execution from Parquet
-# (pyarrow), weights_only (torch).
-_FLOORS = {"pillow": (12, 3), "pyarrow": (14, 0, 1), "torch": (2, 10), "streamlit": (1, 54)}
-_PYTHON_FLOORS = {11: 13, 12: 11, 13: 4}
+_FLOOR = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*>=\s*(?P<floor>[\d.]+)")
+# All others are shown only if they are too old.
+_SHOWN = ("pillow", "pyarrow", "torch", "streamlit")
 _MIN_FREE_BYTES = 1 << 30
 _MIN_OPEN_FILES = 1024
 
@@ -58,16 +57,8 @@ def doctor(
     """
     if dataset is not None and not dataset.exists():
         yield DoctorCheck("dataset", "fail", f"{dataset} does not exist")
-    yield _python()
-    for package, floor in _FLOORS.items():
-        try:
-            found = package_version(package)
-        except PackageNotFoundError:
-            continue  # part of an extra; reported below
-        numbers = tuple(int(part) for part in found.split("+")[0].split(".") if part.isdigit())
-        yield DoctorCheck(
-            package, "ok" if numbers >= floor else "fail", f"{found} (at least {_dotted(floor)})"
-        )
+    yield DoctorCheck("python", "ok", platform.python_version())
+    yield from _packages()
     missing = {extra: first_missing(extra) for extra in EXTRAS}
     for extra, module in missing.items():
         if module is not None:
@@ -122,21 +113,30 @@ def _needs(
             yield _model(table.kind, named)
 
 
-def _python() -> DoctorCheck:
-    info = sys.version_info
-    floor = _PYTHON_FLOORS.get(info.minor, 0)
-    ok = info.micro >= floor
-    text = platform.python_version()
-    if not ok:
-        text += (
-            f" (3.{info.minor}.{floor} fixes vulnerabilities in tarfile, which this tool does not "
-            "use)"
-        )
-    return DoctorCheck("python", "ok" if ok else "warn", text)
+def _packages() -> Iterator[DoctorCheck]:
+    """Compare what is installed with the floors of pyproject.toml, as the package states them."""
+    floors = {}
+    for line in requires("caption-curator") or []:
+        if found := _FLOOR.match(line):
+            floors[found["name"].lower()] = found["floor"]
+    for package, floor in floors.items():
+        try:
+            version = package_version(package)
+        except PackageNotFoundError:
+            continue  # part of an extra; reported as such
+        is_old = _numbers(version) < _numbers(floor)
+        if is_old or package in _SHOWN:
+            status = "fail" if is_old else "ok"
+            yield DoctorCheck(package, status, f"{version} (at least {floor})")
 
 
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release of a version: 2.10 for 2.10.0rc1+cpu, without zeros at its end."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    numbers = [int(part) for part in found[0].split(".")] if found else []
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def _device() -> DoctorCheck:

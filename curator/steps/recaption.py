@@ -107,7 +107,8 @@ def reach_server(spec: str, store: Path | None, captioner: Maker | None) -> None
             known = []
         if captioner.name not in known:
             raise
-        progress.say(f"warning: {error}; continuing with the existing captions")
+        error.did = "continuing with the existing captions"  # not "nothing was read or written"
+        progress.say(f"warning: {error}")
 
 
 def recaption(

@@ -195,7 +195,9 @@ class Store:
             return policies[name]
         known = [f"v{number}" for number in numbers[-20:]] + sorted({*tags, *policies})
         raise NotFoundError(
-            f"there is no version {name!r}", hint=nearest(name, known), reason="version.unknown"
+            f"there is no version {name!r}",
+            hint=f"{nearest(name, known)}; `curator log DATASET` lists them",
+            reason="version.unknown",
         )
 
     def commit(self, draft: Version) -> tuple[Version, bool]:

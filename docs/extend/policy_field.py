@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from curator.policy.fields import PolicyField
+from curator.policy.field import PolicyField
 
 _WORDS = pl.col("text").str.to_lowercase().str.extract_all(r"\S+")
 

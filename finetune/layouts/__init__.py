@@ -16,6 +16,8 @@ Torch-free: arrays are numpy's.
 from __future__ import annotations
 
 import hashlib
+import inspect
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from curator.core.errors import NotFoundError, UsageError, nearest
+from curator.core.errors import CuratorError, UsageError, nearest, not_there
 from curator.core.registry import Registry, Spec
 
 Array = np.ndarray[Any, Any]
@@ -208,7 +210,7 @@ class Layout(Spec):
 
 LAYOUTS: Mapping[str, Registry[Layout]] = {
     "segmentation": Registry(
-        "layout of segmentation",
+        "layout",
         {
             "ade20k": Layout(
                 "finetune.layouts.segmentation:open_ade20k",
@@ -254,7 +256,7 @@ LAYOUTS: Mapping[str, Registry[Layout]] = {
         },
     ),
     "depth": Registry(
-        "layout of depth",
+        "layout",
         {
             "nyuv2": Layout(
                 "finetune.layouts.depth:open_nyuv2",
@@ -289,7 +291,7 @@ LAYOUTS: Mapping[str, Registry[Layout]] = {
         },
     ),
     "detection": Registry(
-        "layout of detection",
+        "layout",
         {
             "coco": Layout(
                 "finetune.layouts.coco:open_coco",
@@ -326,10 +328,19 @@ def open_dense(labels: str, folder: Path, layout: str | None = None) -> DenseSet
 
     Raises:
         UsageError: unknown kind of labels or layout; a folder that fits no layout (says what is
-            missing for each) or more than one; an opener that does not return `Opened`.
+            missing for each) or more than one; an opener that cannot be called with a folder,
+            raises, or does not return `Opened`.
         NotFoundError: the folder does not exist.
         DamageError: a list or label file names a missing file, or cannot be read.
     """
+    name = find_layout(labels, folder, layout)
+    opened = _open(LAYOUTS[labels], name, folder)
+    values = {one.name: getattr(opened, one.name) for one in fields(Opened)}
+    return DenseSet(labels=labels, layout=name, folder=folder, **values)
+
+
+def find_layout(labels: str, folder: Path, layout: str | None = None) -> str:
+    """Return the layout that `open_dense` uses; opens no file. Raises as `open_dense`."""
     if labels not in LAYOUTS:
         raise UsageError(
             f"unknown kind of labels {labels!r}", hint=nearest(labels, LAYOUTS), reason="dense.task"
@@ -342,19 +353,46 @@ def open_dense(labels: str, folder: Path, layout: str | None = None) -> DenseSet
             reason="dense.layout",
         )
     if not folder.is_dir():
-        raise NotFoundError("no such folder", where=folder, reason="dense.folder")
+        raise not_there("folder", folder, reason="dense.folder")
     name = _recognised(labels, folder) if layout is None else layout
     if missing := _missing(table.rows[name], folder):
         raise _not_that(labels, folder, {name: missing})
-    opened = table.get(name)(folder)
-    if not isinstance(opened, Opened):
-        raise UsageError(
-            f"layout {name!r}: {table.rows[name].target} gives {type(opened).__name__}",
-            hint="it must return finetune.layouts.Opened (docs/extend/layout.md)",
-            reason="layout.contract",
-        )
-    values = {one.name: getattr(opened, one.name) for one in fields(Opened)}
-    return DenseSet(labels=labels, layout=name, folder=folder, **values)
+    return name
+
+
+def _open(table: Registry[Layout], name: str, folder: Path) -> Opened:
+    """Call the function of a layout. What it gets wrong names the row, the file and the call."""
+    function, target = table.get(name), table.rows[name].target
+    problem, where, cause = None, None, None
+    try:
+        inspect.signature(function).bind(folder)
+    except TypeError as error:
+        problem, cause = f"cannot be called with a folder ({error})", error
+    except ValueError:
+        pass  # built in C: it has no signature to read
+    if problem is None:
+        try:
+            opened = function(folder)
+        except (CuratorError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            if target.startswith("finetune."):
+                raise  # a bug of this tool, not of a row that somebody added
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            problem, cause = f"raises {type(error).__name__}: {error}", error
+            where = f"{last.filename}:{last.lineno}"
+        else:
+            if isinstance(opened, Opened):
+                return opened
+            problem = f"gives {type(opened).__name__}"
+    code = getattr(function, "__code__", None)
+    raise UsageError(
+        f"layout {name!r}: {target} {problem}",
+        where=where or (code and f"{code.co_filename}:{code.co_firstlineno}"),
+        hint="its row must name a function `open(folder)` that returns finetune.layouts.Opened "
+        "(docs/extend/layout.md)",
+        reason="layout.contract",
+    ) from cause
 
 
 def take_fraction(split: Split, fraction: float, seed: int) -> Split:

@@ -10,6 +10,7 @@ import json
 import shutil
 import tarfile
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from curator.store import fsops
 from curator.store.fsops import TEMP_PREFIX
 from tests.kit import store, tars
 from tests.kit.cli import curator, quarantine, recaption
+from tests.kit.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +321,11 @@ def test_doctor(tmp_path: Path) -> None:
     assert {"python", "torch", "pillow", "device", "disk"} <= {row[1] for row in rows[1:]}
     assert "exclusive creation works" in said.out
     checks = curator("doctor", tmp_path, "--json").json
+    told = {check["name"]: check["text"] for check in checks}
+    floors = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (floor,) = (line.partition(">=")[2] for line in floors if line.startswith("pyarrow"))
+    assert told["pyarrow"].endswith(f"(at least {floor})")
+    assert "does not use" not in said.out
     assert {check["status"] for check in checks} <= {"ok", "warn", "fail"}
     assert list(tmp_path.iterdir()) == [], "it leaves nothing behind"
 
@@ -363,8 +370,9 @@ def test_usage_errors(arguments: tuple[str, ...], said: str) -> None:
 
 def test_an_error_is_one_line_for_people_and_one_for_machines(tmp_path: Path) -> None:
     people = curator("log", tmp_path / "nothing")
-    assert (people.code, people.out, people.err.count("\n")) == (2, "", 1)
-    assert people.err.startswith("error[input.none_found]: no .tar file found in ")
+    assert (people.code, people.out, people.err.count("\n")) == (10, "", 1)
+    said = f"error[input.none_found]: there is no folder 'nothing' in {tmp_path}; name a folder"
+    assert people.err.startswith(said)
     machine = curator("log", tmp_path / "nothing", "--json")
     assert machine.err.startswith(people.err)
     assert set(machine.exit_line) == {"type", "code", "error", "what", "path", "did", "hint"}
@@ -380,6 +388,8 @@ def test_a_store_in_a_place_where_a_file_is(tmp_path: Path) -> None:
 
 def test_help_needs_no_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     said = curator("--help")
+    assert curator("-h").out == said.out
+    assert curator("edits", "undo", "-h").out == curator("edits", "undo", "--help").out != ""
     assert (said.code, said.err) == (0, "")
     assert "recaption" in said.out
     bare = curator()

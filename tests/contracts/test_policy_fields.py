@@ -14,7 +14,7 @@ import pytest
 
 from curator.core.errors import UsageError
 from curator.policy.decider import passes
-from curator.policy.fields import FIELDS
+from curator.policy.fields import FIELDS, with_fields
 from curator.policy.model import Policy, Rule, parse_policy
 from curator.policy.text_edit import add_rule, new_rules, to_toml
 
@@ -41,7 +41,7 @@ def decided(rule: Rule, columns: Mapping[str, object]) -> bool:
     """Whether a text passes a rule, as the decider computes it."""
     values = {name: [columns.get(name, value)] for name, (value, _) in TEXT.items()}
     frame = pl.DataFrame(values, schema={name: dtype for name, (_, dtype) in TEXT.items()})
-    frame = frame.with_columns(FIELDS[rule.field].value.alias(rule.field))
+    frame = with_fields(frame, [rule.field])
     return bool(frame.select(passes(rule, pl.lit(None))).item())
 
 

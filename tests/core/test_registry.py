@@ -9,8 +9,13 @@ from typing import Protocol
 
 import pytest
 
-from curator.core.errors import UsageError
+from curator.captioners import CAPTIONERS
+from curator.core.errors import UsageError, nearest
 from curator.core.registry import Registry, Spec, check_contract
+from curator.scorers import SCORERS
+from finetune.layouts import LAYOUTS
+from finetune.tasks import TASKS
+from pretrain.objectives import OBJECTIVES
 
 
 class Port(Protocol):
@@ -123,3 +128,12 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown worker 'mime'; did you mean 'mine'") as caught:
         table("newcomer:Fits").spec("mime")
     assert caught.value.reason == "worker.unknown"
+
+
+def test_an_unknown_name_in_capitals_gets_the_nearest() -> None:
+    assert nearest("CLIP", ["clip", "text"]) == "did you mean 'clip'? allowed: clip, text"
+
+
+def test_reasons_have_no_blanks() -> None:
+    tables = (CAPTIONERS, SCORERS, OBJECTIVES, TASKS, *LAYOUTS.values())
+    assert all(table.kind.isidentifier() for table in tables)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import tars
-from tests.kit.newcomer_checkout import EXTEND, Newcomer
+from tests.kit.newcomer import EXTEND, Newcomer
 
 SHORT, LONG = "a red car", "two dogs run along a wide sandy beach"
 

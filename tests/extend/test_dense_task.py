@@ -75,7 +75,7 @@ def test_it_keeps_the_contract(name: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_member_is_named_before_data_are_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = (EXTEND / "dense_task.py").read_text()
     (tmp_path / "half_task.py").write_text(source.replace("def example(", "def exemple("))
@@ -84,7 +84,14 @@ def test_a_missing_member_is_named_before_data_are_opened(
         "half_task:Boundaries", labels="segmentation", metrics=(percent("F1", primary=True),)
     )
     monkeypatch.setitem(TASKS.rows, "half", row)
-    typed = ["finetune", "random:tiny-conv", "--task", "half", "--data", str(tmp_path / "none")]
+    typed = [
+        "finetune",
+        "random:tiny-conv",
+        "--task",
+        "half",
+        "--data",
+        str(world / "segmentation"),
+    ]
     assert run_app(app, typed) == 2
     said = capsys.readouterr().err
     assert "the class Boundaries has no method `example(item)`" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from curator.cli.app import app
 from curator.cli.output import run_app
+from curator.core.errors import UsageError
 from finetune.layouts import LAYOUTS, Layout, open_dense
 from tests.contracts import test_layouts
 from tests.kit.newcomer import add_row, run_contract
@@ -55,3 +57,30 @@ def test_an_opener_that_gives_something_else_is_refused(
     monkeypatch.setitem(LAYOUTS["segmentation"].rows, name, spec)
     with pytest.raises(Exception, match=r"builtins:str gives str; .*finetune\.layouts\.Opened"):
         open_dense("segmentation", tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def open(folder, classes): ...", "cannot be called with a folder"),
+        ("def open(folder):\n    return {}['train']", "raises KeyError: 'train' in "),
+        ("open = 3", "cannot be called with a folder"),
+    ],
+)
+def test_a_function_that_does_not_fit_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
+) -> None:
+    """It used to end with "this is a bug"."""
+    fill(tmp_path)
+    (tmp_path / "unfit.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "unfit", raising=False)
+    spec = Layout("unfit:open", needs=("train/*.jpg",))
+    monkeypatch.setitem(LAYOUTS["segmentation"].rows, name, spec)
+    with pytest.raises(UsageError) as caught:
+        open_dense("segmentation", tmp_path, name)
+    told = str(caught.value)
+    assert told.startswith(f"layout '{name}': unfit:open {said}")
+    assert ("unfit.py:" in told) == source.startswith("def")
+    assert "`open(folder)` that returns finetune.layouts.Opened" in told
+    assert caught.value.reason == "layout.contract"

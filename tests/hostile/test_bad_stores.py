@@ -404,7 +404,7 @@ def test_a_policy_that_is_no_text(shards: Path, tmp_path: Path) -> None:
         (("--seed", -1), "seed is -1"),
         (("--stall-timeout", -1), "--stall-timeout"),
         (("--policy", "rplace"), "did you mean 'replace'?"),
-        (("--policy", "no/such.toml"), "no such policy file"),
+        (("--policy", "no/such.toml"), "there is no policy file"),
         (("--captioner", "eco"), "did you mean 'echo'?"),
         (("--prompt", "shrt"), "did you mean 'short'?"),
         (("--scorer", "clp", "--policy", "best"), "did you mean 'clip'?"),

@@ -71,5 +71,5 @@ def test_a_mistake_is_named(text: str, message: str) -> None:
 def test_an_unknown_preset_or_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'replace'"):
         load_policy("replac")
-    with pytest.raises(UsageError, match="no such policy file"):
+    with pytest.raises(UsageError, match="there is no policy file"):
         load_policy(str(tmp_path / "no.toml"))

@@ -137,7 +137,7 @@ def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> No
 
 
 def test_folders_are_not_made_and_no_policy_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such folder"):
+    with pytest.raises(NotFoundError, match="there is no folder"):
         save_policy(MINE, tmp_path / "no")
     with pytest.raises(UsageError):
         save_policy("name = ", tmp_path)

@@ -71,7 +71,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
 def test_an_unknown_name_gets_the_nearest_and_a_wrong_path_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'demo'"):
         read_recipe("demmo")
-    with pytest.raises(UsageError, match="no such recipe file"):
+    with pytest.raises(UsageError, match="there is no recipe file"):
         read_recipe(str(tmp_path / "none.toml"))
     with pytest.raises(UsageError, match="not valid TOML"):
         read_recipe(write(tmp_path, "name = "))

@@ -14,6 +14,7 @@ import typer
 
 from curator.cli.app import app
 from tests.kit.paths import ROOT
+from tests.kit.store import Row, open_kit
 
 # Milliseconds each when first imported (design notes): torch 2,951, polars 316, rich 140, ...
 HEAVY = frozenset(
@@ -202,3 +203,33 @@ def test_what_says_it_needs_no_torch_is_held_to_it() -> None:
         name for name in free if any(f"{name}.".startswith(f"{one}.") for one in MODEL_CODE)
     }
     assert told.keys() >= MODEL_CODE
+
+
+_RUN = """
+import sys
+from curator.cli.commands import app
+from curator.cli.output import run_app
+code = run_app(app, sys.argv[1:])
+print(code, sorted({"torch", "transformers", "open_clip"} & set(sys.modules)))
+"""
+
+
+def test_mistakes_in_what_is_trained_on_are_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    """Loading torch took most of a minute on a busy machine, and only then came the mistake."""
+    kit = open_kit(tmp_path / "shards", {"00000": [Row("k0", "a red car")]})
+    kit.decide("alt")
+    (tmp_path / "empty").mkdir()
+    finetune = ("finetune", "random:tiny-conv", "--task", "segmentation", "--data")
+    for code, arguments in (
+        (10, (*finetune, str(tmp_path / "none"))),
+        (2, (*finetune, str(tmp_path / "empty"))),
+        (10, ("pretrain", f"{kit.ws.spec}@v77", "--recipe", "demo")),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", _RUN, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == f"{code} []\n", done.stderr

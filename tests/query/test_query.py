@@ -533,6 +533,19 @@ def test_the_process_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> Non
     assert SECRET not in str(run._environment())
 
 
+def test_it_imports_what_this_process_can_import(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of a table may name a module on PYTHONPATH; it used to be lost on the way."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(run, "_START", f"import only_here; {run._START}")
+    (tmp_path / "only_here.py").write_text("")
+    assert run_query(kit.ws.store, "select 1 as one").table.to_pylist() == [{"one": 1}]
+    monkeypatch.syspath_prepend(tmp_path / "gone")
+    assert str(tmp_path / "gone") not in run._environment()["PYTHONPATH"]
+
+
 def test_the_kernel_forbids_the_process_to_write(kit: Kit, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from curator.core.errors import UsageError
+from curator.core.errors import NotFoundError, UsageError
 from curator.shards.scan import ScanOptions, discover, scan_shard
 from tests.kit.tars import shard_reasons
 
@@ -86,12 +86,27 @@ def test_discover_names_missing_shards_of_a_brace_pattern(shards: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("pattern", ["none.tar", "*.zip", "{7..9}.tar", "*/*/*.tar"])
+@pytest.mark.parametrize("pattern", ["*.zip", "{7..9}.tar", "*/*/*.tar"])
 def test_no_shard_found(shards: Path, pattern: str) -> None:
     with pytest.raises(UsageError) as error:
         discover(str(shards / pattern))
     assert (error.value.reason, error.value.code) == ("input.none_found", 2)
     assert "looked for" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("none.tar", "there is no file 'none.tar' in {shards}; name a folder"),
+        ("moer", "there is no folder 'moer' in {shards}; did you mean 'more'?; name a folder"),
+        ("a/b", "there is no folder 'a/b' in {shards}; name a folder"),
+    ],
+)
+def test_what_is_named_and_not_there(shards: Path, spec: str, said: str) -> None:
+    with pytest.raises(NotFoundError) as error:
+        discover(str(shards / spec))
+    assert (error.value.reason, error.value.code) == ("input.none_found", 10)
+    assert str(error.value).startswith(said.format(shards=shards))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_moving_a_threshold_moves_the_counts_and_the_text(kit: Kit, open_page: O
     assert figure(app, "would change")[0] == "1"
     page = shown(app)
     assert "aligned: score ≥ 0.3" in page
-    assert "3 texts pass everything, 5 fail here" in page
+    assert "3 texts pass all rules, 5 fail this one" in page
     assert page.index("<b>0.29</b>") < page.index("<b>0.3</b>")  # out stands left of in
 
 

@@ -124,7 +124,7 @@ def test_values_for_names_that_are_not_there() -> None:
 def test_studies_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'demo'"):
         read_study("demoo")
-    with pytest.raises(UsageError, match="no such study file"):
+    with pytest.raises(UsageError, match="there is no study file"):
         read_study(str(tmp_path / "x.toml"))
     (tmp_path / "x.toml").write_bytes(b"\xff")
     with pytest.raises(UsageError, match="not UTF-8"):

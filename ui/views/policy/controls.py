@@ -14,7 +14,8 @@ from math import inf
 import streamlit as st
 
 from curator.core.errors import UsageError
-from curator.policy.fields import FIELDS, PolicyField
+from curator.policy.field import PolicyField
+from curator.policy.fields import FIELDS
 from curator.policy.model import Policy, Rule, parse_policy
 from curator.policy.text_edit import add_rule, change, change_rule, drop_rule, new_rules, to_toml
 from ui.shared import parts
