@@ -1,13 +1,13 @@
-"""What a rule of a policy can ask about a text: one row of `FIELDS` a field.
+"""Fields that a policy rule can test about a text: one row of `FIELDS` per field.
 
 The policy model, the decider, the preview, the page Policy, the page of `curator diff --html` and
-docs/reference/policy-fields.md read this table, so a new field is one more row
+docs/reference/policy-fields.md read this table, so a new field needs only one more row
 (docs/extend/policy_field.md).
 
-`value` is a polars expression over a frame with one row a text and these columns: `text`; `source`
-("alt_text" or the name of the generator); `score` (float32, null if never scored); `width` and
-`height` of the image in pixels; `truncated` (1 or 0). `copies` and `copy_number` are there only
-for a field with `needs="copies"`, `flags` only with `needs="flags"`. Neither null nor NaN passes.
+`value` is a polars expression over a frame with one row per text and these columns: `text`;
+`source` ("alt_text" or the name of the generator); `score` (float32, null if never scored); `width`
+and `height` of the image in pixels; `truncated` (1 or 0). `copies` and `copy_number` exist only for
+a field with `needs="copies"`, `flags` only with `needs="flags"`. Neither null nor NaN passes.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _RuleStart = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PolicyField:
-    """One row.
+    """One field.
 
     Args:
-        label: how the pages call it, in lower case.
-        unit: behind a number on the pages, such as "px".
-        help: what the number is, in a sentence.
-        value: the number of each text; for the list `flags` its names.
-        lowest, highest: a limit outside is refused; texts have no other values.
-        step: of the number box on the page Policy.
+        label: its name on the pages, in lower case.
+        unit: shown after a number on the pages, such as "px".
+        help: what the number means, in a sentence.
+        value: the number of each text; for the list `flags`, its names.
+        lowest, highest: limits outside this range are refused; texts have no other values.
+        step: step of the number box on the page Policy.
         needs: facts beyond the text and its image, without which the policy is refused ("scores",
-            "flags"), or a pass over all images of the dataset first ("copies").
-        names: for a list of names instead of a number: the allowed ones, with what they mean.
-        starts: what the page Policy offers under "Add a rule", and the keys that it starts with.
-        examples: (columns of a text, its value), worked out by hand, for the contract suite.
+            "flags"), or a prior pass over all images of the dataset ("copies").
+        names: for a list of names instead of a number: allowed names and their meanings.
+        starts: entries of "Add a rule" on the page Policy, with their initial keys.
+        examples: (columns of a text, its value), worked out by hand, for the contract tests.
     """
 
     label: str
@@ -56,7 +56,7 @@ class PolicyField:
 
     @property
     def range(self) -> str:
-        """The allowed limits in words."""
+        """Return the allowed limits in words."""
         if self.highest < inf:
             return f"from {self.lowest:g} to {self.highest:g}"
         return f"{self.lowest:g} or more" if self.lowest > -inf else "any number"
@@ -95,7 +95,7 @@ FIELDS: dict[str, PolicyField] = {
     ),
     "flags": PolicyField(
         label="flags",
-        help="What the text checker found wrong with the text.",
+        help="Problems that the text checker found in the text.",
         value=pl.col("flags"),
         needs="flags",
         names=FLAGS,

@@ -76,7 +76,7 @@ def test_moving_a_threshold_moves_the_counts_and_the_text(kit: Kit, open_page: O
     assert figure(app, "would change")[0] == "1"
     page = shown(app)
     assert "aligned: score ≥ 0.3" in page
-    assert "3 texts pass everything, 5 fail here" in page
+    assert "3 texts pass all rules, 5 fail this one" in page
     assert page.index("<b>0.29</b>") < page.index("<b>0.3</b>")  # out stands left of in
 
 
@@ -247,7 +247,7 @@ def test_committing_twice_makes_one_version(tmp_path: Path, open_page: Open) -> 
     version = mine.ws.store.version(2)
     assert version.counts == {"captioned": 0, "kept": 1, "dropped": 1, "quarantined": 0}
     app.button(key="policy_commit").click().run()
-    assert "The same decision is already v2" in shown(app)
+    assert "The same decision already exists as v2" in shown(app)
     assert mine.ws.store.numbers() == [1, 2]
 
 
