@@ -1,1 +1,1 @@
-"""What people changed: the log of edits, their history, and their effect on a decision."""
+"""Edits by people: their log, their history, and their effect on a decision."""

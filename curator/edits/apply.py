@@ -1,11 +1,11 @@
-"""Decision x edits -> decision: what a version holds once its reviewers' edits are in place.
+"""Apply edits to a decision: the texts of a version after its reviewers' edits.
 
-An edit in effect applies where its text is. An edited text is `captioned` from the source `human`
-and has no score here: whoever knows one puts it in. A rejected one is out, and with the last text
-of a sample the sample is dropped; an accepted one changes nothing. Samples that nobody edited stay
-as they are, byte for byte.
+An edit in effect applies to samples that have its text. An edited text is `captioned`, has source
+`human`, and has no score here; the caller adds known scores. A rejected text is removed, and
+without any text left the sample is dropped; an accepted text changes nothing. Samples without edits
+stay the same, byte for byte.
 
-Pure: a frame and a history in, a frame out. Costs time for edited samples only.
+Pure: a frame and a history in, a frame out. Takes time only for edited samples.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from curator.policy.decider import DECISION_SCHEMA
 from curator.policy.model import ALT_TEXT
 
 HUMAN = "human"
-"""The source of an edited text."""
+"""Source of an edited text."""
 BY_HAND = "edited by hand"
 REJECTED = "rejected by hand"
 _READABLE = ("score", "caption")
-"""Stages of reasons that leave a usable image: a human may give it a text."""
+"""Stages of reasons that leave a usable image, for which a person may write a text."""
 
 Row = Mapping[str, Any]
 
 
 @dataclass(slots=True)
 class Edited:
-    """`decision` with the edits in place, and what became of them.
+    """`decision` with the edits applied, and the outcome of the edits.
 
-    The counts are in texts. `stale` are the edits whose text the decision does not hold, or whose
-    sample is another one now.
+    Counts are numbers of texts. `stale` are the edits whose text is not in the decision, or whose
+    sample has changed.
     """
 
     decision: pl.DataFrame
@@ -49,7 +49,7 @@ class Edited:
 
 
 def apply_edits(decision: pl.DataFrame, shard: str, past: History) -> Edited:
-    """Put the edits in effect of one shard in place."""
+    """Apply the edits in effect of one shard to its decision."""
     found = Edited(decision)
     samples = past.samples
     rows = pl.Series([sample.row for sample in samples], dtype=pl.Int32).unique()
@@ -78,7 +78,7 @@ def _sample_of(row: Row, shard: str) -> SampleRef:
 
 
 def _apply(texts: Sequence[Row], edits: Sequence[Edit], found: Edited) -> list[Row]:
-    """The rows of one sample after its edits."""
+    """Return the rows of one sample after its edits."""
     kept: list[Row] = []
     used: list[Edit] = []
     is_changed = False
@@ -104,7 +104,7 @@ def _apply(texts: Sequence[Row], edits: Sequence[Edit], found: Edited) -> list[R
 
 
 def _may_have_text(row: Row) -> bool:
-    """Whether a sample has a text, or a usable image that a human may write one for."""
+    """Whether a sample has a text, or a usable image that a person may write one for."""
     if row["action"] != "quarantined":
         return True
     reason = REASONS.get(row["because"])
@@ -112,7 +112,7 @@ def _may_have_text(row: Row) -> bool:
 
 
 def _unused(edits: Sequence[Edit], used: Sequence[Edit], texts: Sequence[str | None]) -> list[Edit]:
-    """The edits that should have changed a text and could not: no text of theirs is there."""
+    """Return the edits that could not be applied because their text is not there."""
     return [
         edit
         for edit in heads(edits)
@@ -134,7 +134,7 @@ def _rewritten(row: Row, text: str | None) -> Row:
 
 
 def _numbered(rows: Sequence[Row]) -> list[Row]:
-    """Slots from 0, weights that add up to 1, one action for the sample."""
+    """Assign slots from 0, weights that sum to 1, and one action for the sample."""
     total = sum(row["weight"] for row in rows)
     is_captioned = any(row["source"] != ALT_TEXT for row in rows)
     return [

@@ -1,8 +1,8 @@
-"""What an edit is, which edits of a sample are in effect, and when a new one comes too late.
+"""Edits as values: which edits of a sample are in effect, and which new edits come too late.
 
-An edit is about one text of one sample. Edits build upon each other: of "x -> y" and "y -> z" both
-are in effect, and a version that holds any of the three texts gets z. Nothing here reads or writes
-a file; `curator.edits.log` does.
+An edit is about one text of one sample. Edits build on each other: of "x -> y" and "y -> z" both
+are in effect, and a version that has any of the three texts gets z. Nothing here reads or writes a
+file; `curator.edits.log` does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHOWN_CHARS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRef:
-    """Which picture of which shard. Row and key find it, the hash makes sure of it."""
+    """One image of one shard. Row and key locate it, the hash verifies it."""
 
     shard: str
     row: int
@@ -37,14 +37,14 @@ class SampleRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """An edit that somebody wants to make.
+    """An edit that a person wants to make.
 
-    `base_text` is the text that it is about (None: the sample has none), as the writer saw it;
-    `new_text` belongs to `edit` alone. `seen` is the number of the newest edit of this text that
-    the writer knew of.
+    `base_text` is the text it changes, as the writer saw it (None: the sample has none); `new_text`
+    is set only for `edit`. `seen` is the number of the newest edit of this text that the writer
+    knew of.
 
     Raises:
-        UsageError: on making it, when action and texts do not go together.
+        UsageError: on creation, if action and texts do not match.
     """
 
     sample: SampleRef
@@ -61,20 +61,20 @@ class Draft:
         if self.action == EDIT:
             object.__setattr__(self, "new_text", clean_new_text(self.new_text, self.base_text))
         elif self.new_text is not None:
-            raise UsageError(f"new_text goes with {EDIT!r}, not with {self.action!r}")
+            raise UsageError(f"new_text is only for {EDIT!r}, not for {self.action!r}")
         elif self.base_text is None:
             raise UsageError(
                 f"{self.sample.key!r} has no text to {self.action}",
-                hint="write one, or leave it as it is",
+                hint="write a text, or leave it as it is",
                 reason="edits.no_text",
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """One acknowledged fact, a line of the log. `undoes` is the number that an undo takes back.
+    """One acknowledged edit, a line of the log. `undoes` is the number of the edit it undoes.
 
-    `batch` names the find-and-replace that it was part of.
+    `batch` names the find-and-replace that the edit is part of.
     """
 
     number: int
@@ -92,24 +92,24 @@ class Edit:
 
     @property
     def id(self) -> str:
-        """How people name it: `00000#12`."""
+        """Return the id for people: `00000#12`."""
         return f"{self.shard}#{self.number}"
 
     @property
     def sample(self) -> SampleRef:
-        """The sample that it is about."""
+        """Return the sample it is about."""
         return SampleRef(
             shard=self.shard, row=self.row, key=self.key, image_sha256=self.image_sha256
         )
 
     @property
     def result(self) -> str | None:
-        """The text that it leaves: for a rejected one, the text that is out."""
+        """Return the text after the edit; for a rejected one, the removed text."""
         return self.new_text if self.action == EDIT else self.base_text
 
     @property
     def by(self) -> str:
-        """Who and when, for messages."""
+        """Return who made it and when, for messages."""
         return f"{self.who!r} at {iso(self.created)}"
 
 
@@ -125,7 +125,7 @@ class History:
             self.add(edit)
 
     def add(self, edit: Edit) -> None:
-        """One more edit, made just now."""
+        """Add an edit made just now."""
         self.edits.append(edit)
         if edit.undoes is not None:
             self._undone[edit.undoes] = edit
@@ -134,25 +134,25 @@ class History:
 
     @property
     def samples(self) -> list[SampleRef]:
-        """Samples with an edit in effect, by row."""
+        """Return the samples with an edit in effect, by row."""
         found = [sample for sample in self._by_sample if self.in_effect(sample)]
         return sorted(found, key=lambda sample: sample.row)
 
     def undone_by(self, number: int) -> Edit | None:
-        """The undo of an edit, if there is one."""
+        """Return the undo of an edit, or None."""
         return self._undone.get(number)
 
     def in_effect(self, sample: SampleRef) -> list[Edit]:
-        """The edits of a sample that nobody took back, oldest first."""
+        """Return the edits of a sample that were not undone, oldest first."""
         return [e for e in self._by_sample.get(sample, []) if e.number not in self._undone]
 
     def heads(self) -> Iterator[Edit]:
-        """The edits in effect that no later one builds upon: what reviewers want now."""
+        """Yield the edits in effect that no later one builds on: the current result."""
         for sample in self.samples:
             yield from heads(self.in_effect(sample))
 
     def written(self) -> Iterator[tuple[SampleRef, str]]:
-        """The texts that people wrote and that the edits in effect leave, each once a sample."""
+        """Yield the texts written by people in edits in effect, each once per sample."""
         for sample in self.samples:
             edits = self.in_effect(sample)
             ends = [follow(edits, edit.base_text)[-1] for edit in edits if edit.action == EDIT]
@@ -161,7 +161,7 @@ class History:
                 yield sample, text
 
     def builds_on(self, edit: Edit) -> Edit | None:
-        """A later edit in effect of the text that this one made."""
+        """Return a later edit in effect of the text that this one made, or None."""
         if edit.result == edit.base_text:
             return None
         later = [e for e in self.in_effect(edit.sample) if e.number > edit.number]
@@ -169,7 +169,7 @@ class History:
 
 
 def heads(edits: Sequence[Edit]) -> list[Edit]:
-    """The edits of one sample that count: no later one builds upon them or wants the same."""
+    """Return the edits of one sample that no later one builds on or repeats."""
     return [
         edit
         for place, edit in enumerate(edits)
@@ -178,7 +178,7 @@ def heads(edits: Sequence[Edit]) -> list[Edit]:
 
 
 def follow(edits: Sequence[Edit], text: str | None) -> list[Edit]:
-    """The edits that apply to a text, one upon the other; the last one says what is wanted."""
+    """Return the chain of edits that applies to a text; the last one gives the result."""
     applied: list[Edit] = []
     for edit in edits:
         if edit.base_text == (applied[-1].result if applied else text):
@@ -190,7 +190,7 @@ def follow(edits: Sequence[Edit], text: str | None) -> list[Edit]:
 
 
 def clean_who(who: str) -> str:
-    """The name of a reviewer on one clean line.
+    """Return a reviewer's name on one clean line.
 
     Raises:
         UsageError: it is empty or too long.
@@ -206,44 +206,47 @@ def clean_who(who: str) -> str:
 
 
 def clean_new_text(new_text: str | None, base_text: str | None) -> str:
-    """The text of an edit on one clean line.
+    """Return the text of an edit on one clean line.
 
     Raises:
-        UsageError: it is empty, too long or what it was.
+        UsageError: it is empty, too long or unchanged.
     """
     clean = clean_str(new_text or "").text
     what = None
     if not clean:
         what, hint = "the new text is empty", f"{REJECT} it instead"
     elif len(clean) > MAX_CHARS:
-        what, hint = f"the new text has {len(clean):,} characters", f"allowed: {MAX_CHARS:,}"
+        what, hint = (
+            f"the new text has {len(clean):,} characters",
+            f"at most {MAX_CHARS:,} are allowed",
+        )
     elif clean == base_text:
-        what, hint = "the new text is the old one", f"{ACCEPT} it instead"
+        what, hint = "the new text equals the old one", f"{ACCEPT} it instead"
     if what:
         raise UsageError(what, hint=hint, reason="edits.text")
     return clean
 
 
 def unseen(past: History, draft: Draft) -> list[Edit]:
-    """The edits of the draft's text that its writer had not seen."""
+    """Return the edits of the draft's text that its writer had not seen."""
     seen = -1 if draft.seen is None else draft.seen
     here = past.in_effect(draft.sample)
     return [edit for edit in here if edit.number > seen and edit.base_text == draft.base_text]
 
 
 def agrees(edit: Edit, draft: Draft) -> bool:
-    """Whether two want the same of one text."""
+    """Whether an edit and a draft want the same result for one text."""
     return (edit.action, edit.new_text) == (draft.action, draft.new_text)
 
 
 def why_stale(past: History, draft: Draft) -> ConflictError | None:
-    """Why a draft is refused: the text is not what its writer saw; agreeing is no conflict."""
+    """Return why a draft is refused: its text has changed; the same change is no conflict."""
     if draft.seen is not None:
         known = past.edits[draft.seen] if draft.seen < len(past.edits) else None
         if known is None or (known.sample, known.result) != (draft.sample, draft.base_text):
-            return _conflict(draft, f"is not what edit {draft.seen} left")
+            return _conflict(draft, f"is not the result of edit {draft.seen}")
         if before := past.undone_by(draft.seen):
-            return _conflict(draft, f"was put back by {before.by}")
+            return _conflict(draft, f"was restored by {before.by}")
     since = unseen(past, draft)
     if not since or agrees(since[-1], draft):
         return None
@@ -260,21 +263,21 @@ def _conflict(draft: Draft, what: str) -> ConflictError:
     return ConflictError(
         f"the text {_short(draft.base_text)} of {sample.key!r} (shard {sample.shard}) {what}",
         did="your edit was not recorded",
-        hint="look at it as it is now, and edit that",
+        hint="reload, and edit the current text",
         reason="edits.stale",
     )
 
 
 def why_kept(past: History, edit: Edit) -> ConflictError | None:
-    """Why an edit cannot be taken back."""
+    """Return why an edit cannot be undone, or None."""
     if before := past.undone_by(edit.number):
-        what = f"{edit.id} was taken back by {before.by} already"
+        what = f"{edit.id} was already undone by {before.by}"
         return ConflictError(what, did="nothing was recorded", reason="edits.undone")
     if later := past.builds_on(edit):
         return ConflictError(
             f"{later.by} has built on {edit.id} since",
             did="nothing was recorded",
-            hint=f"take {later.id} back first",
+            hint=f"undo {later.id} first",
             reason="edits.stale",
         )
     return None

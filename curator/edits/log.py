@@ -1,17 +1,17 @@
-"""Human edits of captions, as facts: appended, on disk before they are acknowledged, never changed.
+"""Log of human edits: facts that are appended, acknowledged once on disk, and never changed.
 
-    edits/<shard>.log    batches (`curator.store.batchlog`) of lines, a fact each: CRC-32 (hex),
-    JSON
+    edits/<shard>.log    batches (`curator.store.batchlog`) of lines, one fact per line: CRC-32
+                         (hex) and JSON
 
-An edit names the text it was made on (`base_text`), so that it applies to every version that holds
-this text, and to no other. It is refused when somebody changed that text in the meantime, by name.
-Undoing is one more fact. The number of a line is part of it: a line that was acknowledged cannot
-get lost between two others unnoticed. What a killed writer left unfinished was never acknowledged,
-and the next writer cuts it; anything else that is not whole is damage, and nobody writes behind it.
-Logs of older versions begin with lines outside of batches.
+An edit contains the text it was made on (`base_text`), so it applies to every version that has this
+text, and to no other. It is refused if another person has changed that text meanwhile; the error
+names the person. An undo is one more fact. Each line contains its number, so a lost line is
+noticed. What a killed writer left unfinished was never acknowledged, and the next writer cuts it
+off; anything else incomplete is damage, and nothing is appended after it. Logs of older versions
+begin with lines outside batches.
 
-Any number of processes and threads may write at once: each waits for the lock of its shard. An
-edit reads the log of its shard (300 bytes an edit) and costs two fsyncs.
+Any number of processes and threads may write at once: each waits for the lock of its shard. An edit
+reads the log of its shard (300 bytes per edit) and costs two fsyncs.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ _OLD_LINE = re.compile(rb"[0-9a-f][^\n]*\n")
 
 
 def log_path(store: Store, shard: str) -> Path:
-    """Where the edits of a shard lie."""
+    """Return the path of a shard's edits."""
     return store.root / "edits" / f"{shard}{_LOG_SUFFIX}"
 
 
 def _log(store: Store, shard: str) -> Path:
-    """As `log_path`; a log that is gone is no log that never was."""
+    """Return the path of a shard's edits; DamageError if the log existed and is missing."""
     path = log_path(store, shard)
     if not path.exists():
         listing(store).check()
@@ -70,33 +70,33 @@ def _log(store: Store, shard: str) -> Path:
 
 
 def edited_shards(store: Store) -> list[str]:
-    """All shards with a log, sorted.
+    """Return all shards with a log, sorted.
 
     Raises:
-        DamageError: a log is gone.
+        DamageError: a log is missing.
     """
     listing(store).check()
     return logs_there(store)
 
 
 def history(store: Store, shard: str) -> History:
-    """All acknowledged edits of a shard; none if nobody edited it.
+    """Read all acknowledged edits of a shard; empty if it has none.
 
     Raises:
-        DamageError: a line is not what was written, or one is missing.
+        DamageError: a line is damaged or missing.
     """
     return History(shard, _read(_log(store, shard), shard).edits)
 
 
 def listing(store: Store) -> Listing:
-    """The logs that should be there."""
+    """Return the listing of logs that must exist."""
     return Listing(store.root, "edits")
 
 
 def newest(store: Store, shards: Sequence[str] | None = None) -> pl.DataFrame:
-    """The edits that count now, one row for each text: in the columns of `Edit`, `id` and `text`.
+    """Return the current edits, one row per text: the columns of `Edit`, `id` and `text`.
 
-    `text` is what the edit leaves; for a rejected one, the text that is out.
+    `text` is the result of the edit; for a rejected one, the removed text.
     """
     rows = []
     for shard in edited_shards(store) if shards is None else shards:
@@ -105,7 +105,7 @@ def newest(store: Store, shards: Sequence[str] | None = None) -> pl.DataFrame:
 
 
 def everything(store: Store) -> list[Edit]:
-    """All facts of all shards, undone ones and undos as well, newest first."""
+    """Return all facts of all shards, including undos and undone edits, newest first."""
     found = [e for shard in edited_shards(store) for e in history(store, shard).edits]
     return sorted(found, key=lambda edit: (edit.created, edit.shard, edit.number), reverse=True)
 
@@ -135,12 +135,12 @@ def _row(edit: Edit) -> dict[str, object]:
 
 
 def torn_bytes(store: Store, shard: str) -> int:
-    """Bytes behind the last acknowledged edit: of a writer that died, or writes right now."""
+    """Return the bytes after the last acknowledged edit: a dead or a current writer left them."""
     return _read(_log(store, shard), shard).torn
 
 
 class _LogContent(NamedTuple):
-    """All edits of a log, where they end, the bytes of an unfinished write behind, and batches."""
+    """All edits of a log, the offset where they end, the unfinished bytes after it, and batches."""
 
     edits: list[Edit]
     valid: int
@@ -156,7 +156,7 @@ def _read(path: Path, shard: str) -> _LogContent:
         start = line.end()
     if data[start : start + 1] in _HEX and start < len(data):
         if _is_whole(data[start:-1]):
-            raise _damage("the end of the last line is not what was written", path)
+            raise _damage("the end of the last line is damaged", path)
         found = batchlog.Found([], start, len(data) - start)
     else:
         found = batchlog.read(data, start, path, reason=_DAMAGED)
@@ -166,9 +166,9 @@ def _read(path: Path, shard: str) -> _LogContent:
 
 
 def intact(path: Path, shard: str) -> tuple[list[Edit], int]:
-    """The edits of a damaged log that are intact, numbered anew; how many between them are lost.
+    """Return the intact edits of a damaged log, renumbered, and how many between them are lost.
 
-    An undo of an edit that is lost goes with it.
+    An undo of a lost edit is left out too.
     """
     lines = filter(_is_whole, path.read_bytes().split(b"\n"))
     found = {edit.number: edit for edit in (_edit(line, shard) for line in lines)}
@@ -182,12 +182,12 @@ def intact(path: Path, shard: str) -> tuple[list[Edit], int]:
 
 
 def log_bytes(edits: Sequence[Edit]) -> bytes:
-    """A log that holds these edits, numbered from 0."""
+    """Return the bytes of a log with these edits, numbered from 0."""
     return batchlog.batch(0, b"".join(map(_line, edits))) if edits else b""
 
 
 def logs_there(store: Store) -> list[str]:
-    """All shards with a log on disk, sorted."""
+    """Return all shards with a log on disk, sorted."""
     folder = store.root / "edits"
     return sorted(
         path.relative_to(folder).as_posix().removesuffix(_LOG_SUFFIX)
@@ -201,11 +201,11 @@ def _edit(line: bytes, shard: str) -> Edit:
 
 def _parse(line: bytes, path: Path, shard: str, number: int) -> Edit:
     if not _is_whole(line):
-        raise _damage(f"line {number + 1} is not what was written", path)
+        raise _damage(f"line {number + 1} is damaged", path)
     try:
         edit = _edit(line, shard)
     except (ValueError, TypeError) as error:
-        raise _damage(f"line {number + 1} is no edit ({error})", path) from error
+        raise _damage(f"line {number + 1} is not an edit ({error})", path) from error
     if edit.number != number:
         raise _damage(f"line {number + 1} is edit {edit.number}, expected {number}", path)
     return edit
@@ -224,13 +224,13 @@ def _damage(what: str, path: Path) -> DamageError:
 
 
 def add(store: Store, draft: Draft, *, who: str) -> Edit:
-    """Acknowledge one edit: it is on disk when this returns.
+    """Record one edit; it is on disk when this returns.
 
-    The same edit by the same person, sent twice, is one.
+    The same edit sent twice by the same person is recorded once.
 
     Raises:
-        ConflictError: somebody changed the text meanwhile (names who, when and to what), or the
-            log stays locked. DamageError: the log is not what was written.
+        ConflictError: another person changed the text meanwhile (names who, when and to what), or
+            the log stays locked. DamageError: the log is damaged.
     """
     who = clean_who(who)
     with _writing(store, draft.sample.shard) as log:
@@ -247,10 +247,10 @@ def add(store: Store, draft: Draft, *, who: str) -> Edit:
 def add_many(
     store: Store, shard: str, drafts: Sequence[Draft], *, who: str, batch: str
 ) -> tuple[list[Edit], list[ConflictError]]:
-    """Acknowledge many edits of one shard with one wait for the disk.
+    """Record many edits of one shard with a single fsync.
 
     Returns:
-        the edits, and the refusals of stale ones, which are left out.
+        The edits, and the refusals of stale ones, which are left out.
     """
     who = clean_who(who)
     with _writing(store, shard) as log:
@@ -261,11 +261,11 @@ def add_many(
 
 
 def undo(store: Store, edit_id: str, *, who: str) -> Edit:
-    """Take an edit back, by one more fact.
+    """Undo an edit by recording one more fact.
 
     Raises:
-        NotFoundError: there is no such edit. UsageError: it is an undo itself.
-        ConflictError: it was taken back already, or somebody edited the text that it made.
+        NotFoundError: there is no such edit. UsageError: it is itself an undo.
+        ConflictError: it was undone already, or somebody edited the text that it made.
     """
     who = clean_who(who)
     shard, _, number = edit_id.rpartition("#")
@@ -285,10 +285,10 @@ def undo(store: Store, edit_id: str, *, who: str) -> Edit:
 
 
 def undo_batch(store: Store, batch: str, *, who: str) -> tuple[list[Edit], list[ConflictError]]:
-    """Take back all edits of one find-and-replace, a shard at a time.
+    """Undo all edits of one find-and-replace, shard by shard.
 
     Returns:
-        the undos, and the refusals: taken back already, or edited since.
+        The undos, and the refusals: already undone, or edited since.
 
     Raises:
         NotFoundError: there is no such find-and-replace.
@@ -369,7 +369,7 @@ def _line(edit: Edit) -> bytes:
 
 @contextmanager
 def _writing(store: Store, shard: str) -> Iterator[_Log]:
-    """Hold the log of a shard; its unfinished tail is cut, which was never acknowledged."""
+    """Hold the log of a shard; cuts off its unfinished tail, which was never acknowledged."""
     path = _log(store, shard)
     file = fsops.appender_when_free(path, LOCK_WAIT_SEC)
     try:
@@ -388,6 +388,6 @@ def _writing(store: Store, shard: str) -> Iterator[_Log]:
 def _unknown(name: str) -> NotFoundError:
     return NotFoundError(
         f"there is no edit {name!r}",
-        hint="`curator edits list DATASET` names them all",
+        hint="`curator edits list DATASET` lists all edits",
         reason="edits.unknown",
     )

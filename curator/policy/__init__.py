@@ -1,1 +1,1 @@
-"""Facts and a policy make a decision: which captions a sample keeps, and why."""
+"""Apply a policy to facts: decide which captions a sample keeps, and why."""

@@ -1,9 +1,9 @@
-"""The texts that compete for the samples of a shard, their scores, and why others do not compete.
+"""Collect the texts that compete for a shard's samples, their scores, and why others do not.
 
-Frames with one row a text: row, image_sha256, source, text, text_sha256, truncated, width, height.
-`truncated` is 1 for a caption that the token limit cut in the middle of a sentence, else 0. `made`
-are the facts of a generator for the usable samples: row, image_sha256, width, height, candidate,
-text, text_sha256, finish_reason, failure.
+Frames have one row per text: row, image_sha256, source, text, text_sha256, truncated, width,
+height. `truncated` is 1 for a caption that the token limit cut in mid-sentence, else 0. `made` are
+the facts of a generator for the usable samples: row, image_sha256, width, height, candidate, text,
+text_sha256, finish_reason, failure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from curator.store.keyindex import hex64
 
 
 def alt_texts(samples: pl.DataFrame) -> pl.DataFrame:
-    """The alt texts of samples, in the columns of a contender; `nan` and its like are none."""
+    """Return the alt texts of samples as candidates; placeholders such as `nan` are left out."""
     return samples.filter(has_alt_text()).select(
         "row",
         "image_sha256",
@@ -34,21 +34,21 @@ def alt_texts(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def has_alt_text() -> pl.Expr:
-    """Whether a sample has an alt text that says anything."""
+    """Whether a sample has an alt text that is not a placeholder."""
     return pl.col("alt_text").is_not_null() & ~pl.col("alt_text").str.contains(BLANK)
 
 
 def whole_first(texts: pl.DataFrame, *, pick: str) -> pl.DataFrame:
-    """Without captions that the token limit cut, where the sample has a whole text to take.
+    """Remove captions that the token limit cut, if the sample has a complete text to choose.
 
-    With `pick` "all" an alt text is no such text: it does not stand for what a model says.
+    With `pick` "all" an alt text does not count: it cannot stand in for a generated caption.
     """
     side = ["row", pl.col("source") == ALT_TEXT] if pick == "all" else ["row"]
     return texts.filter(pl.col("truncated") == pl.col("truncated").min().over(side))
 
 
 def generated(name: str, made: pl.DataFrame) -> pl.DataFrame:
-    """Every candidate of one generator for the images of a shard, candidate 0 first."""
+    """Return every candidate of one generator for the images of a shard, candidate 0 first."""
     return made.drop_nulls("text").select(
         "row",
         "image_sha256",
@@ -64,7 +64,7 @@ def generated(name: str, made: pl.DataFrame) -> pl.DataFrame:
 def find_failures(
     samples: pl.DataFrame, texts: pl.DataFrame, made: Mapping[str, pl.DataFrame]
 ) -> pl.DataFrame:
-    """Row -> the reason why a maker could not work on it; image reasons come first."""
+    """Return row -> reason why a maker could not process it; image reasons come first."""
     found = [texts.select("row", "failure")]
     for frame in made.values():
         failed = frame.filter(pl.col("failure").is_not_null(), pl.col("candidate") == 0)
@@ -95,7 +95,7 @@ def number_in_rows(texts: pl.DataFrame) -> pl.DataFrame:
 
 
 def count_copies(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
-    """For each frame with row and image_sha256: row, copies, copy_number, over all frames."""
+    """Return, per frame with row and image_sha256: row, copies, copy_number, over all frames."""
     keys = np.concatenate([hex64(frame["image_sha256"]) for frame in frames])
     order = np.argsort(keys, kind="stable")  # stable: copies stay in dataset order
     new = np.r_[True, keys[order][1:] != keys[order][:-1]]
@@ -114,7 +114,7 @@ def count_copies(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
 
 
 def scores_by_source(texts: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Source -> the scores of its texts, and of their sentences if `texts` has them."""
+    """Return source -> scores of its texts, and of their sentences if `texts` has them."""
     found = {}
     for (source,), part in texts.group_by("source"):
         sentences = np.empty(0, np.float32)
@@ -128,7 +128,7 @@ def scores_by_source(texts: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndar
 def set_quantile(
     limits: dict[str, float], name: str, arrays: Sequence[np.ndarray], percentile: float | None
 ) -> None:
-    """Set the smallest finite score of which at least `percentile` % lie below."""
+    """Set the smallest finite score that has at least `percentile` % of the scores below it."""
     scores = np.concatenate(arrays)
     scores = scores[np.isfinite(scores)]
     if len(scores) and percentile is not None:

@@ -1,10 +1,10 @@
-"""Facts x policy -> decision: which text(s) each sample gets, and why. Loads no model.
+"""Apply a policy to facts and decide which text(s) each sample gets, and why. Loads no model.
 
-Works shard by shard on whole columns, so memory is that of one shard; percentile thresholds take
-one pass before that (12 bytes a text), duplicate rules another (12 bytes a sample).
+Works shard by shard on whole columns, so it needs memory for one shard; percentile thresholds take
+one pass first (12 bytes per text), duplicate rules another (12 bytes per sample).
 
-Every sample of a shard gets exactly one action. `because` is the reason code for a quarantined
-sample, the names of the failed rules for a dropped one, and how the choice was made otherwise.
+Every sample of a shard gets exactly one action. `because` is the reason code of a quarantined
+sample, the names of the failed rules of a dropped one, and otherwise how the text was chosen.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ DECISION_SCHEMA = pa.schema(
         ("text", pa.large_string()),  # null for dropped and quarantined samples
         ("text_sha256", pa.large_string()),
         ("source", pa.large_string()),  # alt_text, or the name of the generator
-        ("weight", pa.float32()),  # sampling weight, adds up to 1 a sample
+        ("weight", pa.float32()),  # sampling weight, sums to 1 per sample
         ("score", pa.float32()),  # the policy's scorer on this text; null if never scored
         ("because", pa.large_string()),
     ]
@@ -60,17 +60,17 @@ _SAMPLE_COLUMNS = (
 )
 _IMAGE_COLUMNS = ("row", "image_sha256", "width", "height")
 SHARDS_AT_ONCE = 2
-"""Threads that work on a shard each: reading and joining release the GIL."""
+"""Threads, each on one shard: reading and joining release the GIL."""
 
 NOT_GENERATED = "not_generated"
 NO_TEXT = "no_text"
 CUT = "cut at the token limit"
-"""Ends `because` of a text that stops in the middle of a sentence."""
+"""Ends `because` of a text that stops in mid-sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a policy is applied to: makers by name, generators in order of preference."""
+    """Facts that a policy is applied to: makers by name, generators in order of preference."""
 
     shards: tuple[str, ...]
     generators: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class Decider:
             _ = self._copies
 
     def _find_facts(self) -> None:
-        """Learn which facts there are; not to be done by two threads at once."""
+        """Find the existing facts; not thread-safe."""
         for facts in (*(facts for _, facts in self._captions), self._scores, self._checks):
             if facts is not None:
                 facts.files()
@@ -115,9 +115,9 @@ class Decider:
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
-        """Values of the percentile limits: `<rule>@<source>` -> score.
+        """Return the values of the percentile limits: `<rule>@<source>` -> score.
 
-        The score at percentile p is the smallest one of which at least p % lie below, so that
+        The score at percentile p is the smallest with at least p % of the scores below it, so
         `min_percentile = 70` keeps the best 30 %.
         """
         wanted = [rule for rule in self.policy.rule if rule.min_percentile is not None]
@@ -147,7 +147,7 @@ class Decider:
         return limits
 
     def _score_first(self, shard: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """The scores of a shard by source; remembered for `decide` where they are small."""
+        """Return the scores of a shard by source; cached for `decide` if they are small."""
         texts = self._texts(shard, *self._inputs(shard))
         if self.policy.surgery is None:
             kept = texts.select("score", pl.col("failure").cast(pl.Categorical))
@@ -156,7 +156,7 @@ class Decider:
 
     @cached_property
     def _copies(self) -> dict[str, pl.DataFrame]:
-        """Shard -> row, copies, copy_number; from 64-bit keys of all images of the dataset."""
+        """Return shard -> row, copies, copy_number, from 64-bit keys of all images."""
         frames = [
             index.read(self.store, shard, ["row", "image_sha256"]) for shard in self.inputs.shards
         ]
@@ -165,7 +165,7 @@ class Decider:
     # -- texts ----------------------------------------------------------------------------------
 
     def _inputs(self, shard: str) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
-        """The samples of a shard, and what each generator has for the usable ones."""
+        """Return the samples of a shard, and each generator's captions of the usable ones."""
         samples = index.read(self.store, shard, _SAMPLE_COLUMNS)
         usable = samples.filter(pl.col("reason").is_null()).select(_IMAGE_COLUMNS)
         made = {
@@ -177,7 +177,7 @@ class Decider:
     def _texts(
         self, shard: str, samples: pl.DataFrame, made: Mapping[str, pl.DataFrame]
     ) -> pl.DataFrame:
-        """All competing texts of a shard with their scores, in order of preference."""
+        """Return all competing texts of a shard with their scores, in order of preference."""
         usable = samples.filter(pl.col("reason").is_null())
         parts = []
         for source in self.policy.sources:
@@ -205,7 +205,7 @@ class Decider:
         return texts.with_columns(self._checks.match(wanted, ["flags"]))
 
     def _operate(self, texts: pl.DataFrame) -> pl.DataFrame:
-        """Sentence surgery: texts of several sentences lose those below the limit."""
+        """Apply sentence surgery: texts of several sentences lose those below the limit."""
         surgery = self.policy.surgery
         kept_all = pl.lit(True).alias("whole")
         if surgery is None:
@@ -266,7 +266,7 @@ class Decider:
     # -- choice ---------------------------------------------------------------------------------
 
     def decide(self, shard: str) -> pl.DataFrame:
-        """The decision for one shard, in the columns of DECISION_SCHEMA and its row order."""
+        """Return the decision for one shard, with the columns and row order of DECISION_SCHEMA."""
         samples, made = self._inputs(shard)
         texts = self._evaluate(shard, self._texts(shard, samples, made))
         if self.policy.needs_score:
@@ -283,11 +283,11 @@ class Decider:
         return (
             rows.join(samples.select("row", "key", "image_sha256"), on="row", how="left")
             .select(DECISION_SCHEMA.names)
-            .sort("row", maintain_order=True)  # the texts of a row are in the order of their slots
+            .sort("row", maintain_order=True)  # the texts of a row are sorted by slot
         )
 
     def _choose(self, alive: pl.DataFrame) -> pl.DataFrame:
-        """The texts taken, with slot, weight, action and because."""
+        """Return the chosen texts, with slot, weight, action and because."""
         pick = self.policy.pick
         if not self.policy.has_rule_on_truncated:
             alive = whole_first(alive, pick=pick)
@@ -314,7 +314,7 @@ class Decider:
         )
 
     def _weight(self) -> pl.Expr:
-        """The weight of a source, shared among its texts, over those of the sources at hand."""
+        """Return the weight of a source, divided among its texts and normalised per sample."""
         weights = self.policy.weights
         num_generated = pl.col("num_texts") - pl.col("num_alt")
         share = (
@@ -328,7 +328,7 @@ class Decider:
         return (share / at_hand).fill_nan(0.0).cast(pl.Float32)
 
     def _with_kept_score(self, rest: pl.DataFrame) -> pl.DataFrame:
-        """Add the score of the alt text where the policy may keep it after all."""
+        """Add the score of the alt text where the policy may keep it by `otherwise`."""
         if self.policy.otherwise == "drop":
             return rest.with_columns(score=pl.lit(None, pl.Float32))
         return self._with_scores(rest.with_columns(text_sha256="alt_sha256")).drop("failure")
@@ -336,7 +336,7 @@ class Decider:
     def _explain(
         self, rest: pl.DataFrame, texts: pl.DataFrame, failures: pl.DataFrame
     ) -> pl.DataFrame:
-        """Samples that no text passed for: kept by `otherwise`, quarantined, or dropped."""
+        """Return samples without a passing text: kept by `otherwise`, quarantined, or dropped."""
         side = pl.when(pl.col("source") == ALT_TEXT).then(pl.lit(ALT_TEXT))
         reasons = (
             texts.filter(pl.col("failed").is_not_null())
@@ -371,21 +371,21 @@ class Decider:
 
 
 def applies(rule: Rule) -> pl.Expr:
-    """Whether a rule is about a text, by its `source`."""
+    """Whether a rule applies to a text, by its `source`."""
     is_alt = pl.col("source") == ALT_TEXT
     return {"any": pl.lit(True), ALT_TEXT: is_alt, GENERATED: ~is_alt}[rule.source]
 
 
 def passes(rule: Rule, percentile: pl.Expr) -> pl.Expr:
-    """Whether a text passes a rule that it is about; the column of its field must be there.
+    """Whether a text passes a rule that applies to it; the column of its field must exist.
 
-    `percentile` is the score that `min_percentile` came out at for the source of the text.
+    `percentile` is the value of `min_percentile` for the source of the text.
     """
     value = pl.col(rule.field)
     if FIELDS[rule.field].names:
         bad = value.list.set_intersection(list(rule.none_of)).list.len() > 0
         return (~bad).fill_null(False)
-    passed = value.is_not_null() & value.is_not_nan()  # polars counts NaN above all numbers
+    passed = value.is_not_null() & value.is_not_nan()  # polars sorts NaN above all numbers
     if rule.min is not None:
         passed &= value >= rule.min
     if rule.max is not None:
@@ -396,7 +396,7 @@ def passes(rule: Rule, percentile: pl.Expr) -> pl.Expr:
 
 
 def read_decision(store: Store, entry: ShardEntry) -> pl.DataFrame:
-    """The decision of one version for one shard; DamageError if it is not what it names."""
+    """Read the decision of one version for one shard; DamageError if its digest differs."""
     path = store.root / entry.file
     parquet.check_sha256(path, entry.file_sha256)
     return parquet.read(path, DECISION_SCHEMA)

@@ -1,7 +1,7 @@
-"""What a rule of a policy can ask about a text: one row of `FIELDS` a field.
+"""Fields that a policy rule can test about a text: one row of `FIELDS` per field.
 
 The policy model, the decider, the preview, the page Policy, the page of `curator diff --html` and
-docs/reference/policy-fields.md read this table, so a new field is one more row
+docs/reference/policy-fields.md read this table, so a new field needs only one more row
 (docs/extend/policy_field.md).
 """
 
@@ -54,7 +54,7 @@ FIELDS: dict[str, PolicyField] = {
     ),
     "flags": PolicyField(
         label="flags",
-        help="What the text checker found wrong with the text.",
+        help="Problems that the text checker found in the text.",
         value=pl.col("flags"),
         needs="flags",
         names=FLAGS,

@@ -1,13 +1,13 @@
-"""Policies: how to decide, as a small TOML file. A policy is data and runs no code.
+"""Policies: rules for deciding, in a small TOML file. A policy is data and runs no code.
 
     name = "best"
     sources = ["generated", "alt_text"]   # which texts compete; for `first`, in this order
     pick = "best"                         # best (by score) | first (that passes) | all
     otherwise = "drop"                    # drop | keep_alt: when no text passes
-    scorer = "clip"                       # whose score is meant
+    scorer = "clip"                       # which scorer's scores to use
 
-    [[rule]]                              # a text that fails any rule is out
-    name = "healthy"                      # becomes the reason
+    [[rule]]                              # a text that fails any rule is discarded
+    name = "healthy"                      # shown as the reason
     source = "any"                        # alt_text | generated | any
     field = "flags"
     none_of = ["refusal", "spam"]
@@ -15,7 +15,7 @@
     [[rule]]
     name = "aligned"
     field = "score"
-    min_percentile = 30                   # within its own generator, over this dataset
+    min_percentile = 30                   # within each generator, over this dataset
 
     [surgery]                             # drop unsupported sentences, keep the rest
     min_percentile = 10
@@ -24,12 +24,12 @@
     alt_text = 0.4
     generated = 0.6
 
-One global score threshold would delete the longer captions that help dense tasks: a scorer gives
-them lower scores than short ones (GBC, arXiv 2407.06723: 0.33 short, 0.26 detailed). Therefore
-percentiles are taken within each generator.
+A single score threshold would delete the longer captions that help dense tasks: scorers give them
+lower scores than short ones (GBC, arXiv 2407.06723: 0.33 short, 0.26 detailed). Therefore
+percentiles are computed within each generator.
 
-A caption that the token limit cut in the middle of a sentence is taken only where no whole text
-passes, unless a rule on `truncated` says otherwise (`max = 0`: never; `max = 1`: like any other).
+A caption that the token limit cut in mid-sentence is chosen only if no complete text passes, unless
+a rule on `truncated` says otherwise (`max = 0`: never; `max = 1`: like any other).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from curator.policy.fields import FIELDS
 
 MAX_NAME_CHARS = 60
 CHANGED = "+"
-"""Behind a preset's name stands what was changed in it."""
+"""Separates a preset's name from the names of what was changed in it."""
 ALT_TEXT = "alt_text"
 GENERATED = "generated"
 
@@ -57,7 +57,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 class Rule(BaseModel):
     """One condition on a row of `curator.policy.fields.FIELDS`.
 
-    A text without a value for `field` (never scored, say) fails the rule.
+    A text without a value for `field` (for example, never scored) fails the rule.
     """
 
     model_config = _STRICT
@@ -83,25 +83,25 @@ class Rule(BaseModel):
         limits = [self.min, self.max, self.min_percentile]
         if row.names:
             if not self.none_of or any(limit is not None for limit in limits):
-                raise ValueError(f"a rule on {self.field} has `none_of` and nothing else")
+                raise ValueError(f"a rule on {self.field} takes `none_of` and nothing else")
             for name in self.none_of:
                 if name not in row.names:
                     raise ValueError(
                         f"`none_of` has an unknown name {name!r}: {nearest(name, row.names)}"
                     )
         elif self.none_of or all(limit is None for limit in limits):
-            raise ValueError(f"a rule on {self.field} has `min`, `max` or `min_percentile`")
+            raise ValueError(f"a rule on {self.field} takes `min`, `max` or `min_percentile`")
         for bound, limit in (("min", self.min), ("max", self.max)):
-            # Also refuses NaN, which no text is above or below.
+            # Also refuses NaN: every comparison with it is false.
             if limit is not None and not row.lowest <= limit <= row.highest:
                 raise ValueError(f"`{bound}` of {self.field} is {limit:g}; allowed: {row.range}")
         if self.min_percentile is not None and self.field != "score":
-            raise ValueError("`min_percentile` is for field = 'score'")
+            raise ValueError("`min_percentile` is only for field = 'score'")
         return self
 
 
 class Surgery(BaseModel):
-    """Drop the sentences of a text that score below the limit; texts of one sentence stay."""
+    """Remove the sentences of a text that score below the limit; single-sentence texts stay."""
 
     model_config = _STRICT
 
@@ -111,12 +111,12 @@ class Surgery(BaseModel):
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if (self.min_score is None) == (self.min_percentile is None):
-            raise ValueError("surgery has either `min_score` or `min_percentile`")
+            raise ValueError("surgery takes either `min_score` or `min_percentile`")
         return self
 
 
 class Weights(BaseModel):
-    """Sampling weights for `pick = "all"`, shared among the texts of a source."""
+    """Sampling weights for `pick = "all"`, divided among the texts of a source."""
 
     model_config = _STRICT
 
@@ -125,7 +125,7 @@ class Weights(BaseModel):
 
 
 class Policy(BaseModel):
-    """A whole policy. See the module for an example with every key."""
+    """A complete policy. The module docstring has an example with every key."""
 
     model_config = _STRICT
 
@@ -141,19 +141,19 @@ class Policy(BaseModel):
 
     @property
     def needs_score(self) -> bool:
-        """Whether alignment scores decide anything."""
+        """Whether the decision depends on alignment scores."""
         return self.pick == "best" or self.surgery is not None or self._has_rule_with("scores")
 
     @property
     def needs_flags(self) -> bool:
-        """Whether the health of the texts decides anything."""
+        """Whether the decision depends on flags of the text checker."""
         return self._has_rule_with("flags")
 
     @property
     def has_rule_on_truncated(self) -> bool:
-        """Whether a rule says what becomes of captions cut at the token limit.
+        """Whether a rule decides about captions cut at the token limit.
 
-        Without such a rule they are taken only where there is no whole text.
+        Without such a rule they are chosen only if there is no complete text.
         """
         return any(rule.field == "truncated" for rule in self.rule)
 
@@ -164,7 +164,7 @@ class Policy(BaseModel):
 
     @property
     def needs_copies(self) -> bool:
-        """Whether duplicate images decide anything."""
+        """Whether the decision depends on duplicate images."""
         return self._has_rule_with("copies")
 
     def _has_rule_with(self, needs: str) -> bool:
@@ -172,25 +172,25 @@ class Policy(BaseModel):
 
 
 PRESETS = Presets("policy", "curator.policy", "presets")
-"""The policies that come with the tool."""
+"""Policies that are bundled with the tool."""
 
 
 def load_policy(name_or_path: str) -> Policy:
     """Read a preset by name, or a TOML file by path.
 
     Raises:
-        UsageError: no such policy, not TOML, or a key or value that is not allowed.
+        UsageError: no such policy, invalid TOML, or a key or value that is not allowed.
     """
     return parse_policy(PRESETS.read(name_or_path), where=name_or_path)
 
 
 def under_its_own_name(policy: Policy) -> Policy:
-    """The policy as it is committed: what differs from a preset does not carry the preset's name.
+    """Return the policy as it is committed: a changed preset does not keep the preset's name.
 
     `best` with another rule `healthy` and another `otherwise` becomes `best+healthy,otherwise`:
-    the names of the rules and keys that differ, or `best+changed` where that is too long. So a
-    policy `best` is the preset of this tool, whatever file, option or page it came from. The
-    description alone makes no difference.
+    the names of the changed rules and keys, or `best+changed` if that is too long. So a policy
+    named `best` is always the preset of this tool, whatever file, option or page it came from.
+    Changing only the description changes nothing.
     """
     base = policy.name.partition(CHANGED)[0]
     if base not in PRESETS.names():
@@ -209,7 +209,7 @@ def under_its_own_name(policy: Policy) -> Policy:
 
 
 def _differing(policy: Policy, preset: Policy) -> list[str]:
-    """The names of keys and rules in which two policies decide differently, sorted."""
+    """Return the names of keys and rules in which two policies decide differently, sorted."""
     keys = [name for name in Policy.model_fields if name not in ("name", "description", "rule")]
     found = {key for key in keys if getattr(policy, key) != getattr(preset, key)}
     if policy.rule != preset.rule:
@@ -220,7 +220,7 @@ def _differing(policy: Policy, preset: Policy) -> list[str]:
 
 
 def parse_policy(text: str, *, where: str) -> Policy:
-    """Validate the TOML text of a policy."""
+    """Parse and validate the TOML text of a policy."""
     try:
         return Policy.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:

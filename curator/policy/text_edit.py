@@ -1,7 +1,7 @@
-"""Policies as text again: the TOML of a policy or of a version's policy, and saving one as a file.
+"""Write policies as TOML text, change them, and save them as files.
 
 `parse_policy(to_toml(policy), ...) == policy` for every policy. Comments are not part of a policy,
-so a text that was read and written again has lost them.
+so they are lost when a text is read and written again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from curator.store.versions import Version
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 HEALTHY_PRESET = "best"
-"""Its first rule says which flags a text must not have."""
+"""Preset whose first rule lists the flags that a text must not have."""
 _MAX_WHOLE = 1e15
-"""Floats up to here that are whole are written without a point."""
+"""Whole floats up to this value are written without a point."""
 
 
 def to_toml(policy: Policy) -> str:
-    """The TOML of a policy, with the keys that differ from their defaults."""
+    """Return the TOML of a policy, with the keys that differ from their defaults."""
     head: dict[str, object] = {"name": policy.name}
     if policy.description:
         head["description"] = policy.description
@@ -57,15 +57,15 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         whole = value.is_integer() and abs(value) < _MAX_WHOLE
         return str(int(value)) if whole else repr(value)
-    # A JSON string is a TOML one, but for DEL.
+    # A JSON string is a valid TOML string, except for DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def policy_of(version: Version) -> Policy:
-    """The policy that a version was decided by.
+    """Return the policy that decided a version.
 
     Raises:
-        UsageError: it was made in another way, such as from edits.
+        UsageError: the version was made in another way, such as from edits.
     """
     known = {key: value for key, value in version.policy.items() if key in Policy.model_fields}
     try:
@@ -79,7 +79,7 @@ def policy_of(version: Version) -> Policy:
 
 
 def base_text(name: str, version: Version | None) -> str:
-    """Where somebody starts who changes a policy: the text of a preset, or of the version's."""
+    """Return the text to start a change from: that of a preset, or of the version's policy."""
     return PRESETS.text(name) if version is None else to_toml(policy_of(version))
 
 
@@ -87,18 +87,18 @@ def save_policy(text: str, folder: Path, *, replace: bool = False) -> Path:
     """Write the text of a policy into a folder, as `<its name>.toml`.
 
     Raises:
-        UsageError: no policy, or its name cannot be a file's. NotFoundError: no such folder.
-        ConflictError: the file exists, and `replace` is false or it holds no policy.
+        UsageError: invalid policy, or unusable as a file name. NotFoundError: no such folder.
+        ConflictError: the file exists, and `replace` is false or it does not hold a policy.
     """
     name = parse_policy(text, where="as typed").name
     if not _FILE_NAME.fullmatch(name):
         raise UsageError(
-            f"name {name!r} cannot be the name of a file",
-            hint="letters, digits, . _ - only",
+            f"name {name!r} cannot be a file name",
+            hint="use only letters, digits and . _ -",
             reason="policy.name",
         )
     if not folder.is_dir():
-        hint = "make it first, or name another one"
+        hint = "create it first, or name another folder"
         raise not_there("folder", folder, hint=hint, reason="policy.folder")
     path, data = folder / f"{name}.toml", text.encode()
     if not replace:
@@ -106,8 +106,8 @@ def save_policy(text: str, folder: Path, *, replace: bool = False) -> Path:
             raise ConflictError(
                 "the file exists",
                 where=path,
-                did="it is as it was",
-                hint="give the policy another name, or ask for it to be replaced",
+                did="it is unchanged",
+                hint="give the policy another name, or choose to replace the file",
                 reason="policy.exists",
             )
         return path
@@ -118,14 +118,14 @@ def save_policy(text: str, folder: Path, *, replace: bool = False) -> Path:
 
 
 def _check_replaceable(path: Path) -> None:
-    """A policy takes the place of a policy, never of another TOML file."""
+    """Refuse to replace a TOML file that does not hold a policy."""
     try:
         parse_policy(path.read_text("utf-8"), where=path.name)
     except (UsageError, UnicodeDecodeError) as error:
         raise ConflictError(
-            "the file exists and is no policy",
+            "the file exists and is not a policy",
             where=path,
-            did="it is as it was",
+            did="it is unchanged",
             hint="give the policy another name",
             reason="policy.exists",
         ) from error
@@ -135,7 +135,7 @@ def _check_replaceable(path: Path) -> None:
 
 
 def new_rules() -> dict[str, dict[str, object]]:
-    """What can be added with one click, and the keys that it starts with."""
+    """Return the kinds of rules that can be added with one click, and their initial keys."""
     return {
         kind: {**keys, "field": name}
         for name, row in FIELDS.items()
@@ -144,28 +144,28 @@ def new_rules() -> dict[str, dict[str, object]]:
 
 
 def change(policy: Policy, **values: object) -> Policy:
-    """The policy with other values of its keys.
+    """Return the policy with other values of its keys.
 
     Raises:
-        UsageError: a value is not allowed; named as in a file.
+        UsageError: a value is not allowed; named as in a policy file.
     """
     return _checked({**policy.model_dump(), **values})
 
 
 def change_rule(policy: Policy, place: int, **values: object) -> Policy:
-    """The policy with other values in its rule number `place`. Raises as `change` does."""
+    """Return the policy with other values in rule number `place`. Raises as `change` does."""
     rules = [rule.model_dump() for rule in policy.rule]
     rules[place] |= values
     return change(policy, rule=rules)
 
 
 def drop_rule(policy: Policy, place: int) -> Policy:
-    """The policy without its rule number `place`."""
+    """Return the policy without rule number `place`."""
     return change(policy, rule=[*policy.rule[:place], *policy.rule[place + 1 :]])
 
 
 def add_rule(policy: Policy, kind: str) -> Policy:
-    """The policy with one more rule, of a kind of `new_rules`; its name is made unique."""
+    """Return the policy with one more rule of a kind of `new_rules`, under a unique name."""
     values = new_rules()[kind]
     if values["field"] == "flags":
         values = load_policy(HEALTHY_PRESET).rule[0].model_dump() | {"name": values["name"]}

@@ -1,1 +1,1 @@
-"""What people said when two captions were shown to them blind."""
+"""Blind ratings: people's choices between two captions of unknown origin."""

@@ -1,15 +1,15 @@
-"""Blind ratings: which of two texts fits a picture better, as a person said it. Append-only facts.
+"""Log of blind ratings: which of two texts fits an image better. Append-only facts.
 
     facts/ratings/<item>.<rater>.<nth>.json
 
-An item is a picture and two texts, whatever their order and whatever versions they came from, so a
-rating outlives a recommit and counts in every comparison in which the same two texts meet. A rater
-who thinks again adds one more file; the latest counts, in the order of `nth` and not of any clock.
+An item is an image and two texts, in any order and from any versions, so a rating survives a new
+commit and counts in every comparison of the same two texts. A rater who changes an answer adds one
+more file; the latest counts, by `nth` and not by any clock.
 
-A rating is a file of its own, put there whole and only if it is absent: it is on disk when `add`
-returns, no lock is needed, any number of processes may rate at once, and damage to one file is the
-loss of one rating, by name. Writing costs two syncs, reading some 30 microseconds a rating.
-What the ratings say is in `curator.ratings.stats`.
+Each rating is its own file, written atomically and only if absent: it is on disk when `add`
+returns, no lock is needed, any number of processes may rate at once, and damage to one file loses
+one rating, which is named. Writing costs two fsyncs, reading about 30 microseconds per rating.
+`curator.ratings.stats` evaluates the ratings.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _ITEM_HEX, _RATER_HEX = 32, 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownPair:
-    """What a rater has before the eyes: a picture and two texts, in this order.
+    """What a rater sees: an image and two texts, in this order.
 
-    `shard` and `key` say where the picture is; the rating does not depend on them.
+    `shard` and `key` locate the image; the rating does not depend on them.
     """
 
     image_sha256: str
@@ -71,40 +71,40 @@ class Rating(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> Rating:
         if self.left == self.right:
-            raise ValueError("left and right are the same text: there is nothing to choose")
+            raise ValueError("left and right are the same text: there is nothing to choose between")
         if not self.who or self.who != " ".join(self.who.split()):
-            raise ValueError(f"who is {self.who!r}: a name on one line, no spaces around it")
+            raise ValueError(f"who is {self.who!r}: give a name on one line, no spaces around it")
         if len(self.who) > MAX_NAME_LENGTH:
             raise ValueError(f"who has {len(self.who)} characters, at most {MAX_NAME_LENGTH}")
         return self
 
     @property
     def item(self) -> str:
-        """What was rated; see `item_id`."""
+        """Return the id of the rated item; see `item_id`."""
         return item_id(self.image_sha256, self.left, self.right)
 
     @property
     def said(self) -> str:
-        """The sha256 of the better text, or `equal` or `both_bad`: whatever the order was."""
+        """Return the sha256 of the better text, or `equal` or `both_bad`, in whatever order."""
         better = {"left": self.left, "right": self.right}.get(self.answer)
         return self.answer if better is None else text_sha256(better)
 
 
 def item_id(image_sha256: str, first: str, second: str) -> str:
-    """The identity of a picture with two texts: the same whichever comes first."""
+    """Return the identity of an image with two texts, independent of their order."""
     texts = sorted((text_sha256(first), text_sha256(second)))
     return hashing.digest([image_sha256, *texts])[:_ITEM_HEX]
 
 
 def add(store: Store, shown: ShownPair, answer: Answer, who: str) -> Rating:
-    """Keep a rating; it is on disk when this returns. The same answer again adds nothing.
+    """Record a rating; it is on disk when this returns. A repeated answer adds nothing.
 
     Returns:
-        the rating that counts now.
+        The rating that counts now.
 
     Raises:
-        UsageError: a field is not as it should be. StorageError: it could not be kept.
-        DamageError: an earlier rating of this item by this rater is not readable.
+        UsageError: a field is invalid. StorageError: it could not be written.
+        DamageError: an earlier rating of this item by this rater is unreadable.
     """
     try:
         rating = Rating(**asdict(shown), answer=answer, who=who, created=clock.now())
@@ -122,15 +122,15 @@ def add(store: Store, shown: ShownPair, answer: Answer, who: str) -> Rating:
             if fsops.put_if_absent(path, sealed.to_bytes(numbered.model_dump())):
                 listing(store).add([("there", path)], found=_files(store))
                 return numbered
-        before = _load(path)  # also when another process with this name was faster
+        before = _load(path)  # also if another process of the same rater was faster
         nth += 1
 
 
 def read(store: Store, items: Collection[str] | None = None) -> list[Rating]:
-    """The ratings that count, the latest of each rater and item; of these `items` only.
+    """Read the latest rating of each rater and item, only of `items` if given.
 
     Raises:
-        DamageError: a rating is not readable, or gone.
+        DamageError: a rating is unreadable or missing.
     """
     listing(store).check()
     latest: dict[tuple[str, str], Path] = {}
@@ -142,12 +142,12 @@ def read(store: Store, items: Collection[str] | None = None) -> list[Rating]:
 
 
 def listing(store: Store) -> Listing:
-    """The ratings that should be there."""
+    """Return the listing of ratings that must exist."""
     return Listing(store.root, "ratings")
 
 
 def unreadable(store: Store) -> Iterator[DamageError]:
-    """All ratings that are damaged, those that no longer count as well."""
+    """Yield an error for each damaged rating, including superseded ones."""
     for path in _files(store):
         try:
             _load(path)
@@ -171,9 +171,9 @@ def _load(path: Path) -> Rating:
     try:
         rating = Rating.model_validate(sealed.read(path))
     except ValidationError as error:
-        raise DamageError("the rating is not readable", where=path) from error
+        raise DamageError("the rating is unreadable", where=path) from error
     if path.name != f"{rating.item}.{_rater_id(rating.who)}.{rating.nth:04d}.json":
-        raise DamageError("the rating does not fit its name", where=path)
+        raise DamageError("the rating does not match its file name", where=path)
     return rating
 
 
@@ -182,7 +182,7 @@ def _load(path: Path) -> Rating:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matchup:
-    """A picture with the text of an old and a new version."""
+    """An image with its text in an old and in a new version."""
 
     image_sha256: str
     old: str
@@ -196,7 +196,7 @@ class Matchup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
-    """What one rater thinks of one item, in terms of the two versions."""
+    """One rater's answer on one item, in terms of the two versions."""
 
     item: str
     who: str
@@ -204,7 +204,7 @@ class Vote:
 
 
 def votes(matchups: Iterable[Matchup], ratings: Iterable[Rating]) -> list[Vote]:
-    """Ratings in terms of the two versions; those of other items are left out."""
+    """Convert ratings to votes on the two versions; those of other items are left out."""
     sides: dict[str, dict[str, Verdict]] = {
         matchup.item: {text_sha256(matchup.old): "old", text_sha256(matchup.new): "new"}
         for matchup in matchups

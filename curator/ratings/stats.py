@@ -1,17 +1,17 @@
-"""What blind ratings say: how often the new text wins, and how far the raters agree.
+"""Statistics of blind ratings: how often the new text wins, and how well the raters agree.
 
-The statistics are those of scipy and statsmodels; ours is what is counted:
+The statistics come from scipy and statsmodels; this module decides what is counted:
 
 * The win rate is (wins + ties / 2) / items, as for MT-Bench (Zheng et al. 2023); "both bad" is a
-  tie. Its 95 % interval is Wilson's (1927), which takes every item for a win or a loss: with ties,
-  that is a little wider than need be.
-* Several ratings of one item are no independent evidence: they are one vote, of the majority.
+  tie. Its 95 % interval is Wilson's (1927), which treats every item as a win or a loss: with ties,
+  it is slightly wider than necessary.
+* Several ratings of one item are not independent evidence: they are one vote, by majority.
 * The sign test leaves ties out (Dixon and Mood 1946) and is exact and two-sided.
 * Agreement is Cohen's kappa (1960) for two raters, Fleiss' (1971) for more, over the items that
   all of them rated, with four unordered answers.
 
-All of it is for a number of items that was fixed beforehand: who stops as soon as the result
-pleases gets intervals that are too narrow.
+All of this assumes a number of items fixed beforehand: stopping as soon as the result looks good
+gives intervals that are too narrow.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _EVEN = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WinRate:
-    """How often the new text is the better one. All but `num_ratings` count items.
+    """How often the new text is better. All fields except `num_ratings` count items.
 
     `rate` is (wins + ties / 2) / items with its 95 % interval, None without items. `num_both_bad`
-    are ties in which most ratings said so. `p_value` is that of the sign test, None where every
-    item is a tie.
+    are ties in which most ratings were "both bad". `p_value` is that of the sign test, None if
+    every item is a tie.
     """
 
     num_ratings: int
@@ -53,12 +53,12 @@ class WinRate:
 
     @property
     def num_items(self) -> int:
-        """Items with at least one rating."""
+        """Return the number of items with at least one rating."""
         return self.wins + self.losses + self.ties
 
 
 def win_rate(cast: Sequence[Vote]) -> WinRate:
-    """The new version against the old one; several votes on an item are one, of the majority."""
+    """Compute the new version's win rate; several votes on an item count once, by majority."""
     by_item: dict[str, Counter[Verdict]] = defaultdict(Counter)
     for vote in cast:
         by_item[vote.item][vote.verdict] += 1
@@ -89,9 +89,9 @@ def win_rate(cast: Sequence[Vote]) -> WinRate:
 
 
 def sentence(found: WinRate, old: str, new: str) -> str:
-    """The win rate in words; better or worse only where the interval leaves one half out."""
+    """Return the win rate in words; "preferred" only if the interval excludes one half."""
     if found.rate is None or found.low is None or found.high is None:
-        return "Nobody has rated yet."
+        return "There are no ratings yet."
     about = (
         f"win rate of {found.rate:.0%} (95% interval {found.low:.0%} to {found.high:.0%}, "
         f"n = {found.num_items:,}"
@@ -101,16 +101,16 @@ def sentence(found: WinRate, old: str, new: str) -> str:
         return f"The texts of {new} are preferred to those of {old}: {about}."
     if found.high < _EVEN:
         return f"The texts of {old} are preferred to those of {new}: {new} has a {about}."
-    return f"No difference between {old} and {new} beyond noise: {new} has a {about}."
+    return f"No significant difference between {old} and {new}: {new} has a {about}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How far some raters agree over the `num_items` items that all of them rated.
+    """How well some raters agree on the `num_items` items that all of them rated.
 
-    `same` is the share of items on which all said the same. `kappa` takes off what chance would
-    do: 1 is full agreement, 0 that of chance. None where it is not defined, since everybody said
-    the same thing of everything. `low` and `high` are its 95 % interval, for two raters only.
+    `same` is the fraction of items with the same answer by all. `kappa` corrects for chance: 1 is
+    full agreement, 0 is chance level; None if it is undefined, because everybody gave the same
+    answer to everything. `low` and `high` are its 95 % interval, for two raters only.
     """
 
     raters: tuple[str, ...]
@@ -122,9 +122,9 @@ class Agreement:
 
 
 def agreement(cast: Iterable[Vote]) -> list[Agreement]:
-    """All raters together where there are three or more, then every two of them, by name.
+    """Return the agreement of all raters if there are three or more, then of each pair, by name.
 
-    Groups that have no item in common are left out.
+    Groups without a common item are left out.
     """
     said: dict[str, dict[str, int]] = defaultdict(dict)
     for vote in cast:
@@ -148,7 +148,7 @@ def _agreement(raters: tuple[str, ...], said: Mapping[str, Mapping[str, int]]) -
         return Agreement(raters=raters, num_items=len(common), same=same, kappa=kappa)
     table = np.zeros((len(VERDICTS), len(VERDICTS)))
     np.add.at(table, (answers[:, 0], answers[:, 1]), 1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a test that is not used
+    with np.errstate(divide="ignore", invalid="ignore"):  # from a test that is not used
         found = cohens_kappa(table)
     return Agreement(
         raters=raters,

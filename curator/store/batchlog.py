@@ -1,17 +1,17 @@
-"""An append-only file of batches: what was acknowledged is told from what a crash tore.
+"""An append-only file of batches that separates acknowledged data from a write torn by a crash.
 
-    #00000007 0000012c 1c291ca3 5a8f0e11      number, bytes of the body, CRC-32 of the body, and of
-    (the body)                                the three before
+    #00000007 0000012c 1c291ca3 5a8f0e11      number, bytes of the body, CRC-32 of the body, and
+    (the body)                                CRC-32 of these three
 
-A batch is one write and one fsync, and is written only when the one before it is on disk. So of a
-batch that is not whole, and behind which no whole one lies, one of two things is true:
+A batch is one write and one fsync, and is written only after the previous one is on disk. So for an
+incomplete batch with no complete one after it, one of two things is true:
 
-* it was torn by a crash: then it is shorter than its head says, or has zeros up to the end of a
-  sector that never came to the disk. It was never acknowledged, and the next writer cuts it;
-* it is all there, without such zeros (a body has none), and is not what was written: damage.
+* a crash tore it: it is shorter than its head says, or has zeros up to the end of a sector that
+  never reached the disk. It was never acknowledged, and the next writer cuts it off;
+* it is complete, without such zeros (a body has none), and differs from what was written: damage.
 
-Whatever is not whole and has a whole batch behind it is damage too. Nobody writes to a damaged
-file: `salvage` says what of it is intact.
+An incomplete batch with a complete one after it is damage too. Nothing is appended to a damaged
+file; `salvage` returns its intact batches.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SECTOR_BYTES = 512
 
 
 class Found(NamedTuple):
-    """The bodies of whole batches; where they end, and the bytes behind, which a crash tore."""
+    """Bodies of the complete batches, the offset where they end, and the torn bytes after it."""
 
     bodies: list[bytes]
     valid: int
@@ -40,19 +40,19 @@ class Found(NamedTuple):
 
 
 def batch(number: int, body: bytes) -> bytes:
-    """One batch as it is written; `number` counts from 0."""
-    assert b"\0" not in body, "zeros mean a sector that never came to the disk"
+    """Return one batch as bytes; `number` counts from 0."""
+    assert b"\0" not in body, "zeros mark a sector that never reached the disk"
     head = b"%08x %08x %08x" % (number, len(body), zlib.crc32(body))
     return b"#%s %08x\n%s" % (head, zlib.crc32(head), body)
 
 
 def read(data: bytes, start: int, where: object, *, reason: str, number: int = 0) -> Found:
-    """All batches of a file from byte `start` on, where batch `number` begins.
+    """Read all batches of a file from byte `start` on, where batch `number` begins.
 
-    `reason` is that of the error.
+    `reason` is the reason code of the error.
 
     Raises:
-        DamageError: a batch is not what was written, or one is missing; says how many are intact.
+        DamageError: a batch is altered or missing; says how many are intact.
     """
     bodies: list[bytes] = []
     place = start
@@ -60,7 +60,7 @@ def read(data: bytes, start: int, where: object, *, reason: str, number: int = 0
         found = _whole(data, place)
         if found is None or found[0] != number + len(bodies):
             if found is not None or any(_batches(data, place + 1)) or not _is_torn(data, place):
-                what = f"the batch at byte {place:,} is not what was written, or one is missing"
+                what = f"the batch at byte {place:,} is damaged, or one is missing"
                 raise damage(what, where, reason=reason)
             return Found(bodies, place, len(data) - place)
         bodies.append(found[1])
@@ -69,19 +69,19 @@ def read(data: bytes, start: int, where: object, *, reason: str, number: int = 0
 
 
 def damage(what: str, where: object, *, reason: str) -> DamageError:
-    """What is said of a log that is not what was written."""
+    """Return the error for a damaged log."""
     return DamageError(
         what,
         where=where,
-        did="the file is as it was",
-        hint="restore it from a copy; or `curator fsck DATASET --repair` sets it aside, "
-        "keeps what is intact, and says what is lost",
+        did="the file is unchanged",
+        hint="restore it from a backup; or `curator fsck DATASET --repair` sets it aside, "
+        "keeps its intact part, and lists what is lost",
         reason=reason,
     )
 
 
 def salvage(data: bytes, start: int) -> list[bytes]:
-    """The bodies of all batches that are intact, whatever lies between them."""
+    """Return the bodies of all intact batches, whatever is between them."""
     return list(_batches(data, start))
 
 
@@ -97,7 +97,7 @@ def _batches(data: bytes, start: int) -> Iterator[bytes]:
 
 
 def _whole(data: bytes, place: int) -> tuple[int, bytes] | None:
-    """Number and body of the batch at `place`, or None if it is not whole."""
+    """Return (number, body) of the batch at `place`, or None if it is incomplete."""
     head = _head(data, place)
     if head is None:
         return None
@@ -114,7 +114,7 @@ def _head(data: bytes, place: int) -> tuple[int, int, int] | None:
 
 
 def _is_torn(data: bytes, place: int) -> bool:
-    """Whether the last batch, which is not whole, may be what a crash left of a write."""
+    """Whether the incomplete last batch may be the remains of a write cut by a crash."""
     rest = len(data) - place
     head = _head(data, place)
     if rest < _HEAD_BYTES:
@@ -125,8 +125,8 @@ def _is_torn(data: bytes, place: int) -> bool:
 
 
 def has_hole(data: bytes, place: int) -> bool:
-    """Whether zeros behind `place` stand for a sector that never came to the disk."""
-    # One zero alone is a flipped space: it is no hole unless it stands for the mark.
+    """Whether zeros after `place` mark a sector that never reached the disk."""
+    # A single zero is a flipped space, not a hole, unless it replaces the mark.
     return any(
         (zeros.end() - zeros.start() > 1 or zeros.start() == place)
         and (zeros.end() % _SECTOR_BYTES == 0 or zeros.end() == len(data))

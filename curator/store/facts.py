@@ -1,15 +1,15 @@
-"""Facts: what a model said, keyed by what it is about. Append-only, and never made twice.
+"""Facts: captions, scores and failures of models, keyed by their input. Append-only, made once.
 
 A caption fact is keyed by (image sha256, candidate number) under its generator, a score fact by
-(image sha256, text sha256) under its scorer. A failure is a fact as well (`failure` names the
-reason), so that a second run does not ask again; a retry adds a row with a higher `attempt`.
+(image sha256, text sha256) under its scorer. A failure is a fact too (`failure` is the reason), so
+that a second run does not ask again; a retry adds a row with a higher `attempt`.
 
-New facts go to a journal of their shard, acknowledged batch by batch; when the shard is done the
-journal becomes one Parquet file named after its content. Readers see both, as they were when they
-were first asked: a Parquet file never changes, and of a journal the rows are kept in memory, since
-another process may turn it into a file, and begin a new one under its name, at any moment.
+New facts go to a journal per shard, acknowledged batch by batch; when the shard is finished, the
+journal becomes one Parquet file named by its content. Readers see both, as they were when first
+read: a Parquet file never changes, and the rows of a journal are kept in memory, since another
+process may at any moment turn it into a file and start a new journal under its name.
 
-What is known is remembered by 64-bit keys (`keyindex`), 16 bytes a fact.
+The keys of known facts are kept in memory as 64-bit hashes (`keyindex`), 16 bytes per fact.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ REOPENED = "retry.pending"
 CAPTIONS = "captions"
 SCORES = "scores"
 _FILES_AT_ONCE = min(8, os.cpu_count() or 1)
-"""Threads that scan files: more than cores would only hold more memory."""
+"""Threads that scan files; more than the number of cores would only use more memory."""
 
 CAPTION_SCHEMA = pa.schema(
     [
@@ -59,7 +59,7 @@ SENTENCE = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("score", pa.f
 MEASURE = pa.struct([("name", pa.large_string()), ("value", pa.float32())])
 SCORE_SCHEMA = pa.schema(
     [
-        ("image_sha256", pa.large_string()),  # "" where only the text was judged
+        ("image_sha256", pa.large_string()),  # "" if only the text was scored
         ("text_sha256", pa.large_string()),
         ("score", pa.float32()),
         ("num_tokens", pa.int32()),
@@ -88,7 +88,7 @@ _KINDS = {
 
 
 def key64(frame: pl.DataFrame, kind: str) -> Keys:
-    """The 64-bit key of each row of a frame that has the key columns of `kind`."""
+    """Return the 64-bit key of each row of a frame that has the key columns of `kind`."""
     first = hex64(frame["image_sha256"])
     if kind == CAPTIONS:
         first = first + frame["candidate"].to_numpy().astype(np.uint64)
@@ -98,7 +98,7 @@ def key64(frame: pl.DataFrame, kind: str) -> Keys:
 
 
 class _Scanned(NamedTuple):
-    """What is remembered of a file."""
+    """What is kept in memory about a file."""
 
     keys: Keys
     num_candidates: int
@@ -106,7 +106,7 @@ class _Scanned(NamedTuple):
 
 
 def _num_candidates(rows: pl.DataFrame) -> int:
-    """One more than the highest candidate number; 0 for scores."""
+    """Return the highest candidate number plus one; 0 for scores."""
     highest = rows["candidate"].max() if "candidate" in rows.columns else None
     assert highest is None or isinstance(highest, int)
     return 0 if highest is None else highest + 1
@@ -132,15 +132,15 @@ class Facts:
         self._reopened = np.empty(0, np.uint64)
 
     def files(self) -> list[Path]:
-        """All Parquet files and journals that were there when first asked."""
+        """Return all Parquet files and journals that existed when first asked."""
         if self._files is None:
             self._listing.check()
-            # Journals first, and whole. Their process writes the Parquet file before it removes the
-            # journal: one that is gone when it is read has its file in the listing that follows.
+            # Journals first, completely. Their process writes the Parquet file before it removes
+            # the journal: if one is gone when read, its file is in the listing that follows.
             for path in sorted(self._journals.rglob("*.jnl")):
                 self._journaled[path] = self.from_records(replay(path).records)
             self._files = [*self.parquet_files(), *self._journaled]
-            # In threads: reading and hashing let go of the GIL, and only 8 bytes a fact are kept.
+            # In threads: reading and hashing release the GIL, and only 8 bytes per fact are kept.
             with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
                 found = list(pool.map(self._scan, self._files))
             self._index.add_files([(file.keys, number) for number, file in enumerate(found)])
@@ -152,7 +152,7 @@ class Facts:
         return self._files
 
     def parquet_files(self) -> list[Path]:
-        """The fact files on disk."""
+        """Return the fact files on disk."""
         return sorted(self._folder.rglob("*.parquet"))
 
     def any_there(self) -> bool:
@@ -169,11 +169,11 @@ class Facts:
         return _Scanned(key64(rows, self.kind), _num_candidates(rows), reopened)
 
     def pending(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        """The rows of `wanted` (with the key columns) that are to be made now, and claim them.
+        """Return and claim the rows of `wanted` (with the key columns) that must be made now.
 
-        Those are the ones nobody made yet, and failures that were reopened. A claimed row is not
-        handed out again by this object, so an image that lies in several shards is worked on
-        once. Column `attempt` is added: 0, or one more than the last.
+        Those are facts that nobody made yet, and failures that were reopened. This object does not
+        return a claimed row again, so an image in several shards is processed once. Column
+        `attempt` is added: 0, or one more than the last.
         """
         self.files()
         keys = key64(wanted, self.kind)
@@ -193,14 +193,14 @@ class Facts:
         return joined.with_columns(attempt=(pl.col("last") + 1).fill_null(0)).drop("last")
 
     def reopen(self, reasons: Collection[str]) -> int:
-        """Ask for failures with these reasons to be tried again by the next run; count them."""
+        """Mark failures with these reasons for retry by the next run; return their number."""
         reopened = 0
         for path in list(self.files()):
             rows = self.rows_of(path, [*self.key, "failure"])
             failed = rows.filter(pl.col("failure").is_in(sorted(reasons)))
             best = self.read(failed).filter(pl.col("failure").is_in(sorted(reasons)))
             if path.suffix == ".jnl" or best.is_empty():
-                continue  # a journal belongs to a run that has not ended: its turn comes later
+                continue  # the run of a journal has not ended: skip it for now
             writer = self.writer(shard_of(path, self._folder))
             changed = best.with_columns(failure=pl.lit(REOPENED), attempt=pl.col("attempt") + 1)
             writer.add(changed.to_dicts())
@@ -209,17 +209,17 @@ class Facts:
         return reopened
 
     def read(self, wanted: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """The best fact of each different row of `wanted` that has one, with the key columns."""
+        """Return the best fact of each distinct row of `wanted` that has one, with key columns."""
         wanted = wanted.select(self.key).unique(maintain_order=True)
         names = dict.fromkeys(["failure", "attempt", *(columns or self.schema.names)])
         found = self.match(wanted, [name for name in names if name not in self.key])
         return pl.concat([wanted, found], how="horizontal").drop_nulls("attempt")
 
     def match(self, wanted: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-        """The best fact for each row of `wanted`, row by row; all null where there is none.
+        """Return the best fact for each row of `wanted`, in its order; all null without one.
 
-        Of several facts with one key the latest attempt counts, and of several equally late ones
-        (two processes made the same fact) a success.
+        Among several facts with one key the latest attempt wins; among equally late ones (two
+        processes made the same fact) a success wins.
         """
         self.files()
         columns = list(columns)
@@ -234,7 +234,7 @@ class Facts:
         return rows.select(columns)
 
     def _rows_at(self, places: Places, columns: Sequence[str]) -> pl.DataFrame:
-        """The rows at `places`, one by one; all null for NOWHERE."""
+        """Return the rows at `places`, in order; all null for NOWHERE."""
         files = self.files()
         number, row = split_places(places)
         parts, positions = [self.empty(columns)], []
@@ -252,14 +252,14 @@ class Facts:
         return pl.concat(parts)[at]
 
     def _same_keys(self, rows: pl.DataFrame, wanted: pl.DataFrame) -> pl.Series:
-        """Whether each row is the one that was looked for, not one with the same 64 bits."""
+        """Whether each row has the full key looked for, not just the same 64 bits."""
         same = pl.repeat(True, len(rows), eager=True)
         for name in self.key:
             same &= rows[name].is_null() | rows[name].eq_missing(wanted[name])
         return same
 
     def _best(self, position: Places, place: Places, wanted: pl.DataFrame) -> Places:
-        """For each row of `wanted` the place of the best one of its facts, or NOWHERE."""
+        """Return, for each row of `wanted`, the place of its best fact, or NOWHERE."""
         rows = self._rows_at(place, [*self.key, "attempt", "failure"])
         same = self._same_keys(rows, wanted[position])
         known = rows.select(
@@ -272,14 +272,14 @@ class Facts:
         return taken
 
     def candidates(self, wanted: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-        """The facts of every candidate of the images of `wanted` that has one; for captions.
+        """Return the facts of every candidate caption of the images of `wanted`.
 
         Args:
-            wanted: rows with a column image_sha256; their other columns are kept.
-            columns: of the captions.
+            wanted: rows with a column image_sha256; other columns are kept.
+            columns: columns of the captions to return.
 
         Returns:
-            one row a row of `wanted` and candidate, in this order, with column `candidate`.
+            One row per row of `wanted` and candidate, in this order, with column `candidate`.
         """
         self.files()
         numbers = pl.DataFrame({"candidate": range(self._num_candidates)}, {"candidate": pl.Int16})
@@ -291,39 +291,39 @@ class Facts:
     def writer(self, shard: str, stage: str = "") -> FactWriter:
         """Open the journal of one shard; see `FactWriter`.
 
-        `stage` keeps the journals of two stages apart that use the same maker one after the
-        other: what a crash left of the second must not be finished by the first.
+        `stage` separates the journals of two stages that use the same maker one after the other:
+        what a crash left of the second must not be finished by the first.
         """
         return FactWriter(self, shard, self.journal(shard, stage), self._listing)
 
     def journal(self, shard: str, stage: str) -> Path:
-        """Where the journal of a shard lies while a stage works on it."""
+        """Return the path of a shard's journal while a stage works on it."""
         return self.store.journal_path(self.kind, self.maker, f"{shard}{stage}")
 
     def written(self, path: Path, frame: pl.DataFrame) -> None:
-        """Take note of a file this process just wrote."""
+        """Register a file that this process just wrote."""
         files = self.files()
         files.append(path)
         self._index.add(key64(frame, self.kind), len(files) - 1)
         self._num_candidates = max(self._num_candidates, _num_candidates(frame))
 
     def empty(self, columns: Sequence[str]) -> pl.DataFrame:
-        """No facts, in these columns."""
+        """Return an empty frame with these columns."""
         return self._empty.select(columns)
 
     def rows_of(self, path: Path, columns: Sequence[str]) -> pl.DataFrame:
-        """All rows of one of `files`, those of a journal as they were when first asked."""
+        """Return all rows of one of `files`; those of a journal as they were when first read."""
         if (journaled := self._journaled.get(path)) is not None:
             return journaled.select(columns)
         return parquet.read(path, self.schema, columns)
 
     def from_records(self, records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-        """Journal records as a frame of this kind's schema."""
+        """Convert journal records to a frame with this kind's schema."""
         return parquet.from_rows(records, self.schema)
 
 
 class FactWriter:
-    """New facts of one maker over one shard. One process at a time (ConflictError)."""
+    """Writes new facts of one maker over one shard. One process at a time (ConflictError)."""
 
     def __init__(self, facts: Facts, shard: str, journal: Path, listing: Listing) -> None:
         self._facts = facts
@@ -346,11 +346,11 @@ class FactWriter:
         self._records.extend(dict(record) for record in records)
 
     def finish(self) -> None:
-        """Turn the journal into a Parquet file. Does nothing but clean up if it is empty."""
+        """Turn the journal into a Parquet file; only cleans up if it is empty."""
         try:
             self._finish()
         finally:
-            self._journal.close()  # also on a full disk, or its lock would stay
+            self._journal.close()  # also on a full disk, or its lock would remain
 
     def _finish(self) -> None:
         done: list[tuple[Mark, Path]] = [("done", self._journal.path)]
@@ -369,26 +369,26 @@ class FactWriter:
         self._journal.discard()
 
     def close(self) -> None:
-        """Leave the journal for the next run."""
+        """Close the journal and leave it for the next run."""
         self._journal.close()
 
 
 def listing_of(store: Store, kind: str, maker: str) -> Listing:
-    """The fact files and open journals of a maker that should be there."""
+    """Return the listing of a maker's fact files and open journals."""
     return Listing(store.root, f"{kind}/{maker}")
 
 
 def check_file(path: Path, schema: pa.Schema) -> None:
-    """Make sure that a fact file is the one that its name digests.
+    """Check that a fact file matches the digest in its name.
 
     Raises:
-        DamageError: it is gone, or another one.
+        DamageError: it is missing, or its content differs.
     """
     name = path.stem.rpartition(".")[2]
     try:
         parquet.check_sha256(path, name)
     except DamageError:
-        # The first version named them by their content.
+        # The first version of the tool named files by their table content.
         if not path.exists() or not parquet.content_digest(
             parquet.to_table(parquet.read(path, schema), schema)
         ).startswith(name):
@@ -396,5 +396,5 @@ def check_file(path: Path, schema: pa.Schema) -> None:
 
 
 def shard_of(path: Path, folder: Path) -> str:
-    """The shard that a fact file was made for, from its name."""
+    """Return the shard that a fact file was made for, from its name."""
     return re.sub(r"\.[0-9a-f]{12}\.parquet$", "", path.relative_to(folder).as_posix())

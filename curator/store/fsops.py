@@ -1,8 +1,8 @@
-"""The only module that writes. Everything a user could lose passes through here.
+"""The only module that writes files. Everything a user could lose passes through here.
 
-Protocol: bytes go to a temporary name, are fsynced, renamed, and the folder is fsynced. A commit
-is `put_if_absent`: a hard link to a name that must not exist, the one operation that is atomic
-and exclusive on every local file system. A file under its final name is therefore complete.
+Protocol: bytes go to a temporary name, are fsynced and renamed, and the folder is fsynced. A commit
+is `put_if_absent`: a hard link to a name that must not exist, the one operation that is atomic and
+exclusive on every local file system. So a file under its final name is complete.
 
 Each elementary step (create, write, fsync, rename, link, unlink, mkdir, ...) first calls the
 failpoint. `CURATOR_FAILPOINT=7` kills the process with SIGKILL before step 7;
@@ -39,7 +39,7 @@ _PERMANENT = {
     errno.ENAMETOOLONG: ("storage.name_too_long", "use a store with a shorter path"),
     errno.EEXIST: ("storage.not_a_folder", "move that file away, or use --store FOLDER"),
     errno.ENOTDIR: ("storage.not_a_folder", "move that file away, or use --store FOLDER"),
-    errno.EIO: ("storage.io_error", "check the disk; nothing half-written is visible"),
+    errno.EIO: ("storage.io_error", "check the disk; no partly written file is visible"),
 }
 
 _SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -48,7 +48,7 @@ StepHook = Callable[[str, Path], None]
 
 
 class _Failpoint:
-    """Counts the write steps of this process and fails at the one asked for."""
+    """Counts the write steps of this process and fails at the requested one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -76,20 +76,20 @@ _failpoint = _Failpoint()
 
 
 def arm_failpoint(at: int) -> None:
-    """Kill this process before its `at`-th write step from now; 0 disarms. For the crash sweep."""
+    """Kill this process before its `at`-th write step from now; 0 disarms. For crash tests."""
     _failpoint.count = 0
     _failpoint.at, _failpoint.fault = at, None
 
 
 def set_step_hook(hook: StepHook | None) -> None:
-    """Call `hook(operation, path)` before every write step; None takes it away. For tests."""
+    """Call `hook(operation, path)` before every write step; None removes it. For tests."""
     _failpoint.count = 0
     _failpoint.hook = hook
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a permanent OSError into a StorageError that names the path and what helps."""
+    """Turn a permanent OSError into a StorageError with the path and a remedy."""
     try:
         yield
     except OSError as error:
@@ -100,7 +100,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{os.strerror(error.errno)}{free}",
             where=error.filename or path,
-            did="what was finished before is kept",
+            did="finished work is kept",
             hint=hint,
             reason=reason,
         ) from error
@@ -138,7 +138,7 @@ def _temp_for(path: Path) -> Path:
 
 
 class _SteppedFile:
-    """A binary file whose writes are steps, so that a crash in mid-file is a crash point too."""
+    """A binary file whose writes are steps, so that the tests can crash in mid-file."""
 
     def __init__(self, handle: IO[bytes], path: Path) -> None:
         self._handle = handle
@@ -165,12 +165,12 @@ class _SteppedFile:
         return False
 
     def close(self) -> None:
-        """Leave the file open: `atomic_file` still has to sync it (pyarrow closes its sinks)."""
+        """Do nothing: pyarrow closes its sinks, but `atomic_file` still has to sync the file."""
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[_SteppedFile]:
-    """A file-like object for streaming; the final name appears when the block ends well."""
+    """Open a file for streaming; it gets its final name when the block ends without an error."""
     make_dir(path.parent)
     temp = _temp_for(path)
     with storage_errors(path):
@@ -190,13 +190,13 @@ def atomic_file(path: Path) -> Iterator[_SteppedFile]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace or create `path` with `data`, all or nothing."""
+    """Create or replace `path` with `data`, all or nothing."""
     with atomic_file(path) as file:
         file.write(data)
 
 
 def put_if_absent(path: Path, data: bytes) -> bool:
-    """Create `path` with `data` unless it exists; exactly one of many writers gets True."""
+    """Create `path` with `data` unless it exists; of many writers exactly one gets True."""
     make_dir(path.parent)
     temp = _temp_for(path)
     with storage_errors(path):
@@ -220,9 +220,9 @@ def put_if_absent(path: Path, data: bytes) -> bool:
 
 
 class Appender:
-    """An append-only file with one writer: bytes handed to `append` are durable after `sync`.
+    """An append-only file with one writer; appended bytes are durable after `sync`.
 
-    The kernel frees the lock when the process dies.
+    The kernel releases the lock when the process dies.
 
     Raises:
         ConflictError: another process has it open.
@@ -237,14 +237,14 @@ class Appender:
             try:
                 _sync_dir(path.parent)
             except OSError:
-                self._handle.close()  # or the lock would outlive this object
+                self._handle.close()  # else the lock would outlive this object
                 raise
 
     def append(self, data: bytes) -> None:
-        """Write at the end; not yet durable."""
+        """Append bytes; not durable yet."""
         with storage_errors(self.path):
             _failpoint.step("append", self.path)
-            # Two halves, two steps: the sweep also kills in the middle of a record.
+            # Two halves are two steps, so that the tests also crash in the middle of a record.
             half = len(data) // 2
             self._write(data[:half])
             _failpoint.step("append", self.path)
@@ -252,7 +252,7 @@ class Appender:
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
-        while rest:  # a disk that is nearly full takes a part
+        while rest:  # a nearly full disk writes only a part
             rest = rest[self._handle.write(rest) :]
 
     def sync(self) -> None:
@@ -262,12 +262,12 @@ class Appender:
             os.fsync(self._handle.fileno())
 
     def close(self) -> None:
-        """Close the file and free its lock."""
+        """Close the file and release its lock."""
         self._handle.close()
 
 
 def appender_when_free(path: Path, wait_sec: float) -> Appender:
-    """Open a file for appending, waiting for whoever has it: a few milliseconds each.
+    """Open a file for appending, waiting for other writers (each takes a few milliseconds).
 
     Raises:
         ConflictError: it stays locked for `wait_sec` seconds.
@@ -284,9 +284,9 @@ def appender_when_free(path: Path, wait_sec: float) -> Appender:
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock file for the block, alone or `shared` with others; it is freed on death too.
+    """Hold a lock file for the block, exclusively or `shared`; death releases it too.
 
-    The file of a lock held alone is gone afterwards, that of a shared one stays.
+    The file of an exclusive lock is removed afterwards, that of a shared one stays.
 
     Raises:
         ConflictError: another process holds it, and not both are `shared`.
@@ -298,14 +298,14 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        # The name goes before the lock does: nobody may end up with a lock on a deleted file.
+        # Remove the name before the lock: nobody may end up with a lock on a deleted file.
         if not shared:
             path.unlink(missing_ok=True)
         handle.close()
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a log, without waiting for the disk."""
+    """Append a line to a log, without an fsync."""
     make_dir(path.parent)
     with storage_errors(path):
         _failpoint.step("append", path)
@@ -314,7 +314,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def rename(path: Path, to: Path) -> None:
-    """Give a file of the same folder another name, durably; one that has it is replaced."""
+    """Rename a file within its folder, durably; an existing target is replaced."""
     with storage_errors(to):
         _failpoint.step("rename", to)
         os.replace(path, to)
@@ -322,7 +322,7 @@ def rename(path: Path, to: Path) -> None:
 
 
 def truncate(path: Path, size_bytes: int) -> None:
-    """Cut a file, durably: the torn tail of a journal."""
+    """Truncate a file, durably: cuts the torn tail of a journal."""
     with storage_errors(path):
         _failpoint.step("truncate", path)
         with path.open("r+b") as handle:
@@ -331,14 +331,14 @@ def truncate(path: Path, size_bytes: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file; it may be gone already."""
+    """Delete a file; a missing one is fine."""
     with storage_errors(path):
         _failpoint.step("unlink", path)
         path.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder the store owns, file by file, so that every deletion is a step."""
+    """Delete a folder of the store file by file, so that every deletion is a step."""
     for child in sorted(path.rglob("*"), reverse=True):
         if child.is_dir() and not child.is_symlink():
             with storage_errors(child):
@@ -353,7 +353,7 @@ def remove_tree(path: Path) -> None:
 
 def _open_locked(path: Path, kind: int = fcntl.LOCK_EX) -> io.FileIO:
     while True:
-        # Without a buffer: closing it would write what did not fit on a full disk once more.
+        # Unbuffered: closing a buffered file would retry the write that failed on a full disk.
         handle = path.open("ab", buffering=0)
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
@@ -365,7 +365,7 @@ def _open_locked(path: Path, kind: int = fcntl.LOCK_EX) -> io.FileIO:
                 hint="wait for it or stop it, then run the same command again",
                 reason="lock.held",
             ) from None
-        # The former owner may have deleted the file between our open and our lock.
+        # The previous owner may have deleted the file between our open and our lock.
         if path.exists() and path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
             return handle
         handle.close()

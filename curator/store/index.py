@@ -1,7 +1,7 @@
-"""The index of a shard: one row a sample, usable or not, and what is wrong with the tar.
+"""Index of a shard: one row per sample, usable or not, and the problems of the tar.
 
-An index is derived from the shard's bytes alone. It is current while the shard has the size and
-time it was made at; when only the time moved, the hash decides.
+An index is derived only from the shard's bytes. It is current while the shard has the size and
+mtime of the scan; if only the mtime changed, the hash decides.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ INDEX_SCHEMA = pa.schema(
 )
 
 RULES = 2
-"""Counts up when the same bytes come to mean something else: an index of older rules is made again.
+"""Raised when the same bytes get another meaning: an index with older rules is rebuilt.
 
-2: every key that can be exported is usable, and `KEY.url.txt` is no alt text.
+2: every key that can be exported is usable, and `KEY.url.txt` is not an alt text.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFacts:
-    """What is known of a shard as a whole. `problems` are its damages (reason, detail, ...).
+    """Facts about a whole shard. `problems` are its damages (reason, detail, ...).
 
-    `rows_digest` is over the content of the index itself. `alt_texts` are the fields of
-    `alttally.AltTexts`, empty in an index of rules 1.
+    `rows_digest` covers the content of the index. `alt_texts` are the fields of
+    `alttext_counts.AltTexts`, empty in an index of rules 1.
     """
 
     shard: str
@@ -114,23 +114,23 @@ def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) ->
 
 
 def read(store: Store, shard: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """The rows of a shard's index, in tar order."""
+    """Read the rows of a shard's index, in tar order."""
     return parquet.read(_existing(store, shard), INDEX_SCHEMA, columns)
 
 
 def shard_facts(store: Store, shard: str) -> ShardFacts:
-    """What the index says of the shard as a whole."""
+    """Read what the index says about the shard as a whole."""
     path = _existing(store, shard)
     try:
         first = parquet.read_sealed(path) if is_first_form(path) else None
         known = json.loads(first or parquet.read_metadata(path))
         return ShardFacts(**{"rules": 1, "rows_digest": "", **known})
     except (ValueError, TypeError) as error:
-        raise DamageError("the index header is not readable", where=path) from error
+        raise DamageError("the index header is unreadable", where=path) from error
 
 
 def is_first_form(path: Path) -> bool:
-    """Whether an index is from before its header had a checksum. It is derived: it is made anew."""
+    """Whether an index predates the checksum in its header; it is then rebuilt from the shard."""
     try:
         return bool(parquet.read_sealed(path).startswith(b"{"))
     except DamageError:
@@ -138,7 +138,7 @@ def is_first_form(path: Path) -> bool:
 
 
 def current(store: Store, ref: ShardRef, options: ScanOptions) -> ShardFacts | None:
-    """The index as it stands, if it was made as it would be now, from these very bytes."""
+    """Return the stored index if the same bytes and options would give it again, else None."""
     path = store.index_path(ref.name)
     if not path.exists() or is_first_form(path):
         return None
@@ -160,7 +160,7 @@ def current(store: Store, ref: ShardRef, options: ScanOptions) -> ShardFacts | N
 
 
 def check_unchanged(store: Store, ref: ShardRef) -> ShardFacts:
-    """Make sure a shard is still what was indexed.
+    """Check that a shard has not changed since it was indexed.
 
     Raises:
         DamageError: reason `source.changed`.
@@ -174,15 +174,15 @@ def check_unchanged(store: Store, ref: ShardRef) -> ShardFacts:
         raise DamageError(
             f"the shard changed since it was indexed (sha256 was {facts.sha256[:12]})",
             where=ref.path,
-            did="stopped; nothing half-made is visible, and facts stay valid",
-            hint="run the same command again once nobody writes to it",
+            did="stopped; no partial result is visible, and facts stay valid",
+            hint="run the same command again once nothing writes to it",
             reason="source.changed",
         )
     return facts
 
 
 def _stat(path: Path) -> tuple[int, int]:
-    """Size in bytes and time in nanoseconds; zeros for a shard that is not there."""
+    """Return (size in bytes, mtime in nanoseconds); zeros for a missing shard."""
     if not path.exists():
         return 0, 0
     stat = path.stat()

@@ -1,8 +1,8 @@
-"""A file of finished work: what is in it was acknowledged, and survives a crash.
+"""Journal: a file of finished work that is acknowledged and survives a crash.
 
-It holds batches (see `curator.store.batchlog`) of JSON records. Journals of older versions begin
-with records of their own form: length (4 bytes) + CRC-32 (4 bytes) + JSON, little-endian. They are
-read by the same rule: a record that is all there and wrong, or has a whole one behind it, is
+It holds batches (`curator.store.batchlog`) of JSON records. Journals of older versions begin with
+records in an older form: length (4 bytes) + CRC-32 (4 bytes) + JSON, little-endian. The same rule
+applies to them: a complete but wrong record, or an incomplete one before a complete one, is
 damage.
 """
 
@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 
 class Replayed(NamedTuple):
-    """The acknowledged records; the bytes that hold them, and those a crash tore off behind."""
+    """Acknowledged records, the number of bytes that hold them, and the torn bytes after them."""
 
     records: list[Record]
     valid: int
@@ -35,10 +35,10 @@ class Replayed(NamedTuple):
 def replay(path: Path) -> Replayed:
     """Read all acknowledged records.
 
-    None where there is no file: its process may just have turned it into a fact file.
+    Returns None if there is no file: its process may just have turned it into a fact file.
 
     Raises:
-        DamageError: one of them is not what was written.
+        DamageError: a record is damaged.
     """
     try:
         data = path.read_bytes()
@@ -47,7 +47,7 @@ def replay(path: Path) -> Replayed:
     records, start = _old_records(data)
     if _is_old(data, start):
         if _is_damaged(data, start):
-            what = f"the record at byte {start:,} is not what was written"
+            what = f"the record at byte {start:,} is damaged"
             raise batchlog.damage(what, path, reason=_DAMAGED)
         return Replayed(records, start, len(data) - start, 0)
     found = batchlog.read(data, start, path, reason=_DAMAGED)
@@ -57,7 +57,7 @@ def replay(path: Path) -> Replayed:
 
 
 def intact(path: Path) -> list[Record]:
-    """The records of a damaged journal that are intact."""
+    """Return the intact records of a damaged journal."""
     data = path.read_bytes()
     records: list[Record] = []
     place = 0
@@ -72,11 +72,11 @@ def intact(path: Path) -> list[Record]:
 
 
 class Journal:
-    """Open for appending. Use `records` for what an earlier run left behind.
+    """A journal open for appending. `records` holds what an earlier run left behind.
 
     Raises:
-        ConflictError: another process has it open. DamageError: it is not what was written; it
-            stays as it is.
+        ConflictError: another process has it open. DamageError: it is damaged; it is left
+            unchanged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,34 +89,34 @@ class Journal:
             if found.torn:
                 fsops.truncate(path, found.valid)
         except BaseException:
-            self._file.close()  # or the lock would outlive this object
+            self._file.close()  # else the lock would outlive this object
             raise
 
     def append(self, records: Iterable[Record]) -> None:
-        """Add records; they are acknowledged (on disk) when this returns."""
+        """Append records; they are acknowledged (on disk) when this returns."""
         text = json.dumps(list(records), ensure_ascii=False, separators=(",", ":"))
         self._file.append(batchlog.batch(self._num_batches, text.encode()))
-        self._num_batches += 1  # before the sync: after one that fails the journal is read again
+        self._num_batches += 1  # before the sync: after a failed sync the journal is read again
         self._file.sync()
 
     def close(self) -> None:
-        """Let go of the file and its lock; the records stay."""
+        """Close the file and release its lock; the records stay."""
         self._file.close()
 
     def discard(self) -> None:
-        """Close and delete: its records have become a fact file."""
-        fsops.remove(self.path)  # before the lock goes: nobody may append to a deleted file
+        """Close and delete the journal: its records are now a fact file."""
+        fsops.remove(self.path)  # before releasing the lock: nobody may append to a deleted file
         self.close()
 
 
 def _is_old(data: bytes, place: int) -> bool:
-    """Whether a record of the old form begins here: its length is below 16 MiB, in 4 bytes."""
+    """Whether a record in the old form begins here: its length, in 4 bytes, is below 16 MiB."""
     is_cut = place < len(data) < place + 4 and data[place + 1 : place + 2] < b" "
     return is_cut or data[place + 3 : place + 4] == b"\0"
 
 
 def _old_records(data: bytes) -> tuple[list[Record], int]:
-    """The records from before there were batches, and where they end."""
+    """Return the records in the old form, and the offset where they end."""
     records: list[Record] = []
     place = 0
     while _is_old(data, place) and (body := _old_record(data, place)) is not None:
@@ -129,7 +129,7 @@ def _old_record(data: bytes, place: int) -> bytes | None:
     if place + _OLD_HEAD.size > len(data):
         return None
     length, crc = _OLD_HEAD.unpack_from(data, place)
-    # A file system may leave zeros where data should be: length 0 with the right checksum.
+    # A file system may leave zeros in place of data: length 0 with a valid checksum.
     start, end = place + _OLD_HEAD.size, place + _OLD_HEAD.size + length
     if not length or end > len(data) or data[start] != ord("{") or data[end - 1] != ord("}"):
         return None
@@ -137,14 +137,14 @@ def _old_record(data: bytes, place: int) -> bytes | None:
 
 
 def _is_damaged(data: bytes, place: int) -> bool:
-    """Whether the record that begins here, and is not whole, is more than the torn last one."""
+    """Whether the incomplete record that begins here is more than a torn last one."""
     body = data[place + _OLD_HEAD.size :]
     if len(data) - place < _OLD_HEAD.size:
         return False
     length, crc = _OLD_HEAD.unpack_from(data, place)
     if 0 < length <= len(body) and not batchlog.has_hole(data, place + _OLD_HEAD.size):
-        return True  # it is all there
+        return True  # it is complete
     if body and zlib.crc32(body) == crc:
-        return True  # all but its length
+        return True  # complete except for its length
     behind = range(place + 1, len(data))
     return any(_old_record(data, later) for later in behind) or bool(batchlog.salvage(data, place))

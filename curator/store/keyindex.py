@@ -1,7 +1,7 @@
-"""Where the facts of a maker lie: 64-bit keys -> file and row, in memory.
+"""Map 64-bit keys of a maker's facts to file and row, in memory.
 
-16 bytes a fact (about 1.6 GB for 100 million). Two different facts share a key with a chance of
-about n^2 / 2^65, 3e-4 at 100 million: whoever reads a row compares its whole key.
+16 bytes per fact (about 1.6 GB for 100 million). Two different facts share a key with probability
+about n^2 / 2^65 (3e-4 at 100 million), so a reader of a row must compare its full key.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ Keys = np.ndarray[Any, np.dtype[np.uint64]]
 Places = np.ndarray[Any, np.dtype[np.int64]]
 
 CLAIMED = -1
-"""File number of a key that is being made, and lies in no file yet."""
+"""File number of a key that is being made and is not in a file yet."""
 NOWHERE = -1
-"""The place of a key that lies in no file; every place in a file is 0 or more."""
+"""Place of a key that is not in any file; every place in a file is 0 or more."""
 _ROW_BITS = 32
 
 
 def split_places(places: Places) -> tuple[Places, Places]:
-    """File number and row of each place; the file number of NOWHERE is -1."""
+    """Return (file number, row) of each place; the file number of NOWHERE is -1."""
     return places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
 
 
 def hex64(column: pl.Series) -> Keys:
-    """The first 64 bits of hex digests; 0 for "" and null."""
+    """Return the first 64 bits of hex digests; 0 for "" and null."""
     head = column.str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64, strict=False)
     return head.fill_null(0).to_numpy()
 
@@ -41,11 +41,11 @@ class KeyIndex:
     _runs: list[tuple[Keys, Places]] = field(default_factory=list)
 
     def add(self, keys: Keys, file_number: int) -> None:
-        """Remember that `keys` are the rows of a file, in its order, or `CLAIMED`."""
+        """Register `keys` as the rows of a file, in order; or as `CLAIMED`."""
         self.add_files([(keys, file_number)])
 
     def add_files(self, files: Sequence[tuple[Keys, int]]) -> None:
-        """As `add`, for many files: sorted once instead of merged one by one."""
+        """Like `add`, for many files: sorted once instead of merged one by one."""
         found = [(number << _ROW_BITS) + np.arange(len(keys)) for keys, number in files]
         if not sum(map(len, found)):
             return
@@ -56,18 +56,18 @@ class KeyIndex:
         self._runs.append(run)
 
     def find(self, keys: Keys) -> tuple[Places, Places]:
-        """Everything that is known of `keys`, but for what is only claimed.
+        """Find all places of `keys`, without claims.
 
         Returns:
-            two arrays of one length: position in `keys`, and place (see `split_places`). A key
-            that is known several times comes several times, an unknown one not at all.
+            Two arrays of equal length: position in `keys`, and place (see `split_places`). A key
+            with several places occurs several times, an unknown one not at all.
         """
-        asked = np.argsort(keys)  # in order: the search walks, it does not jump
+        asked = np.argsort(keys)  # sorted, so that the search reads memory in order
         ordered = keys[asked]
         positions, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for known, places_of in self._runs:
             position, wanted, at = asked, ordered, np.searchsorted(known, ordered)
-            while at.size:  # one round a copy of a key
+            while at.size:  # one round per copy of a key
                 here = known[np.minimum(at, len(known) - 1)] == wanted
                 here &= at < len(known)
                 position, wanted, at = position[here], wanted[here], at[here]
@@ -79,7 +79,7 @@ class KeyIndex:
         return position[in_file], place[in_file]
 
     def contains(self, keys: Keys) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """For each key, whether it is known or claimed."""
+        """Return for each key whether it is known or claimed."""
         hit = np.zeros(len(keys), bool)
         for known, _ in self._runs:
             place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
@@ -88,9 +88,9 @@ class KeyIndex:
 
 
 def _sorted(keys: Keys, places: Places) -> tuple[Keys, Places]:
-    """By key, and copies of a key in the order they came in."""
+    """Sort by key; copies of a key stay in order of insertion."""
     order = np.argsort(keys)
     in_order = keys[order]
-    if (in_order[1:] == in_order[:-1]).any():  # rare, and the stable sort takes five times as long
+    if (in_order[1:] == in_order[:-1]).any():  # rare; a stable sort is five times slower
         order = np.argsort(keys, kind="stable")
     return in_order, places[order]

@@ -1,14 +1,14 @@
-"""What files there should be, so that one that is gone is missed.
+"""Listings of the files that must exist, so that a missing one is noticed.
 
-    listings/captions/<maker>.log    fact files, and journals that are open; the same for scores
+    listings/captions/<maker>.log    fact files and open journals; likewise for scores
     listings/edits.log               logs of edits
     listings/ratings.log             ratings
-    listings/versions.log            versions, above all the newest, which no other one names
+    listings/versions.log            versions; no other file would reveal that the newest is gone
 
 A listing is a file of batches (`curator.store.batchlog`) of JSON: [mark, path below the store], ...
-A file is listed after it is there, and taken off before it is removed, so no crash leaves a listed
-file missing. Whoever begins a listing lists what an older version left. Any number of processes
-may add to one: each waits for its lock.
+A file is listed after it exists, and unlisted before it is removed, so no crash leaves a listed
+file missing. The first writer of a listing adds files from older versions of the tool. Any number
+of processes may add to a listing: each waits for its lock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from curator.core.errors import DamageError
 from curator.store import batchlog, fsops
 
 Mark = Literal["there", "done", "lost"]
-"""`done`: taken off as planned; `lost`: somebody was told that it is gone, and wants to go on."""
+"""`done`: unlisted as planned; `lost`: reported as missing, and the user chose to go on."""
 
 LISTINGS = "listings"
 MISSING = "file.missing"
@@ -31,7 +31,7 @@ _DAMAGED = "listing.damaged"
 
 
 class Listing:
-    """One listing of a store. Remembers what it read: only what was added since is read again."""
+    """One listing of a store. Reads only what was added since its last read."""
 
     def __init__(self, root: Path, name: str) -> None:
         self.root = root
@@ -40,10 +40,10 @@ class Listing:
         self._end = self._num_batches = 0
 
     def add(self, changes: Iterable[tuple[Mark, Path]], *, found: Iterable[Path] = ()) -> None:
-        """Note changes; on disk when this returns. `found` is listed first in a new listing.
+        """Append changes; on disk when this returns. `found` is listed first in a new listing.
 
         Raises:
-            DamageError: the listing is not what was written. ConflictError: it stays locked.
+            DamageError: the listing is damaged. ConflictError: it stays locked.
         """
         file = fsops.appender_when_free(self.path, _LOCK_WAIT_SEC)
         try:
@@ -63,27 +63,27 @@ class Listing:
             file.close()
 
     def num_listed(self, suffix: str) -> int:
-        """How many files with this suffix were ever listed and are not done."""
+        """Return how many files with this suffix were ever listed and are not done."""
         self._read()
         return sum(mark != "done" and name.endswith(suffix) for name, mark in self._marks.items())
 
     def missing(self) -> list[Path]:
-        """Files that should be there and are not.
+        """Return listed files that are missing.
 
         Raises:
-            DamageError: the listing is not what was written.
+            DamageError: the listing is damaged.
         """
         self._read()
         gone = [name for name, mark in self._marks.items() if not self._is_there(name, mark)]
         if gone:
-            self._read()  # another process may have taken one off before it went
+            self._read()  # another process may have unlisted a file before removing it
         return [self.root / name for name in gone if self._marks[name] == "there"]
 
     def check(self) -> None:
-        """Make sure that nothing is missing.
+        """Check that no file is missing.
 
         Raises:
-            DamageError: reason `file.missing`; names the first one.
+            DamageError: reason `file.missing`; names the first missing file.
         """
         if missing := self.missing():
             raise DamageError(
@@ -91,8 +91,8 @@ class Listing:
                 else "the file is missing",
                 where=missing[0],
                 did="nothing was changed",
-                hint="restore it from a copy; or `curator fsck DATASET --repair` takes it off the "
-                "list, and the next run makes again what can be made",
+                hint="restore it from a backup; or `curator fsck DATASET --repair` unlists it, and "
+                "the next run remakes what can be remade",
                 reason=MISSING,
             )  # fmt: skip
 
@@ -103,7 +103,7 @@ class Listing:
         return path.relative_to(self.root).as_posix()
 
     def _read(self) -> int:
-        """Take in what was added since; the bytes of a batch behind that is not finished."""
+        """Read what was added since the last read; return the bytes of an unfinished batch."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self._end)
@@ -119,7 +119,7 @@ class Listing:
 
 
 def all_listings(root: Path) -> list[Listing]:
-    """Every listing of a store."""
+    """Return all listings of a store."""
     folder = root / LISTINGS
     return [
         Listing(root, path.relative_to(folder).as_posix().removesuffix(".log"))

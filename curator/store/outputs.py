@@ -1,8 +1,8 @@
-"""A folder that one command fills file by file and can take up again after a crash.
+"""Output folders that a command fills file by file and can resume after a crash.
 
-Used by what leaves the store: `pack` and `export`. While it is being filled the folder holds the
-recipe of the command in a hidden file; when all is done the manifest, which repeats the recipe,
-is written last. Whoever finds another recipe, or files and no recipe, keeps out.
+Used by `pack` and `export`. While the folder is being filled it holds the command's recipe in a
+hidden file; at the end the manifest, which repeats the recipe, is written last. A command that
+finds another recipe, or files without a recipe, refuses the folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Recipe = Mapping[str, Any]
 
 
 def inside(root: Path, name: str) -> Path:
-    """`root / name`, for a name that comes from data.
+    """Return `root / name`, for a name from untrusted data.
 
     Raises:
         UsageError: the name points outside, or cannot be a file name; nothing was written.
@@ -47,9 +47,9 @@ def inside(root: Path, name: str) -> Path:
         or any(part in ("", ".", "..") for part in parts)
     ):
         raise UsageError(
-            f"the name {name!r} points outside of the output folder or is no file name",
+            f"the name {name!r} points outside the output folder or is not a file name",
             where=root,
-            did="nothing was written under it",
+            did="nothing was written under this name",
             hint="rename the shard and index it again",
             reason="path.traversal",
         )
@@ -57,12 +57,12 @@ def inside(root: Path, name: str) -> Path:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether `curator export` has filled this folder, or is filling it."""
+    """Whether `curator export` filled this folder, or is filling it."""
     return (folder / EXPORT_MANIFEST).is_file() or _claimed_by(folder) == "export"
 
 
 def is_output(folder: Path) -> bool:
-    """Whether `curator export` or `curator pack` has filled this folder, or is filling it."""
+    """Whether `curator export` or `curator pack` filled this folder, or is filling it."""
     return is_export(folder) or (folder / PACK_MANIFEST).is_file() or _claimed_by(folder) == "pack"
 
 
@@ -71,14 +71,14 @@ def _claimed_by(folder: Path) -> object:
 
 
 def check_outside(out: Path, taken: Path, what: str, *, hint: str = "a folder beside it") -> None:
-    """Refuse an output folder that is `taken` or lies in it; links are followed.
+    """Refuse an output folder that is `taken` or inside it; links are followed.
 
     Raises:
         UsageError: output.inside_source; nothing was written.
     """
     if out.resolve().is_relative_to(taken.resolve()):
         raise UsageError(
-            f"the output folder lies inside {what}",
+            f"the output folder is inside {what}",
             where=out,
             did="nothing was written",
             hint=f"give {hint}",
@@ -94,7 +94,7 @@ def _check_no_store(root: Path) -> None:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none."""
+    """Read a JSON object; an empty one if there is no file."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -104,20 +104,20 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
-    """Hold a new, empty or own folder for the block, alone.
+    """Hold a new, empty or own folder exclusively for the block.
 
-    `manifest` is the name of the file that the block writes last, by `write_manifest`.
+    `manifest` is the name of the file that the block writes last, with `write_manifest`.
 
     Raises:
-        UsageError: the folder holds something else (reason `output.foreign`), was begun with
-            another recipe (`output.other`), or lies in a store (`output.inside_source`); nothing
+        UsageError: the folder holds other files (reason `output.foreign`), was begun with
+            another recipe (`output.other`), or is in a store (`output.inside_source`); nothing
             was written.
         ConflictError: another process is filling it.
     """
     _check_no_store(root)
     _check_owner(root, manifest, recipe)
     with fsops.locked(root / LOCK):
-        _check_owner(root, manifest, recipe)  # again: now nobody else can claim it
+        _check_owner(root, manifest, recipe)  # check again: from here on nobody else can claim it
         for leftover in sorted(root.rglob(f"{fsops.TEMP_PREFIX}*")):
             fsops.remove(leftover)
         if not (root / manifest).exists():
@@ -127,22 +127,22 @@ def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
 
 
 def write_manifest(path: Path, recipe: Recipe, body: Mapping[str, Any]) -> None:
-    """Say that all is there: the last file of a `filling` block."""
+    """Write the manifest, the last file of a `filling` block: it marks the output as complete."""
     write_json(path, {"recipe": recipe, **body})
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a small JSON file for people and tools, with a stable spelling."""
+    """Write a small JSON file for people and tools, in canonical form."""
     sealed.write(path, value, indent=1)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote.
+    """Read a file written by `write_json`.
 
     Raises:
-        DamageError: it is something else.
+        DamageError: the file is damaged.
     """
-    return sealed.read(path, hint="restore it from a copy, or make the output anew elsewhere")
+    return sealed.read(path, hint="restore it from a backup, or write the output again elsewhere")
 
 
 def _check_owner(root: Path, manifest: str, recipe: Recipe) -> None:
@@ -163,10 +163,10 @@ def _check_owner(root: Path, manifest: str, recipe: Recipe) -> None:
         found = found.get("recipe")
     if not isinstance(found, dict):
         raise UsageError(
-            f"the output folder holds other files ({', '.join(names[:3])}, {len(names)} in all)",
+            f"the output folder holds other files ({', '.join(names[:3])}, {len(names)} in total)",
             where=root,
             did="nothing was written",
-            hint="give a new or an empty folder",
+            hint="give a new or empty folder",
             reason="output.foreign",
         )
     wanted = json.loads(canonical_json(recipe))
@@ -177,7 +177,7 @@ def _check_owner(root: Path, manifest: str, recipe: Recipe) -> None:
             f"the output folder was made with {changes}",
             where=root,
             did="nothing was written",
-            hint="give a new or an empty folder, or the same options to go on",
+            hint="give a new or empty folder, or the same options to resume",
             reason="output.other",
         )
 
@@ -187,9 +187,9 @@ class _Sink(Protocol):
 
 
 class TarSink:
-    """A tar that grows member by member, written in pieces of 8 MiB and hashed on the way.
+    """A tar that grows member by member, written in pieces of 8 MiB and hashed meanwhile.
 
-    Call `finish` once at the end. `size_bytes` is that of the archive so far, without its end.
+    Call `finish` once at the end. `size_bytes` is the size so far, without the end of the archive.
     """
 
     def __init__(self, file: _Sink) -> None:
@@ -207,7 +207,7 @@ class TarSink:
             self._flush()
 
     def finish(self) -> str:
-        """Write the end of the archive; return the SHA-256 (hex) of the whole."""
+        """Write the end of the archive; return the SHA-256 (hex) of the whole file."""
         self._put(END_OF_ARCHIVE)
         self._flush()
         return self._sha.hexdigest()

@@ -1,7 +1,7 @@
-"""Parquet in and out: checksummed pages, one compression, errors that name the file.
+"""Read and write Parquet: checksummed pages, one compression, errors that name the file.
 
-Page checksums are written and verified because a flipped bit in a compressed Parquet page
-otherwise reads back as different text without an error. What it costs: nothing measurable.
+Page checksums are written and verified, because a flipped bit in a compressed page otherwise reads
+back as different text without an error. The cost is too small to measure.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _METADATA_KEY = b"curator"
 
 
 def to_bytes(table: pa.Table, metadata: bytes = b"") -> bytes:
-    """One Parquet file; byte-identical for the same content and library version."""
+    """Return a table as one Parquet file; same bytes for the same content and library version."""
     if metadata:
-        # Parquet has no checksum over its footer, where the metadata lies.
+        # Parquet has no checksum over its footer, which holds the metadata.
         sealed = hashlib.sha256(metadata).hexdigest().encode() + b"\n" + metadata
         table = table.replace_schema_metadata({_METADATA_KEY: sealed})
     sink = io.BytesIO()
-    # No dictionaries: digests and texts hardly repeat. Level 3 writes nothing smaller, in twice the
-    # time (benchmarks/README.md).
+    # No dictionaries: digests and texts hardly repeat. Zstd level 3 gives no smaller files in twice
+    # the time (benchmarks/README.md).
     pq.write_table(
         table,
         sink,
@@ -52,7 +52,7 @@ def write(path: Path, table: pa.Table, metadata: bytes = b"") -> str:
 
 
 def _for_arrow(path: Path) -> AbstractContextManager[Path | BinaryIO]:
-    """The path, or the open file: Arrow takes UTF-8 paths only, file systems allow any bytes."""
+    """Yield the path, or an open file if the path is not UTF-8, which Arrow cannot open."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -67,12 +67,12 @@ def read(
     *,
     use_threads: bool = True,
 ) -> pl.DataFrame:
-    """Read a table whose columns must be those of `schema`, with every page checked.
+    """Read a table whose columns must be those of `schema`, with every page verified.
 
-    `use_threads` takes columns side by side: of no use to who reads files side by side already.
+    `use_threads` reads columns in parallel; useless if the caller reads files in parallel already.
 
     Raises:
-        DamageError: missing, cut, flipped bits, or other columns than were written.
+        DamageError: the file is missing, truncated or corrupt, or has other columns.
     """
     names = schema.names if columns is None else list(columns)
     try:
@@ -85,25 +85,25 @@ def read(
     except FileNotFoundError as error:
         raise DamageError("the file is missing", where=path) from error
     except (pa.ArrowException, OSError) as error:
-        raise DamageError(f"the table is not readable ({_one_line(error)})", where=path) from error
+        raise DamageError(f"the table is unreadable ({_one_line(error)})", where=path) from error
     wanted = pa.schema([schema.field(name) for name in names])
     if sorted(table.column_names) == sorted(names):
-        table = table.select(names)  # it comes in the order of the file
+        table = table.select(names)  # columns come in the order of the file
     if not table.schema.equals(wanted):
         raise DamageError("the table has other columns than were written", where=path)
-    # The cast drops what a foreign file may say about its columns, such as extension types.
+    # The cast drops column types of foreign files, such as extension types.
     frame = pl.from_arrow(table.cast(wanted))
     assert isinstance(frame, pl.DataFrame)
     return frame
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    """Make sure that a file is the one whose digest (hex) begins so.
+    """Check that a file's digest (hex) begins with `expected`.
 
-    Page checksums do not cover the footer of a table, nor another table in its place.
+    Page checksums cover neither the footer of a table, nor the replacement of a whole table.
 
     Raises:
-        DamageError: it is gone, or another one.
+        DamageError: the file is missing, or its digest differs.
     """
     try:
         with path.open("rb") as file:
@@ -115,10 +115,10 @@ def check_sha256(path: Path, expected: str) -> None:
 
 
 def read_sealed(path: Path) -> bytes:
-    """The metadata given to `write` with its checksum, unchecked.
+    """Return the metadata given to `write` with its checksum, unverified.
 
     Raises:
-        DamageError: there is none.
+        DamageError: there is no metadata.
     """
     try:
         with _for_arrow(path) as source:
@@ -128,10 +128,10 @@ def read_sealed(path: Path) -> bytes:
 
 
 def read_metadata(path: Path) -> bytes:
-    """The metadata given to `write`.
+    """Return the metadata given to `write`, verified.
 
     Raises:
-        DamageError: there is none, or it is not what was written.
+        DamageError: there is no metadata, or it is damaged.
     """
     sealed = read_sealed(path)
     expected, _, metadata = sealed.partition(b"\n")
@@ -144,29 +144,29 @@ def read_metadata(path: Path) -> bytes:
 
 
 def to_table(frame: pl.DataFrame, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema`, in its order and types."""
+    """Convert a frame to a table with the columns of `schema`, in its order and types."""
     arrays = [frame[field.name].to_arrow().cast(field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def from_rows(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pl.DataFrame:
-    """A frame with the columns of `schema` from dicts; a missing key is null.
+    """Build a frame with the columns of `schema` from dicts; a missing key is null.
 
-    Built by polars: pyarrow's own way in would import pandas, which takes a second.
+    Built by polars: pyarrow's constructor would import pandas, which takes a second.
     """
     return pl.DataFrame(rows, schema=pl.Schema(schema), orient="row")
 
 
 def empty(schema: pa.Schema) -> pl.DataFrame:
-    """No rows, in the columns of `schema`."""
+    """Return an empty frame with the columns of `schema`."""
     return pl.DataFrame(schema=pl.Schema(schema))
 
 
 def content_digest(table: pa.Table) -> str:
-    """SHA-256 (hex) over the values of a table: independent of Parquet, chunks and libraries.
+    """Return the SHA-256 (hex) of a table's values: independent of Parquet, chunks and libraries.
 
-    Every column adds its name, its validity as bytes, and its values; strings and lists add
-    their lengths first, so that no two tables run together to the same bytes.
+    Every column adds its name, its validity as bytes, and its values; strings and lists add their
+    lengths first, so that different tables cannot give the same byte sequence.
     """
     sha = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -192,11 +192,11 @@ def _digest_array(sha: hashlib._Hash, array: pa.Array) -> None:
 
 
 def _digest_strings(sha: hashlib._Hash, array: pa.Array, is_null: np.ndarray) -> None:
-    """Lengths, then bytes: straight from the buffers, where they lie one behind the other."""
+    """Hash the lengths, then the bytes, directly from the contiguous buffers."""
     _, offsets, data = array.buffers()
     ends = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
     lengths = np.diff(ends)
-    if lengths[is_null].any():  # Arrow lets null have bytes, which are nobody's value
+    if lengths[is_null].any():  # Arrow allows bytes behind a null, which are not part of the value
         array = pl.from_arrow(array.cast(pa.large_binary())).fill_null(b"").to_arrow()
         _digest_strings(sha, array, np.zeros_like(is_null))
         return
@@ -205,7 +205,7 @@ def _digest_strings(sha: hashlib._Hash, array: pa.Array, is_null: np.ndarray) ->
 
 
 def _numbers(array: pa.Array) -> np.ndarray:
-    """The values, 0 for null. By polars: `pa.Array.to_numpy` imports pandas."""
+    """Return the values, 0 for null, by polars: `pa.Array.to_numpy` imports pandas."""
     series = pl.from_arrow(array)
     assert isinstance(series, pl.Series)
     return series.fill_null(0).to_numpy()

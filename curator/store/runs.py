@@ -1,7 +1,7 @@
-"""A run: one command that wrote, with what it was asked, how far it came and how it ended.
+"""Runs: for each command that wrote, its options, its progress and how it ended.
 
-runs/<run>/run.json is rewritten as the run goes on, log.jsonl grows by a line an event. Neither
-decides anything: facts and versions do.
+runs/<run>/run.json is rewritten during the run, log.jsonl grows by one line per event. They are
+records only: facts and versions decide what is done.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Run:
     _written: float = 0.0
 
     def event(self, name: str, **values: object) -> None:
-        """Add a line to log.jsonl. Not fsynced: a lost line is no lost work."""
+        """Append a line to log.jsonl, without fsync: a lost line loses no work."""
         line = json.dumps({"time": clock.now(), "event": name, **values}, default=str)
         fsops.append_line(self.folder / "log.jsonl", sealed.seal_line(mask_secrets(line)))
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Say how far a stage has come; written every two seconds."""
+        """Report the progress of a stage; written every two seconds."""
         self.state.setdefault("stages", {})[stage] = {"done": done, "total": total}
         now = time.monotonic()
         if now - self._written >= _WRITE_EVERY_SEC:
@@ -47,7 +47,7 @@ class Run:
             self.write()
 
     def quarantined(self, reasons: Mapping[str, int]) -> None:
-        """Count what goes into quarantine, by reason; written with the progress."""
+        """Count quarantined items by reason; written with the progress."""
         counted = self.state["quarantined"]
         for reason, count in reasons.items():
             counted[reason] = counted.get(reason, 0) + count

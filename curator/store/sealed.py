@@ -1,14 +1,14 @@
-"""Small JSON files that carry their checksum: what was changed is refused, never read.
+"""Small JSON files with a checksum inside: an altered file is refused.
 
     {"checksum":"<sha256 of all bytes from this quote on>", ...
 
-The file stays JSON for every other tool. Its first 13 bytes and its digest vouch for each other:
-where only one of them is right, the file was damaged. Where both are wrong, it was written by a
-version that knew no checksums, and is read as it is. Lines of a log do the same with a CRC-32:
+The file stays valid JSON for other tools. Its first 13 bytes and its digest confirm each other: if
+only one is right, the file is damaged. If both are wrong, an older version without checksums wrote
+it, and it is read without verification. Lines of a log do the same with a CRC-32:
 
     {"crc":"<8 digits>", ...
 
-A sealed file may name others under `files`: path from the folder of its run -> sha256.
+A sealed file may list others under `files`: path relative to the folder of its run -> sha256.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Json = dict[str, Any]
 
 
 class Unsealed(NamedTuple):
-    """What a file holds, and whether it carries a checksum."""
+    """The content of a file, and whether it has a checksum."""
 
     value: Json
     is_sealed: bool
@@ -41,7 +41,7 @@ class Unsealed(NamedTuple):
 def to_bytes(
     value: Mapping[str, Any], *, indent: int | None = None, sort_keys: bool = True
 ) -> bytes:
-    """The file for a value: with sorted keys the same value gives the same bytes. No NaN."""
+    """Return the file for a value, with sorted keys: same value, same bytes. NaN is refused."""
     text = json.dumps(
         value,
         sort_keys=sort_keys,
@@ -54,35 +54,35 @@ def to_bytes(
 
 
 def seal(text: str) -> bytes:
-    """The file for a JSON object that was spelled already."""
+    """Return the file for a JSON object that is serialised already."""
     rest = _behind(text) + b"\n"
     return _HEAD + hashlib.sha256(rest).hexdigest().encode() + rest
 
 
 def _behind(text: str) -> bytes:
-    """What follows the checksum: the rest of the object."""
-    # A file name that is no UTF-8 has lone surrogates: `\udce9` is what JSON writes for one.
+    """Return what follows the checksum: the rest of the object."""
+    # A file name that is not UTF-8 has lone surrogates, which JSON writes as `\udce9`.
     return ('"}' if text == "{}" else '",' + text[1:]).encode("utf-8", "backslashreplace")
 
 
 def write(
     path: Path, value: Mapping[str, Any], *, indent: int | None = None, sort_keys: bool = True
 ) -> None:
-    """Replace or create a file, all or nothing."""
+    """Create or replace a file, all or nothing."""
     fsops.write_atomic(path, to_bytes(value, indent=indent, sort_keys=sort_keys))
 
 
 def read(path: Path, *, hint: str | None = None) -> Json:
-    """The value of a file; `hint` says what helps if it is damaged.
+    """Read the value of a file; `hint` is shown if it is damaged.
 
     Raises:
-        DamageError: it is not what was written, or is gone.
+        DamageError: the file is damaged or missing.
     """
     return load(path, hint=hint).value
 
 
 def load(path: Path, *, hint: str | None = None) -> Unsealed:
-    """As `read`, with whether the file carries a checksum."""
+    """Like `read`, and also return whether the file has a checksum."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -91,36 +91,36 @@ def load(path: Path, *, hint: str | None = None) -> Unsealed:
 
 
 def parse(data: bytes, where: object, *, hint: str | None = None) -> Unsealed:
-    """The value of the bytes of a file; `where` is for the error.
+    """Parse the bytes of a file; `where` names it in errors.
 
     Raises:
-        DamageError: they are not what was written.
+        DamageError: the bytes are damaged.
     """
     end = len(_HEAD) + _DIGEST_CHARS
     fits = hashlib.sha256(data[end:]).hexdigest().encode() == data[len(_HEAD) : end]
     if fits != data.startswith(_HEAD):
-        raise _damage("the file is not what was written: its checksum does not fit", where, hint)
+        raise _damage("the file is damaged: its checksum does not match", where, hint)
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise _damage(f"the file is not readable ({error})", where, hint) from error
+        raise _damage(f"the file is unreadable ({error})", where, hint) from error
     if not isinstance(value, dict):
-        raise _damage("the file holds no JSON object", where, hint)
+        raise _damage("the file does not hold a JSON object", where, hint)
     if fits:
         del value["checksum"]
     return Unsealed(value, fits)
 
 
 def check_file(path: Path, sha256: str, named_by: object, *, hint: str | None = None) -> bytes:
-    """The bytes of a file that another one names by its digest (hex).
+    """Return the bytes of a file whose digest (hex) another file lists.
 
     Raises:
-        DamageError: it is gone, or not what was written.
+        DamageError: the file is missing or damaged.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise _damage(f"the file is missing, {named_by} names it", path, hint) from error
+        raise _damage(f"the file is missing, but {named_by} lists it", path, hint) from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         what = f"sha256 is {found[:12]}, {named_by} says {sha256[:12]}"
@@ -129,7 +129,7 @@ def check_file(path: Path, sha256: str, named_by: object, *, hint: str | None = 
 
 
 def _damage(what: str, where: object, hint: str | None) -> DamageError:
-    hint = hint or "restore the file from a copy"
+    hint = hint or "restore the file from a backup"
     return DamageError(what, where=where, hint=hint, reason=DAMAGED)
 
 
@@ -137,18 +137,18 @@ def _damage(what: str, where: object, hint: str | None) -> DamageError:
 
 
 def seal_line(text: str) -> str:
-    """A line of a log, without its end, for a JSON object that was spelled already."""
+    """Return a log line, without its end, for a JSON object that is serialised already."""
     rest = _behind(text)
     return f"{_LINE_HEAD.decode()}{zlib.crc32(rest):08x}{rest.decode()}"
 
 
 def lines(data: bytes, where: object, *, hint: str | None = None) -> tuple[list[Json], int]:
-    """The lines of a log, and the bytes of those that a crash left unfinished.
+    """Parse the lines of a log; also return the number of bytes that a crash left unfinished.
 
-    A log is not synced: after a power loss zeros may stand for any sector of its end.
+    Logs are not fsynced: after a power loss zeros may replace any sector at the end.
 
     Raises:
-        DamageError: a line is not what was written.
+        DamageError: a line is damaged.
     """
     *whole, tail = data.split(b"\n")
     found, torn = [], len(tail)
@@ -163,7 +163,7 @@ def lines(data: bytes, where: object, *, hint: str | None = None) -> tuple[list[
         except ValueError:
             value = None
         if fits != line.startswith(_LINE_HEAD) or not isinstance(value, dict):
-            raise _damage(f"line {number} is not what was written", where, hint)
+            raise _damage(f"line {number} is damaged", where, hint)
         value.pop("crc", None)
         found.append(value)
     return found, torn

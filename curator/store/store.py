@@ -1,19 +1,19 @@
-"""The store: where things lie, and the one commit that makes a version visible.
+"""The store: where files are, and the one commit that makes a version visible.
 
     store.json                             format version
-    index/<shard>.parquet                  one row a sample of the shard, usable or not
-    facts/captions/<generator>/            what models wrote      (see curator.store.facts)
-    facts/scores/<scorer>/                 what scorers said
-    facts/ratings/                         what people said in blind rating (curator.ratings.log)
-    edits/<shard>.log                      what people changed            (curator.edits.log)
+    index/<shard>.parquet                  one row per sample of the shard, usable or not
+    facts/captions/<generator>/            captions by models     (see curator.store.facts)
+    facts/scores/<scorer>/                 scores by scorers
+    facts/ratings/                         blind ratings by people (curator.ratings.log)
+    edits/<shard>.log                      edits by people               (curator.edits.log)
     journal/<kind>/<maker>/<shard>.jnl     facts not yet in a Parquet file
     captions/<shard>.<digest>.parquet      a decision about a shard, named by its content
     versions/000001.json                   THE COMMIT, written last, put-if-absent
     runs/<run>/                            run.json and log.jsonl of every command that wrote
     tags/<tag>.json
-    decisions.lock                         held by whoever decides or collects garbage
+    decisions.lock                         held while deciding or collecting garbage
 
-Presence of versions/N.json means the version is complete. Nothing a user owns is ever modified.
+If versions/N.json exists, the version is complete. Files that a user owns are never modified.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ _TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _VERSION_NAME = re.compile(r"v?(\d{1,9})")
 _MIN_ID_PREFIX = 6
 MAKER_DIGEST_CHARS = 8
-"""How much of the digest of its recipe a maker's name ends in."""
-_RETAG = "restore it from a copy, or set it again: `curator tag DATASET@VERSION NAME`"
+"""Number of digits of a recipe's digest at the end of a maker's name."""
+_RETAG = "restore it from a backup, or set it again: `curator tag DATASET@VERSION NAME`"
 
 
 class Store:
-    """A store on disk. `Store.open` checks the format, `Store.create` makes one if needed."""
+    """A store on disk. `Store.open` checks the format, `Store.create` creates one if needed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @classmethod
     def create(cls, root: Path) -> Store:
-        """Open the store, making it when it does not exist."""
+        """Open the store; create it if it does not exist."""
         marker = canonical_marker()
         if not (root / "store.json").exists():
             fsops.put_if_absent(root / "store.json", marker)
@@ -67,56 +67,56 @@ class Store:
         """Open an existing store.
 
         Raises:
-            NotFoundError: there is none. FormatError: it is newer. DamageError: unreadable.
+            NotFoundError: there is none. FormatError: it is newer. DamageError: it is damaged.
         """
         path = root / "store.json"
         if not path.exists():
             raise NotFoundError(
                 "there is no store",
                 where=root,
-                hint="`curator index SHARDS` makes one; --store FOLDER names another place",
+                hint="make one with `curator index SHARDS`, or name another with --store FOLDER",
                 reason="store.none",
             )
-        hint = f"restore it from a copy; or remove it: it says no more than format {FORMAT}"
+        hint = f"restore it from a backup; or remove it: it only says format {FORMAT}"
         try:
             found = int(sealed.read(path, hint=hint)["format"])
         except (ValueError, KeyError, TypeError) as error:
-            raise DamageError("store.json is not readable", where=path, hint=hint) from error
+            raise DamageError("store.json is unreadable", where=path, hint=hint) from error
         if found > FORMAT:
             raise FormatError(
-                f"store format {found} is newer than this tool knows ({FORMAT})",
+                f"store format {found} is newer than this tool supports ({FORMAT})",
                 where=path,
                 hint="upgrade caption-curator",
             )
         return cls(root)
 
-    # -- places ---------------------------------------------------------------------------------
+    # -- paths ----------------------------------------------------------------------------------
 
     def index_path(self, shard: str) -> Path:
-        """Where the index of a shard lies."""
+        """Return the path of a shard's index."""
         return self.root / "index" / f"{shard}.parquet"
 
     def facts_dir(self, kind: str, maker: str) -> Path:
-        """Fact files of one maker; `kind` is captions or scores."""
+        """Return the folder of one maker's fact files; `kind` is captions or scores."""
         return self.root / "facts" / kind / maker
 
     def journal_path(self, kind: str, maker: str, shard: str) -> Path:
-        """The journal of one maker over one shard."""
+        """Return the path of the journal of one maker over one shard."""
         return self.root / "journal" / kind / maker / f"{shard}.jnl"
 
     def decision_path(self, shard: str, rows_digest: str) -> Path:
-        """Where a decision about a shard lies: named by its content, shared among versions."""
+        """Return the path of a decision about a shard: named by content, shared by versions."""
         return self.root / "captions" / f"{shard}.{rows_digest[:12]}.parquet"
 
     # -- versions -------------------------------------------------------------------------------
 
     def numbers(self) -> list[int]:
-        """All version numbers, ascending."""
+        """Return all version numbers, ascending."""
         folder = self.root / "versions"
         return sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit())
 
     def manifest_path(self, number: int) -> Path:
-        """The commit file of a version."""
+        """Return the path of a version's commit file."""
         return self.root / "versions" / f"{number:06d}.json"
 
     def version(self, number: int) -> Version:
@@ -141,19 +141,19 @@ class Store:
             )
         if versions.version_id(found.policy, found.shards) != found.id:
             raise DamageError(
-                "the id does not fit the content", where=path, reason="manifest.damaged"
+                "the id does not match the content", where=path, reason="manifest.damaged"
             )
         return found
 
     def versions(self) -> Iterator[Version]:
-        """All versions, oldest first."""
+        """Yield all versions, oldest first."""
         return map(self.version, self.numbers())
 
     def newest(self) -> Version | None:
-        """The version with the highest number, or None in a store without versions.
+        """Return the version with the highest number, or None in a store without versions.
 
         Raises:
-            DamageError: a version is gone, which may have been the newest.
+            DamageError: a version is missing, which may have been the newest.
         """
         self.committed().check()
         numbers = self.numbers()
@@ -162,11 +162,11 @@ class Store:
     def resolve(self, name: str | None) -> Version:
         """Find a version by `v3`, `3`, a tag, an id prefix of 6 or more characters, or a policy.
 
-        The name of a policy stands for the newest version that it decided.
+        The name of a policy stands for the newest version it decided.
 
         Raises:
-            NotFoundError: nothing has that name; lists what there is.
-            DamageError: what is named is damaged; or the newest is asked for, and one is gone.
+            NotFoundError: no version has that name; lists the existing names.
+            DamageError: the version is damaged; or the newest is wanted, and one is missing.
         """
         if name is None:
             self.committed().check()
@@ -175,7 +175,7 @@ class Store:
             raise NotFoundError(
                 "there is no version yet",
                 where=self.root,
-                hint="`curator recaption SHARDS` or `curator decide SHARDS` makes one",
+                hint="make one with `curator recaption SHARDS` or `curator decide SHARDS`",
                 reason="version.none",
             )
         if name is None:
@@ -191,7 +191,7 @@ class Store:
             if len(hits) == 1:
                 return hits[0]
         policies = {str(found.policy.get("name")): found for found in self.versions()}
-        if name in policies:  # the newest: they come oldest first
+        if name in policies:  # the newest, as they come oldest first
             return policies[name]
         known = [f"v{number}" for number in numbers[-20:]] + sorted({*tags, *policies})
         raise NotFoundError(
@@ -203,15 +203,15 @@ class Store:
     def commit(self, draft: Version) -> tuple[Version, bool]:
         """Make a decision visible under the next free number.
 
-        A decision does not depend on its parent, so a lost race is answered by taking the next
-        number. The same decision is not committed twice in a row of numbers: if a version with
-        this id exists, it is returned.
+        A decision does not depend on its parent, so after a lost race the next number is taken.
+        The same decision is not committed twice: if a version with this id exists, it is
+        returned.
 
         Returns:
-            the version as it stands in the store, and whether it is new.
+            The version as it is in the store, and whether it is new.
 
         Raises:
-            DamageError: a version is gone: its number is not given to another one.
+            DamageError: a version is missing: its number is not reused.
             ConflictError: other writers won a thousand times in a row.
             CommitUnknownError: the write failed in a way that leaves its result unknown.
         """
@@ -222,7 +222,7 @@ class Store:
                 if parent is None or number > parent.number:
                     parent = self.version(number)
                     if parent.id == draft.id:
-                        self._list_versions()  # whoever committed it may have died just then
+                        self._list_versions()  # its committer may have died before this
                         return parent, False
             version = dataclasses.replace(
                 draft,
@@ -244,25 +244,25 @@ class Store:
         self.committed().add([("there", self.manifest_path(number)) for number in self.numbers()])
 
     def committed(self) -> Listing:
-        """The versions that should be there."""
+        """Return the listing of committed versions."""
         return Listing(self.root, "versions")
 
     def deciding(self) -> AbstractContextManager[None]:
-        """Hold this from the first file of a decision to its commit, so that gc leaves them.
+        """Hold this from the first file of a decision to its commit, so that gc keeps them.
 
-        A decision may use files that lie there, old and named by no version, and the grace
-        period of gc does not protect those.
+        A decision may reuse old files that no version refers to, and those are not protected by the
+        grace period of gc.
 
         Raises:
-            ConflictError: on entering, when files are being collected.
+            ConflictError: on entering, while garbage is being collected.
         """
         return fsops.locked(self.root / "decisions.lock", shared=True)
 
     def collecting(self) -> AbstractContextManager[None]:
-        """Hold this while unnamed files are looked for and removed.
+        """Hold this while unreferenced files are searched for and removed.
 
         Raises:
-            ConflictError: on entering, when somebody decides or collects.
+            ConflictError: on entering, while another process decides or collects.
         """
         return fsops.locked(self.root / "decisions.lock")
 
@@ -271,24 +271,24 @@ class Store:
         try:
             return fsops.put_if_absent(path, versions.to_json(version))
         except OSError as error:
-            # The link may have happened before the error: read it back before saying anything.
-            # Another writer's commit of the same decision would be as good as ours.
+            # The link may have been made before the error: read it back before reporting.
+            # Another writer's commit of the same decision is as good as ours.
             if path.exists() and self.version(version.number).id == version.id:
                 return True
             raise CommitUnknownError(
                 f"the commit of {version.name} failed ({error})",
                 where=path,
                 did="all files are kept",
-                hint="run the same command again; it makes nothing twice",
+                hint="run the same command again; finished work is not repeated",
             ) from error
 
     # -- tags -----------------------------------------------------------------------------------
 
     def tags(self) -> dict[str, int]:
-        """Tag -> version number.
+        """Return tag -> version number.
 
         Raises:
-            DamageError: a tag is not what was written.
+            DamageError: a tag is damaged.
         """
         found = {}
         for path in sorted((self.root / "tags").glob("*.json")):
@@ -296,16 +296,16 @@ class Store:
             try:
                 found[path.stem] = int(tag.value["version"])
             except (ValueError, KeyError, TypeError) as error:
-                raise DamageError("the tag is not readable", where=path, hint=_RETAG) from error
-            if not tag.is_sealed:  # of an older version: its id is all that vouches for it
+                raise DamageError("the tag is unreadable", where=path, hint=_RETAG) from error
+            if not tag.is_sealed:  # from an older tool: only its id confirms it
                 self.tagged(path.stem)
         return found
 
     def tagged(self, name: str) -> Version:
-        """The version of a tag, whose number and id must agree.
+        """Return the version of a tag; its number and id must agree.
 
         Raises:
-            DamageError: they do not, or the tag or the version is not what was written.
+            DamageError: they disagree, or the tag or the version is damaged.
         """
         path = self.root / "tags" / f"{name}.json"
         tag = sealed.read(path, hint=_RETAG)
@@ -313,17 +313,17 @@ class Store:
             version = self.version(int(tag["version"]))
             expected = str(tag["id"])
         except (ValueError, KeyError, TypeError) as error:
-            raise DamageError("the tag is not readable", where=path, hint=_RETAG) from error
+            raise DamageError("the tag is unreadable", where=path, hint=_RETAG) from error
         if version.id != expected:
             what = f"the tag says {version.name} and {expected[:12]}, {version.name} is"
             raise DamageError(f"{what} {version.id[:12]}", where=path, hint=_RETAG)
         return version
 
     def tag(self, name: str, version: Version) -> None:
-        """Point a tag at a version, moving it if it exists.
+        """Point a tag at a version; an existing tag is moved.
 
         Raises:
-            UsageError: the name could be taken for a version or is no plain word.
+            UsageError: the name could be read as a version, or is not a plain word.
         """
         if not _TAG.fullmatch(name) or _VERSION_NAME.fullmatch(name):
             raise UsageError(
@@ -337,7 +337,7 @@ class Store:
     # -- runs -----------------------------------------------------------------------------------
 
     def write_recipe(self, kind: str, maker: str, recipe: Mapping[str, object]) -> None:
-        """Keep the recipe of a maker beside its facts (once; it is what its name digests)."""
+        """Store the recipe of a maker beside its facts, once; the maker's name is its digest."""
         path = self.facts_dir(kind, maker) / "maker.json"
         if path.exists():
             self.recipe(kind, maker)
@@ -345,34 +345,34 @@ class Store:
             fsops.write_atomic(path, hashing.canonical_json(recipe))
 
     def recipe(self, kind: str, maker: str) -> dict[str, object]:
-        """The recipe of a maker, as written by `write_recipe`.
+        """Return the recipe of a maker, as written by `write_recipe`.
 
         Raises:
-            DamageError: it is gone, or not the one that the maker's name digests.
+            DamageError: it is missing, or does not match the digest in the maker's name.
         """
         path = self.facts_dir(kind, maker) / "maker.json"
-        hint = "restore it from a copy; the next run of this maker writes it if it is not there"
+        hint = "restore it from a backup; the next run of this maker rewrites a missing one"
         try:
             data = path.read_bytes()
             recipe: dict[str, object] = dict(json.loads(data))
         except FileNotFoundError as error:
             raise DamageError("the recipe is missing", where=path, hint=hint) from error
         except (ValueError, TypeError) as error:
-            raise DamageError("the recipe is not readable", where=path, hint=hint) from error
+            raise DamageError("the recipe is unreadable", where=path, hint=hint) from error
         digest = hashing.digest(recipe)
         if not maker.endswith(digest[:MAKER_DIGEST_CHARS]) or hashing.canonical_json(
             recipe
         ) != data.rstrip(b"\n"):
             raise DamageError(
-                f"the recipe digests to {digest[:MAKER_DIGEST_CHARS]}, {maker} is another one",
+                f"the recipe digests to {digest[:MAKER_DIGEST_CHARS]}, not the one of {maker}",
                 where=path,
                 hint=hint,
             )
         return recipe
 
     def makers(self, kind: str) -> list[str]:
-        """All generators (`captions`) or scorers (`scores`) with facts here."""
-        # One without a recipe is there too: whoever wants its recipe hears what is missing.
+        """Return all generators (`captions`) or scorers (`scores`) that have facts."""
+        # One without a recipe is included: reading its recipe reports what is missing.
         return sorted(
             folder.name
             for folder in (self.root / "facts" / kind).glob("*/")
@@ -381,5 +381,5 @@ class Store:
 
 
 def canonical_marker() -> bytes:
-    """The content of store.json."""
+    """Return the content of store.json."""
     return sealed.to_bytes({"format": FORMAT, "tool": outputs.STORE_TOOL})

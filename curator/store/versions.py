@@ -1,7 +1,7 @@
-"""A version: one decision over a list of shards, as a value and as canonical JSON.
+"""Versions: one decision over a list of shards, as a value and as canonical JSON.
 
-The id is a digest of what was decided, over which shards, by which policy: not of when, where or
-by whom. The same shards, facts and policy give the same id on every machine.
+The id is a digest of what was decided, over which shards, by which policy, and not of when, where
+or by whom. The same shards, facts and policy give the same id on every machine.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from curator.core.hashing import canonical_json, digest
 from curator.shards.scan import ShardRef
 
 FORMAT = 1
-"""Format of store.json and of the manifests; a higher one was written by a newer tool."""
+"""Format of store.json and of the manifests; a higher one comes from a newer tool."""
 
 ACTIONS = ("captioned", "kept", "dropped", "quarantined")
-"""What can become of a sample; every sample of a shard has exactly one (conservation)."""
+"""Possible outcomes of a sample; every sample of a shard has exactly one (conservation)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardEntry:
-    """One shard in a version: the source bytes and the decision file made for them.
+    """One shard in a version: its source bytes and the decision file made for them.
 
-    `rows_digest` covers the decision's content, `file_sha256` the Parquet bytes that hold it.
-    `counts` has one entry for each of `ACTIONS`, in samples; they add up to `num_samples`.
+    `rows_digest` covers the decision's content, `file_sha256` the bytes of its Parquet file.
+    `counts` has one entry per action of `ACTIONS`, in samples; they sum to `num_samples`.
     """
 
     name: str
@@ -43,9 +43,9 @@ class ShardEntry:
 class Version:
     """The manifest of one version. `parent` is the id of version `number - 1`.
 
-    `thresholds` are the values that percentile rules of the policy came out at; `makers` maps
-    each generator and scorer that was used to its recipe; `totals` are sums over all shards.
-    `extra` holds fields of the file that this tool does not know, so that they survive.
+    `thresholds` are the values of the policy's percentile rules on this dataset; `makers` maps each
+    generator and scorer used to its recipe; `totals` are sums over all shards. `extra` holds
+    unknown fields of the file, so that they are preserved.
     """
 
     number: int
@@ -63,24 +63,24 @@ class Version:
 
     @property
     def name(self) -> str:
-        """How people write it: v1, v2, ..."""
+        """Return the name that people use: v1, v2, ..."""
         return f"v{self.number}"
 
     @property
     def counts(self) -> dict[str, int]:
-        """Samples by action, over all shards."""
+        """Return the number of samples per action, over all shards."""
         return {
             action: sum(shard.counts.get(action, 0) for shard in self.shards) for action in ACTIONS
         }
 
     @property
     def num_samples(self) -> int:
-        """All samples seen in the shards, used or not."""
+        """Return the number of samples in the shards, used or not."""
         return sum(shard.num_samples for shard in self.shards)
 
 
 def version_id(policy: Mapping[str, Any], shards: Sequence[ShardEntry]) -> str:
-    """The content identity of a decision (hex SHA-256)."""
+    """Return the content identity of a decision (hex SHA-256)."""
     return digest(
         {
             "format": FORMAT,
@@ -91,32 +91,32 @@ def version_id(policy: Mapping[str, Any], shards: Sequence[ShardEntry]) -> str:
 
 
 def to_json(version: Version) -> bytes:
-    """The manifest file: canonical JSON that carries its own checksum."""
+    """Return the manifest file: canonical JSON with its own checksum."""
     body = asdict(version)
     body.update(body.pop("extra"))
     return canonical_json({"sha256": digest(body), "manifest": body}) + b"\n"
 
 
 def from_json(data: bytes, where: object) -> Version:
-    """Read a manifest.
+    """Parse a manifest.
 
     Raises:
         FormatError: it was written by a newer tool.
-        DamageError: it is not whole JSON, or its checksum does not fit.
+        DamageError: it is not complete JSON, or its checksum does not match.
     """
     try:
         outer = json.loads(data)
         body, expected = dict(outer["manifest"]), outer["sha256"]
     except (ValueError, TypeError, KeyError) as error:
         raise DamageError(
-            f"the manifest is not readable ({error})",
+            f"the manifest is unreadable ({error})",
             where=where,
-            hint="restore the file from a copy; `curator fsck` lists everything damaged",
+            hint="restore the file from a backup; `curator fsck` lists everything damaged",
             reason="manifest.damaged",
         ) from error
     if body.get("format", 0) > FORMAT:
         raise FormatError(
-            f"format {body['format']} is newer than this tool knows ({FORMAT})",
+            f"format {body['format']} is newer than this tool supports ({FORMAT})",
             where=where,
             hint="upgrade caption-curator",
         )
@@ -125,7 +125,7 @@ def from_json(data: bytes, where: object) -> Version:
         raise DamageError(
             f"checksum is {found[:12]}, expected {expected[:12]}",
             where=where,
-            hint="restore the file from a copy; `curator fsck` lists everything damaged",
+            hint="restore the file from a backup; `curator fsck` lists everything damaged",
             reason="manifest.damaged",
         )
     known = {f.name for f in fields(Version)}
@@ -142,15 +142,15 @@ def from_json(data: bytes, where: object) -> Version:
 
 
 def missing_shards(version: Version, there: Collection[str]) -> list[str]:
-    """The shards of a version whose names are not `there`."""
+    """Return the shards of a version whose names are not in `there`."""
     return [entry.name for entry in version.shards if entry.name not in there]
 
 
 def shards_of(version: Version, refs: Sequence[ShardRef]) -> dict[str, ShardRef]:
-    """Name -> shard for all shards of a version, in its order.
+    """Return name -> shard for all shards of a version, in its order.
 
     Raises:
-        UsageError: `refs` lack some (shard.unknown).
+        UsageError: `refs` lack a shard (shard.unknown).
     """
     known = {ref.name: ref for ref in refs}
     if missing := missing_shards(version, known):

@@ -194,7 +194,7 @@ def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     for command in (("log",), ("decide", "--policy", "as-is"), ("fsck",), ("gc",)):
         said = curator(command[0], tmp_path, *command[1:], "--json")
         assert (said.code, said.exit_line["error"]) == (10, "store.none"), said.err
-        assert "`curator index SHARDS` makes one" in said.err
+        assert "make one with `curator index SHARDS`" in said.err
     assert not (tmp_path / ".curator").exists()
 
 

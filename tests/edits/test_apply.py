@@ -244,7 +244,7 @@ def test_a_damaged_log_stops_it_and_fsck_names_it(ws: Workspace) -> None:
     path = edit_log.log_path(ws.store, "00000")
     data = path.read_bytes()
     path.write_bytes(data[:40] + b"?" + data[41:])
-    with pytest.raises(DamageError, match="the batch at byte 0 is not what was written"):
+    with pytest.raises(DamageError, match="the batch at byte 0 is damaged"):
         apply(ws.store, ws.store.version(2), who="Anna", stop=StopRequest())
     assert [finding.where for finding in fsck(ws).damage] == [str(path)]
     path.unlink()

@@ -119,10 +119,10 @@ def test_what_people_wrote_is_what_a_version_may_get(store: Store) -> None:
     ("draft", "what"),
     [
         (lambda: change("a dog", "  \u200b "), "the new text is empty"),
-        (lambda: change("a dog", " a  dog\n"), "the new text is the old one"),
+        (lambda: change("a dog", " a  dog\n"), "the new text equals the old one"),
         (lambda: change("a dog", "x" * 10_001), "10,001 characters"),
         (lambda: Draft(sample=DOG, action="accept", base_text=None), "has no text to accept"),
-        (lambda: Draft(sample=DOG, action="reject", base_text="x", new_text="y"), "goes with"),
+        (lambda: Draft(sample=DOG, action="reject", base_text="x", new_text="y"), "is only for"),
         (lambda: Draft(sample=DOG, action="undo", base_text="x"), "action is 'undo'"),  # type: ignore[arg-type]  # the point
     ],
 )
@@ -191,9 +191,9 @@ def test_the_same_edit_sent_twice_is_one(store: Store) -> None:
 def test_an_edit_of_a_text_that_was_put_back_is_refused(store: Store) -> None:
     one = edit_log.add(store, change("x", "y"), who="Anna")
     edit_log.undo(store, one.id, who="Cleo")
-    with pytest.raises(ConflictError, match=r"'y' .* was put back by 'Cleo'"):
+    with pytest.raises(ConflictError, match=r"'y' .* was restored by 'Cleo'"):
         edit_log.add(store, accept("y", seen=one.number), who="Ben")
-    with pytest.raises(ConflictError, match="is not what edit 0 left"):
+    with pytest.raises(ConflictError, match="is not the result of edit 0"):
         edit_log.add(store, accept("q", seen=one.number), who="Ben")
     with pytest.raises(ConflictError, match="is not what edit 7 left"):
         edit_log.add(store, accept("y", seen=7), who="Ben")
@@ -218,7 +218,7 @@ def test_undo(store: Store) -> None:
     assert wanted(store, DOG, "x") is None
     assert edit_log.newest(store).is_empty()
     assert [edit.action for edit in edit_log.everything(store)] == ["undo", "edit"]
-    with pytest.raises(ConflictError, match="was taken back by 'Ben'"):
+    with pytest.raises(ConflictError, match="was already undone by 'Ben'"):
         edit_log.undo(store, one.id, who="Anna")
     with pytest.raises(UsageError, match="is an undo"):
         edit_log.undo(store, undone.id, who="Anna")
@@ -229,7 +229,7 @@ def test_undo_leaves_what_others_built_upon(store: Store) -> None:
     two = edit_log.add(store, change("y", "z", seen=0), who="Ben")
     with pytest.raises(ConflictError, match=r"'Ben' at .* has built on 00000#0") as refused:
         edit_log.undo(store, one.id, who="Anna")
-    assert refused.value.hint == f"take {two.id} back first"
+    assert refused.value.hint == f"undo {two.id} first"
     edit_log.undo(store, two.id, who="Anna")
     edit_log.undo(store, one.id, who="Anna")
     assert wanted(store, DOG, "x") is None

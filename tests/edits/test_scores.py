@@ -199,7 +199,7 @@ def test_a_damaged_log_stops_the_scoring_by_name(ws: Workspace) -> None:
     edit(ws, "a0", DOGS, "dogs")
     path = edit_log.log_path(ws.store, "00000")
     path.write_bytes(b"x" + path.read_bytes()[1:])
-    with pytest.raises(DamageError, match="the batch at byte 0 is not what was written"):
+    with pytest.raises(DamageError, match="the batch at byte 0 is damaged"):
         run_score(ws)
 
 
@@ -318,7 +318,7 @@ def test_edits_apply_says_what_is_missing(ws: Workspace) -> None:
     said = curator("edits", "apply", f"{ws.spec}@v2", "--who", "Anna")
     score_it, apply_it = how_to_score(ws.store.version(2), ws.spec)
     assert (
-        f"1 edited texts have no score yet; these two give them one:\n  {score_it}\n  {apply_it}\n"
+        f"1 edited texts have no score yet; to score them and commit again:\n  {score_it}\n  {apply_it}\n"
     ) in said.out
     assert curator("edits", "apply", f"{ws.spec}@v2", "--json").json["unscored"] == 1
     run_score(ws)

@@ -258,7 +258,7 @@ def test_the_shard_changes_during_the_run(tmp_path: Path, step: str, change: str
     assert (said.code, said.exit_line["error"]) == (12, "source.changed"), said.err
     assert said.exit_line["path"] == str(shard)
     assert "again" in said.exit_line["hint"]
-    assert curator("show", tmp_path).code == 10, "nothing half-made is visible"
+    assert curator("show", tmp_path).code == 10, "no partial result is visible"
     assert recaption(tmp_path).code == 0
     check_whole(tmp_path)
 

@@ -76,9 +76,9 @@ def test_a_truncated_manifest(shards: Path) -> None:
     path = manifest(shards, 2)
     path.write_bytes(path.read_bytes()[:-40])
     (found,) = damaged(shards, "log")
-    assert found.startswith(f"{path}: the manifest is not readable")
+    assert found.startswith(f"{path}: the manifest is unreadable")
     said = curator("show", shards)
-    assert "restore the file from a copy" in said.err
+    assert "restore the file from a backup" in said.err
     assert curator("show", f"{shards}@v1").code == 0, "the other version can be read"
 
 
@@ -93,7 +93,7 @@ def test_a_wrong_hash(shards: Path) -> None:
 def test_content_that_is_not_what_the_id_says(shards: Path) -> None:
     # sealed again by whoever changed it, but the id is a digest of the decision
     rewrite(manifest(shards, 2), lambda body: body["policy"].update(pick="best"))
-    assert any("the id does not fit the content" in found for found in damaged(shards, "show"))
+    assert any("the id does not match the content" in found for found in damaged(shards, "show"))
 
 
 def test_an_unknown_field_is_kept(shards: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_recipe_that_cannot_be_read(shards: Path) -> None:
     path = facts(shards).parent / "maker.json"
     path.write_bytes(path.read_bytes()[:-5])
     (found,) = damaged(shards)
-    assert found == f"{path}: the recipe is not readable"
+    assert found == f"{path}: the recipe is unreadable"
     path.unlink()
     (found,) = damaged(shards)
     assert found == f"{path}: the recipe is missing"
@@ -332,7 +332,7 @@ def test_a_flipped_bit_is_no_torn_tail(journal: tuple[Path, Path]) -> None:
         path.write_bytes(tars.flip(data, place))
         bad = path.read_bytes()
         (found,) = damaged(shards)
-        assert found.startswith(f"{path}: the batch at byte 0 is not what was written")
+        assert found.startswith(f"{path}: the batch at byte 0 is damaged")
         said = recaption(shards)
         assert (said.code, said.exit_line["error"]) == (12, "journal.damaged")
         assert "curator fsck DATASET --repair" in said.err

@@ -122,7 +122,7 @@ def test_a_file_is_replaced_only_when_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("there", [b"[project]\nname = 'mine'\n", b"\xff\xfe"])
 def test_another_file_is_never_replaced(tmp_path: Path, there: bytes) -> None:
     (tmp_path / "mine.toml").write_bytes(there)
-    with pytest.raises(ConflictError, match="is no policy"):
+    with pytest.raises(ConflictError, match="is not a policy"):
         save_policy(MINE, tmp_path, replace=True)
     assert (tmp_path / "mine.toml").read_bytes() == there
 
@@ -131,7 +131,7 @@ def test_another_file_is_never_replaced(tmp_path: Path, there: bytes) -> None:
 def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "inner"
     folder.mkdir()
-    with pytest.raises(UsageError, match="cannot be the name of a file"):
+    with pytest.raises(UsageError, match="cannot be a file name"):
         save_policy(MINE.replace('"mine"', f'"{name}"'), folder)
     assert list(tmp_path.rglob("*")) == [folder]
 

@@ -113,7 +113,7 @@ def test_damage_is_named(store: Store, data: bytes) -> None:
     rating_log.add(store, CAT_DOG, "left", "Anna")
     (path,) = files(store)
     path.write_bytes(data)
-    with pytest.raises(DamageError, match="not readable") as found:
+    with pytest.raises(DamageError, match="unreadable") as found:
         rating_log.read(store)
     assert found.value.where == str(path)
     assert [one.where for one in rating_log.unreadable(store)] == [str(path)]
@@ -124,7 +124,7 @@ def test_a_rating_under_the_name_of_another_is_damage(store: Store) -> None:
     other = rating_log.add(store, rating_worker.shown(7), "left", "Anna")
     mine, theirs = sorted(files(store), key=lambda path: other.item in path.name)
     theirs.write_bytes(mine.read_bytes())
-    with pytest.raises(DamageError, match="does not fit its name"):
+    with pytest.raises(DamageError, match="does not match its file name"):
         rating_log.read(store)
 
 

@@ -66,7 +66,7 @@ def test_ties_alone_have_no_sign() -> None:
 def test_nobody_rated() -> None:
     found = rating_stats.win_rate([])
     assert (found.num_items, found.rate, found.low, found.high, found.p_value) == (0,) + (None,) * 4
-    assert rating_stats.sentence(found, "v1", "v2") == "Nobody has rated yet."
+    assert rating_stats.sentence(found, "v1", "v2") == "There are no ratings yet."
 
 
 def test_ratings_of_one_item_are_one_vote_of_the_majority() -> None:
@@ -89,7 +89,7 @@ def test_ratings_of_one_item_are_one_vote_of_the_majority() -> None:
     [
         (18, 2, "The texts of v2 are preferred to those of v1: win rate of 90%"),
         (2, 18, "The texts of v1 are preferred to those of v2: v2 has a win rate of 10%"),
-        (8, 4, "No difference between v1 and v2 beyond noise: v2 has a win rate of 67%"),
+        (8, 4, "No significant difference between v1 and v2: v2 has a win rate of 67%"),
     ],
 )
 def test_no_winner_is_named_inside_noise(wins: int, losses: int, begins: str) -> None:

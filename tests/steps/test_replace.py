@@ -229,7 +229,7 @@ def test_replace_list_apply_undo_as_they_are_typed(shards: Path) -> None:
     one = curator("edits", "undo", shards, "00000#0", "--who", "Ben")
     assert one.out == "1 edits undone\n"
     rest = curator("edits", "undo", shards, done["batch"], "--who", "Ben")
-    assert "was taken back by 'Ben'" in rest.out
+    assert "was already undone by 'Ben'" in rest.out
     assert rest.out.endswith("1 edits undone\n")
     assert curator("edits", "list", shards).out == "there are no edits yet\n"
     assert len(curator("edits", "list", shards, "--all", "--json").out.splitlines()) == 4

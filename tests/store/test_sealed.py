@@ -99,5 +99,5 @@ def test_a_file_that_another_one_names(tmp_path: Path) -> None:
     with pytest.raises(DamageError, match=r"sha256 is .*, summary.json says " + digest[:12]):
         sealed.check_file(path, digest, "summary.json")
     path.unlink()
-    with pytest.raises(DamageError, match=r"the file is missing, summary.json names it"):
+    with pytest.raises(DamageError, match=r"the file is missing, but summary.json lists it"):
         sealed.check_file(path, digest, "summary.json")

@@ -247,7 +247,7 @@ def test_committing_twice_makes_one_version(tmp_path: Path, open_page: Open) -> 
     version = mine.ws.store.version(2)
     assert version.counts == {"captioned": 0, "kept": 1, "dropped": 1, "quarantined": 0}
     app.button(key="policy_commit").click().run()
-    assert "The same decision is already v2" in shown(app)
+    assert "The same decision already exists as v2" in shown(app)
     assert mine.ws.store.numbers() == [1, 2]
 
 

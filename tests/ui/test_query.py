@@ -82,7 +82,7 @@ def test_more_rows_than_the_limit(
     kit: Kit, open_page: Open, in_this_process: list[Request]
 ) -> None:
     app = run(open_page(kit, limit="100"), "select unnest(range(101)) as n from versions limit 101")
-    assert "The first 100 rows: there are more." in shown(app)
+    assert "The first 100 rows; there are more." in shown(app)
     assert "The downloads hold these rows only." in shown(app)
     assert len(app.dataframe[0].value) == 100
 

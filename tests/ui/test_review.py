@@ -86,7 +86,7 @@ def test_the_worst_one_comes_first_and_accepting_goes_on(ws: Workspace) -> None:
     app = session()
     assert "1 of 9 · b3 · 00001" in shown(app)
     press(app, "Accept")
-    assert [toast.value for toast in app.toast] == ["accepted: `00001#0` is kept"]
+    assert [toast.value for toast in app.toast] == ["accepted: `00001#0` is saved"]
     assert "2 of 9 · a4 · 00000" in shown(app)
     assert app.query_params["i"] == "1"
     press(app, "Reject")
@@ -131,7 +131,7 @@ def test_edit(ws: Workspace) -> None:
 
 def test_an_edit_that_changes_nothing_is_refused_where_it_was_typed(ws: Workspace) -> None:
     app = press(press(session(), "Edit"), "Save")
-    assert "the new text is the old one" in shown(app)
+    assert "the new text equals the old one" in shown(app)
     assert app.text_area, "the form is still there"
     assert history(ws, "00001") == []
 
@@ -234,10 +234,10 @@ def test_find_and_replace_shows_first_and_can_be_taken_back(ws: Workspace) -> No
     assert sorted(new for _, _, new in history(ws) if new) == [
         "someone in a red hat", "someone riding a bike",
     ]  # fmt: skip
-    assert [toast.value for toast in app.toast] == ["2 texts are replaced"]
+    assert [toast.value for toast in app.toast] == ["2 texts replaced"]
     assert "1 of 2" in shown(session(text="a man")), "nobody has looked at them yet"
     press(app, "Undo")
-    assert [toast.value for toast in app.toast] == ["2 edits are taken back"]
+    assert [toast.value for toast in app.toast] == ["2 edits undone"]
     assert edit_log.newest(ws.store).is_empty()
 
 
@@ -296,18 +296,18 @@ def test_make_a_version(ws: Workspace) -> None:
     press(app, "Save")
     press(app, "Reject")
     app = press(session(view="make"), "Make a version: v2 with the edits")
-    assert [toast.value for toast in app.toast] == ["v5 is made"]
+    assert [toast.value for toast in app.toast] == ["v5 is committed"]
     assert ws.store.version(5).policy["name"] == "top+edits"
     assert "top+edits" in shown(app)
     assert fsck(ws, deep=True).damage == []
     assert figures(app)["edited texts without a score"] == "1"
     assert app.code[0].value == "curator score DATASET --scorer PATH/tiny-clip"
     press(app, "Make a version: v2 with the edits")
-    assert [toast.value for toast in app.toast] == ["v5 was there already, of the same edits"]
+    assert [toast.value for toast in app.toast] == ["v5 already exists, with the same edits"]
     fact = store.score_fact(store.image("b3"), "a sign", 0.5)
     store.add_facts(Facts(ws.store, SCORES, store.SCORER), "00001", [fact])
     press(app, "Make a version: v2 with the edits")
-    assert [toast.value for toast in app.toast] == ["v6 is made"]
+    assert [toast.value for toast in app.toast] == ["v6 is committed"]
     assert figures(app)["edited texts without a score"] == "0"
     assert not app.code
 
@@ -331,7 +331,7 @@ def storm(ws: Workspace, *, num_sessions: int, num_edits: int, num_places: int) 
             continue
         app.text_area[0].set_value(f"text {left.total()} of r{number}")
         press(app, "Save")
-        said = [toast.value for toast in app.toast if "is kept" in toast.value]
+        said = [toast.value for toast in app.toast if "is saved" in toast.value]
         if said:
             acknowledged.add(said[0].split("`")[1])
             outcome["acknowledged"] += 1

@@ -209,7 +209,7 @@ def test_a_damaged_study_is_told_without_a_path(
     shutil.copytree(studies / "more" / "small", tmp_path / "small")
     (tmp_path / "small" / "study.json").write_text("{")
     page = shown(open_page(tmp_path))
-    assert "the file is not readable" in page
+    assert "the file is unreadable" in page
     assert str(tmp_path) not in page
 
 

@@ -416,7 +416,7 @@ def test_a_number_that_was_changed_is_no_result(tmp_path: Path) -> None:
         data = path.read_bytes()
         place = data.index(b'"metrics": {') + data[data.index(b'"metrics": {') :].index(b"0.") + 2
         path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
-        with pytest.raises(DamageError, match="its checksum does not fit") as refused:
+        with pytest.raises(DamageError, match="its checksum does not match") as refused:
             build_report(out)
         assert refused.value.where == str(path)
         path.write_bytes(data)

@@ -429,7 +429,7 @@ def test_a_damaged_plan_is_refused_and_one_that_is_gone_is_written_anew(
     path.write_bytes(data.replace(b'"name": "small"', b'"name": "smalm"', 1))
     bad = path.read_bytes()
     assert bad != data
-    with pytest.raises(DamageError, match="its checksum does not fit"):
+    with pytest.raises(DamageError, match="its checksum does not match"):
         run(study(SMALL), tmp_path / "out")
     assert path.read_bytes() == bad
     path.unlink()
