@@ -132,7 +132,7 @@ def made_store(args: argparse.Namespace) -> Iterator[Path]:
     if not sign.exists():
         if args.store.exists() and any(args.store.iterdir()):
             raise SystemExit(
-                f"--store {args.store} is no finished store; delete it, or name another"
+                f"--store {args.store} is not a finished store; delete it, or name another"
             )
         args.store.mkdir(parents=True, exist_ok=True)
         _make(args.store, args)

@@ -5,7 +5,7 @@
 What a frozen tower knows about the *kind* of a solid (sphere, cube, cylinder, cone, torus; chance
 is 20 %) bounds what a segmentation head can make of it. Maps are read by bilinear interpolation
 at the middle of each box of OUT/detection; a multinomial logistic regression is fitted on train,
-its ridge chosen on val, and judged once on test. BACKBONE is what `curator finetune` takes.
+its ridge chosen on val, and evaluated once on test. BACKBONE is what `curator finetune` takes.
 """
 
 from __future__ import annotations

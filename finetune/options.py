@@ -75,7 +75,7 @@ class DenseOptions(BaseModel):
         image_px: height and width of images in training and in "whole" inference.
         fraction: fraction of the training images; for one seed, smaller fractions are subsets of
             larger ones.
-        scale: range of the random zoom in training; (1, 1), the default of depth, is no zoom.
+        scale: range of the random zoom in training; (1, 1), the default of depth, is not a zoom.
         inference: "whole" resizes the image to `image_px`; "slide" keeps its aspect ratio and moves
             a window of `image_px` over it, with an overlap of a third.
     """

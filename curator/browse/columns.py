@@ -91,7 +91,7 @@ class VersionColumns:
         """Columns of the decision about one shard.
 
         Raises:
-            DamageError: the file is missing or not what was written.
+            DamageError: the file is missing or was changed after it was written.
         """
         path = self.store.root / entry.file
         return parquet.read(path, DECISION_SCHEMA, columns, use_threads=False)

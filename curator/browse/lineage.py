@@ -14,7 +14,7 @@ from curator.store.versions import Version
 class Node:
     """One version. `base` is the version that it edits, None for a decision from the facts.
 
-    A decision does not depend on the version before it, so that one is no base. `sources` are the
+    A decision does not depend on the version before it, so it is not a base. `sources` are the
     texts that it could choose from: "alt_text" or a maker of captions -> its name for people.
     """
 

@@ -63,7 +63,7 @@ class RunState:
 
 
 def runs(store: Store, *, limit: int = 20) -> list[RunState]:
-    """The last commands, newest first. One whose file is not what was written is `damaged`."""
+    """The last commands, newest first. One whose file was changed since is `damaged`."""
     names = sorted(path.parent.name for path in (store.root / "runs").glob("*/run.json"))
     found = (_read(store.root / "runs" / name) for name in reversed(names[-limit:]))
     return [state for state in found if state is not None]
@@ -114,7 +114,7 @@ def _damaged(path: Path) -> RunState | None:
         options={},
         stages=(),
         quarantined=None,
-        error="its record is not what was written; nothing else depends on it",
+        error="its record was changed after it was written; nothing else depends on it",
     )
 
 

@@ -75,7 +75,7 @@ _FIELD_LINE = re.compile(r"[A-Z][\w /-]{1,30}:(?:\s|\Z)")
 def _is_list(text: str) -> bool:
     """Whether several lines are a list, a table or named fields rather than plain sentences."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) < 2:  # noqa: PLR2004 - one line is no list
+    if len(lines) < 2:  # noqa: PLR2004 - one line is not a list
         return False
     return any(map(_LIST_LINE.match, lines)) or sum(map(bool, map(_FIELD_LINE.match, lines))) > 1
 

@@ -64,7 +64,7 @@ def queue(store: Store, old: Version, new: Version, *, seed: int, size: int) -> 
     """Draw at most `size` questions.
 
     Raises:
-        DamageError: a file is not what was written.
+        DamageError: a file was changed after it was written.
     """
     before = {entry.name: entry for entry in old.shards}
     drawn: dict[str, tuple[int, Question]] = {}

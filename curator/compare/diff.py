@@ -63,7 +63,7 @@ def diff(
     for each shard of the two.
 
     Raises:
-        UsageError: no such scorer. DamageError: a file is not what was written.
+        UsageError: no such scorer. DamageError: a file was changed after it was written.
     """
     scores = VersionScores(store, old, new, scorer)
     before, after = _entries(old), _entries(new)

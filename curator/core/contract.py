@@ -36,7 +36,7 @@ def call(made: object, kind: str, method: str, argument: object, *, wants: str) 
     """Return what a method of a captioner or a scorer returns, which must be a list.
 
     Raises:
-        EngineError: it is no list, or the method raised something else than a CuratorError.
+        EngineError: it is not a list, or the method raised something else than a CuratorError.
     """
     try:
         found = getattr(made, method)(argument)

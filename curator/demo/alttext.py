@@ -1,6 +1,6 @@
 """Alt text as the web has it: some of it good, most of it noise, and every text labelled.
 
-The label says what was done to the text, so that a filter can be judged on it. False captions have
+The label says what was done to the text, so that a filter can be checked on it. False captions have
 one thing changed; they are hard negatives for an evaluation too (`wrong`).
 """
 

@@ -48,7 +48,7 @@ TRUTH_SCHEMA = pa.schema(
 )
 _PICTURES_SCHEMA = pa.schema([("image", pa.large_binary()), ("caption", pa.large_string())])
 _CHUNK = 200
-_KEPT = "pictures that are finished stay"
+_KEPT = "finished images are kept"
 _SIDES_PX = (32, 1024)
 _FORMAT = 2
 """Raised when the same options would give other files."""

@@ -56,7 +56,7 @@ def make_dense(out: Path, seeds: range, side_px: int, *, stop: StopRequest) -> N
         advance(len(seeds) - sum(map(len, todo)))
         for chunk, _ in make_chunks(partial(_make_chunk, out, seeds, side_px), todo, stop=stop):
             advance(len(chunk))
-        stop.check("labelled pictures that are finished stay")
+        stop.check("finished labelled images are kept")
     names = {split: [_name(number) for number in part] for split, part in _parts(len(seeds))}
     _write_lines(out / "segmentation" / "classes.txt", list(CLASSES))
     _write_lines(out / "depth" / "train.txt", names["train"] + names["val"])

@@ -191,7 +191,7 @@ class _Reader:
         self.pending, self.stale = set(), False
 
     def _leave(self) -> None:
-        """Go past something that is no solid: what was named last is its own."""
+        """Go past something that is not a solid: what was named last is its own."""
         self.pending, self.number, self.definite, self.negated = set(), None, False, False
         self.open, self.relation = False, None
         self._end_list(keep=True)

@@ -58,7 +58,7 @@ def make_chunks(
                     raise EngineError(
                         f"rendering pictures {outcome.item.start} to {outcome.item.stop - 1}:"
                         f" {outcome.detail}",
-                        did="pictures that are finished stay",
+                        did="finished images are kept",
                         hint="run the same command again to go on where it was",
                         reason="engine.crashed",
                     )

@@ -240,7 +240,7 @@ def agrees(edit: Edit, draft: Draft) -> bool:
 
 
 def why_stale(past: History, draft: Draft) -> ConflictError | None:
-    """Return why a draft is refused: its text has changed; the same change is no conflict."""
+    """Return why a draft is refused: its text has changed; the same change is not a conflict."""
     if draft.seen is not None:
         known = past.edits[draft.seen] if draft.seen < len(past.edits) else None
         if known is None or (known.sample, known.result) != (draft.sample, draft.base_text):

@@ -122,13 +122,13 @@ def check_license(license_id: str | None) -> None:
     """Refuse a card without a license.
 
     Raises:
-        UsageError: none was given, or it is no license id.
+        UsageError: none was given, or it is not a license id.
     """
     if license_id is None or not _LICENSE.fullmatch(license_id):
         raise UsageError(
             "the dataset card needs the license of the images and texts"
             if license_id is None
-            else f"{license_id!r} is no license id",
+            else f"{license_id!r} is not a license id",
             did="nothing was written",
             hint="--license cc-by-4.0, for instance; `other` if none fits, `unknown` if you do not "
             "know",

@@ -59,7 +59,7 @@ def layout(store: Store, version: Version, *, other_members: bool) -> ImageNames
         raise UsageError(
             f"load_dataset reads only files that all samples have; the other members are {shown}",
             did="nothing was written",
-            hint="leave --other-members away, or export --to wds",
+            hint="leave out --other-members, or export --to wds",
             reason="option.value",
         )
     return ImageNames(image_ext, ranked)

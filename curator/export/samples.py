@@ -175,7 +175,7 @@ class ShardReader:
         return changed(
             self.path,
             how,
-            did="the shards that are finished are kept",
+            did="finished shards are kept",
             hint="restore the shard, then run the same command again",
         )
 

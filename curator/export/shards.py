@@ -103,7 +103,7 @@ class ShardJob:
             raise DamageError(
                 f"sha256 is {found[:12]}, {self.version.name} was made from {expected[:12]}",
                 where=self.ref.path,
-                did="the shards that are finished are kept",
+                did="finished shards are kept",
                 hint="restore the shard, or export a version made from it as it is now",
                 reason="source.changed",
             )
@@ -117,7 +117,7 @@ class ShardJob:
         path = self.store.root / self.entry.file
         if not path.exists() or hashing.file_sha256(path) != self.entry.file_sha256:
             raise DamageError(
-                f"the decision of {self.version.name} is not what was written",
+                f"the decision of {self.version.name} was changed after it was written",
                 where=path,
                 hint="`curator fsck` lists everything damaged; `curator decide` makes it again",
             )

@@ -246,7 +246,7 @@ class _Packer:
             raise DamageError(
                 "the source is not the one that this shard was made from",
                 where=self.out / f"{number:05d}.tar",
-                did="the shards that are finished are kept",
+                did="finished shards are kept",
                 hint="restore the source to go on, or pack it into another folder",
                 reason="source.changed",
             )

@@ -320,7 +320,7 @@ def parquet_rows(path: Path, top: Path) -> Iterator[TableRow]:
         raise DamageError(
             f"the table is not readable ({first})",
             where=path,
-            did="the shards that are finished are kept",
+            did="finished shards are kept",
             hint="restore the file, then run the same command again",
             reason="input.damaged",
         ) from error

@@ -246,7 +246,7 @@ def run_query(
     Raises:
         UsageError: query.refused (anything else than one SELECT over the views), query.invalid
             (DuckDB does not understand it), query.timeout, query.too_large (memory).
-        DamageError: a file of the store is not what was written.
+        DamageError: a file of the store was changed after it was written.
     """
     if memory_mib < MIN_MEMORY_MIB:
         raise ValueError(f"memory_mib must be at least {MIN_MEMORY_MIB}, not {memory_mib}")
@@ -314,13 +314,11 @@ def _environment() -> dict[str, str]:
 def _died(returncode: int, stderr: bytes, memory_mib: int) -> CuratorError:
     last_line = (stderr.decode(errors="replace").strip().splitlines() or [""])[-1][:300]
     if returncode == -signal.SIGXCPU:
-        return UsageError(
-            "the query took more than its share of the processors", reason="query.timeout"
-        )
+        return UsageError("the query used more CPU time than allowed", reason="query.timeout")
     if returncode < 0:
         # Out of memory where nobody can report it any more: in an allocation of a thread.
         return UsageError(
-            f"the query ended its process (signal {-returncode}), most likely for want of memory",
+            f"the query process was killed (signal {-returncode}), probably for lack of memory",
             hint=f"ask for less, or for more than {memory_mib} MiB of memory",
             reason="query.too_large",
         )

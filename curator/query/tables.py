@@ -165,7 +165,7 @@ def _dataset(
 
 
 def _edits(store: Store, shards: set[str] | None) -> pa.Table:
-    """All edits, undone ones as well; an undo is no row of its own. One log at a time in Python."""
+    """All edits, undone ones as well; an undo has no row. One log at a time in Python."""
     parts = [_EDIT_SCHEMA.empty_table()]
     for shard in edited_shards(store):
         if shards is None or shard in shards:

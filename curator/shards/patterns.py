@@ -90,7 +90,7 @@ def _expand(root: Path, pattern: str, suffix: str) -> Iterator[Path]:
         path = _absolute(root / name)
         if not path.is_relative_to(root):
             raise UsageError(
-                f"{name!r} leads out of its folder", where=root, reason="input.bad_pattern"
+                f"{name!r} points outside its folder", where=root, reason="input.bad_pattern"
             )
         if path.is_dir():
             yield from _below(path, suffix)

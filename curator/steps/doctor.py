@@ -86,7 +86,7 @@ def _needs(
 ) -> Iterator[DoctorCheck]:
     """Check that the model or server that a row of a table needs is available.
 
-    Without `asked`, for a default that the run may not use, a missing extra is no failure.
+    Without `asked`, for a default that the run may not use, a missing extra is not a failure.
     """
     known = table.rows.get(row)
     module = first_missing("models")

@@ -109,7 +109,7 @@ def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
     `manifest` is the name of the file that the block writes last, with `write_manifest`.
 
     Raises:
-        UsageError: the folder holds other files (reason `output.foreign`), was begun with
+        UsageError: the folder holds other files (reason `output.foreign`), was started with
             another recipe (`output.other`), or is in a store (`output.inside_source`); nothing
             was written.
         ConflictError: another process is filling it.

@@ -72,7 +72,7 @@ def read_cells(out: Path, damaged: list[DamageError] | None = None) -> dict[str,
 def _read_cell(out: Path, path: Path) -> Json:
     record = _read_json(path, _AGAIN)
     if digest_of(record.get("config", {})) != path.stem:
-        raise DamageError("the record is that of another run", where=path, hint=_AGAIN)
+        raise DamageError("the record belongs to another run", where=path, hint=_AGAIN)
     for name, sha256 in record.get(sealed.FILES, {}).items():
         sealed.check_file(out / name, sha256, path.name, hint=_AGAIN)
     return record
@@ -82,7 +82,7 @@ def _read_json(path: Path, hint: str) -> Json:
     found = sealed.read(path, hint=hint)
     number = found.get("format")
     if not isinstance(number, int):
-        raise DamageError("the file is not what was written", where=path, hint=hint)
+        raise DamageError("the file was changed after it was written", where=path, hint=hint)
     if number > FORMAT:
         raise FormatError("written by a newer version of this tool", where=path)
     return found

@@ -343,7 +343,7 @@ def test_which_answers_came_to_the_token_limit(fields: dict, finish_reason: str)
         ("A dog runs on grass. It is 3.", "A dog runs on grass. It is 3.", ""),
         ("A dog runs with Dr.", "", "A dog runs with Dr."),
         ("A dog runs on grass by Mr. Smith and", "", "A dog runs on grass by Mr. Smith and"),
-        ("Yes. A dog runs on", "", "Yes. A dog runs on"),  # one word is no caption
+        ("Yes. A dog runs on", "", "Yes. A dog runs on"),  # one word is not a caption
         ("一只狗在草地上奔跑。后面有", "一只狗在草地上奔跑。", "后面有"),
         ("A dog runs on. Its col\ufffd", "A dog runs on.", "Its col"),
         ("", "", ""),

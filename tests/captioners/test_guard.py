@@ -343,7 +343,7 @@ def test_r13_human_captions_are_not_flagged(shared):
 
 
 def test_alt_text_in_the_prompt_may_come_back():
-    # A grounded caption that says what the alt text says is no echo.
+    # A grounded caption that says what the alt text says is not an echo.
     prompt = PRESETS["grounded"].text.replace("{alt_text}", "A brown dog runs on the beach")
     assert judge("A brown dog runs on the beach.", prompt=prompt) is None
     assert judge(prompt, prompt=prompt).reason == "vlm.echo"

@@ -160,7 +160,7 @@ def test_an_image_that_takes_the_server_down_every_time_fails_alone(serve):
     assert outcomes[1].detail == (
         "HTTP 500: CUDA error\\x1b[31m: device-side assert (tried 5 times)"
     )
-    # Alone in its batch it is no reason to end the run either: the test picture is answered.
+    # Alone in its batch it is not a reason to end the run either: the test picture is answered.
     assert failures(captioner.caption([bad])) == ["engine.error"]
 
 

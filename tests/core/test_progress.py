@@ -57,7 +57,7 @@ def test_a_number_that_nobody_knows() -> None:
 
 
 class Log(io.StringIO):
-    """A stderr that is no terminal, and says when a line came."""
+    """A stderr that is not a terminal, and says when a line came."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -133,7 +133,7 @@ def test_special_tokens_go(text: str, plain: str) -> None:
     [
         "a < b and c > d",
         "I <3 dogs",
-        "x<y>z in <b>bold</b>",  # markup is no command
+        "x<y>z in <b>bold</b>",  # markup is not a command
         "a [mask] and a [pad] of paper",  # BERT's tokens are upper case only
         "  two  spaces stay  ",
         "[1] [see below] <self-made> 5 <6> 7",
@@ -186,7 +186,7 @@ def sentences(text: str) -> list[str]:
         ("No. 5 wins. No. He sits.", ["No. 5 wins.", "No.", "He sits."]),
         ("It is 3.5 m tall. It costs .5 more.", ["It is 3.5 m tall.", "It costs .5 more."]),
         ("Born in 1995. He is old.", ["Born in 1995.", "He is old."]),
-        ("1. A dog runs.", ["1. A dog runs."]),  # a list's number is no sentence
+        ("1. A dog runs.", ["1. A dog runs."]),  # a list's number is not a sentence
         (
             "Dogs, cats, etc. are here. Dogs etc. The end",
             ["Dogs, cats, etc. are here.", "Dogs etc.", "The end"],

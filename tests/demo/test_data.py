@@ -94,7 +94,7 @@ def test_labels_are_the_truth_of_the_scene(world: Path) -> None:
 def test_coco_annotations_hold_the_masks(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco = COCO(world / "detection" / "test.json")
     assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(SHAPES)
-    assert min(coco.getAnnIds()) == 1  # 0 is no match in COCOeval
+    assert min(coco.getAnnIds()) == 1  # 0 is not a match in COCOeval
     for image in coco.loadImgs(coco.getImgIds()):
         name = image["file_name"][:-4]
         instances = opened(world / "detection" / "masks" / f"{name}.png")
@@ -167,7 +167,7 @@ def test_a_stopped_run_keeps_chunks_and_goes_on(
         return make_picture(seed, side)
 
     monkeypatch.setattr("curator.demo.data.make_picture", make_then_stop)
-    with pytest.raises(StoppedError, match="pictures that are finished stay"):
+    with pytest.raises(StoppedError, match="finished images are kept"):
         make_data(tmp_path, asked, stop=stop)
     assert len(list((tmp_path / "truth").iterdir())) == 2  # the chunk in flight was finished
     made = []

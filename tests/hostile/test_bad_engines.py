@@ -159,7 +159,7 @@ def test_too_many_failures_stop_the_run(tmp_path: Path) -> None:
         run(big, faulty(fault="refusal", fault_share=0.3), max_quarantine=0.05)
     assert caught.value.code == 4
     made = run(big, faulty(), max_quarantine=1.0).captioned.made
-    assert made < 250, "what was made is kept"
+    assert made < 250, "everything made so far is kept"
 
 
 # A captioner that fails, in a store that has captions by another one

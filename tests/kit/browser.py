@@ -41,7 +41,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the
 
 START_SEC = 300
 PATIENCE_MS = 120_000
-expect.set_options(timeout=PATIENCE_MS)  # a busy machine is no failure
+expect.set_options(timeout=PATIENCE_MS)  # a busy machine is not a failure
 """For one thing to appear; machines that test are slow and shared."""
 
 # Below the path of a page, Streamlit's script looks for the server before it looks at the root.

@@ -78,7 +78,7 @@ class Previewer:
         """Decide as `curator.steps.decide` would for these inputs, and compare with a version.
 
         Raises:
-            NotFoundError: a shard is not indexed. DamageError: a file is not what was written.
+            NotFoundError: a shard is not indexed. DamageError: a file fails its checksum.
         """
         extent = extent or Extent()
         entries = {entry.name: entry for entry in against.shards}

@@ -38,7 +38,7 @@ def test_camvid(tmp_path: Path) -> None:
     data = opened(tmp_path)
     assert data.classes == ("sky", "road", "traffic light")
     assert (data.train.names, data.val.names, data.test.names) == (("a", "b"), ("c",), ("d", "e"))
-    assert first_row(data) == [0, 0, 1, 2, 255, 255], "3 is void, 255 is no class anywhere"
+    assert first_row(data) == [0, 0, 1, 2, 255, 255], "3 is void, 255 is not a class anywhere"
 
 
 def test_camvid_without_val_and_numbers(tmp_path: Path) -> None:

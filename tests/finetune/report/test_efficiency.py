@@ -103,7 +103,7 @@ def test_only_complete_seeds_count() -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        ({1.0: {0: 1.0}}, {1.0: {0: 1.0}}),  # one amount is no curve
+        ({1.0: {0: 1.0}}, {1.0: {0: 1.0}}),  # one amount is not a curve
         ({0.1: {0: 1.0}, 1.0: {0: 1.0}}, {0.2: {0: 1.0}, 1.0: {0: 1.0}}),  # one in common
         ({0.1: {0: 1.0}, 1.0: {0: 1.0}}, {0.1: {1: 1.0}, 1.0: {1: 1.0}}),  # no seed in common
     ],

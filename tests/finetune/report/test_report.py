@@ -143,7 +143,7 @@ def test_missing_pairs_are_named() -> None:
 
 
 def test_a_difference_that_is_one_of_many() -> None:
-    # p = 0.011 alone; times 12 it is no difference any more.
+    # p = 0.011 alone; times 12 it is not a difference any more.
     said = compared(lifted(0.01, 0.02, 0.03, 0.01, 0.02), V1, family=12)
     assert said.startswith("No significant difference between v2 and v1: +1.8 mIoU [+0.8, +2.8]")
     assert "significant on its own, but not among 12 comparisons (adjusted p = 0.10)" in said
@@ -422,7 +422,7 @@ def test_a_number_that_was_changed_is_no_result(tmp_path: Path) -> None:
         path.write_bytes(data)
     one, two = sorted((out / "cells").iterdir())[:2]
     one.write_bytes(two.read_bytes())
-    with pytest.raises(DamageError, match="the record is that of another run"):
+    with pytest.raises(DamageError, match="the record belongs to another run"):
         build_report(out)
 
 
