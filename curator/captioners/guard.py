@@ -31,7 +31,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from curator.captioners import LENGTH, TRIMMED, Caption, Captioner, CaptionFailure, CaptionRequest
 from curator.captioners.answers import CleanAnswer, open_answer
@@ -158,7 +158,7 @@ class Guarded:
                     )
             elif not isinstance(outcome, Caption):
                 came = f"a list with a {type(outcome).__name__}"
-            elif not isinstance(outcome.text, str):
+            elif not isinstance(cast(object, outcome.text), str):
                 came = f"a Caption whose text is a {type(outcome.text).__name__}"
             if came:
                 raise contract.broken(made, "captioner", "caption", came, wants=_WANTS, hint=hint)

@@ -149,10 +149,9 @@ def _what_is_wrong(found: object) -> str | None:
         return (
             f"a Score with the unknown failure {found.failure!r} ({nearest(found.failure, known)})"
         )
-    if found.score is not None and not (
-        isinstance(found.score, Real) and math.isfinite(found.score)
-    ):
-        return f"a Score whose score is {found.score!r}"
+    number: Any = found.score  # numbers of numpy are `Real`, and not all are floats
+    if number is not None and not (isinstance(number, Real) and math.isfinite(number)):
+        return f"a Score whose score is {number!r}"
     return None
 
 
