@@ -158,7 +158,7 @@ class Guarded:
                     )
             elif not isinstance(outcome, Caption):
                 came = f"a list with a {type(outcome).__name__}"
-            elif not isinstance(cast(object, outcome.text), str):
+            elif not isinstance(cast("object", outcome.text), str):
                 came = f"a Caption whose text is a {type(outcome.text).__name__}"
             if came:
                 raise contract.broken(made, "captioner", "caption", came, wants=_WANTS, hint=hint)
