@@ -363,7 +363,9 @@ def find_layout(labels: str, folder: Path, layout: str | None = None) -> str:
 def _open(table: Registry[Layout], name: str, folder: Path) -> Opened:
     """Call the function of a layout. What it gets wrong names the row, the file and the call."""
     function, target = table.get(name), table.rows[name].target
-    problem, where, cause = None, None, None
+    problem: str | None = None
+    where: str | None = None
+    cause: Exception | None = None
     try:
         inspect.signature(function).bind(folder)
     except TypeError as error:
