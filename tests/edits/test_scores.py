@@ -316,7 +316,8 @@ def test_edits_apply_says_what_is_missing(ws: Workspace) -> None:
     said = curator("edits", "apply", f"{ws.spec}@v2", "--who", "Anna")
     score_it, apply_it = how_to_score(ws.store.version(2), ws.spec)
     assert (
-        f"1 edited texts have no score yet; to score them and commit again:\n  {score_it}\n  {apply_it}\n"
+        "1 edited texts have no score yet; to score them and commit again:\n"
+        f"  {score_it}\n  {apply_it}\n"
     ) in said.out
     assert curator("edits", "apply", f"{ws.spec}@v2", "--json").json["unscored"] == 1
     run_score(ws)
