@@ -195,7 +195,7 @@ def test_an_edit_of_a_text_that_was_put_back_is_refused(store: Store) -> None:
         edit_log.add(store, accept("y", seen=one.number), who="Ben")
     with pytest.raises(ConflictError, match="is not the result of edit 0"):
         edit_log.add(store, accept("q", seen=one.number), who="Ben")
-    with pytest.raises(ConflictError, match="is not what edit 7 left"):
+    with pytest.raises(ConflictError, match="is not the result of edit 7"):
         edit_log.add(store, accept("y", seen=7), who="Ben")
     edit_log.add(store, change("x", "z"), who="Ben")  # the text is as if nothing had been
 
