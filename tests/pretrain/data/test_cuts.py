@@ -75,7 +75,7 @@ def test_cuts_by_hand() -> None:
     assert found.counts() == {"num_texts": 4, "num_cut": 1, "num_tokens": 37, "num_tokens_cut": 6}
     assert (found + found).counts()["num_tokens_cut"] == 12
     assert Cuts(**found.to_json()) == found
-    assert found.told() == (
+    assert found.sentence() == (
         "25 % of 4 captions are longer than the 16 tokens that the text tower reads; 16 % of all "
         "their tokens are cut off"
     )
@@ -141,7 +141,7 @@ def test_held_out_texts_are_counted_too(
     assert found["num_texts"] == 10
     assert found["num_tokens_cut"] == 6 * found["num_cut"]
     assert found["num_tokens"] == 20 * found["num_cut"] + 3 * (10 - found["num_cut"])
-    assert f"warning: held-out pairs: {Cuts(**found).told()}" in capsys.readouterr().err
+    assert f"warning: held-out pairs: {Cuts(**found).sentence()}" in capsys.readouterr().err
 
 
 def test_without_text_there_is_nothing_to_count(shards: Path, tmp_path: Path) -> None:
