@@ -63,9 +63,8 @@ def test_the_shell_completes(words: str, found: list[str], tmp_path: Path) -> No
     (tmp_path / "curator.toml").write_text("not TOML")
     asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     env = {**os.environ, **asked, "_CURATOR_COMPLETE": "complete_bash", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", "from curator.cli.app import main; main()"]
     done = subprocess.run(
-        ["bash", "-c", 'exec -a curator "$@"', "curator", *command],
+        [Path(sys.executable).with_name("curator")],
         env=env,
         cwd=tmp_path,
         capture_output=True,
