@@ -1,1 +1,1 @@
-"""Two versions side by side."""
+"""Compare two versions."""

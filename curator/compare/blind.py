@@ -1,15 +1,14 @@
-"""Which samples two versions are judged by in blind rating, and in which order texts are shown.
+"""Draw the samples for a blind rating of two versions, and the left-right order of their texts.
 
-The queue is a random sample of those whose first text differs. Its order follows from the picture's
-sha256 and the seed alone: all raters meet the same pictures in the same order, so that they
+The queue is a random sample of the samples whose first text differs. Its order depends only on the
+image's sha256 and the seed: all raters see the same images in the same order, so their ratings
 overlap, a longer queue begins with the shorter one, and a recommit that changes few texts changes
-few questions. A picture with the same two texts is asked once, however often it occurs.
+few questions. An image with the same two texts is asked once, however often it occurs.
 
-Which text is left is drawn from the seed, the item and the rater: whoever leans to one side does so
-for and against either version alike.
+Which text is on the left is drawn from the seed, the item and the rater, so that a rater's bias
+towards one side favours neither version.
 
-Costs a read of both decisions of every shard whose decision changed: some 6 s for a million
-samples.
+Cost: reads both decisions of every shard whose decision changed, about 6 s for a million samples.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from curator.store.versions import Version
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One sample to rate; `row` is its place in the newer version."""
+    """One sample to rate; `row` is its row in the newer version."""
 
     shard: str
     row: int
@@ -39,7 +38,7 @@ class Question:
     matchup: Matchup
 
     def shown(self, who: str, seed: int) -> ShownPair:
-        """The question as this rater sees it: the same order whenever it is asked again."""
+        """Return the texts in this rater's left-right order, which is the same on every call."""
         texts = (self.matchup.old, self.matchup.new)
         drawn = digest([seed, who, self.matchup.item])
         left, right = texts if int(drawn, 16) % 2 else texts[::-1]
@@ -54,7 +53,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """Questions in the order in which they are asked, out of `num_samples` that differ."""
+    """Questions in the order they are asked, drawn from `num_samples` samples that differ."""
 
     questions: tuple[Question, ...]
     num_samples: int
@@ -80,7 +79,7 @@ def queue(store: Store, old: Version, new: Version, *, seed: int, size: int) -> 
         )
         num_samples += len(differ)
         ranked = differ.with_columns(rank=pl.Series(_ranks(differ["image_sha256_new"], seed)))
-        # Stable under a recommit, also among several samples of one picture.
+        # Stable under a recommit, also among several samples of one image.
         first = ranked.sort("rank", "text_sha256_new", "text_sha256_old", "row_new").unique(
             ["image_sha256_new", "text_sha256_new", "text_sha256_old"],
             keep="first",
@@ -108,7 +107,7 @@ def _question(change: Change) -> Question:
 
 
 def _ranks(image_sha256: pl.Series, seed: int) -> Keys:
-    """A random number for each picture, from its digest and the seed (splitmix64's last step)."""
+    """Hash each image's digest with the seed to a random rank (splitmix64's last step)."""
     start = hashlib.sha256(str(seed).encode()).digest()
     mixed: Keys = hex64(image_sha256) ^ np.frombuffer(start, "<u8", 1)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,12 +1,12 @@
-"""Two versions side by side: what changed, for better or worse, and in which direction texts drift.
+"""Compare two versions: which texts changed, how scores shifted, and how the words drifted.
 
 `diff` works shard by shard and keeps fixed-size state (`compare_stats`, `compare_words`) and a few
-examples, so memory is that of one shard plus 12 bytes a score fact. Samples are matched by
-shard and key (the n-th of a key with the n-th). A sample may have several texts: they are compared
-as sets; the first one (slot 0) stands for it where one text is needed.
+examples, so memory is one shard plus 12 bytes per score fact. Samples are matched by shard and key
+(the n-th sample with a key matches the n-th). A sample may have several texts: they are compared
+as a set; where one text is needed, the first (slot 0) is used.
 
-Old and new texts are judged by one scorer. A text made by sentence surgery was never scored
-itself: where its version used that scorer, the mean over its sentences counts.
+Old and new texts are scored by the same scorer. A text made by sentence surgery has no score of its
+own: if its version used that scorer, the mean score of its sentences is used.
 
 `render_text` is in `curator.compare.text`, the page in `curator.compare.html`.
 """
@@ -58,9 +58,9 @@ def diff(
 ) -> Diff:
     """Compare two versions of one store.
 
-    `scorer` is a maker of scores; by default the one that the new version's policy used, or the
-    old one's, or the only one there is. Without any, the scores are left out. `advance` is called
-    for each shard of the two.
+    `scorer` is a maker of scores. Default: the one that the new version's policy used, else the
+    old version's, else the only one in the store; without any, scores are left out. `advance` is
+    called once for each shard of the two versions.
 
     Raises:
         UsageError: no such scorer. DamageError: a file was changed after it was written.
@@ -70,7 +70,7 @@ def diff(
     found = _Comparison(num_examples)
     for name in sorted(before.keys() | after.keys()):
         pair = ShardPair(store, scores, name, old=before.get(name), new=after.get(name))
-        # Seeded by the shard's name: the same samples are picked whatever other shards there are.
+        # Seeded by the shard's name: the samples picked do not depend on the other shards.
         found.add(pair, np.random.default_rng([seed, zlib.crc32(name.encode())]))
         advance(1)
     return Diff(
@@ -124,10 +124,10 @@ def _shift(found: _Comparison, scores: VersionScores, new: Version) -> ScoreShif
 def changes(
     store: Store, old: Version, new: Version, *, scorer: str | None = None
 ) -> Iterator[Change]:
-    """Every sample in both versions whose texts changed, in order of shard and row.
+    """Yield every sample in both versions whose texts changed, in order of shard and row.
 
     Raises:
-        as `diff`.
+        As `diff`.
     """
     scores = VersionScores(store, old, new, scorer)
     before, after = _entries(old), _entries(new)
@@ -137,7 +137,7 @@ def changes(
 
 
 def to_json(result: Diff) -> str:
-    """The whole comparison for machines."""
+    """Return the whole comparison as JSON."""
     return json.dumps(asdict(result), indent=1, sort_keys=True, ensure_ascii=False)
 
 
@@ -148,11 +148,11 @@ def gate(
     min_mean_score_shift: float | None = None,
     max_lost_names_share: float | None = None,
 ) -> list[str]:
-    """The limits that the new version breaks, a sentence each; none means it may pass.
+    """Return one sentence for each limit that the new version breaks; empty means it passes.
 
-    `max_dropped_share` is of the new version's samples; `min_mean_score_shift` is the mean score
-    of all its texts minus that of the old ones; `max_lost_names_share` is of the names and
-    numbers in the alt texts.
+    `max_dropped_share` is a share of the new version's samples; `min_mean_score_shift` applies to
+    the mean score of all new texts minus that of all old ones; `max_lost_names_share` is a share
+    of the names and numbers in the alt texts.
     """
     broken = []
     dropped = result.new.counts["dropped"] / max(result.new.num_samples, 1)
@@ -175,7 +175,7 @@ def gate(
 
 
 def mean_shift(result: Diff) -> float | None:
-    """Mean score of all new texts minus that of all old ones; None without scores."""
+    """Return the mean score of all new texts minus that of all old ones; None without scores."""
     scores = result.scores
     if scores is None or scores.old.mean is None or scores.new.mean is None:
         return None
@@ -183,7 +183,7 @@ def mean_shift(result: Diff) -> float | None:
 
 
 class _VersionCounter:
-    """What is counted of one version alone."""
+    """Counters of a single version."""
 
     def __init__(self) -> None:
         self.sources: Counter[str] = Counter()
@@ -215,7 +215,7 @@ class _VersionCounter:
         )
 
     def count_names(self, items: Items, lost: Items) -> None:
-        """Count what one alt text says, and what is lost of it."""
+        """Count the names and numbers of one alt text, and the lost ones among them."""
         self.names["num_names"] += len(items.names)
         self.names["num_numbers"] += len(items.numbers)
         self.names["lost_names"] += len(lost.names)
@@ -227,20 +227,20 @@ class _VersionCounter:
 
 
 class _Examples(Generic[E]):
-    """The few of many that are kept: those with the smallest rank. Ties go to shard and row."""
+    """Keeps the examples with the smallest rank; ties are broken by shard and row."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._kept: list[tuple[float, str, int, E]] = []
 
     def offer(self, rank: float, example: E) -> None:
-        """Consider one more."""
+        """Keep this example if its rank is small enough."""
         self._kept.append((rank, example.shard, example.row, example))
         self._kept.sort(key=lambda entry: entry[:3])
         del self._kept[self.size :]
 
     def result(self) -> tuple[E, ...]:
-        """Smallest rank first."""
+        """Return the examples, smallest rank first."""
         return tuple(entry[3] for entry in self._kept)
 
 
@@ -316,7 +316,7 @@ class _Comparison:
 
 def _lost(items: Items, alt_text: str, texts: Sequence[ComparedText]) -> Items:
     if any(text.text == alt_text for text in texts):
-        return Items((), ())  # nothing can be, and most samples of most versions keep their text
+        return Items((), ())  # the alt text was kept, as for most samples: nothing is lost
     return lost_items(items, [text.text for text in texts])
 
 

@@ -1,7 +1,7 @@
-"""A comparison as one HTML page to show to a colleague: pictures inside, no script, no request.
+"""Render a comparison as one self-contained HTML page: images inline, no script, no request.
 
-Captions are text of strangers: the template escapes everything, and a content security policy
-forbids all but inline styles and `data:` pictures. The same comparison gives the same bytes.
+Captions are untrusted text: the template escapes everything, and a content security policy
+allows only inline styles and `data:` images. The same comparison gives the same bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ONE_DECIMAL_BELOW = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A small picture as a `data:` URI, or `note`: why there is none."""
+    """A small image as a `data:` URI, or in `note` the reason why there is none."""
 
     uri: str | None
     note: str = ""
@@ -48,9 +48,9 @@ Thumbnails = Mapping[tuple[str, int], Thumbnail]
 
 
 def thumbnails(store: Store, dataset: Dataset, diff: Diff) -> dict[tuple[str, int], Thumbnail]:
-    """The pictures of all examples in `diff`, at most 320 pixels wide and high.
+    """Return thumbnails of all examples in `diff`, at most 320 pixels wide and high.
 
-    A picture that cannot be read any more is left out with a note.
+    An image that can no longer be read is replaced by a note.
 
     Raises:
         StorageError: the storage fails.
@@ -86,7 +86,7 @@ def _data_uri(image: Image.Image) -> str:
 
 
 def render_html(diff: Diff, thumbnails: Thumbnails) -> str:
-    """The whole page."""
+    """Return the whole page."""
     environment = Environment(
         loader=PackageLoader("curator.compare"),
         autoescape=True,
@@ -127,7 +127,7 @@ def render_html(diff: Diff, thumbnails: Thumbnails) -> str:
 
 
 def policy_lines(side: Side) -> list[tuple[str, str]]:
-    """A policy in words: (label, value)."""
+    """Describe a policy as (label, value) lines."""
     policy = side.policy
     lines = [
         ("texts", " or ".join(map(_source, policy.get("sources", ())))),
@@ -182,7 +182,7 @@ def _limit(surgery: Mapping[str, Any]) -> str:
 
 
 def maker_lines(side: Side) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Every generator and scorer with its recipe as (key, value)."""
+    """Return every generator and scorer with its recipe as (key, value)."""
     return [
         (name, [(key, _plain(value)) for key, value in sorted(recipe.items())])
         for name, recipe in sorted(side.makers.items())

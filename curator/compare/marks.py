@@ -1,7 +1,7 @@
-"""Two texts held against each other, word by word: which words only one of them has.
+"""Mark the words by which two texts differ.
 
-Words count as the same whatever their case and the punctuation around them. Costs a fraction of a
-millisecond a caption.
+Words are compared without case and without the punctuation around them. Costs a fraction of a
+millisecond per caption.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from rapidfuzz.distance import Indel
 
 from curator.compare.values import Change
 
-# Below this share of common words, marking single words says less than the two texts do.
+# Below this share of common words, marking single words makes the texts harder to compare.
 _MIN_SIMILARITY = 0.3
 
 
 class Part(NamedTuple):
-    """Some words of a text; `changed` if the other text does not have them here."""
+    """A run of words; `changed` if the other text does not have them at this place."""
 
     words: str
     changed: bool
 
 
 def text_parts(change: Change) -> tuple[list[list[Part]], list[list[Part]]]:
-    """The old and the new texts of a sample, cut where their words differ.
+    """Split the old and the new texts of a sample into parts where their words differ.
 
-    A text that both have is not marked; the others are compared in order, first with first.
+    A text in both versions is not marked; the others are compared in order, first with first.
     """
     old_only = [text.text for text in change.old if text.text not in {t.text for t in change.new}]
     new_only = [text.text for text in change.new if text.text not in {t.text for t in change.old}]
@@ -43,9 +43,9 @@ def text_parts(change: Change) -> tuple[list[list[Part]], list[list[Part]]]:
 
 
 def word_diff(old: str, new: str) -> tuple[list[Part], list[Part]]:
-    """Two texts in runs of words: those that only this text has are `changed`.
+    """Split two texts into runs of words; runs that only one text has are `changed`.
 
-    Texts with little in common are not marked at all: it would say less than the texts do.
+    Texts with little in common are not marked at all, because marks would not help to compare them.
     """
     runs = _runs(old, new)
     if runs is None:
@@ -59,11 +59,11 @@ Kind = Literal["same", "removed", "added"]
 
 
 def word_changes(old: str, new: str) -> list[tuple[Kind, str]]:
-    """Both texts as one list of words; what was taken out comes before what took its place.
+    """Merge both texts into one list of runs; removed words come before their replacement.
 
-    The words of all `same` and `removed` runs are the old text, of `same` and `added` the new one
-    (but for case and punctuation of words that stayed, and for white space). Texts with little in
-    common come as one removed and one added.
+    The `same` and `removed` runs together are the old text, `same` and `added` the new one (except
+    for white space, and case and punctuation of words that stayed). Texts with little in common
+    give one removed and one added run.
     """
     runs = _runs(old, new)
     if runs is None:
@@ -75,9 +75,9 @@ def word_changes(old: str, new: str) -> list[tuple[Kind, str]]:
 
 
 def _runs(old: str, new: str) -> list[tuple[bool, str, str]] | None:
-    """Runs of words in reading order: (both have them, as the old text writes them, as the new).
+    """Return runs of words in reading order as (in both texts, old spelling, new spelling).
 
-    None for texts with little in common.
+    Returns None for texts with little in common.
     """
     old_words, new_words = old.split(), new.split()
     steps = Indel.opcodes(list(map(_bare, old_words)), list(map(_bare, new_words)))
@@ -94,5 +94,5 @@ def _runs(old: str, new: str) -> list[tuple[bool, str, str]] | None:
 
 
 def _bare(word: str) -> str:
-    """A word as it is compared."""
+    """Strip a word of case and punctuation for comparison."""
     return word.casefold().strip(string.punctuation) or word

@@ -1,10 +1,10 @@
-"""Names and numbers of an alt text, and which of them the chosen texts no longer say.
+"""Find the names and numbers of an alt text, and which of them the chosen texts have lost.
 
 A name is a run of capitalised words that does not open a sentence; where more than 70 % of such
-words are capitalised (a headline) nothing is taken for a name. A number is a figure or a number
-word from two on ("one" is mostly a pronoun); "3" and "three" are the same. File names and links
-say neither. It is a heuristic for English-like scripts: good for the drift between two versions,
-not for the truth about one text.
+words are capitalised (a headline) nothing is taken for a name. A number is written in digits or as
+a number word from two on ("one" is mostly a pronoun); "3" and "three" are equal. File names and
+links are ignored. This is a heuristic for English-like scripts: it measures the drift between two
+versions and is unreliable for a single text.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ NUMBER_WORDS = {
     "million": "1000000",
 }
 
-# Whatever holds a name or a number matches it, and little else: a cheap test before the exact one.
+# Matches every text with a name or a number, and few others: a cheap test before the exact one.
 MAYBE = r"[^\p{L}\p{N}]\p{Lu}|(?:^|[^\p{L}\p{N}])\p{N}|(?i)\b(?:" + "|".join(NUMBER_WORDS) + r")\b"
 
 
 class Items(NamedTuple):
-    """What an alt text says: names as written, numbers as figures. In order, without repeats."""
+    """The items of an alt text: names as written, numbers in digits; in order, without repeats."""
 
     names: tuple[str, ...]
     numbers: tuple[str, ...]
 
 
 def items_of(text: str) -> Items:
-    """The names and numbers in `text`."""
+    """Return the names and numbers in `text`."""
     words = _words(text)
-    # Whatever starts within the first three characters opens the first sentence.
+    # A word that starts within the first three characters opens the first sentence.
     may_name = any(word[0].isupper() for start, word in words if start >= _OPENING_CHARS)
     numbers = _numbers(word for _, word in words)
     names = _names(text, words) if may_name else []
@@ -82,7 +82,7 @@ def _names(text: str, words: Iterable[tuple[int, str]]) -> list[str]:
 
 
 def lost_items(items: Items, texts: Iterable[str]) -> Items:
-    """Those that none of `texts` says, in whatever case."""
+    """Return the items that occur in none of `texts`, ignoring case."""
     if not items.names and not items.numbers:
         return items
     said: set[str] = set()
@@ -103,8 +103,8 @@ def lost_items(items: Items, texts: Iterable[str]) -> Items:
 
 
 def _words(text: str) -> list[tuple[int, str]]:
-    """(start, word) of all words that are prose."""
-    if not _NO_PROSE.search(text):  # most texts; no word goes over white space
+    """Return (start, word) of all words except file names and links."""
+    if not _NO_PROSE.search(text):  # most texts; no word spans white space
         return [(word.start(), word[0]) for word in _WORD.finditer(text)]
     return [
         (token.start() + word.start(), word[0])
@@ -115,7 +115,7 @@ def _words(text: str) -> list[tuple[int, str]]:
 
 
 def _numbers(words: Iterable[str]) -> list[str]:
-    """The numbers in words; several in "two-to-three"."""
+    """Return the numbers in `words`; "two-to-three" has several."""
     numbers = []
     for word in words:
         low = word.lower()

@@ -1,7 +1,6 @@
-"""One shard of two versions: samples matched, texts scored, what changed.
+"""Pair one shard of two versions: match samples, look up scores, find what changed.
 
-A sample of the old version is the one of the new version with the same key; the n-th of a key
-matches the n-th where a key repeats.
+Samples are matched by key; where a key repeats, the n-th sample with it matches the n-th.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class VersionScores:
         self._facts = Facts(store, SCORES, self.scorer) if self.scorer else None
 
     def add_to(self, decision: pl.DataFrame, *, is_new: bool) -> pl.DataFrame:
-        """A decision of the old or new version with its column `score` as this scorer has it."""
+        """Return the decision with the scores of this scorer in its column `score`."""
         if self._facts is None:
             return _unscored(decision)
         score = self._facts.match(decision, ["score"])["score"].fill_nan(None)
@@ -48,13 +47,13 @@ class VersionScores:
 
 
 class ShardPair:
-    """What two versions decided for one shard; either may lack it.
+    """The decisions of two versions for one shard; one of them may be missing.
 
     `old` and `new` are decisions with a column `score`, null where `scores` is None.
-    `samples` has one row a sample of either: key, nth, alt_text, and with the suffix _old or _new
-    row, action, because, image_sha256, text_sha256 and score (of the first text) and texts (their
-    identity as a set); then `kind` (null if nothing changed or it is in one version only) and
-    `gain`.
+    `samples` has one row per sample of either version: key, nth, alt_text, and with the suffix _old
+    or _new: row, action, because, image_sha256, text_sha256 and score (of the first text) and texts
+    (the identity of the set of texts); then `kind` (null if nothing changed or the sample is in one
+    version only) and `gain`.
     """
 
     def __init__(
@@ -95,11 +94,11 @@ class ShardPair:
 
     @property
     def changed(self) -> pl.DataFrame:
-        """The samples in both versions whose texts changed."""
+        """Return the samples in both versions whose texts changed."""
         return self.samples.filter(pl.col("kind").is_not_null())
 
     def examples(self, samples: pl.DataFrame) -> Iterator[Change]:
-        """Rows of `samples` with their texts."""
+        """Yield rows of `samples` with their texts."""
         old = texts_of(self.old, samples["row_old"])
         new = texts_of(self.new, samples["row_new"])
         for row in samples.iter_rows(named=True):
@@ -120,7 +119,7 @@ class ShardPair:
 
 
 def texts_of(decision: pl.DataFrame, rows: pl.Series) -> dict[int, tuple[ComparedText, ...]]:
-    """The chosen texts of some rows, slot 0 first."""
+    """Return the chosen texts of each row, slot 0 first."""
     wanted = decision.filter(
         pl.col("text").is_not_null() & pl.col("row").is_in(rows.drop_nulls().implode())
     ).sort("row", "slot")
@@ -149,7 +148,7 @@ def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _heads(decision: pl.DataFrame, suffix: str) -> pl.DataFrame:
-    """One row a sample: its first text, and the set of all of them."""
+    """Reduce a decision to one row per sample: its first text, and the set of all its texts."""
     heads = decision.filter(pl.col("slot") == 0).sort("row")
     sets = (
         decision.drop_nulls("text_sha256")

@@ -1,6 +1,6 @@
-"""The drawings of a comparison: scores and lengths of both versions, and the raters' win rate.
+"""Draw the plots of a comparison: scores and lengths of both versions, and the raters' win rate.
 
-The page of `curator diff --html` and the dashboard show the same ones.
+The page of `curator diff --html` and the dashboard use the same plots.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from curator.compare.text import histograms
 from curator.compare.values import ScoreShift
 
 if TYPE_CHECKING:
-    from curator.ratings.stats import WinRate  # with statsmodels, which takes a second
+    from curator.ratings.stats import WinRate  # imports statsmodels, which takes a second
 
 _OLD, _NEW, _MUTED, _LINE = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
 _VARIABLES = {_OLD: "--old", _NEW: "--new", _MUTED: "--muted", _LINE: "--line"}
@@ -26,7 +26,7 @@ _SIZE_IN = (7.2, 3.1)
 
 
 def score_plot(scores: ScoreShift) -> str:
-    """Histograms of the scores of both versions, as shares of their texts."""
+    """Draw histograms of the scores of both versions, as shares of their texts."""
     low, step, old, new = histograms(scores, max_bars=72)
     edges = [low + step * number for number in range(len(old) + 1)]
 
@@ -41,7 +41,7 @@ def score_plot(scores: ScoreShift) -> str:
 
 
 def length_plot(old: LengthStats, new: LengthStats) -> str:
-    """Histograms of the words a text in both versions, as shares of their texts."""
+    """Draw histograms of the words per text of both versions, as shares of their texts."""
     width, before, after = length_shares(old, new)
     edges = [number * width - 0.5 for number in range(len(before) + 1)]
 
@@ -54,7 +54,7 @@ def length_plot(old: LengthStats, new: LengthStats) -> str:
 
 
 def win_rate_plot(found: WinRate, names: tuple[str, str]) -> str:
-    """The win rate of the newer version with its 95 % interval, on a line from 0 to 1."""
+    """Draw the win rate of the newer version with its 95 % interval, on a line from 0 to 1."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

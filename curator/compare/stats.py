@@ -1,7 +1,7 @@
-"""What a comparison counts of scores and lengths. Words are in `curator.compare.words`.
+"""Count scores and lengths for a comparison. Words are in `curator.compare.words`.
 
-Everything is fed shard by shard and keeps a state of fixed size: scores go into bins of 0.0005
-over [-1, 1], from which quartiles are read off; lengths are counted exactly.
+All counters are fed shard by shard and keep a state of fixed size: scores go into bins of 0.0005
+over [-1, 1], from which quartiles are read; lengths are counted exactly.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Distribution:
     """Scores of the texts of one version. `n` counts those that have a score.
 
     `quartiles` (25, 50, 75 %) are exact to 0.0005. `histogram` counts texts in 200 bins of 0.01
-    from -1 to 1. None where there is nothing to take it from.
+    from -1 to 1. Fields are None where there are no scores.
     """
 
     n: int
@@ -59,9 +59,9 @@ class Paired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthStats:
-    """Words (runs of non-space) a text. `quantiles` are 5, 25, 50, 75 and 95 %.
+    """Words (runs of non-space) per text. `quantiles` are 5, 25, 50, 75 and 95 %.
 
-    `histogram[w]` counts the texts of w words; the last bin those of 200 or more.
+    `histogram[w]` counts the texts of w words; the last bin counts those of 200 or more.
     """
 
     num_texts: int
@@ -79,7 +79,7 @@ class ScoreCounter:
         self._sum = self._squares = 0.0
 
     def add(self, scores: pl.Series) -> None:
-        """Count scores; null stands for a text without one."""
+        """Count scores; null is a text without a score."""
         values = scores.drop_nulls().cast(pl.Float64).to_numpy()
         self._n += len(values)
         self._unscored += len(scores) - len(values)
@@ -90,7 +90,7 @@ class ScoreCounter:
         np.add.at(self._bins, np.clip(place, 0, len(self._bins) - 1), 1)
 
     def result(self) -> Distribution:
-        """What was counted."""
+        """Return the distribution of all scores added."""
         coarse = self._bins.reshape(_NUM_BINS, _FINE_PER_BIN).sum(axis=1)
         spread = self._squares - self._sum**2 / max(self._n, 1)
         return Distribution(
@@ -120,7 +120,7 @@ class PairCounter:
         self._sum = self._squares = 0.0
 
     def add(self, gains: pl.Series) -> None:
-        """Count new minus old; null where either has no score."""
+        """Count differences new minus old; null where either text has no score."""
         values = gains.drop_nulls().cast(pl.Float64).to_numpy()
         self._n += len(values)
         self._improved += int((values > 0).sum())
@@ -129,7 +129,7 @@ class PairCounter:
         self._squares += float((values**2).sum())
 
     def result(self) -> Paired:
-        """What was counted."""
+        """Return the statistics of all differences added."""
         n = self._n
         mean = self._sum / n if n else None
         half = None
@@ -148,7 +148,7 @@ class PairCounter:
 
 
 def _student_95(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t, to 0.3 % from 4 degrees on (Abramowitz 26.7.5)."""
+    """Return the 97.5 % quantile of Student's t, to 0.3 % from 4 degrees on (Abramowitz 26.7.5)."""
     z = _Z_95
     return (
         z
@@ -170,7 +170,7 @@ class LengthCounter:
         self._counts.update(dict(words.iter_rows()))
 
     def result(self) -> LengthStats:
-        """What was counted."""
+        """Return the statistics of all texts added."""
         total = self._counts.total()
         lengths = sorted(self._counts)
         below = np.cumsum([self._counts[length] for length in lengths])
@@ -192,7 +192,7 @@ class LengthCounter:
 
 
 def length_shares(old: LengthStats, new: LengthStats) -> tuple[int, list[float], list[float]]:
-    """Words a bin, and the shares of the texts of both versions in each of at most 40 bins."""
+    """Return the words per bin, and the share of each version's texts in each of <= 40 bins."""
     longest = max(len(old.histogram), len(new.histogram))
     width = max(-(-longest // _MAX_LENGTH_BINS), 1)
     before, after = (

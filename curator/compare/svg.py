@@ -1,6 +1,6 @@
-"""matplotlib figures as inline SVG that follows the light or dark colours of the page around them.
+"""Draw matplotlib figures as inline SVG that follows the page's light or dark colours.
 
-matplotlib knows no CSS variables: it draws in stand-in colours, which become variables afterwards.
+matplotlib has no CSS variables: it draws in stand-in colours, which are then replaced by variables.
 The same numbers give the same bytes.
 """
 
@@ -26,12 +26,12 @@ def draw_svg(
     size_in: tuple[float, float],
     variables: Mapping[str, str],
 ) -> str:
-    """What `draw` puts into a figure, as an element of a page: no prolog, size, colours and font.
+    """Return the figure that `draw` fills as an SVG element without prolog, size, colours and font.
 
-    `salt` makes the ids inside differ from those of other figures of the page; `variables` maps
+    `salt` makes the ids inside differ from those of other figures on the page; `variables` maps
     stand-in colours (`#0a0001`) to CSS variables (`--old`).
     """
-    # No mathematics in texts: a name from a file may have dollars in it.
+    # No math mode in texts: a name from a file may contain dollar signs.
     with mpl.rc_context(
         {"svg.hashsalt": salt, "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}
     ):
@@ -44,7 +44,7 @@ def draw_svg(
 
 
 def quiet(axes: Axes, *, muted: str, line: str, grid: Literal["x", "y", "both"] = "y") -> None:
-    """Axes that stand back: a thin grid, one line at the bottom, small grey numbers."""
+    """Style axes discreetly: a thin grid, one line at the bottom, small grey numbers."""
     axes.tick_params(length=0, colors=muted, pad=5)
     axes.grid(axis=grid, color=line, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -62,5 +62,5 @@ def _inline(svg: str, label: str, variables: Mapping[str, str]) -> str:
     body = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", body)
     for stand_in, variable in variables.items():
         body = body.replace(stand_in, f"var({variable})")
-    # The label may hold a name from a file, and it is put into the page as it is.
+    # The SVG goes into the page unescaped, and the label may contain a name from a file.
     return body.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1).strip()

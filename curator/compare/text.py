@@ -1,7 +1,7 @@
-"""A comparison in words: the verdict in one sentence, and a report for the terminal.
+"""Render a comparison as text: the verdict in one sentence, and a report for the terminal.
 
-The report fits 88 columns. Texts are shown with everything unprintable escaped, so that no caption
-can move the cursor or recolour the screen.
+The report fits 88 columns. Unprintable characters in texts are escaped, so that no caption can move
+the cursor or recolour the screen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SMALLEST_LENGTH_CHANGE = 0.05
 
 
 def verdict(diff: Diff) -> str:
-    """What changed, in one sentence; higher or lower only where the interval leaves zero out."""
+    """Say what changed in one sentence; "higher" or "lower" only if the interval excludes zero."""
     names = f"{diff.old.name} and {diff.new.name}"
     if diff.old.id == diff.new.id:
         return f"{names} are the same decision."
@@ -42,7 +42,7 @@ def verdict(diff: Diff) -> str:
 
 
 def _what_happened(num_changed: Mapping[str, int]) -> str:
-    """The verb for the kinds of change there are."""
+    """Return the verb for the kinds of change that occur."""
     lost, gained, reworded = (num_changed[kind] for kind in (LOST, GAINED, REWORDED))
     if lost and not gained and not reworded:
         return "lost their text"
@@ -92,7 +92,7 @@ def _names_part(diff: Diff) -> str:
 
 
 def render_text(diff: Diff) -> str:
-    """The report, ending in a newline."""
+    """Return the report, ending in a newline."""
     lines = [
         f"{diff.old.name} ({policy_name(diff.old)}) → {diff.new.name} ({policy_name(diff.new)})",
         "",
@@ -110,12 +110,12 @@ def render_text(diff: Diff) -> str:
 
 
 def policy_name(side: Side) -> str:
-    """The policy of a version, by name."""
+    """Return the name of a version's policy."""
     return printable(str(side.policy.get("name", "?")))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Left column of labels, the others right-aligned."""
+    """Format a table: the column of labels left-aligned, the others right-aligned."""
     width = min(WIDTH - 2 - _CELL * (len(head) - 1), _MAX_LABEL)
     for label, *cells in (head, *rows):
         shown = textwrap.shorten(printable(label.strip()), width - 1, placeholder="…")
@@ -198,7 +198,7 @@ def _moments(found: Distribution) -> list[str]:
 def histograms(
     scores: ScoreShift, max_bars: int = _MAX_BARS
 ) -> tuple[float, float, list[float], list[float]]:
-    """Lower end, bin width, and the shares of both versions in each bin where there is any."""
+    """Return lower end, bin width, and each version's share per bin up to the last filled one."""
     filled = [
         place
         for place, pair in enumerate(zip(scores.old.histogram, scores.new.histogram, strict=True))

@@ -1,4 +1,4 @@
-"""What a comparison of two versions consists of: plain values, fit for JSON."""
+"""The values of a comparison of two versions: plain data that can be written as JSON."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from curator.compare.stats import Distribution, LengthStats, Paired
 from curator.compare.words import Vocabulary
 
 REWORDED, GAINED, LOST = "reworded", "gained", "lost"
-"""How the texts of a sample changed: other texts, texts where there were none, none any more."""
+"""How a sample's texts changed: other texts, texts where it had none, or no texts any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of the two versions. `counts` are samples by action, `sources` texts by source."""
+    """One of the two versions. `counts` is samples by action, `sources` is texts by source."""
 
     number: int
     name: str
@@ -34,7 +34,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedText:
-    """One chosen text. `score` is that of the comparison's scorer, None if there is none."""
+    """One chosen text. `score` is from the comparison's scorer, None if it did not score it."""
 
     text: str
     source: str
@@ -45,8 +45,8 @@ class ComparedText:
 class Change:
     """One sample whose texts changed; `kind` is reworded, gained or lost.
 
-    `row` is its place in the newer index of the shard. `gain` is new minus old score of the first
-    text. `because` is the new version's reason.
+    `row` is its row in the newer index of the shard. `gain` is the new minus the old score of the
+    first text. `because` is the new version's reason.
     """
 
     shard: str
@@ -65,7 +65,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostItems:
-    """A sample whose chosen texts no longer say some `items` of its alt text."""
+    """A sample whose chosen texts have lost some `items` (names, numbers) of its alt text."""
 
     shard: str
     row: int
@@ -77,8 +77,8 @@ class LostItems:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NameCount:
-    """Names and numbers in the alt texts of the samples that have a text, and how many of them
-    none of the chosen texts says."""
+    """Counts of the names and numbers in the alt texts of samples that have a text, and of those
+    that occur in none of the chosen texts."""
 
     num_names: int
     num_numbers: int
@@ -87,16 +87,16 @@ class NameCount:
 
     @property
     def share(self) -> float:
-        """Lost ones among all, 0 when there are none."""
+        """Share that was lost; 0 without any names and numbers."""
         return (self.lost_names + self.lost_numbers) / max(self.num_names + self.num_numbers, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreShift:
-    """Scores under one scorer: of all texts of a version, and of the changed samples in pairs.
+    """Scores under one scorer: of all texts of each version, and paired over changed samples.
 
-    `is_chooser` says that the new version's policy chose by this scorer, so that a rise under it is
-    no independent evidence.
+    `is_chooser` means that the new version's policy chose by this scorer, so that a higher score
+    under it is not independent evidence.
     """
 
     scorer: str
@@ -109,12 +109,12 @@ class ScoreShift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diff:
-    """Everything about two versions that fits on a page; plain data.
+    """The result of comparing two versions; plain data.
 
-    `transitions[old action][new action]` counts samples that are in both. `only_old` and
-    `only_new` count samples of the other ones; `shards_changed` are shards whose bytes changed.
-    `gains` and `losses` are the samples with the largest differences in score, best and worst
-    first; `picked` are drawn at random among all that changed, the same ones for the same seed.
+    `transitions[old action][new action]` counts samples in both versions; `only_old` and `only_new`
+    count samples in one version only. `shards_changed` are shards whose bytes changed. `gains` and
+    `losses` are the samples with the largest differences in score, best and worst first; `picked`
+    are drawn at random from all that changed, the same ones for the same seed.
     """
 
     old: Side

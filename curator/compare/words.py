@@ -1,4 +1,4 @@
-"""How the vocabulary moved between two versions.
+"""Measure how the vocabulary changed between two versions.
 
 Fed shard by shard, with a state of fixed size: distinct words and word pairs are counted exactly up
 to 65,536, then estimated from the smallest 65,536 hashes (k minimum values; Bar-Yossef et al.
@@ -49,9 +49,9 @@ class WordCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """How the words moved.
+    """How the words changed.
 
-    `jsd_bits` is the Jensen-Shannon divergence of the word frequencies (0 same, 1 nothing in
+    `jsd_bits` is the Jensen-Shannon divergence of the word frequencies (0 equal, 1 nothing in
     common). `gained` are frequent new words that were at least ten times rarer before, `lost` the
     reverse, most frequent first. `openers` count the first two words of a text.
     """
@@ -71,19 +71,19 @@ class Sketch:
     _smallest: Array = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def add(self, hashes: pl.Series) -> None:
-        """Note some 64-bit hashes."""
+        """Add 64-bit hashes."""
         merged = np.concatenate([self._smallest, hashes.to_numpy()])
         self._smallest = np.unique(merged)[:_MAX_SKETCH]
 
     def count(self) -> int:
-        """How many there were."""
+        """Return the number of distinct hashes, estimated from 65,536 on."""
         if len(self._smallest) < _MAX_SKETCH:
             return len(self._smallest)
         return round((_MAX_SKETCH - 1) / (float(self._smallest[-1]) / 2.0**64))
 
 
 class _SideWords:
-    """The words of one version."""
+    """Counts the words of one version."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -116,7 +116,7 @@ class WordCounter:
         self._old, self._new = _SideWords(), _SideWords()
 
     def add(self, old: pl.Series, new: pl.Series) -> None:
-        """Count texts. What both versions share is cut into words once."""
+        """Count texts. Texts that both versions share are split into words once."""
         names = ("num_old", "num_new")
         counted = pl.concat(
             [
@@ -145,7 +145,7 @@ class WordCounter:
             )
 
     def result(self) -> Vocabulary:
-        """What was counted."""
+        """Return the change of the vocabulary over all texts added."""
         old, new = self._old, self._new
         openers = sorted(
             set(_top(old.openers)) | set(_top(new.openers)),
@@ -171,7 +171,7 @@ class WordCounter:
 
 
 def _pair_hashes(tokens: pl.DataFrame) -> pl.Series:
-    """A hash of each word with the next one of the same text, in the order of `tokens`."""
+    """Hash each word with the next word of the same text, in the order of `tokens`."""
     words, numbers = tokens["word"], tokens["number"]
     both = pl.select(pl.concat_str(words, words.shift(-1), separator=" ")).to_series()
     return both.filter((numbers == numbers.shift(-1)).fill_null(False)).hash(seed=0)
@@ -198,7 +198,7 @@ def _top(counter: Mapping[str, int]) -> Iterable[str]:
 
 
 def _moved(here: Counter[str], there: Counter[str]) -> list[str]:
-    """Words that are frequent here and at least ten times rarer there."""
+    """Return the words that are frequent here and at least ten times rarer there."""
     ratio = max(there.total(), 1) / max(here.total(), 1)
     frequent = [
         (count, word)
@@ -211,7 +211,7 @@ def _moved(here: Counter[str], there: Counter[str]) -> list[str]:
 
 
 def _divergence(old: Counter[str], new: Counter[str]) -> float:
-    """Jensen-Shannon divergence in bits (Lin 1991); 0 when either has no words."""
+    """Return the Jensen-Shannon divergence in bits (Lin 1991); 0 when either has no words."""
     if not old.total() or not new.total():
         return 0.0
     words = sorted(old.keys() | new.keys())
