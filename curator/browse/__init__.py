@@ -1,1 +1,1 @@
-"""The reading side of the dashboard: one version as rows to filter, sort, page and look at."""
+"""Read a version for the dashboard: filter, sort and page its rows, and show single samples."""

@@ -1,8 +1,8 @@
-"""One version to look through: filter, count, histogram, pages in any order.
+"""Browse one version: filter, count, histogram, and pages in any order.
 
-The rows are the texts of the version, one a chosen text and one for each sample without any. A
-filter takes milliseconds over the compact columns (`curator.browse.columns`); a page reads its
-texts from the shards that it touches. The last few results are remembered, 4 bytes a row.
+There is one row per chosen text, and one for each sample without any. A filter takes milliseconds
+over the compact columns (`curator.browse.columns`); a page reads its texts from the shards it
+touches. The last few results are cached at 4 bytes a row.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _PAGE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """`rows` has one row a text, in order: shard, the columns of a decision, alt_text, gain.
+    """A page of results. `rows`: shard, the columns of a decision, alt_text, gain; one row a text.
 
-    `gain` (score minus that of the alt text) is null unless the page is sorted by it, or it was
-    asked for before. `total` counts the rows of all pages.
+    `gain` (score minus the alt text's score) is null unless the page is sorted by it or the column
+    was loaded before. `total` counts the rows of all pages.
     """
 
     rows: pl.DataFrame
@@ -59,9 +59,9 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facets:
-    """What can be chosen from, with the number of rows where it costs nothing to know.
+    """The values that filters can be set to, with row counts where these cost nothing.
 
-    `scores` is the lowest and highest score, None without scores; `flags` may occur or not.
+    `scores` is the lowest and highest score, None without scores; `flags` need not occur.
     """
 
     actions: dict[str, int]
@@ -73,7 +73,7 @@ class Facets:
 
 
 class Catalog:
-    """See the module. Safe in threads; makes no difference to the store."""
+    """See the module. Thread-safe; never writes to the store."""
 
     def __init__(self, store: Store, version: Version, shelf: FactShelf | None = None) -> None:
         self.store = store
@@ -84,13 +84,13 @@ class Catalog:
         self._lock = Lock()
 
     def warm(self) -> None:
-        """Read what takes long (facts of models, texts), so that nobody waits for it later."""
+        """Load the slow columns (facts of models, texts) now, so that later calls do not wait."""
         _ = self.columns.searched, self.columns.gains, self.columns.flags
         if len(self.store.numbers()) > 1:
             _ = self.columns.signatures
 
     def count(self, filter_: Filter) -> int:
-        """How many rows pass."""
+        """Return the number of rows that pass the filter."""
         if filter_.is_open:
             return len(self.columns.frame)
         return len(self._passing(filter_))
@@ -98,10 +98,10 @@ class Catalog:
     def histogram(
         self, filter_: Filter, bins: int = 40, *, limits: tuple[float, float] | None = None
     ) -> Histogram | None:
-        """The scores of what passes all conditions but those on the score itself.
+        """Return a histogram of the scores that pass the filter without its score limits.
 
-        The edges span `limits`, or the scores of the whole version, so that they stay where they
-        are while conditions change. None if nothing in the version has a score.
+        The edges span `limits`, or the scores of the whole version, so that they stay fixed while
+        conditions change. Returns None if no text of the version has a score.
         """
         limits = limits or self.facets().scores
         if limits is None or self.facets().scores is None:
@@ -121,9 +121,9 @@ class Catalog:
         start: int = 0,
         count: int = 50,
     ) -> Page:
-        """Rows `start` to `start + count` of what passes, in this order.
+        """Return rows `start` to `start + count` of those that pass the filter, sorted.
 
-        Rows without a value to sort by come last, rows of the same value in order of the shards.
+        Rows without a value to sort by come last; ties are in order of the shards.
 
         Raises:
             UsageError: no such order.
@@ -133,7 +133,7 @@ class Catalog:
         return Page(rows=self._read(rows[start : start + count]), total=len(rows))
 
     def facets(self) -> Facets:
-        """What filters can be set to."""
+        """Return the values that filters can be set to."""
         return self._facets
 
     @cached_property
@@ -151,7 +151,7 @@ class Catalog:
         )
 
     def support(self, score: float) -> Support:
-        """How a sentence stands among the texts of the version: low and high are the quarters."""
+        """Rank a score among the version's texts: low and high are the bottom and top quarter."""
         low, high = self._quartiles
         return "low" if score < low else "high" if score > high else "middle"
 
@@ -164,7 +164,7 @@ class Catalog:
         return float(low), float(high)
 
     def sample(self, shard: str, row: int) -> SampleView:
-        """Everything known of one sample; see `curator.browse.sample`.
+        """Return everything known about one sample; see `curator.browse.sample`.
 
         Raises:
             UsageError: the version holds no such shard or row.
@@ -193,7 +193,7 @@ class Catalog:
         return self._remember((replace(filter_, seed=seed), sort, descending), order)
 
     def _passing(self, filter_: Filter) -> Array:
-        """The rows (ascending, uint32) that pass."""
+        """Return the rows (ascending, uint32) that pass the filter."""
         filter_ = replace(filter_, seed=None)
         return self._remember(filter_, lambda: self._find(filter_))
 
@@ -224,7 +224,7 @@ class Catalog:
         return np.flatnonzero(passing).astype(np.uint32)
 
     def _listed(self, filter_: Filter) -> list[Array]:
-        """The conditions that come as rows."""
+        """Return the rows of each condition that is evaluated as a list of rows, not as a mask."""
         columns, found = self.columns, []
         if filter_.shards:
             parts = [
@@ -246,7 +246,7 @@ class Catalog:
     # -- reading ----------------------------------------------------------------------------------
 
     def _read(self, rows: Array) -> pl.DataFrame:
-        """The rows with their texts, in this order."""
+        """Read these rows with their texts, in the given order."""
         columns = self.columns
         numbers = np.searchsorted(columns.starts, rows, side="right") - 1
         wanted = [(number, np.flatnonzero(numbers == number)) for number in np.unique(numbers)]
@@ -262,14 +262,14 @@ class Catalog:
     def _read_shard(self, number: int, local: Array) -> pl.DataFrame:
         entry = self.columns.shards[number]
         decision = self.columns.decision(entry, _PAGE_COLUMNS)[local]
-        # The shard may have been replaced and indexed anew: a row alone would be another sample.
+        # The shard may have been replaced and reindexed: the same row may now be another sample.
         keys = ["row", "image_sha256"]
         alt = index.read(self.store, entry.name, [*keys, "alt_text"])
         joined = decision.join(alt, on=keys, how="left", maintain_order="left", nulls_equal=True)
         return joined.select(pl.lit(entry.name).alias("shard"), pl.all())
 
     def _known_gains(self, rows: Array) -> pl.Series:
-        known = self.columns.is_made("gains")  # never wait for it here
+        known = self.columns.is_made("gains")  # never wait for the gains here
         values = self.columns.gains[rows] if known else np.full(len(rows), np.nan, np.float32)
         return pl.Series("gain", values, pl.Float32).fill_nan(None)
 

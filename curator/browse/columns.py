@@ -1,10 +1,10 @@
-"""The columns of one version that filters and orders need, compact, for all shards at once.
+"""Hold the columns of one version that filters and orders need, compact and for all shards.
 
 Every row of the decision is one row here, in the order of shards and rows. Strings stay on disk:
 a name becomes a small number, a text its length and a hash, so a million rows take 33 MB. Texts
-that are searched are kept up to a limit. A column is read when it is first asked for and kept:
-reading the base takes 0.15 s for a million rows, what needs the facts of models (gain, flags) about
-2 s. Files are read as `curator.store.parquet` reads them, with their checksums. Safe in threads.
+for searching are kept up to a limit. A column is read on first use and then kept: for a million
+rows the base columns take 0.15 s, those that need the facts of models (gain, flags) about 2 s.
+Files are read with their checksums, by `curator.store.parquet`. Thread-safe.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 SHARDS_AT_ONCE = 2
 _MOST_SEARCHED_BYTES = 256 << 20
-"""Of decisions on disk; 94 MB of them hold a million short captions, which take 69 MB in memory."""
+"""Size of decisions on disk; 94 MB hold a million short captions, which take 69 MB in memory."""
 _BASE = ("row", "slot", "action", "source", "because", "score")
 
 
@@ -50,9 +50,9 @@ class VersionColumns:
         self._made: dict[str, Any] = {}
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
-        """Make a column when it is first asked for; whoever asks meanwhile waits for it.
+        """Make a column on first use; concurrent callers wait for it.
 
-        Each column has a lock of its own, because making one asks for others from other threads.
+        Each column has its own lock, because making one may need others from other threads.
         """
         with self._guard:
             lock = self._locks.setdefault(name, Lock())
@@ -63,19 +63,19 @@ class VersionColumns:
             return found
 
     def is_made(self, name: str) -> bool:
-        """Whether a column is there already and costs nothing."""
+        """Whether a column is already loaded, so that using it costs nothing."""
         return name in self._made
 
     # -- the decision itself ----------------------------------------------------------------------
 
     @property
     def frame(self) -> pl.DataFrame:
-        """row, slot, action, source, because (categories), score: one row a text."""
+        """One row per text: row, slot, action, source, because (categories), score."""
         return self._base()[0]
 
     @property
     def starts(self) -> Array:
-        """Where each shard begins, and the number of all rows behind the last."""
+        """The first row of each shard; the last element is the total number of rows."""
         return self._base()[1]
 
     def _base(self) -> tuple[pl.DataFrame, Array]:
@@ -88,7 +88,7 @@ class VersionColumns:
         return self._once("base", make)
 
     def decision(self, entry: ShardEntry, columns: Sequence[str]) -> pl.DataFrame:
-        """Columns of the decision about one shard.
+        """Read columns of the decision about one shard.
 
         Raises:
             DamageError: the file is missing or was changed after it was written.
@@ -97,12 +97,12 @@ class VersionColumns:
         return parquet.read(path, DECISION_SCHEMA, columns, use_threads=False)
 
     def each(self, work: Callable[[int, ShardEntry], T]) -> list[T]:
-        """`work` (number, shard) for every shard, a few at once; results in order."""
+        """Call `work(number, shard)` for every shard, a few in parallel; results are in order."""
         with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
             return list(pool.map(work, range(len(self.shards)), self.shards))
 
     def shard_numbers(self, names: Sequence[str]) -> list[int]:
-        """Places of shards in the version; unknown names are left out."""
+        """Return the numbers of shards in the version; unknown names are left out."""
         return [number for number, shard in enumerate(self.shards) if shard.name in names]
 
     # -- what follows from it ---------------------------------------------------------------------
@@ -114,7 +114,7 @@ class VersionColumns:
 
     @property
     def percentiles(self) -> Array:
-        """float32: the share in percent of the scored texts of the same source that score less."""
+        """float32: percentage of the scored texts of the same source that score lower."""
 
         def make() -> Array:
             score = pl.col("score").fill_nan(None)
@@ -127,7 +127,7 @@ class VersionColumns:
 
     @property
     def lengths(self) -> Array:
-        """int32: characters of each text, 0 for none."""
+        """int32: characters per text, 0 without a text."""
 
         def make() -> Array:
             read = self.each(
@@ -147,13 +147,13 @@ class VersionColumns:
 
     @property
     def scorer(self) -> str | None:
-        """The maker of the version's scores; None where its texts were never scored."""
+        """The maker of the version's scores; None if its texts were never scored."""
         found = self.version.policy.get("scores_by")
         return str(found) if found in self.store.makers(SCORES) else None
 
     @property
     def checker(self) -> str | None:
-        """The maker of the flags of texts: the one that decided, or any that is there."""
+        """The maker of text flags: the one used by the version's policy, else any in the store."""
         makers = self.store.makers(SCORES)
         found = self.version.policy.get("checker_facts")
         if found in makers:
@@ -163,7 +163,7 @@ class VersionColumns:
 
     @property
     def gains(self) -> Array:
-        """float32: the score minus that of the sample's alt text; NaN where either is missing."""
+        """float32: score minus the score of the sample's alt text; NaN where either is missing."""
 
         def make() -> Array:
             if self.scorer is None:
@@ -217,9 +217,9 @@ class VersionColumns:
     # -- another version --------------------------------------------------------------------------
 
     def changed_from(self, number: int) -> Array:
-        """bool: whether the sample of a row has other texts than in that version.
+        """Return for each row (bool) whether its sample has other texts than in that version.
 
-        A shard whose bytes are not the same in both counts as changed as a whole.
+        A shard whose bytes differ between the two versions counts as changed as a whole.
         """
 
         def make() -> Array:
@@ -242,7 +242,7 @@ class VersionColumns:
 
     @property
     def signatures(self) -> list[Array]:
-        """Of each shard one 64-bit number a sample that stands for its set of texts; 0 for none."""
+        """For each shard a 64-bit hash of every sample's set of texts; 0 without texts."""
         return self._once(
             "signatures", lambda: self.each(lambda _, entry: self._signatures_of(entry))
         )
@@ -256,9 +256,9 @@ class VersionColumns:
     # -- texts ------------------------------------------------------------------------------------
 
     def find_text(self, wanted: str) -> Array:
-        """Rows (ascending) whose text, or alt text where none was chosen, contains `wanted`.
+        """Return rows (ascending) whose text, or alt text if none was chosen, contains `wanted`.
 
-        Upper and lower case are the same.
+        Case is ignored.
         """
         low, kept = wanted.lower(), self.searched
 
@@ -270,13 +270,13 @@ class VersionColumns:
 
     @property
     def searched(self) -> list[pl.Series] | None:
-        """Of each shard what is searched, in lower case; None where that is too much to keep.
+        """The searchable texts of each shard in lower case; None if too large to keep in memory.
 
-        A search in a million texts takes 0.3 s from disk, and a third of that from memory.
+        Searching a million texts takes 0.3 s from disk, and a third of that from memory.
         """
 
         def make() -> list[pl.Series] | None:
-            _ = self.frame  # reading says which file is missing
+            _ = self.frame  # raises the error that names a missing file
             size_bytes = sum((self.store.root / entry.file).stat().st_size for entry in self.shards)
             if size_bytes > _MOST_SEARCHED_BYTES:
                 return None
@@ -293,7 +293,7 @@ class VersionColumns:
         return text.str.to_lowercase()
 
     def find_key(self, start: str) -> Array:
-        """Rows (ascending) whose key begins with `start`."""
+        """Return rows (ascending) whose key begins with `start`."""
         found = self.each(
             lambda _, entry: (
                 self.decision(entry, ["key"])["key"].str.starts_with(start).arg_true().to_numpy()

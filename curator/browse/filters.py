@@ -1,4 +1,4 @@
-"""What to look at: conditions on the texts of one version, as a value that can be a key."""
+"""Conditions on the texts of one version, as a hashable value (a cache key)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ SORTS: tuple[str, ...] = get_args(Sort)
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """All conditions must hold; an empty one holds for everything.
+    """A conjunction of conditions; one that is not set lets everything pass.
 
     Args:
-        score_min, score_max: of the score the version's policy chose by, both included. A text
-            without a score is out as soon as one of them is set.
-        percentile: (low, high), out of the scored texts of the same source: the share of them, in
-            percent, that scores below a text.
+        score_min, score_max: limits, both included, of the score that the version's policy chose
+            by. If either is set, texts without a score do not pass.
+        percentile: (low, high) limits of a text's percentile: the percentage of the scored texts
+            of the same source that score below it.
         sources: alt_text, or names of generators.
-        text: occurs in the text, whatever its case; where no text was chosen, in the alt text.
-        actions, because, shards: one of these.
-        flags: any of these, on the text or on the image.
+        text: substring of the text, or of the alt text if no text was chosen; case is ignored.
+        actions, because, shards: passes with any of these.
+        flags: passes with any of these flags on the text or the image.
         changed_from: number of a version in which the sample has other texts; with `unchanged`, the
-            same ones.
-        key: the sample's key begins like this.
-        seed: not a condition: the order of `random`.
+            same texts.
+        key: prefix of the sample's key.
+        seed: not a condition but the seed of the sort order `random`.
 
     Raises:
         UsageError: a value is not allowed; names it.
@@ -63,22 +63,22 @@ class Filter:
 
     @property
     def is_open(self) -> bool:
-        """Whether it lets everything through."""
+        """Whether no condition is set, so that everything passes."""
         return replace(self, seed=None) == Filter()
 
     def without_scores(self) -> Self:
-        """The same but for the limits of the score."""
+        """Return a copy without the score limits."""
         return replace(self, score_min=None, score_max=None)
 
     def parts(self) -> dict[str, object]:
-        """The conditions that are set, by name."""
+        """Return the conditions that are set, by name."""
         empty = Filter()
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in found.items() if value != getattr(empty, name)}
 
 
 def check_sort(sort: str) -> None:
-    """Raise the UsageError that names the nearest order, unless it is one."""
+    """Raise a UsageError that names the nearest sort order if `sort` is unknown."""
     if sort not in SORTS:
         raise _wrong("sort", sort, nearest(sort, SORTS))
 

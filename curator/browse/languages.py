@@ -1,9 +1,9 @@
-"""Which languages texts are in, from a few of them drawn at random: nothing stores it.
+"""Estimate the languages of texts from a random sample of them; nothing is stored.
 
-Short texts do not tell their language, and a detector is sure of itself without reason
-(`curator.scorers.language`). So a text counts as English when the detector says so, as another
-language only when it surely is not English either, and else as one that cannot be determined. Costs
-1 ms a text and 40 MB; a million rows are read for the draw, which takes a second.
+The language of a short text is often ambiguous, and detectors are overconfident
+(`curator.scorers.language`). So a text counts as English if the detector says so, as another
+language only if it is certainly not English, and otherwise as undetermined. Costs 1 ms per text
+and 40 MB; drawing the sample reads all rows, about a second per million.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from curator.steps.workspace import Workspace
 from curator.store import index
 
 MAX_READ = 1_000
-"""Texts that are read of each kind."""
+"""Texts sampled of each kind."""
 
-# Those of the text scorer: the more languages there are to choose from, the more short English
-# texts are taken for one of them.
+# The text scorer's languages: the more candidates, the more short English texts are mistaken for
+# another language.
 _CODES = (
     "en fr de es pt it nl pl tr vi id sv "
     "ar be bg bn el fa gu he hi hy ja ka kk ko mk mn mr pa ru sr ta te th uk ur zh"
@@ -40,9 +40,9 @@ _MIN_ENGLISH, _MIN_OTHER = 0.5, 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Languages:
-    """What `num_read` texts are in: English name of a language -> texts, the most first.
+    """Languages of `num_read` texts: English name -> number of texts, most frequent first.
 
-    The `num_untold` others are too short, or too much like several languages.
+    The other `num_untold` texts are too short, or fit several languages.
     """
 
     counts: dict[str, int]
@@ -50,18 +50,18 @@ class Languages:
 
     @property
     def num_untold(self) -> int:
-        """Texts whose language cannot be determined."""
+        """Number of texts whose language cannot be determined."""
         return self.num_read - sum(self.counts.values())
 
 
 def of_alt_texts(ws: Workspace) -> Languages:
-    """The languages of the alt texts of a dataset, whether a version uses them or not."""
+    """Estimate the languages of a dataset's alt texts, whether a version uses them or not."""
     texts = (index.read(ws.store, ref.name, ["alt_text"])["alt_text"] for ref in ws.shards)
     return _languages(texts)
 
 
 def of_version(columns: VersionColumns) -> Languages:
-    """The languages of the texts that a version chose."""
+    """Estimate the languages of the texts that a version chose."""
     return _languages(columns.each(lambda _, entry: columns.decision(entry, ["text"])["text"]))
 
 
@@ -72,16 +72,16 @@ def _languages(shards: Iterable[pl.Series]) -> Languages:
 
 
 def draw(shards: Iterable[pl.Series], count: int) -> list[str]:
-    """`count` texts (all, if there are fewer) of all that are not null, each as likely.
+    """Draw `count` texts (all, if there are fewer) uniformly from those that are not null.
 
-    The same shards give the same texts. Every text draws a number; those with the least are taken.
+    The same shards give the same texts: each text draws a number, and the smallest are taken.
     """
     texts = pl.Series(dtype=pl.String)
     numbers = np.empty(0)
     for number, shard in enumerate(shards):
         there = shard.drop_nulls()
         drawn = np.random.default_rng([_SEED, number]).random(len(there))
-        # Whoever is not among the first of its shard is not among the first of all.
+        # A text that is not among the smallest of its shard is not among the smallest of all.
         least = np.argsort(drawn)[:count]
         texts = pl.concat([texts, there.gather(least)])
         numbers = np.concatenate([numbers, drawn[least]])
@@ -91,7 +91,7 @@ def draw(shards: Iterable[pl.Series], count: int) -> list[str]:
 
 
 def language(text: str) -> str | None:
-    """The English name of the language that `text` is in; None where that cannot be determined."""
+    """Return the English name of the language of `text`; None if it cannot be determined."""
     num_latin = len(_LATIN_LETTER.findall(text))
     is_latin = 2 * num_latin >= sum(map(str.isalpha, text))
     if is_latin and (len(text.split()) < _MIN_WORDS or num_latin < _MIN_LETTERS):

@@ -1,4 +1,4 @@
-"""Versions and what they stand on: a decision stands on texts, edits stand on a version."""
+"""Trace what versions are based on: decisions on the facts, edits on another version."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from curator.store.versions import Version
 class Node:
     """One version. `base` is the version that it edits, None for a decision from the facts.
 
-    A decision does not depend on the version before it, so it is not a base. `sources` are the
-    texts that it could choose from: "alt_text" or a maker of captions -> its name for people.
+    A decision has no base, because it does not depend on the version before it. `sources` are the
+    texts that it could choose from: "alt_text" or a maker of captions -> its display name.
     """
 
     version: Version
@@ -25,7 +25,7 @@ class Node:
 
 
 def lineage(store: Store) -> list[Node]:
-    """All versions, oldest first."""
+    """Return all versions, oldest first."""
     versions = list(store.versions())
     by_id = {version.id: version for version in versions}
     tags: dict[int, list[str]] = {}
@@ -54,10 +54,10 @@ def _sources(version: Version) -> dict[str, str]:
 
 
 def lines(nodes: list[Node]) -> list[list[Node]]:
-    """Each decision with the edits on it, and on these, behind it: every version is in one line.
+    """Group versions into lines: a decision, followed by all edits based on it, also indirectly.
 
-    A version whose base is not among `nodes` begins a line too. Edits on the same version come
-    one after the other, each with its own edits behind it.
+    Every version is in exactly one line. A version whose base is not among `nodes` starts a line
+    too. Edits of the same version follow one another, each followed by its own edits.
     """
     edits: dict[int, list[Node]] = {}
     there = {node.version.number for node in nodes}

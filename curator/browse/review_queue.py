@@ -1,8 +1,8 @@
-"""The review queue: the texts of a version in some order, as the edits in effect leave them.
+"""The review queue: the texts of a version in a chosen order, with the edits in effect applied.
 
-A place in the queue is a place in the order of `curator.browse`, so that a link to it shows the
-same text. What was reviewed is skipped on the way forward, and stays where it is for going back.
-Costs a page of the catalog and the logs of its shards for each look ahead.
+A place in the queue is a place in the order of `curator.browse.catalog`, so that a link to it keeps
+showing the same text. Reviewed texts are skipped when moving forward, and keep their place for
+going back. Each look ahead costs a page of the catalog and the edit logs of its shards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from curator.steps.replace import Where
 from curator.store.store import Store
 
 _AHEAD = 50
-"""Rows read at once when looking for the next text to review."""
+"""Rows read at once when searching for the next text to review."""
 _AT_ONCE = 20_000
 """Rows read at once when all that pass a filter are wanted."""
 
@@ -40,8 +40,8 @@ class QueueOrder:
 class QueueItem:
     """One text of the queue.
 
-    `given` is the text in the version, `text` what the edits in effect make of it (None: the
-    sample has none), `last` the newest of them.
+    `given` is the text in the version, `text` the text after the edits in effect (None: the sample
+    has none), `last` the newest of these edits.
     """
 
     place: int
@@ -57,16 +57,16 @@ class QueueItem:
 
     @property
     def is_reviewed(self) -> bool:
-        """Whether somebody looked at it: a find-and-replace looks at nothing."""
+        """Whether a person reviewed it; a find-and-replace is not a review."""
         return self.last is not None and self.last.batch is None
 
     @property
     def is_rejected(self) -> bool:
-        """Whether the newest edit took the text out."""
+        """Whether the newest edit rejected the text."""
         return self.last is not None and self.last.action == "reject"
 
     def draft(self, action: Action, new_text: str | None = None) -> Draft:
-        """An edit of the text as this item shows it; stale as soon as somebody changes it."""
+        """Return an edit of the text as shown here; it becomes stale if the text is edited."""
         return Draft(
             sample=self.sample,
             action=action,
@@ -77,12 +77,12 @@ class QueueItem:
 
 
 def item_at(catalog: Catalog, order: QueueOrder, place: int) -> QueueItem | None:
-    """The text at a place, reviewed or not; None behind the end."""
+    """Return the text at a place, reviewed or not; None beyond the end."""
     return next(iter(_items(catalog, order, place, 1)), None)
 
 
 def next_item(catalog: Catalog, order: QueueOrder, place: int) -> QueueItem | None:
-    """The first text from a place on that nobody has reviewed; None if there is none."""
+    """Return the first text at or after a place that is not reviewed; None if there is none."""
     while found := _items(catalog, order, place, _AHEAD):
         for item in found:
             if not item.is_reviewed:
@@ -92,7 +92,7 @@ def next_item(catalog: Catalog, order: QueueOrder, place: int) -> QueueItem | No
 
 
 def where(catalog: Catalog, filter_: Filter) -> Where | None:
-    """The texts that pass a filter, for a find-and-replace among them; None if all do."""
+    """Return the texts that pass a filter, for a find-and-replace; None if the filter is open."""
     if filter_.is_open:
         return None
     found: dict[str, list[pl.DataFrame]] = {}
@@ -138,7 +138,7 @@ def _item(place: int, row: Mapping[str, Any], past: History) -> QueueItem:
 
 
 def tally(store: Store) -> dict[str, Counter[str]]:
-    """Reviewer -> texts by action, of the edits in effect."""
+    """Count the edits in effect: reviewer -> texts by action."""
     found: dict[str, Counter[str]] = {}
     for who, action in edit_log.newest(store).select("who", "action").iter_rows():
         found.setdefault(who, Counter())[action] += 1

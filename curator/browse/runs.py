@@ -1,8 +1,9 @@
-"""Commands that wrote to a store: what they were asked, how far they came, how they ended.
+"""List the commands that wrote to a store: their options, progress and outcome.
 
 Read from runs/*/run.json (`curator.store.runs`), which a running command rewrites every two
-seconds. A command that was killed leaves "running" behind: where its process is gone, it counts as
-died. Process numbers mean something on their own machine only; elsewhere silence decides.
+seconds. A killed command leaves the status "running" behind: it counts as died if its process no
+longer exists. Process ids are only valid on their own machine; on others, a command that has
+stopped writing counts as died.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from curator.store import sealed
 from curator.store.store import Store
 
 SILENT_SEC = 60.0
-"""A running command that wrote nothing for so long, and whose process is not here, has died."""
+"""A running command counts as died if it wrote nothing for so long and its process is not here."""
 
 _PATH = re.compile(r"(?<![\w.])/(?:[^\s/'\"]+/)+([^\s/'\"]*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """`done` of `total` items; the unit is that of the stage."""
+    """A stage of a command: `done` of `total` items, in the stage's unit."""
 
     name: str
     done: int
@@ -35,16 +36,16 @@ class Stage:
 
     @property
     def share(self) -> float:
-        """From 0 to 1; an empty stage is done."""
+        """Share done, from 0 to 1; 1 for an empty stage."""
         return min(1.0, self.done / self.total) if self.total else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """One command. `status` is running, died, done, stopped, failed or damaged; in seconds.
+    """One command; times in seconds. `status`: running, died, done, stopped, failed or damaged.
 
-    `quarantined` are the items that it put into quarantine, by reason; None where its record does
-    not say. `error` is what it said, with folders taken out.
+    `quarantined` counts the items that it put into quarantine, by reason; None if its record has no
+    such field. `error` is its error message without folders.
     """
 
     name: str
@@ -58,12 +59,12 @@ class RunState:
     error: str | None
 
     def seconds(self, now: float) -> float:
-        """How long it took, or has taken so far."""
+        """Return how long it took, or has been running."""
         return max(0.0, (self.ended or now) - self.started)
 
 
 def runs(store: Store, *, limit: int = 20) -> list[RunState]:
-    """The last commands, newest first. One whose file was changed since is `damaged`."""
+    """Return the last commands, newest first; one whose file fails its checksum is `damaged`."""
     names = sorted(path.parent.name for path in (store.root / "runs").glob("*/run.json"))
     found = (_read(store.root / "runs" / name) for name in reversed(names[-limit:]))
     return [state for state in found if state is not None]
@@ -96,11 +97,11 @@ def _read(folder: Path) -> RunState | None:
     except DamageError:
         return _damaged(path)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # written by a newer tool, or by no tool: nothing depends on it
+        return None  # by a newer release or another tool: nothing depends on it
 
 
 def _damaged(path: Path) -> RunState | None:
-    """A command of which no more is known than that it ran; None if it is gone by now."""
+    """Return a command of which only the time is known; None if its file no longer exists."""
     try:
         when = path.stat().st_mtime
     except FileNotFoundError:
@@ -134,7 +135,7 @@ def _is_alive(pid: int, path: Path) -> bool:
 
 
 def unfinished(store: Store) -> dict[str, int]:
-    """Maker -> journals that wait for a run to go on with them."""
+    """Count the journals of unfinished runs by maker."""
     found: dict[str, int] = {}
     for path in (store.root / "journal").glob("*/*/**/*.jnl"):
         maker = path.relative_to(store.root / "journal").parts[1]
@@ -143,5 +144,5 @@ def unfinished(store: Store) -> dict[str, int]:
 
 
 def without_folders(text: str) -> str:
-    """`text` with every absolute path cut down to its last name: it may be shown to others."""
+    """Shorten every absolute path in `text` to its last name, so that it can be shown to others."""
     return _PATH.sub(r"…/\1", text)

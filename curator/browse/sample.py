@@ -1,7 +1,7 @@
-"""Everything known of one sample: the picture, each text anybody wrote for it, each score, edits.
+"""Read everything known about one sample: its image, all texts from all sources, scores, edits.
 
-Costs a read of one shard's part of every maker, about 20 ms each; the first sample after a start
-also pays for opening the makers (`curator.browse.shelf`).
+Cost: one shard's facts of every maker, about 20 ms each; the first sample after a start also pays
+for opening the makers (`curator.browse.shelf`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from curator.store.versions import Version
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextScore:
-    """What one scorer said of one text.
+    """The result of one scorer for one text.
 
-    `sentences` are (start, end, score): characters of the text and their support, for texts of
-    several sentences. `flags` and `measures` come from checkers of the text alone.
+    `sentences` are (start, end, score): a sentence's character range and its support, for texts
+    with several sentences. `flags` and `measures` come from checkers that see only the text.
     """
 
     scorer: str
@@ -46,12 +46,12 @@ class TextScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenText:
-    """One text, and who wrote it.
+    """One text and its source.
 
     `source` is alt_text, the name of a generator, `edited.HUMAN` for what a person wrote, or ""
-    for a text that only the version has (after surgery). `chosen` says that the version uses it,
-    with `weight`. `made` holds what the generator noted (candidate, seed, finish_reason,
-    num_tokens, created), `failure` why there is no text.
+    for a text that only the version has (after surgery). `chosen` means that the version uses it,
+    with `weight`. `made` holds what the generator recorded (candidate, seed, finish_reason,
+    num_tokens, created), `failure` the reason why there is no text.
     """
 
     source: str
@@ -88,7 +88,7 @@ class SampleReader:
         self._shelf = shelf
 
     def read(self, shard: str, row: int) -> SampleView:
-        """One sample.
+        """Read one sample.
 
         Raises:
             UsageError: the version holds no such shard or row.

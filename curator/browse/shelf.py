@@ -1,6 +1,6 @@
-"""The facts of all makers of a store, opened once and shared by whoever reads.
+"""Open the facts of each maker of a store once, and share them among all readers.
 
-An opened maker knows where each of its facts lies: 16 bytes a fact, 0.3 s a million to learn.
+An opened maker holds the location of each of its facts: 16 bytes a fact, 0.3 s per million to load.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from curator.store.store import Store
 
 
 class FactShelf:
-    """Hands out `Facts` that are ready to be read by several threads."""
+    """Hands out `Facts` that several threads can read."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -20,7 +20,7 @@ class FactShelf:
         self._opened: dict[tuple[str, str], Facts] = {}
 
     def get(self, kind: str, maker: str) -> Facts:
-        """The facts of one maker that were there when it was first asked for."""
+        """Return the facts of one maker, as they were at the first call for it."""
         with self._lock:
             if (kind, maker) not in self._opened:
                 facts = Facts(self._store, kind, maker)

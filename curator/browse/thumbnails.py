@@ -1,9 +1,9 @@
-"""Small pictures of samples, straight from the bytes of the tar, the last ones kept in memory.
+"""Make thumbnails of samples from the bytes of the tar, with the latest cached in memory.
 
-Decoded by `curator.core.images` under its limits; a large JPEG is decoded at a part of its size.
-One costs about 5 ms, most of it decoding, which several threads share. A picture that cannot be
-shown comes as a grey one with the reason, never as an error; so does one whose bytes are not those
-that were indexed, for nobody should judge a text by another picture.
+Decoded by `curator.core.images` under its limits; a large JPEG is decoded at reduced size. One
+costs about 5 ms, mostly decoding, which runs in several threads. An image that cannot be shown
+becomes a grey placeholder with the reason, never an error; so does one whose bytes differ from the
+indexed ones, since a text must not be reviewed against another image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _AT_ONCE = 4
 
 
 class Thumbnails:
-    """JPEGs of the samples of one dataset; see the module. Safe in threads."""
+    """JPEG thumbnails of the samples of one dataset; see the module. Thread-safe."""
 
     def __init__(self, ws: Workspace, *, max_bytes: int = _MAX_BYTES) -> None:
         self._ws = ws
@@ -42,7 +42,7 @@ class Thumbnails:
         self._lock = Lock()
 
     def get(self, shard: str, row: int, *, side_px: int = 256) -> bytes:
-        """One sample, its longer side at most `side_px` pixels.
+        """Return the thumbnail of one sample, its longer side at most `side_px` pixels.
 
         Raises:
             UsageError: no such shard or row.
@@ -50,7 +50,7 @@ class Thumbnails:
         return self.many([(shard, row)], side_px=side_px)[0]
 
     def many(self, places: Sequence[tuple[str, int]], *, side_px: int = 256) -> list[bytes]:
-        """Several samples, (shard, row) each, a few at once."""
+        """Return the thumbnails of several samples, given as (shard, row); a few in parallel."""
         wanted = [(shard, row, side_px) for shard, row in places]
         with self._lock:
             found = {key: self._kept[key] for key in wanted if key in self._kept}
@@ -74,7 +74,7 @@ class Thumbnails:
                 self._num_bytes -= len(self._kept.popitem(last=False)[1])
 
     def _where(self, keys: Sequence[tuple[str, int, int]]) -> dict[str, pl.DataFrame]:
-        """Shard -> where the pictures of its rows lie."""
+        """Read the byte ranges of the images in each shard."""
         columns = ["row", "offset", "length", "reason", "image_sha256"]
         return {
             shard: index.read(self._ws.store, shard, columns)
@@ -82,7 +82,7 @@ class Thumbnails:
         }
 
     def _is_touched(self, shard: str) -> bool:
-        """Whether the shard is another file than the indexed one, or one with another time."""
+        """Whether the shard is missing, or its size or modification time differs from the index."""
         facts = index.shard_facts(self._ws.store, shard)
         try:
             found = self._paths[shard].stat()
@@ -115,7 +115,7 @@ class Thumbnails:
 
 
 def shrink(data: bytes, side_px: int) -> bytes:
-    """An encoded image as a JPEG that fits into a square of `side_px`, never enlarged.
+    """Convert an encoded image to a JPEG that fits a square of `side_px`, never enlarging it.
 
     Raises:
         Unusable: it cannot be decoded.
@@ -131,7 +131,7 @@ def shrink(data: bytes, side_px: int) -> bytes:
 
 
 def placeholder(reason: str, side_px: int) -> bytes:
-    """A grey picture that names why there is no other."""
+    """Return a grey image with the reason why there is no thumbnail."""
     picture = Image.new("RGB", (side_px, side_px * 3 // 4), _GREY)
     pen = ImageDraw.Draw(picture)
     middle = (picture.width / 2, picture.height / 2)
