@@ -1,1 +1,1 @@
-"""Read-only SQL over a version, in a process of its own."""
+"""Run read-only SQL over a version in a separate process."""

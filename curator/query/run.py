@@ -1,17 +1,17 @@
-"""SQL over the tables of a store: read-only, one SELECT, in a process of its own.
+"""Run SQL over the tables of a store: read-only, one SELECT, in a separate process.
 
 The tables are Arrow datasets over the store's Parquet files, read lazily and with their page
 checksums; nothing is copied, and memory does not grow with the store. Only logs are read as a
-whole: journals of runs under way, and edits (about their size on disk). What keeps foreign SQL
-harmless, from the inside out (the tests hold the attacks):
+whole: journals of unfinished runs, and edits (memory: about their size on disk). The layers that
+make untrusted SQL harmless, from the inside out (the tests contain the attacks):
 
-* DuckDB reads registered tables and datasets only: external access off, no allowed directory, no
+* DuckDB reads only registered tables and datasets: external access off, no allowed directory, no
   extensions, no Python variables, no spilling to disk, configuration locked.
-* Exactly one statement, and every node of its parse tree is a query. The statement type is not
-  enough: in DuckDB 2.0 `with x as (copy (select 1) to 'f') select 1` is a SELECT.
-* The process may write no file (RLIMIT_FSIZE 0), has its memory capped by the kernel and is killed
-  at the timeout. DuckDB's own limits are not enough: `range(2000000000)` asks for 17 GB
-  beside its memory limit, `repeat('x', 2000000000)` ignores an interrupt for 16 seconds.
+* Exactly one statement is allowed, and every node of its parse tree must be a query. The statement
+  type is not enough: in DuckDB 2.0 `with x as (copy (select 1) to 'f') select 1` is a SELECT.
+* The process cannot write files (RLIMIT_FSIZE 0), its memory is capped by the kernel, and it is
+  killed at the timeout. DuckDB's own limits are not enough: `range(2000000000)` allocates 17 GB
+  outside its memory limit, `repeat('x', 2000000000)` ignores an interrupt for 16 seconds.
 
 Starting the process costs about a second.
 """
@@ -37,13 +37,13 @@ from curator.store.store import Store
 MIN_MEMORY_MIB = 512
 MAX_TIMEOUT_SEC = 86_400
 
-# Not `-m`: that would load the module a second time, as __main__.
+# Not `-m`, which would load the module a second time as __main__.
 _START = "import os; to = os.dup(1); os.dup2(2, 1); from curator.query.worker import main; main(to)"
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A table that SQL can name. `columns` maps each name to its SQL type and what it holds."""
+    """A table that SQL can use. `columns` maps each name to its SQL type and a description."""
 
     name: str
     about: str
@@ -52,9 +52,9 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """`truncated` says that there were more rows than the limit.
+    """The answer of a query. `truncated` means that there were more rows than the limit.
 
-    No two columns of `table` have one name: `renamed` says in a sentence each which were changed.
+    Column names of `table` are unique; `renamed` has one sentence for each column that was renamed.
     """
 
     table: pa.Table
@@ -64,7 +64,7 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the query process gets. `shards` None means all that are indexed."""
+    """The input of the query process. `shards` None means all indexed shards."""
 
     root: str
     sql: str
@@ -217,7 +217,7 @@ VIEWS: tuple[View, ...] = (
 
 
 def schema_of_views() -> str:
-    """All views with their columns, for `--help`: one line a view, one a column."""
+    """Return all views with their columns for `--help`, one line per view and per column."""
     lines = []
     for view in VIEWS:
         lines.append(f"{view.name}: {view.about}")
@@ -239,25 +239,25 @@ def run_query(
 ) -> QueryResult:
     """Run one SELECT over `VIEWS` and return at most `limit` rows.
 
-    `version` is the number of the version behind the view `captions`, the newest by default;
-    `shards` restricts samples, captions, all_captions and edits to these. `memory_mib` bounds the
-    whole query process.
+    `version` is the number of the version that the view `captions` shows, default the newest;
+    `shards` restricts samples, captions, all_captions and edits to these shards. `memory_mib`
+    bounds the whole query process.
 
     Raises:
-        UsageError: query.refused (anything else than one SELECT over the views), query.invalid
-            (DuckDB does not understand it), query.timeout, query.too_large (memory).
+        UsageError: query.refused (not exactly one SELECT over the views), query.invalid (DuckDB
+            cannot parse or bind it), query.timeout, query.too_large (memory).
         DamageError: a file of the store was changed after it was written.
     """
     if memory_mib < MIN_MEMORY_MIB:
         raise ValueError(f"memory_mib must be at least {MIN_MEMORY_MIB}, not {memory_mib}")
-    if not 0 < timeout_sec <= MAX_TIMEOUT_SEC:  # nan as well
+    if not 0 < timeout_sec <= MAX_TIMEOUT_SEC:  # also refuses nan
         raise UsageError(
             f"--timeout is {timeout_sec:g}",
             hint=f"allowed: above 0, up to {MAX_TIMEOUT_SEC:,} seconds",
             reason="option.value",
         )
     root = store.root.resolve()
-    # Arrow takes UTF-8 paths only: any other folder is the current one of the process.
+    # Arrow accepts only UTF-8 paths: for any other store, the process starts in its folder.
     is_text = not any("\ud800" <= char <= "\udfff" for char in str(root))
     request = Request(
         root=str(root) if is_text else ".",
@@ -296,13 +296,14 @@ def run_query(
 
 
 def _environment() -> dict[str, str]:
-    """No credentials reach the process; Arrow's own allocator would reserve 1 GiB at start.
+    """Return the process's environment: no credentials, and not Arrow's own allocator.
 
-    It imports from where this process does: the row of a table may name a module on PYTHONPATH.
+    Arrow's allocator would reserve 1 GiB at start. The import path is this process's, because a
+    table of implementations may name a module on PYTHONPATH.
     """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     here = str(Path(__file__).resolve().parents[2])
-    # Absolute, since the process has another current folder; "" is the current one of this process.
+    # Absolute, since the query process has another current folder; "" means this process's own.
     folders = [
         here,
         *(os.path.abspath(entry) for entry in sys.path if os.path.exists(entry or ".")),
@@ -316,7 +317,7 @@ def _died(returncode: int, stderr: bytes, memory_mib: int) -> CuratorError:
     if returncode == -signal.SIGXCPU:
         return UsageError("the query used more CPU time than allowed", reason="query.timeout")
     if returncode < 0:
-        # Out of memory where nobody can report it any more: in an allocation of a thread.
+        # Out of memory in an allocation of a thread, where it cannot be reported.
         return UsageError(
             f"the query process was killed (signal {-returncode}), probably for lack of memory",
             hint=f"ask for less, or for more than {memory_mib} MiB of memory",
@@ -338,7 +339,7 @@ def _refusal(reason: str, message: str, sql: str) -> CuratorError:
 
 
 def _columns(sql: str) -> str:
-    """The views with the columns of those that the SQL names, or of all."""
+    """List the columns of the views that the SQL names, or of all views if it names none."""
     named = [view for view in VIEWS if re.search(rf"\b{view.name}\b", sql, re.IGNORECASE)]
     return ", ".join(
         f"{view.name}({', '.join(view.columns)})" if view in (named or VIEWS) else view.name

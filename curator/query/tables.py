@@ -1,7 +1,7 @@
-"""What the views of `curator.query.run` are made of: Arrow tables and datasets over a store.
+"""Build the Arrow tables and datasets behind the views of `curator.query.run`.
 
 Parquet files are read lazily. Journals and logs are parsed here, before any SQL runs, and only for
-views that the SQL mentions: they take the memory of their rows.
+views that the SQL mentions; their rows are held in memory.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _VERSION_SCHEMA = pa.schema(
 
 
 def sources(request: Request) -> Iterator[tuple[str, ds.Dataset | pa.Table]]:
-    """Every table by name. Files are listed only for views that the SQL mentions."""
+    """Yield every table with its name. Files are listed only for views that the SQL mentions."""
     store = Store.open(Path(request.root))
 
     def used(*views: str) -> bool:
@@ -125,7 +125,10 @@ def _decisions(
 def _facts(
     store: Store, kind: str, makers: Iterable[str], column: str, schema: pa.Schema
 ) -> ds.Dataset | pa.Table:
-    """Files and journals of all makers. Journals first: what ends in between is then seen twice."""
+    """Read files and journals of all makers.
+
+    Journals are read first: one that is finished in between is then seen twice rather than missed.
+    """
     files: list[tuple[Path, dict[str, str]]] = []
     pending = []
     for maker in makers:
@@ -165,7 +168,7 @@ def _dataset(
 
 
 def _edits(store: Store, shards: set[str] | None) -> pa.Table:
-    """All edits, undone ones as well; an undo has no row. One log at a time in Python."""
+    """Read all edits, including undone ones; an undo has no row. Parses one log at a time."""
     parts = [_EDIT_SCHEMA.empty_table()]
     for shard in edited_shards(store):
         if shards is None or shard in shards:

@@ -1,9 +1,9 @@
-"""The process that runs one query; see `curator.query.run` for what it guards against and how.
+"""The process that runs one query; its safeguards are described in `curator.query.run`.
 
 Reads a `Request` as JSON on stdin. Answers with one line of JSON, then the rows as an Arrow IPC
-stream, on a copy of stdout that only this module knows: libraries print to stdout as they like
-(DuckDB a progress bar after two seconds), so its number 1 leads to stderr before any is imported.
-Started by `curator.query.run.run_query` only.
+stream, on a copy of stdout private to this module: libraries may print to stdout (DuckDB shows a
+progress bar after two seconds), so descriptor 1 is redirected to stderr before any is imported.
+Started only by `curator.query.run.run_query`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from curator.query.run import VIEWS, Request
 from curator.query.tables import sources
 
 _MAX_THREADS = 4
-# What the parse tree of a query may consist of; COPY, INSERT, ... are nodes too (as CTEs).
+# The node types allowed in the parse tree of a query; COPY, INSERT, ... are nodes too (as CTEs).
 _QUERY_NODES = frozenset(("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"))
 
-# Types whose values arrive whole in Arrow, Python, polars, CSV and Parquet; a column of any other
-# becomes the text that DuckDB has for it. Of its own accord DuckDB gives Arrow -1 for the largest
-# UHUGEINT, takes the zone off a TIMETZ, and an INTERVAL fits into no Parquet file.
+# Types whose values survive in Arrow, Python, polars, CSV and Parquet; columns of other types are
+# cast to DuckDB's text. Without the cast, DuckDB gives Arrow -1 for the largest UHUGEINT and drops
+# the zone of a TIMETZ, and Parquet cannot store an INTERVAL.
 _WHOLE = frozenset(
     (
         *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint"),
@@ -41,14 +41,14 @@ _WHOLE = frozenset(
 )
 _NESTED = frozenset(("list", "array", "struct"))
 
-# Columns whose value in the view is not the column of the same name.
+# Columns whose value in the view differs from the table's column of the same name.
 _RENAMED = {
     "byte_offset": '"offset" AS byte_offset',
     "num_bytes": "length AS num_bytes",
     "created": "make_timestamp(CAST(created * 1000000 AS BIGINT)) AS created",
 }
-# A failure counts while no later attempt succeeded; a success can only follow a failure as an
-# attempt above 0, so that the right side of the anti join stays small.
+# A failure counts if no later attempt succeeded. A success after a failure always has an attempt
+# above 0, so the right side of the anti join stays small.
 _QUARANTINE = """
 WITH failed AS (
     SELECT generator AS maker, image_sha256, candidate::VARCHAR AS what, failure, detail, attempt
@@ -84,7 +84,7 @@ FROM found LEFT JOIN _reasons r ON r.reason = found.reason
 
 
 def main(answer_to: int) -> None:
-    """Answer the request on stdin to this file descriptor, within the limits of the process."""
+    """Write the answer to the request on stdin to a file descriptor, under the process limits."""
     request = Request(**json.loads(sys.stdin.buffer.read()))
     _limit_process(request)
     pa.set_cpu_count(_threads())
@@ -97,7 +97,7 @@ def main(answer_to: int) -> None:
 
 
 def answer(request: Request) -> tuple[dict[str, object], pa.Table | None]:
-    """Run the query: `truncated`, `renamed` and the rows, or `error` (a reason) with `message`."""
+    """Run the query: `truncated`, `renamed` and rows, or else `error` (a reason) and `message`."""
     try:
         con = _connect(request)
         _check(con, request.sql)
@@ -113,10 +113,10 @@ def answer(request: Request) -> tuple[dict[str, object], pa.Table | None]:
 
 
 def distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names that no two columns share, not even in another case, and a sentence for each change.
+    """Make column names unique, ignoring case; also return one sentence for each change.
 
-    The first of a name keeps it; `key`, `key` become `key`, `key_1`. A join has equal names as a
-    rule, and a row of JSON, a polars frame and DuckDB (which takes `Key` for `key`) hold one each.
+    The first column keeps its name; `key`, `key` become `key`, `key_1`. Joins usually repeat names,
+    but JSON rows, polars frames and DuckDB (where `Key` equals `key`) need them unique.
     """
     taken = {name.lower() for name in names}
     found: list[str] = []
@@ -133,7 +133,7 @@ def distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _reason(error: Exception) -> str:
-    """Errors while rows are read cross DuckDB and Arrow, and only their text arrives whole."""
+    """Return the reason of an error, from its text: DuckDB and Arrow preserve little else."""
     text = str(error)
     out_of_memory = isinstance(error, duckdb.OutOfMemoryException | MemoryError)
     if out_of_memory or re.search("out of memory|malloc", text, re.IGNORECASE):
@@ -150,8 +150,8 @@ def _threads() -> int:
 
 
 def _limit_process(request: Request) -> None:
-    """What the kernel enforces: no file is written, no core dumped, memory and time are bounded."""
-    cpu_sec = math.ceil(request.timeout_sec * _threads()) + 5  # if the parent dies, nobody kills us
+    """Set the kernel's limits: no file writes, no core dump, bounded memory and CPU time."""
+    cpu_sec = math.ceil(request.timeout_sec * _threads()) + 5  # in case the parent dies
     data_bytes = request.memory_mib << 20
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -160,7 +160,7 @@ def _limit_process(request: Request) -> None:
 
 
 def _connect(request: Request) -> duckdb.DuckDBPyConnection:
-    """A connection in which the views exist and nothing else can be reached."""
+    """Open a connection that has the views and no access to anything else."""
     con = duckdb.connect(
         ":memory:",
         config={
@@ -172,7 +172,7 @@ def _connect(request: Request) -> duckdb.DuckDBPyConnection:
             "python_enable_replacements": False,
             "temp_directory": "",
             "max_temp_directory_size": "0KB",
-            # Half: Arrow's read-ahead and the result lie beside DuckDB's buffers.
+            # Half, because Arrow's read-ahead and the result need memory beside DuckDB's buffers.
             "memory_limit": f"{request.memory_mib // 2}MiB",
             "threads": _threads(),
         },
@@ -194,7 +194,7 @@ def _view_sql(view: str, columns: Mapping[str, object]) -> str:
 
 
 def _check(con: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Refuse everything but one query.
+    """Refuse anything except exactly one query.
 
     Raises:
         Unusable: query.refused or query.invalid.
@@ -218,7 +218,7 @@ def _check(con: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _nodes(tree: object) -> Iterator[str]:
-    """The types of all query nodes in a serialized parse tree."""
+    """Yield the types of all query nodes in a serialized parse tree."""
     todo = [tree]
     while todo:
         value = todo.pop()
@@ -232,12 +232,12 @@ def _nodes(tree: object) -> Iterator[str]:
 
 
 def _fetch(con: duckdb.DuckDBPyConnection, request: Request) -> tuple[pa.Table, bool]:
-    """The first rows of the answer. The engine stops when enough of them came."""
+    """Fetch the first rows of the answer; the engine stops once there are enough."""
     asked = con.sql(request.sql)
     as_text = {place for place, kind in enumerate(asked.types) if not _arrives_whole(kind)}
     table, truncated = _rows(asked, as_text, request.limit)
     beyond = {place for place, column in enumerate(table.columns) if _is_beyond_python(column)}
-    if beyond:  # known only now, so the query runs again; it is rare
+    if beyond:  # known only now, so the query runs again; this is rare
         table, truncated = _rows(con.sql(request.sql), as_text | beyond, request.limit)
     return table, truncated
 
@@ -251,7 +251,7 @@ def _arrives_whole(kind: Any) -> bool:
 
 
 def _is_beyond_python(column: pa.ChunkedArray) -> bool:
-    """Whether it holds a date that Python has not: infinity, or a year above 9999 or below 1."""
+    """Whether a date is outside Python's range: infinity, or a year above 9999 or below 1."""
     if not _holds_time(column.type):
         return False
     try:
@@ -281,7 +281,7 @@ def _rows(asked: duckdb.DuckDBPyRelation, as_text: Set[int], limit: int) -> tupl
         if num_rows > limit:
             break
     table = pa.Table.from_batches(batches, reader.schema)
-    table = table.rename_columns(names)  # a projection has names of its own
+    table = table.rename_columns(names)  # the projection has changed the names
     return table.slice(0, min(limit, num_rows)), num_rows > limit
 
 
