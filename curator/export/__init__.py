@@ -1,1 +1,1 @@
-"""A version as files for others."""
+"""Export a version as files for other tools."""

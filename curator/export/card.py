@@ -1,6 +1,6 @@
-"""The README.md of an exported version: a dataset card as the Hugging Face Hub reads it.
+"""Write the README.md of an exported version: a dataset card for the Hugging Face Hub.
 
-Names, prompts and policies come from outside, so they stand in code fences that they cannot leave.
+Names, prompts and policies are untrusted, so they are put into code fences that they cannot close.
 Card: https://github.com/huggingface/hub-docs/blob/main/datasetcard.md (YAML block on top).
 """
 
@@ -122,7 +122,7 @@ def check_license(license_id: str | None) -> None:
     """Refuse a card without a license.
 
     Raises:
-        UsageError: none was given, or it is not a license id.
+        UsageError: no license was given, or it is not a license id.
     """
     if license_id is None or not _LICENSE.fullmatch(license_id):
         raise UsageError(
@@ -137,7 +137,7 @@ def check_license(license_id: str | None) -> None:
 
 
 def size_category(num_samples: int) -> str:
-    """The Hub's class of a size."""
+    """Return the Hub's size category for a number of samples."""
     return next((name for limit, name in _SIZES if num_samples < limit), _LARGEST)
 
 
@@ -152,9 +152,10 @@ def card(
     image_ext: str,
     formats: str | None,
 ) -> str:
-    """The text of README.md. `sources` counts captions by who wrote them.
+    """Return the text of README.md. `sources` counts captions by source.
 
-    `image_ext` is the name of all images; `formats` says which they had, if there were several.
+    `image_ext` is the extension of all images in the export; `formats` lists their extensions in
+    the source if there were several.
     """
     images = "the bytes of the source, not re-encoded"
     if formats is not None:

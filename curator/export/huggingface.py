@@ -1,9 +1,9 @@
-"""What Hugging Face's `datasets` asks of tars, looked up before anything is written.
+"""Check the requirements of Hugging Face's `datasets` on tars before anything is written.
 
 `load_dataset` takes the columns from the first five samples of the first tar: all five must have
-files of the same names, and a name that comes later is not read at all (datasets,
-packaged_modules/webdataset). So every image gets one name, whatever its format: readers go by the
-bytes. Files beside image, text and json must be the same in all samples.
+the same extensions, and an extension that first occurs later is not read at all (datasets,
+packaged_modules/webdataset). So every image gets the same extension, whatever its format: readers
+detect the format from the bytes. Other files must have the same extensions in all samples.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from curator.store.versions import Version
 
 @dataclass(frozen=True, slots=True)
 class ImageNames:
-    """`image_ext` is the name of every image; `formats` counts the names that the source has."""
+    """`image_ext` is the extension of every image; `formats` counts the source's extensions."""
 
     image_ext: str
     formats: Mapping[str, int]
 
     @property
     def is_mixed(self) -> bool:
-        """Whether images are named otherwise than in the source."""
+        """Whether the source has several image extensions, so that some images are renamed."""
         return len(self.formats) > 1
 
     def formats_in_words(self) -> str:
-        """Such as `4 jpg, 2 png`."""
+        """Format the counts, such as `4 jpg, 2 png`."""
         return ", ".join(f"{number:,} {ext}" for ext, number in self.formats.items())
 
 
 def layout(store: Store, version: Version, *, other_members: bool) -> ImageNames:
-    """What the files of an export have to be called.
+    """Determine the image extension that an export must use.
 
     Raises:
         UsageError: with `other_members`, the samples do not all have the same files.

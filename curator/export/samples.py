@@ -1,4 +1,4 @@
-"""The samples of one shard on their way out: texts from the decision, bytes from the shard."""
+"""Read the samples of one shard for an export: texts from the decision, bytes from the shard."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 @dataclass(frozen=True, slots=True)
 class ExportText:
-    """One chosen caption. `score` is None if it was never scored."""
+    """One chosen caption; `score` is None if it was never scored."""
 
     text: str
     source: str
@@ -40,7 +40,7 @@ class ExportText:
 
 @dataclass(frozen=True, slots=True)
 class ExportSample:
-    """One sample with its texts by slot. `members` are all its files, `image` among them."""
+    """One sample, its texts in order of slot. `members` are all its files, including `image`."""
 
     key: str
     action: str
@@ -51,11 +51,11 @@ class ExportSample:
 
     @property
     def plain_ext(self) -> str:
-        """The extension trainers look for: `jpg` also where the shard has `0.25.JPG`."""
+        """The extension that trainers look for: `jpg` even if the shard has `0.25.JPG`."""
         return self.image.ext.lower().rpartition(".")[2]
 
     def as_json(self, version_id: str) -> dict[str, object]:
-        """The `curator` field of KEY.json."""
+        """Return the `curator` field of KEY.json."""
         captions = [
             {"text": one.text, "source": one.source, "weight": one.weight, "score": one.score}
             for one in self.texts
@@ -64,15 +64,15 @@ class ExportSample:
 
 
 def own_field(fields: Mapping[str, Any]) -> str | None:
-    """The name under which `export` wrote into these fields, if it ever did."""
+    """Return the name of the field that an earlier `export` wrote; None if there is none."""
     names = (name for name in fields if name == FIELD or name.startswith(_OTHER_FIELD))
     return next((name for name in names if _is_own(fields[name])), None)
 
 
 def free_field(fields: Mapping[str, Any]) -> str:
-    """Where to write: `curator`, or another name if the source has such a field of its own.
+    """Return the field name to write: `curator`, or another if the source uses that name itself.
 
-    What an earlier export has written there is no field of the source, and gives way.
+    A field written by an earlier export does not count as the source's and is overwritten.
     """
     name, number = FIELD, 1
     while name in fields and not _is_own(fields[name]):
@@ -86,14 +86,14 @@ def _is_own(value: object) -> bool:
 
 
 def short_float(value: float | None) -> float | None:
-    """A 32-bit float by its shortest spelling (0.1, not 0.10000000149); None if not finite."""
+    """Round a 32-bit float to its shortest decimal (0.1, not 0.10000000149); None if not finite."""
     if value is None or not np.isfinite(value):
         return None
     return float(str(np.float32(value)))
 
 
 def samples_of(rows: pl.DataFrame) -> Iterator[ExportSample]:
-    """The samples in `rows` (one a caption, sorted by row and slot)."""
+    """Yield the samples in `rows`, which has one row per caption, sorted by row and slot."""
     for _, group in groupby(rows.iter_rows(named=True), key=lambda row: row["row"]):
         captions = list(group)
         first = captions[0]
@@ -116,7 +116,7 @@ def samples_of(rows: pl.DataFrame) -> Iterator[ExportSample]:
 
 
 class ShardReader:
-    """An open shard; a context manager."""
+    """Reads members of an open shard; a context manager."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -134,10 +134,10 @@ class ShardReader:
         self._file.close()
 
     def read(self, member: Member) -> bytes:
-        """The bytes of one member.
+        """Read the bytes of one member.
 
         Raises:
-            DamageError: the file is shorter than it was (source.changed).
+            DamageError: the file has become shorter (source.changed).
         """
         data = os.pread(self._file.fileno(), member.length, member.offset)
         if len(data) != member.length:
@@ -145,10 +145,10 @@ class ShardReader:
         return data
 
     def image(self, sample: ExportSample) -> bytes:
-        """The encoded image, checked.
+        """Read the encoded image and check its sha256.
 
         Raises:
-            DamageError: it is not the one that was indexed (source.changed).
+            DamageError: it is not the image that was indexed (source.changed).
         """
         data = self.read(sample.image)
         if hashlib.sha256(data).hexdigest() != sample.image_sha256:
@@ -156,7 +156,7 @@ class ShardReader:
         return data
 
     def json_fields(self, sample: ExportSample) -> tuple[dict[str, Any], bool]:
-        """The fields of KEY.json, and whether they are lost because it cannot be parsed."""
+        """Return the fields of KEY.json, and whether they are lost because it cannot be parsed."""
         member = _plain(sample, "json")
         if member is None:
             return {}, False
@@ -168,7 +168,7 @@ class ShardReader:
             return {}, True
 
     def other_members(self, sample: ExportSample) -> list[tuple[str, bytes]]:
-        """Name and bytes of what is neither the image nor KEY.txt nor KEY.json."""
+        """Read name and bytes of all files except the image, KEY.txt and KEY.json."""
         return [(f"{sample.key}.{one.ext}", self.read(one)) for one in others_of(sample)]
 
     def _changed(self, how: str) -> DamageError:
@@ -181,14 +181,14 @@ class ShardReader:
 
 
 def others_of(sample: ExportSample) -> list[Member]:
-    """What is neither the image nor KEY.txt nor KEY.json."""
+    """Return the members except the image, KEY.txt and KEY.json."""
     taken = {sample.plain_ext, "txt", "json"}
     others = [one for one in sample.members if one != sample.image]
     return [one for one in others if one.ext.lower() not in taken]
 
 
 def json_bytes(fields: Mapping[str, Any]) -> bytes:
-    """KEY.json, in ASCII: half characters in foreign fields must not break it."""
+    """Encode KEY.json in ASCII, so that lone surrogates in the source's fields cannot break it."""
     return _ENCODER.encode(fields).encode()
 
 

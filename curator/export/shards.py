@@ -1,4 +1,4 @@
-"""One shard of a version -> one file of an export, and the counts beside it."""
+"""Write one shard of a version as one file of an export, with its counts beside it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Advance = Callable[[int], None]
 class ShardJob:
     """One shard to be exported to the file `path`; the options are those of `export`.
 
-    `image_ext` is what every image is named in a tar; None for what the source calls it.
+    `image_ext` is the extension of every image in a tar; None keeps the source's extensions.
     """
 
     store: Store
@@ -59,7 +59,7 @@ class ShardJob:
         return self.path.with_name(f"{self.path.stem}_stats.json")
 
     def finished(self) -> dict[str, Any] | None:
-        """The stats of the shard if an earlier run finished it."""
+        """Return the stats of the shard if an earlier run finished it, else None."""
         if not self._stats_path.exists() or not self.path.exists():
             return None
         stats = outputs.read_json(self._stats_path)
@@ -69,7 +69,7 @@ class ShardJob:
         """Write the file, then its stats.
 
         Raises:
-            DamageError: the shard or the decision is not what the version was made from.
+            DamageError: the shard or the decision differs from the one the version was made from.
         """
         self._check_source()
         rows = self._rows()
@@ -93,7 +93,7 @@ class ShardJob:
         return stats
 
     def _check_source(self) -> None:
-        """The shard must be the one that was indexed, and the index the one that was decided on."""
+        """Check that the shard is the one indexed, and the index the one the decision used."""
         expected = self.entry.sha256
         try:
             found = index.check_unchanged(self.store, self.ref).sha256
@@ -109,7 +109,7 @@ class ShardJob:
             )
 
     def _rows(self) -> pl.DataFrame:
-        """One row a caption, in the order of the shard: the decision with the places of the bytes.
+        """Join the decision with the byte offsets: one row per caption, in the order of the shard.
 
         Raises:
             DamageError: the decision is not the one that the version names.
@@ -140,7 +140,7 @@ Writer = Callable[[ShardJob, pl.DataFrame], dict[str, Any]]
 
 
 def exported_samples(store: Store, entry: ShardEntry) -> Iterator[ExportSample]:
-    """What a shard gives to an export, texts and keys left empty: enough to look at the files."""
+    """Yield the samples that an export of the shard contains, without texts and keys."""
     decided = read_decision(store, entry).filter(pl.col("action").is_in(EXPORTED))
     places = index.read(store, entry.name, ["row", "ext", "offset", "length", "members"])
     for row in places.join(decided, on="row", how="semi").iter_rows(named=True):
@@ -155,7 +155,7 @@ def exported_samples(store: Store, entry: ShardEntry) -> Iterator[ExportSample]:
 
 
 def write_tar(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
-    """Write a tar of the samples; the images are checked against their sha256."""
+    """Write a tar of the samples, checking the images against their sha256."""
     counts = {"json_replaced": 0, "fields_renamed": 0}
     with ShardReader(job.ref.path) as source, fsops.atomic_file(job.path) as file:
         sink = outputs.TarSink(file)

@@ -1,7 +1,7 @@
-"""A version as tables, one Parquet file a shard, no images.
+"""Export a version as tables without images, one Parquet file per shard.
 
-The plain layout has one row a caption: a sample with three weighted captions is three rows. A
-preset is the layout of a published data set, one row a sample, with the columns that can be
+The plain layout has one row per caption: a sample with three weighted captions has three rows. A
+preset is the layout of a published data set, one row per sample, with those columns that can be
 filled from the facts:
 
     recap-datacomp   Recap-DataComp-1B (arXiv 2406.08478), without its two GPT-4V columns
@@ -42,8 +42,8 @@ TABLE_SCHEMA = pa.schema(
 )
 RECAP_SCHEMA = pa.schema(
     [
-        ("url", pa.large_string()),  # of the .json; null if it has none
-        ("re_caption", pa.large_string()),  # the first generated caption; null if none was taken
+        ("url", pa.large_string()),  # from the .json; null if it has none
+        ("re_caption", pa.large_string()),  # the first generated caption; null if none was chosen
         ("org_caption", pa.large_string()),
         ("sha256", pa.large_string()),
         ("key", pa.large_string()),
@@ -60,7 +60,7 @@ def check_preset(name: str) -> None:
     """Refuse a preset that does not exist.
 
     Raises:
-        UsageError: names the nearest.
+        UsageError: no such preset; names the nearest.
     """
     if name not in PRESETS:
         raise UsageError(
@@ -69,12 +69,12 @@ def check_preset(name: str) -> None:
 
 
 def plain_table(rows: pl.DataFrame, *, shard: str) -> pa.Table:
-    """One row a caption, in the columns of TABLE_SCHEMA."""
+    """Return one row per caption, in the columns of TABLE_SCHEMA."""
     return parquet.to_table(rows.with_columns(shard=pl.lit(shard)), TABLE_SCHEMA)
 
 
 def recap_table(store: Store, version: Version, rows: pl.DataFrame, *, path: Path) -> pa.Table:
-    """One row a sample, in the columns of RECAP_SCHEMA; `path` is the shard, read for the urls."""
+    """Return one row per sample in RECAP_SCHEMA's columns; `path` is the shard with the urls."""
     generated = (
         rows.filter(pl.col("source") != ALT_TEXT)
         .unique("row", keep="first", maintain_order=True)

@@ -1,24 +1,24 @@
-"""A version -> files that any trainer reads, without this tool.
+"""Export a version to files that trainers can read without this tool.
 
     wds       NAME.tar for every shard NAME: the samples that are captioned or kept
     parquet   NAME.parquet: the captions as a table, no images (see `curator.export.tables`)
-    hf        data/NAME.tar and a dataset card (see `curator.export.card`); all images have one
-              name there, since `load_dataset` wants that (see `curator.export.huggingface`)
+    hf        data/NAME.tar and a dataset card (see `curator.export.card`); all images have the same
+              extension, as `load_dataset` requires (see `curator.export.huggingface`)
 
 In a tar, KEY.jpg is the image byte for byte (its sha256 is checked while copying), KEY.txt the
-first caption, KEY.json the original fields and one more:
+first caption, and KEY.json the original fields plus one:
 
     "curator": {"version": ..., "action": ..., "captions": [{"text", "source", "weight", "score"}]}
 
-A field of that name that the source has already stays; ours is then called `curator_export`.
+If the source already has a field `curator`, it stays and ours is called `curator_export`.
 open_clip_train reads only the .txt. To sample among several captions, map the decoded sample:
 `c = s["json"]["curator"]["captions"]; random.choices([x["text"] for x in c], [x["weight"] for x
 in c])[0]`.
 
-Beside each file lies NAME_stats.json (written last: it makes the shard complete), beside the tars
-sizes.json, from which open_clip_train takes the number of samples. curator_version.json says what
-was exported and is written when all is there. The same version gives the same bytes. A second run
-goes on behind the shards that are finished.
+Each file has a NAME_stats.json beside it, which is written last and marks the shard as complete.
+Folders of tars have a sizes.json, from which open_clip_train takes the number of samples.
+curator_version.json records what was exported and is written at the end. The same version gives the
+same bytes. A second run continues after the finished shards.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ _WRITERS = {"wds": write_tar, "parquet": write_table, "hf": write_tar}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """`other_members` also copies what is neither image, txt nor json into the tars.
+    """Options of `export`. `other_members` also copies files other than image, txt and json.
 
-    `license` is a Hugging Face license id; `hf` needs it. `preset` is a column layout of
+    `license` is a Hugging Face license id, required for `hf`. `preset` is a column layout of
     `export_tables.PRESETS`, for `parquet`.
     """
 
@@ -66,10 +66,10 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
-    """Counts in shards or samples of the whole output; `num_new_shards` were made by this run.
+    """Counts of shards and samples in the whole output; `num_new_shards` were made by this run.
 
-    `num_json_replaced` samples had a .json that cannot be parsed; theirs holds `curator` only.
-    `num_fields_renamed` have a field `curator` from their source; ours has another name there.
+    `num_json_replaced` samples had a .json that cannot be parsed; their new one has only `curator`.
+    `num_fields_renamed` samples have a field `curator` in the source, so ours has another name.
     """
 
     version: str
@@ -84,7 +84,7 @@ class ExportReport:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """For `--json`."""
+        """Return the report for `--json`."""
         return asdict(self)
 
 
@@ -100,13 +100,13 @@ def export(
 ) -> ExportReport:
     """Write the captioned and kept samples of a version below `out`.
 
-    `shards` must hold all shards of the version. `on_progress` gets the number of samples just
-    written; when it raises, the shards that are finished stay.
+    `shards` must contain all shards of the version. `on_progress` gets the number of samples just
+    written; if it raises, finished shards stay.
 
     Raises:
-        UsageError: an option or shard name that cannot be used, or `out` holds something
-            else; nothing was written.
-        DamageError: a shard or a decision is not what the version was made from.
+        UsageError: an option or shard name cannot be used, or `out` contains something else;
+            nothing was written.
+        DamageError: a shard or a decision differs from the one the version was made from.
         ConflictError: another process is exporting into `out`.
     """
     _check_options(to, options)
@@ -203,12 +203,12 @@ def _report(
 
 
 def _write_sizes(paths: Mapping[str, Path], stats: Mapping[str, Mapping[str, Any]]) -> None:
-    """{file name: samples} for each folder with tars; open_clip_train looks there."""
+    """Write sizes.json, {file name: samples}, to each folder of tars, for open_clip_train."""
     folders: dict[Path, dict[str, int]] = {}
     for name, path in paths.items():
         folders.setdefault(path.parent, {})[path.name] = stats[name]["successes"]
     for folder, sizes in folders.items():
-        # No checksum: open_clip_train takes every field for a shard.
+        # No checksum field: open_clip_train takes every field for a shard.
         text = json.dumps(sizes, indent=1, sort_keys=True)
         fsops.write_atomic(folder / "sizes.json", text.encode() + b"\n")
 
