@@ -1,1 +1,1 @@
-"""Other layouts into shards."""
+"""Pack other layouts into shards."""

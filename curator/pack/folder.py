@@ -1,4 +1,4 @@
-"""A folder of images with captions and metadata beside them. See `curator.pack.sources`."""
+"""Read a folder of images with captions and metadata beside them. See `curator.pack.sources`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from curator.shards.tar import printable
 
 
 def read_folder(source: Path, options: SourceOptions) -> Iterator[PackItem]:
-    """Images below a folder in sorted order, with the captions that lie beside NAME.jpg.
+    """Yield the images below a folder in sorted order, with the captions beside them.
 
-    The caption is NAME.txt, .caption, .cap or .text (also NAME.jpg.txt), else what a table says
-    (see `curator.pack.sidecars`), else a caption column of NAME.json; other fields of the table
-    and the .json become metadata. Every file with the extension of an image is an item, and so is
-    a text or a row of a table without an image. Hidden files are left aside, links to folders are
-    not followed (each is an item that says so). Memory: the tables, and the names in one folder.
+    The caption of NAME.jpg is NAME.txt, .caption, .cap or .text (also NAME.jpg.txt), else from a
+    table (see `curator.pack.sidecars`), else a caption column of NAME.json; other fields of the
+    table and the .json become metadata. Every file with an image extension is an item, and so is a
+    text or table row without an image. Hidden files are skipped; links to folders are not followed
+    (each is an item with that problem). Memory: the tables, and the names in one folder.
     """
     root = ImageRoot(options.images or source)
     tables = Sidecars(source, options)
@@ -39,7 +39,7 @@ def read_folder(source: Path, options: SourceOptions) -> Iterator[PackItem]:
 
 @dataclass(frozen=True, slots=True)
 class _FolderWalk:
-    """What stays the same from folder to folder."""
+    """The state shared by all folders of a walk."""
 
     top: Path
     root: ImageRoot
@@ -65,7 +65,7 @@ def _walk(folder: Path, walk: _FolderWalk) -> Iterator[PackItem]:
         for entry, (stem, ext) in zip(entries, split.values(), strict=True)
         if entry.name not in folders
     }
-    # NAME.jpg has its text in NAME.txt, or in NAME.jpg.txt
+    # NAME.jpg has its text in NAME.txt or NAME.jpg.txt.
     pictures = {name for name, (_, ext) in split.items() if ext.lower()[1:] in IMAGE_EXT}
     pictures |= {split[name][0] for name in pictures}
     for entry in entries:
@@ -103,7 +103,7 @@ def _picture(
     data: os.DirEntry[str] | None,
     walk: _FolderWalk,
 ) -> PackItem:
-    """The item of one image with what lies beside it; `path` is below the top folder."""
+    """Make the item of an image and the files beside it; `path` is relative to the top folder."""
     origin, root, wanted = printable(path), walk.root, walk.options.caption_column
     meta: dict[str, object] = {}
     about = walk.tables.take(path)
@@ -124,7 +124,7 @@ def _picture(
 
 
 def _real(entry: os.DirEntry[str], root: ImageRoot) -> Path:
-    """The file behind a folder entry. Only links can lead out of the folder."""
+    """Return the file of a folder entry, with links resolved; only links can leave the folder."""
     if entry.is_symlink():
         return root.locate(os.path.realpath(entry.path))
     if not entry.is_file():

@@ -1,4 +1,4 @@
-"""What came of packing: counts, and what a user should know before a model is paid for it."""
+"""Report a packing: counts, and warnings that should come before paying for a model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _MAX_NAMED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackReport:
-    """Counts in rows or shards, of the whole output; `num_new_shards` were made by this run.
+    """Counts of rows and shards in the whole output; `num_new_shards` were made by this run.
 
-    `failures` counts the rows that were not packed by reason; rows = packed + failures. Of those
-    packed, `num_without_caption` have none, and `num_blank_captions` one that says nothing (spaces,
-    `nan`, `null`): it is packed as it is, and `index` takes it for none.
+    `failures` counts by reason the rows that were not packed; rows = packed + failures. Of the
+    packed rows, `num_without_caption` have no caption, and `num_blank_captions` a blank one
+    (spaces, `nan`, `null`): it is packed unchanged, and `index` treats it as missing.
     """
 
     format: str
@@ -42,11 +42,11 @@ class PackReport:
 
     @property
     def num_captioned(self) -> int:
-        """Rows that were packed with a caption that says something."""
+        """Number of rows packed with a caption that is not blank."""
         return self.num_packed - self.num_without_caption - self.num_blank_captions
 
     def to_json(self) -> dict[str, object]:
-        """For `--json`."""
+        """Return the report for `--json`."""
         return asdict(self)
 
 
@@ -63,24 +63,24 @@ def make_report(kind: str, stats: Sequence[Mapping[str, Any]], num_new: int) -> 
         num_packed=sum(one["successes"] for one in stats),
         num_without_caption=sum(one["without_caption"] for one in stats),
         failures=dict(sorted(failures.items())),
-        # not counted by the versions before
+        # absent from stats of earlier releases
         num_blank_captions=sum(one.get("blank_captions", 0) for one in stats),
     )
 
 
 @dataclass(slots=True)
 class PackNotes:
-    """What went by: an example for each failure, and the fields of rows without a caption."""
+    """Notes taken while reading: one example per failure, and the fields of captionless rows."""
 
     examples: dict[str, str] = field(default_factory=dict)
     fields: Counter[str] = field(default_factory=Counter)
 
     def failure(self, reason: str, origin: str, detail: str) -> None:
-        """A row that was not packed."""
+        """Note a row that was not packed."""
         self.examples.setdefault(reason, f"{origin}: {detail}" if detail else origin)
 
     def item(self, item: PackItem) -> None:
-        """Any row that was read, packed now or before."""
+        """Note a row that was read, whether this run or an earlier one packed it."""
         if not has_words(item.captions):
             self.fields.update(
                 printable(name)
@@ -90,7 +90,7 @@ class PackNotes:
 
 
 def has_words(captions: Iterable[bytes]) -> bool:
-    """Whether the first caption, which is what becomes the alt text, says something."""
+    """Whether the first caption, which becomes the alt text, is not blank."""
     first = next(iter(captions), b"")
     return not is_blank(first.decode("utf-8", "replace"))
 
@@ -98,7 +98,7 @@ def has_words(captions: Iterable[bytes]) -> bool:
 def refusal(
     source: Path, report: PackReport, seen: PackNotes, column: str | None
 ) -> UsageError | None:
-    """Why this output is of no use to anybody; None if it is. `column` is the one asked for."""
+    """Return the error of a useless output, else None. `column` is the caption column asked for."""
     if not report.num_packed:
         listed = "; ".join(
             f"{number:,}x {reason}"
@@ -130,7 +130,7 @@ def refusal(
 def warnings(
     source: Path, report: PackReport, seen: PackNotes, column: str | None
 ) -> tuple[str, ...]:
-    """What a user would want to know now rather than after training."""
+    """Return warnings that a user needs before training."""
     num_bare = report.num_packed - report.num_captioned
     if column == "" or 2 * num_bare <= report.num_packed:
         return ()
@@ -156,7 +156,7 @@ def _most(fields: Counter[str]) -> list[str]:
 
 
 def _tables(source: Path) -> list[str]:
-    """The first tables below a folder."""
+    """Return the first tables below a folder."""
     found: list[str] = []
     for where, folders, names in os.walk(source):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -1,17 +1,17 @@
-"""Loose images and captions -> shards, as img2dataset lays them out.
+"""Pack loose images and captions into shards in the layout of img2dataset.
 
     00000.tar           KEY.jpg KEY.txt KEY.json of every row that could be packed
-    00000.parquet       every row, with the reason of those that could not
-    00000_stats.json    counts, written last: it makes the shard complete
-    curator_pack.json   written when all shards are there
+    00000.parquet       every row, with a reason if it could not be packed
+    00000_stats.json    counts, written last: it marks the shard as complete
+    curator_pack.json   written when all shards are complete
 
 KEY is the number of the shard (5 digits) and of the row in it (4 digits). Images and captions are
-copied byte for byte, never re-encoded or cleaned: `index` judges them with its own options. Only
-the header of an image is looked at here, so an image that is damaged further down gets in.
+copied byte for byte, never re-encoded or cleaned: `index` checks them with its own options. Only
+the header of an image is read here, so an image that is damaged further on is packed.
 
-The same source and options give the same bytes. A second run goes on behind the last finished
-shard, after checking that the rows before it are still the ones that were packed. Memory is that
-of one image and of the rows of one shard.
+The same source and options give the same bytes. A second run continues after the last finished
+shard, once it has checked that the rows before it are unchanged. Memory is one image plus the rows
+of one shard.
 
 Layout: img2dataset 1.47 (writer.py, logger.py); its `duration` and times are left out.
 """
@@ -65,8 +65,8 @@ ROW_SCHEMA = pa.schema(
     ]
 )
 
-# Only what no reader of shards could open is refused; size and shape are judged by `index`. The
-# number of pixels is limited because opening a WebP allocates its canvas.
+# Refuses only images that no reader of shards could open; `index` checks size and aspect ratio.
+# The number of pixels is limited because opening a WebP allocates its canvas.
 _LIMITS = images.Limits(min_side_px=1, max_aspect=float("inf"))
 _EXT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 _MIN_DIGITS = 4
@@ -78,7 +78,7 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackOptions:
-    """`format` is a name of `sources.FORMATS`; None takes what the source looks like.
+    """Options of `pack`. `format` is a name of `sources.FORMATS`; None detects it.
 
     A shard is closed after `samples_per_shard` rows, or before it outgrows `max_shard_bytes`.
     """
@@ -112,14 +112,14 @@ def pack(
 ) -> PackReport:
     """Pack `source` into shards below `out`.
 
-    `on_progress` gets the number of rows just finished, about every hundred; when it raises, the
-    shards that are finished stay.
+    `on_progress` gets the number of rows just finished, about every hundred rows; if it raises,
+    finished shards stay.
 
     Raises:
-        UsageError: no such source, unknown format or column, `out` holds something else, or no
-            row could be packed; then nothing is kept.
-        DamageError: rows that were packed before are not the same any more (source.changed), or a
-            table cannot be read.
+        UsageError: no such source, unknown format or column, `out` contains something else, or no
+            row could be packed; in the last case nothing is kept.
+        DamageError: rows that were packed before have changed (source.changed), or a table cannot
+            be read.
         ConflictError: another process is packing into `out`.
     """
     kind = options.format or sources.detect(source)
@@ -154,7 +154,7 @@ def pack(
 
 
 def _undo(out: Path, num_shards: int) -> None:
-    """Leave nothing that another try with other options would stumble over."""
+    """Remove all output, so that another attempt with other options can start."""
     for number in range(num_shards):
         for suffix in ("_stats.json", ".parquet", ".tar"):
             fsops.remove(out / f"{number:05d}{suffix}")
@@ -163,7 +163,7 @@ def _undo(out: Path, num_shards: int) -> None:
 
 
 class _Feed:
-    """The items of a source, with one step back and a running digest."""
+    """The items of a source, with a look at the next one and a running digest."""
 
     def __init__(self, items: Iterator[PackItem], on_progress: Advance) -> None:
         self._items = items
@@ -173,13 +173,13 @@ class _Feed:
         self.seen = PackNotes()
 
     def peek(self) -> PackItem | None:
-        """The next item, without taking it."""
+        """Return the next item without taking it; None at the end."""
         if not self._held:
             self._held.extend(item for item in (next(self._items, None),) if item is not None)
         return self._held[0] if self._held else None
 
     def take(self, sha: hashlib._Hash) -> PackItem | None:
-        """The next item; it counts as done and goes into the digest."""
+        """Take the next item, add it to the digest and count it as done; None at the end."""
         item = self.peek()
         if item is None:
             return None
@@ -192,14 +192,14 @@ class _Feed:
         return item
 
     def report(self) -> None:
-        """Tell about the items taken since the last time."""
+        """Report the number of items taken since the last report."""
         number, self._unreported = self._unreported, 0
         self._on_progress(number)
 
 
 @dataclass(slots=True)
 class _Shard:
-    """A shard in the making."""
+    """A shard being written."""
 
     number: int
     sha: hashlib._Hash = field(default_factory=hashlib.sha256)
@@ -211,7 +211,7 @@ class _Shard:
 
 
 class _Packer:
-    """Makes the shards that are not there yet, one after the other."""
+    """Makes the missing shards one after another."""
 
     def __init__(self, out: Path, feed: _Feed, options: PackOptions) -> None:
         self.out = out
@@ -221,7 +221,7 @@ class _Packer:
         self.num_new = 0
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """The stats of every shard, in order."""
+        """Yield the stats of every shard, in order."""
         number = 0
         while self._is_finished(number) or self.feed.peek() is not None:
             if self._is_finished(number):
@@ -300,12 +300,12 @@ class _Packer:
 
 
 def _archived_bytes(data: bytes) -> int:
-    """What a member with a short name takes in a tar: its header and its data in whole blocks."""
+    """Return the size in a tar of a member with a short name: header and data in whole blocks."""
     return BLOCK + -(-len(data) // BLOCK) * BLOCK
 
 
 def _prepare(key: str, item: PackItem) -> tuple[dict[str, object], dict[str, bytes]]:
-    """The row of an item, and its members by extension: none if it cannot be packed."""
+    """Return the row of an item and its members by extension; none if it cannot be packed."""
     captions = [text.decode("utf-8", "replace") for text in item.captions]
     row: dict[str, object] = dict.fromkeys(ROW_SCHEMA.names)
     row.update(key=key, path=item.origin, caption=captions[0] if captions else None)
@@ -355,7 +355,7 @@ def _image_bytes(item: PackItem) -> bytes:
 
 
 def _json_member(row: dict[str, object], captions: list[str], meta: dict[str, object]) -> bytes:
-    """The fields of img2dataset, then those of the source; one of the same name gets a prefix."""
+    """Encode img2dataset's fields, then the source's; clashing names of the source get a prefix."""
     fields = {name: row[name] for name in ROW_SCHEMA.names if name not in ("captions", "metadata")}
     if len(captions) > 1:
         fields["captions"] = captions

@@ -1,8 +1,8 @@
-"""A table beside the images of a folder: Hugging Face's metadata.jsonl, captions.csv, ...
+"""Read tables beside the images of a folder: Hugging Face's metadata.jsonl, captions.csv, ...
 
-A file named `metadata` or `captions` with the ending of a table says something of the images in its
-folder and below, by a column with their paths (`file_name`, ...) from there. Several rows of one
-image are several captions. The tables are held in memory as a whole.
+A file named `metadata` or `captions` with the extension of a table describes the images in its
+folder and below; a column (`file_name`, ...) has their paths relative to that folder. Several rows
+for one image are several captions. The tables are held in memory as a whole.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
 @dataclass(slots=True)
 class About:
-    """What the tables say of one image. `where` is the row, `table#row`."""
+    """The captions and metadata that tables have for one image. `where` is `table#row`."""
 
     where: str
     captions: list[bytes] = field(default_factory=list)
@@ -54,16 +54,16 @@ class Sidecars:
             self._read(path, options)
 
     def take(self, path: str) -> About | None:
-        """What is said of the image at this path below the folder; nothing the next time.
+        """Remove and return the entry of the image at this path below the folder; None if absent.
 
-        A name with accents is also found in its other spelling: macOS takes them apart.
+        Names with accents match in composed and decomposed Unicode: macOS decomposes them.
         """
         if path not in self._about:
             path = self._composed.get(unicodedata.normalize("NFC", path), path)
         return self._about.pop(path, None)
 
     def left_over(self, root: ImageRoot) -> Iterator[PackItem]:
-        """Rows that cannot be read, and those of images that nobody has taken."""
+        """Yield rows that cannot be read, and those of images that were not taken."""
         yield from self._broken
         for path, about in self._about.items():
             captions = tuple(about.captions)
@@ -72,7 +72,7 @@ class Sidecars:
             except Unusable as problem:
                 yield PackItem(origin=printable(path), captions=captions, problem=problem)
                 continue
-            # a file without the ending of an image
+            # a file without an image extension
             meta = merged({}, about)
             yield make_item(printable(path), image=image, captions=captions, meta=meta, root=root)
 
@@ -104,7 +104,7 @@ class Sidecars:
 
 
 def merged(fields: Mapping[str, object], about: About) -> dict[str, object]:
-    """The fields of KEY.json and of the table; of two with one name the table's gets a prefix."""
+    """Merge the fields of KEY.json and the table; a table field of the same name gets a prefix."""
     result = dict(fields)
     said: dict[str, object] = about.meta[0] if len(about.meta) == 1 else {"rows": about.meta}
     for name, value in said.items():
@@ -113,7 +113,7 @@ def merged(fields: Mapping[str, object], about: About) -> dict[str, object]:
 
 
 def _find(top: Path) -> Iterator[Path]:
-    """The tables below a folder; hidden files and linked folders are left aside."""
+    """Yield the tables below a folder; hidden entries and linked folders are skipped."""
     for where, folders, names in os.walk(top):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found = [

@@ -1,10 +1,10 @@
-"""What `pack` can read, one row at a time: folders of images, and tables that name images.
+"""Read the sources of `pack` row by row: folders of images, and tables that name images.
 
 A source is an iterator of `PackItem`s in a fixed order. Nothing is decoded here and no image file
-is opened. A row that cannot be used is still an item and says why, so that rows in = rows out.
+is opened. A row that cannot be used is still an item, with the reason, so that rows in = rows out.
 
-A path that comes from the source must lie below one folder, the images root, after all links are
-followed: a table or an unpacked archive from somewhere cannot pull in other files of this machine.
+A path from the source must be inside one folder, the images root, after all links are resolved: an
+untrusted table or unpacked archive cannot pull in other files of this machine.
 
 The formats are in `curator.pack.folder` and `curator.pack.tables`.
 """
@@ -54,10 +54,9 @@ _SNIFFED_BYTES = 1 << 16
 class SourceOptions:
     """How to read a source.
 
-    `images` is the images root: the folder that relative paths start from and that no path may
-    leave; by default the source folder, or the folder of the table. The columns default to the
-    first of `IMAGE_COLUMNS` and `CAPTION_COLUMNS` that is there; `caption_column=""` says that
-    there are no captions.
+    `images` is the images root: relative paths start there, and no path may leave it; by default
+    the source folder, or the folder of the table. The columns default to the first of
+    `IMAGE_COLUMNS` and `CAPTION_COLUMNS` that exists; `caption_column=""` means no captions.
     """
 
     images: Path | None = None
@@ -69,9 +68,9 @@ class SourceOptions:
 class PackItem:
     """One row of a source.
 
-    `origin` names it for people: a path below the source, or `table#row`. `image` is a file or
-    the encoded bytes. `captions` are the texts as bytes, unchanged; the first is the alt text.
-    `problem` is why the row cannot be used; then `image` is None.
+    `origin` identifies it in messages: a path below the source, or `table#row`. `image` is a file
+    or the encoded bytes. `captions` are the texts as unchanged bytes; the first is the alt text.
+    `problem` is the reason why the row cannot be used; `image` is then None.
     """
 
     origin: str
@@ -81,7 +80,7 @@ class PackItem:
     problem: Unusable | None = None
 
     def digest(self) -> bytes:
-        """Identifies the row, but for the content of image files."""
+        """Hash the row, without the content of its image."""
         size = len(self.image) if isinstance(self.image, bytes) else None
         captions = [caption.hex() for caption in self.captions]
         row = [self.origin, size, captions, plain(self.meta), self.problem is None]
@@ -92,10 +91,10 @@ Reader = Callable[[Path, SourceOptions], Iterator[PackItem]]
 
 
 def detect(source: Path) -> str:
-    """The format of a source: a name of `FORMATS`.
+    """Detect the format of a source: a name of `FORMATS`.
 
     Raises:
-        NotFoundError: it does not exist. UsageError: it is none of them.
+        NotFoundError: the source does not exist. UsageError: it has none of the formats.
     """
     if source.is_dir():
         return _detect_folder(source)
@@ -134,7 +133,7 @@ def _detect_folder(source: Path) -> str:
 
 
 def _is_json_lines(head: bytes) -> bool:
-    """Whether the first line is an object of its own; a COCO file is one object on many lines."""
+    """Whether the first line is a complete object; a COCO file is one object on many lines."""
     try:
         first = json.loads(head.partition(b"\n")[0])
     except ValueError:
@@ -149,10 +148,10 @@ class ImageRoot:
         self.root = root.resolve()
 
     def locate(self, name: str) -> Path:
-        """The file that a path from the source means, relative to the root or absolute.
+        """Resolve a path from the source, absolute or relative to the root, to a file.
 
         Raises:
-            Unusable: path.traversal, or image.missing for no such file.
+            Unusable: path.traversal, or image.missing if there is no such file.
         """
         if "://" in name:
             raise Unusable("image.missing", "a URL; pack downloads nothing")
@@ -175,10 +174,10 @@ def make_item(
     meta: Mapping[str, object],
     root: ImageRoot,
 ) -> PackItem:
-    """An item from the values of a row.
+    """Make an item from the values of a row.
 
-    `image` is a path as text (looked up below `root`), bytes, Hugging Face's {bytes, path}, or
-    a `Path` that was looked up already.
+    `image` is a path as text (resolved below `root`), bytes, Hugging Face's {bytes, path}, or a
+    `Path` that is already resolved.
     """
     texts: tuple[bytes, ...] = ()
     try:
@@ -196,10 +195,10 @@ def make_item(
 
 
 def to_captions(value: object) -> tuple[bytes, ...]:
-    """The caption(s) in a value: text, bytes, a number, a list of these, or nothing.
+    """Convert a value to captions: text, bytes, a number, a list of these, or nothing.
 
     Raises:
-        Unusable: row.invalid, it is something else.
+        Unusable: row.invalid, the value has another type.
     """
     parts = value if isinstance(value, list | tuple) else (value,)
     return tuple(text for text in map(_to_caption, parts) if text is not None)
@@ -217,13 +216,13 @@ def _to_caption(value: object) -> bytes | None:
 
 def _encode(text: str) -> bytes:
     try:
-        return text.encode("utf-8", "surrogateescape")  # bytes that were no UTF-8 come back
+        return text.encode("utf-8", "surrogateescape")  # restores bytes that are not UTF-8
     except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")  # JSON can spell half a UTF-16 pair
+        return text.encode("utf-8", "surrogatepass")  # JSON can contain lone surrogates
 
 
 def plain(value: object) -> object:
-    """A value of any table as JSON that every reader takes: no NaN, no half characters."""
+    """Convert a table's value to JSON that every reader accepts: no NaN, no lone surrogates."""
     result: object = str(value)  # dates, decimals, UUIDs
     if value is None or isinstance(value, bool | int):
         result = value
@@ -243,10 +242,10 @@ def plain(value: object) -> object:
 def pick_columns(
     columns: Sequence[str], source: Path, *, wanted: str | None, usual: Sequence[str], option: str
 ) -> tuple[str, ...]:
-    """The column to use: the wanted one, or the first usual one; none if `wanted` is "".
+    """Return the column to use: `wanted`, else the first usual one; none if `wanted` is "".
 
     Raises:
-        UsageError: it is not there; lists what there is.
+        UsageError: there is no such column; lists the existing ones.
     """
     if wanted == "":
         return ()

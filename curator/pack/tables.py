@@ -1,11 +1,11 @@
-"""Tables that name images: JSON Lines, CSV, COCO captions, Parquet. See `curator.pack.sources`.
+"""Read tables that name images: JSON Lines, CSV, COCO captions, Parquet; see `pack.sources`.
 
-All but COCO are read in pieces, so memory does not grow with the table; a COCO file is one JSON
-object with the captions apart from the images, and is held as a whole (about 6 times its size).
+All but COCO are streamed, so memory does not grow with the table; a COCO file is one JSON object
+with captions separate from images, and is held as a whole (about 6 times its size in memory).
 Rows come in the order of the table.
 
-JSON Lines, CSV and Parquet follow one rule: a column is missing only if no row of the table has
-it, which JSON Lines are read to their end for; then nothing is packed.
+In JSON Lines, CSV and Parquet a column counts as missing only if no row of the table has it (a
+JSON Lines file may be read to its end to find out); nothing is packed then.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """A row of a table: its values by column, or why there are none. `where` is `table#row`."""
+    """A row of a table: its values by column, or the reason for none. `where` is `table#row`."""
 
     where: str
     values: Mapping[str, object] | Unusable
@@ -52,31 +52,31 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class ColumnNames:
-    """Which columns hold the image and the captions, the best first; none for no captions."""
+    """The columns of the image and the captions, preferred ones first; empty for no captions."""
 
     image: Sequence[str]
     caption: Sequence[str]
 
     def split(self, row: Mapping[str, object]) -> tuple[object, object, dict[str, object]]:
-        """(image, caption or captions, everything else) of the values of a row."""
+        """Split the values of a row into (image, caption or captions, all other values)."""
         image, caption = (_first(row, names) for names in (self.image, self.caption))
         meta = {name: value for name, value in row.items() if name not in (image, caption)}
         return row.get(image), row.get(caption), meta
 
 
 def _first(row: Mapping[str, object], names: Sequence[str]) -> str:
-    """The first of the columns that has a value in this row."""
+    """Return the first of the columns that has a value in this row."""
     there = [name for name in names if name in row]
     return next((name for name in there if row[name] is not None), there[0] if there else "")
 
 
 def read_jsonl(source: Path, options: SourceOptions) -> Iterator[PackItem]:
-    """One JSON object a line; captions may be a list."""
+    """Read one JSON object per line; captions may be a list."""
     return _items(source, options, jsonl_rows(source), jsonl_columns(source, options))
 
 
 def read_csv(source: Path, options: SourceOptions) -> Iterator[PackItem]:
-    """Comma-separated with a header; separated by tabs if the name ends in .tsv."""
+    """Read comma-separated values with a header; tab-separated if the name ends in .tsv."""
     return _items(source, options, csv_rows(source), csv_columns(source, options))
 
 
@@ -88,7 +88,7 @@ def _items(
 
 
 def jsonl_rows(source: Path) -> Iterator[TableRow]:
-    """The lines that are not blank."""
+    """Yield the lines that are not blank as rows."""
     with source.open("rb") as file:
         for number, line in _lines(file):
             if not line.strip():
@@ -101,7 +101,7 @@ def jsonl_rows(source: Path) -> Iterator[TableRow]:
 
 
 def jsonl_columns(source: Path, options: SourceOptions) -> ColumnNames:
-    """The columns of all lines; the first lines are enough if they have all that is needed.
+    """Find the columns of all lines; reads only until all needed columns are found.
 
     Raises:
         UsageError: no line has a column for images, or for captions.
@@ -113,10 +113,10 @@ def jsonl_columns(source: Path, options: SourceOptions) -> ColumnNames:
         names.update(dict.fromkeys(row.values))
         if _is_enough(names, options):
             break
-    if not names:  # no line is a row: then each says why
+    if not names:  # no line is a valid row: each reports its own reason
         return ColumnNames((), ())
     found = _columns(list(names), source, options)
-    # Another line may use another of the usual names, such as `text` where this one has `caption`.
+    # Other lines may use another of the usual names, such as `text` where this one has `caption`.
     return ColumnNames(
         (options.image_column,) if options.image_column else IMAGE_COLUMNS,
         CAPTION_COLUMNS if options.caption_column is None else found.caption,
@@ -133,7 +133,7 @@ def _is_enough(names: Mapping[str, None], options: SourceOptions) -> bool:
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, line); of a line above the limit, what is enough to refuse it."""
+    """Yield (line number from 1, line); a line above the limit is cut just beyond the limit."""
     number = 0
     while line := file.readline(MAX_JSON_BYTES + 2):
         number += 1
@@ -143,7 +143,7 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def csv_columns(source: Path, options: SourceOptions) -> ColumnNames:
-    """The columns that the header names.
+    """Find the columns in the header.
 
     Raises:
         UsageError: it cannot be read, or has no column for images or captions.
@@ -159,7 +159,7 @@ def csv_columns(source: Path, options: SourceOptions) -> ColumnNames:
 
 
 def csv_rows(source: Path) -> Iterator[TableRow]:
-    """The rows below the header."""
+    """Yield the rows below the header."""
     with _open_csv(source) as file:
         reader = csv.reader(file, delimiter=_delimiter(source), strict=True)
         header = next(reader, [])
@@ -182,7 +182,7 @@ def csv_rows(source: Path) -> Iterator[TableRow]:
 
 def _open_csv(source: Path) -> IO[str]:
     csv.field_size_limit(MAX_JSON_BYTES)
-    # surrogateescape: what is no UTF-8 goes through to the caption file unchanged
+    # surrogateescape: bytes that are not UTF-8 reach the caption file unchanged
     return source.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
@@ -191,13 +191,13 @@ def _delimiter(source: Path) -> str:
 
 
 def read_coco(source: Path, options: SourceOptions) -> Iterator[PackItem]:
-    """COCO captions: `images` with id and file_name, `annotations` with image_id and caption.
+    """Read COCO captions: `images` (id, file_name) and `annotations` (image_id, caption).
 
     Images come in the order of the file, their captions in the order of the annotations. An
-    annotation of an image that is not listed is an item of its own.
+    annotation of an image that is not listed is a separate item.
 
     Raises:
-        UsageError: the file is something else, or no annotation has a caption.
+        UsageError: the file is not COCO, or no annotation has a caption.
     """
     root = ImageRoot(options.images or source.parent)
     try:
@@ -244,18 +244,18 @@ def read_coco(source: Path, options: SourceOptions) -> Iterator[PackItem]:
 
 def _check_annotations(notes: Sequence[object], wanted: str, source: Path) -> None:
     names = dict.fromkeys(name for note in notes if isinstance(note, Mapping) for name in note)
-    if notes and wanted:  # an instances file has boxes and no word
+    if notes and wanted:  # an instances file has boxes but no captions
         pick_columns(list(names), source, wanted=wanted, usual=(), option="--caption-column")
 
 
 def read_parquet(source: Path, options: SourceOptions) -> Iterator[PackItem]:
-    """Parquet with image bytes, Hugging Face's struct of bytes and path, or paths.
+    """Read Parquet with image bytes, Hugging Face's struct of bytes and path, or paths.
 
-    A folder is read file by file in sorted order, as one table. Hidden folders are left aside (a
-    store is one), and what `curator pack` or `export` have written below it.
+    A folder is read file by file in sorted order, as one table. Hidden folders (such as a store)
+    and outputs of `curator pack` and `export` below it are skipped.
 
     Raises:
-        DamageError: a file cannot be read; what was packed before it is kept.
+        DamageError: a file cannot be read; rows packed before it are kept.
     """
     files = _tables_below(source) if source.is_dir() else [source]
     top = source if source.is_dir() else source.parent
@@ -266,16 +266,16 @@ def read_parquet(source: Path, options: SourceOptions) -> Iterator[PackItem]:
 
 
 def parquet_columns(files: Sequence[Path], source: Path, options: SourceOptions) -> ColumnNames:
-    """The columns of all files together.
+    """Find the columns of all files together.
 
     Raises:
-        UsageError: none of them has a column for images, or for captions.
+        UsageError: no file has a column for images, or for captions.
     """
     names: dict[str, None] = {}
     for path in files:
         try:
             header = pq.read_schema(path).names
-        except (pa.ArrowException, OSError):  # said when its rows are read
+        except (pa.ArrowException, OSError):  # reported when its rows are read
             continue
         _check_names(header, path)
         names.update(dict.fromkeys(header))
@@ -298,10 +298,10 @@ def _tables_below(source: Path) -> list[Path]:
 
 
 def parquet_rows(path: Path, top: Path) -> Iterator[TableRow]:
-    """The rows of one file, named by its path below `top`.
+    """Yield the rows of one file, named by its path below `top`.
 
     Raises:
-        DamageError: it cannot be read; nothing is wrong with the rows before.
+        DamageError: the file cannot be read; the rows already yielded are valid.
     """
     name = printable(path.relative_to(top).as_posix())
     try:
@@ -309,7 +309,7 @@ def parquet_rows(path: Path, top: Path) -> Iterator[TableRow]:
             path, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
         ) as file:
             number = 0
-            # Group by group, so that damage in one does not take rows of the group before it.
+            # Group by group, so that damage in one does not lose rows of the group before it.
             for group in range(file.num_row_groups):
                 for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group]):
                     for index, values in enumerate(_values(batch)):
@@ -327,8 +327,10 @@ def parquet_rows(path: Path, top: Path) -> Iterator[TableRow]:
 
 
 def _values(batch: pa.RecordBatch) -> Iterator[dict[str, object] | Unusable]:
-    """The rows of a batch. Parquet does not check that its strings are UTF-8: bytes that are not
-    go through as surrogate escapes where `as_py` would raise.
+    """Yield the rows of a batch.
+
+    Parquet does not check that its strings are UTF-8: invalid bytes become surrogate escapes here,
+    where `as_py` would raise.
     """
     texts = {field.name for field in batch.schema if _is_text(field.type)}
     columns = {
@@ -352,10 +354,10 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _columns(header: Sequence[str], source: Path, options: SourceOptions) -> ColumnNames:
-    """The columns to use, of those in `header`.
+    """Pick the columns to use from `header`.
 
     Raises:
-        UsageError: they are not there; lists what there is.
+        UsageError: there are no such columns; lists the existing ones.
     """
     _check_names(header, source)
     image, caption = options.image_column or None, options.caption_column
@@ -374,7 +376,7 @@ def _check_names(header: Sequence[str], source: Path) -> None:
 
 
 def _row_item(row: TableRow, columns: ColumnNames, root: ImageRoot) -> PackItem:
-    """The item of a row; what is neither image nor caption becomes metadata."""
+    """Make the item of a row; all values except image and captions become metadata."""
     if isinstance(row.values, Unusable):
         return PackItem(origin=row.where, problem=row.values)
     image, captions, meta = columns.split(row.values)
