@@ -150,7 +150,7 @@ def _dataset(
     schema: pa.Schema,
     constants: Mapping[str, pa.DataType],
 ) -> ds.Dataset | pa.Table:
-    """Parquet files as one table; the values of `constants` come with each file."""
+    """Combine Parquet files into one table; `constants` are columns with one value per file."""
     whole = schema
     for name, kind in constants.items():
         whole = whole.append(pa.field(name, kind))
