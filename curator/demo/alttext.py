@@ -1,7 +1,7 @@
-"""Alt text as the web has it: some of it good, most of it noise, and every text labelled.
+"""Generate alt text like that of the web: some good, most of it noise, every text labelled.
 
-The label says what was done to the text, so that a filter can be checked on it. False captions have
-one thing changed; they are hard negatives for an evaluation too (`wrong`).
+The label names the kind of noise, so that filters can be evaluated. False captions have one detail
+changed; they also serve as hard negatives for an evaluation (`wrong`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DEFAULT_RATES: dict[str, float] = {
     "empty": 0.02,
 }
 KINDS = tuple(DEFAULT_RATES)
-"""good, foreign and html hold a true caption; the others a false one or none."""
+"""good, foreign and html contain a true caption; the others a false one or none."""
 
 _SAID: tuple[Length, ...] = ("short", "detailed")
 _TOLERANCE = 1e-6
@@ -57,10 +57,10 @@ class NoisyAltText:
 
 
 def parse_rates(text: str) -> dict[str, float]:
-    """Read shares of kinds, "good=0.5,spam=0.5"; a kind that is not named has 0.
+    """Parse shares of kinds, "good=0.5,spam=0.5"; kinds that are not listed have share 0.
 
     Raises:
-        UsageError: an unknown or repeated kind, no share, or shares that do not add up to 1.
+        UsageError: an unknown or repeated kind, not a share, or shares that do not add up to 1.
     """
     rates: dict[str, float] = {}
     for part in text.split(","):
@@ -81,9 +81,9 @@ def parse_rates(text: str) -> dict[str, float]:
 def alt_text(
     scene: Scene, other_scene: Scene, rates: dict[str, float], rng: np.random.Generator
 ) -> NoisyAltText:
-    """An alt text for a picture of `scene`, of a kind drawn by `rates`.
+    """Generate an alt text for an image of `scene`, of a kind drawn with probabilities `rates`.
 
-    Where the caption of `other_scene` happens to be true of `scene` too, one thing in a caption of
+    If the caption of `other_scene` happens to be true of `scene` too, one detail of a caption of
     `scene` is made wrong instead, and the label says so.
     """
     shares = list(accumulate(rates.get(kind, 0.0) for kind in KINDS))
@@ -106,10 +106,10 @@ def alt_text(
 
 
 def wrong(scene: Scene, rng: np.random.Generator, length: Length) -> str:
-    """A false caption: a true one with one color, count, shape, ... that is not so.
+    """Generate a false caption: a true one with one color, count, shape, ... changed.
 
-    A detailed one can have a wrong size or material too, a spatial one a wrong relation. No solid
-    fits the changed description, and another number of them than said fits a changed count.
+    Detailed captions may get a wrong size or material instead, spatial ones a wrong relation. No
+    solid of the scene fits the changed description, and a changed count is never the true one.
     """
     true = language.plan(scene, length, rng)
     changes = {
@@ -126,7 +126,7 @@ def wrong(scene: Scene, rng: np.random.Generator, length: Length) -> str:
 
 
 def dress(text: str, rng: np.random.Generator) -> str:
-    """A caption with the words around it that alt texts have: "Photo: a red cube on sand"."""
+    """Wrap a caption in words typical of alt texts: "Photo: a red cube on sand"."""
     return _wrap(text, _DRESSES, rng)
 
 
@@ -146,7 +146,7 @@ def _share(kind: str, text: str) -> float:
 
 
 def _other_names(scene: Scene, plan: SentencePlan, kind: str) -> list[SentencePlan]:
-    """Another color or shape for a group and wherever it is named; no solid has both."""
+    """Change a group's color or shape, also in relations, to a pair that no solid has."""
     taken: set[Name] = {(solid.color, solid.shape) for solid in scene.solids}
     found = []
     for number, group in enumerate(plan.groups):
@@ -163,7 +163,7 @@ def _other_names(scene: Scene, plan: SentencePlan, kind: str) -> list[SentencePl
 
 
 def _other_attributes(scene: Scene, plan: SentencePlan, kind: str) -> list[SentencePlan]:
-    """Another size or material for a group that names one, so that no solid fits it."""
+    """Change the size or material of a group that names one, so that no solid fits it."""
     found = []
     for number, group in enumerate(plan.groups):
         if getattr(group, kind) is not None:
@@ -175,7 +175,7 @@ def _other_attributes(scene: Scene, plan: SentencePlan, kind: str) -> list[Sente
 
 
 def _other_counts(plan: SentencePlan) -> list[SentencePlan]:
-    """One or two more or less, but never "a": that is true of two as well."""
+    """Change a count by one or two, but never to "a", which is also true of two solids."""
     return [
         _with_group(plan, number, replace(group, count=count))
         for number, group in enumerate(plan.groups)
@@ -308,7 +308,7 @@ def _pick(rng: np.random.Generator, options: tuple[T, ...]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class _Tongue:
-    """Enough of a language for a short caption; the words are in the order of `SHAPES`, ..."""
+    """The words of a language for a short caption, in the order of `SHAPES`, `COLORS`, ..."""
 
     one: dict[str, str]  # by gender
     numbers: tuple[str, ...]  # two to six
@@ -319,7 +319,7 @@ class _Tongue:
     color_first: bool = False
 
     def say(self, groups: tuple[ObjectGroup, ...], ground: Ground) -> str:
-        """Groups of color and shape on a ground."""
+        """Name groups of color and shape on a ground."""
         *most, last = [self._group(group) for group in groups]
         solids = f"{', '.join(most)} {self.join} {last}" if most else last
         return f"{solids} {self.grounds[GROUNDS.index(ground)]}"

@@ -1,4 +1,4 @@
-"""The two small models that come with the tool: a scorer and a captioner of the rendered world."""
+"""Locate the two small bundled models: a scorer and a captioner for the rendered world."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from typing import Literal
 
 
 def bundled_model(which: Literal["scorer", "captioner"]) -> Path:
-    """The folder of a model, as `--scorer` and `--model` take it."""
+    """Return the folder of a model, for `--scorer` or `--model`."""
     return Path(str(files("curator.demo") / "models" / which))

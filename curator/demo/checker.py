@@ -1,6 +1,6 @@
-"""What a free English caption claims about a scene, and how much of it is true.
+"""Check what a free English caption claims about a scene, and how much of it is true.
 
-`curator.demo.reader` finds the claims, `check` holds them against the scene.
+`curator.demo.reader` finds the claims, `check` compares them with the scene.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from curator.scorers.text import check_text
 Fact = Literal["object", "color", "size", "material", "count", "relation", "ground", "sky"]
 FACTS: tuple[Fact, ...] = get_args(Fact)
 ATTRIBUTES: tuple[Fact, ...] = ("object", "color", "size", "material", "ground", "sky")
-"""Facts whose number in a scene is plain, so that recall means something."""
+"""Kinds of facts that a scene has a definite number of, so that recall is well defined."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimCounts:
-    """How many claims are right, how many there are, and how many the truth would allow."""
+    """Numbers of correct claims, of all claims, and of claims that the truth allows."""
 
     right: int = 0
     claimed: int = 0
@@ -34,12 +34,12 @@ class ClaimCounts:
 
     @property
     def precision(self) -> float:
-        """Share of the claims that are right; 0 without claims."""
+        """Share of the claims that are correct; 0 without claims."""
         return self.right / self.claimed if self.claimed else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of the truth that is claimed; 0 where there is nothing to claim."""
+        """Share of the truth that is claimed; 0 if there is nothing to claim."""
         return self.right / self.in_truth if self.in_truth else 0.0
 
     @property
@@ -50,7 +50,7 @@ class ClaimCounts:
 
 @dataclass(frozen=True, slots=True)
 class CaptionCheck:
-    """A caption held against its scene; `precision`, `recall` and `f1` are over `ATTRIBUTES`."""
+    """A caption checked against its scene; `precision`, `recall` and `f1` are over `ATTRIBUTES`."""
 
     facts: dict[Fact, ClaimCounts]
     is_spam: bool = False
@@ -62,7 +62,7 @@ class CaptionCheck:
 
     @property
     def precision(self) -> float:
-        """Share of what is claimed that is right."""
+        """Share of the claimed attributes that are correct."""
         return self.attributes.precision
 
     @property
@@ -77,17 +77,17 @@ class CaptionCheck:
 
     @property
     def mentioned(self) -> int:
-        """Number of solids the caption speaks of."""
+        """Number of solids that the caption mentions."""
         return self.facts["object"].claimed
 
     @property
     def hallucinated(self) -> int:
-        """Mentioned solids for which no solid of that shape is left (after CHAIR, 1809.02156)."""
+        """Number of mentions without an unmatched solid of that shape (after CHAIR, 1809.02156)."""
         return self.mentioned - self.facts["object"].right
 
     @property
     def is_right(self) -> bool:
-        """Whether it names a solid, claims one thing more, has nothing wrong and is no spam."""
+        """Whether it names a solid, makes one more claim, has no false claim and is not spam."""
         tallies = self.facts.values()
         tells_more = sum(tally.claimed for tally in tallies) > self.mentioned > 0
         return tells_more and all(t.right == t.claimed for t in tallies) and not self.is_spam
@@ -95,7 +95,7 @@ class CaptionCheck:
 
 @dataclass(frozen=True, slots=True)
 class CheckSummary:
-    """Many checks added up; shares are 0 where there is nothing to divide by."""
+    """Totals over many checks; shares are 0 if the denominator is 0."""
 
     captions: int
     facts: dict[Fact, ClaimCounts]
@@ -107,10 +107,10 @@ class CheckSummary:
 
 
 def check(text: str, scene: Scene) -> CaptionCheck:
-    """Hold every claim of an English caption against the scene.
+    """Check every claim of an English caption against the scene.
 
-    Mentions are matched to different solids so that most of what is claimed is right. "Two red
-    cubes" is a right count if exactly two solids fit; "a" and "the" count nothing. The truth has
+    Mentions are matched to distinct solids so that as many claims as possible are correct. "Two red
+    cubes" is a correct count if exactly two solids fit; "a" and "the" are not counts. The truth has
     a count for every color and shape that several solids share, and relations in both directions.
     """
     reading = read(text)
@@ -126,7 +126,7 @@ def check(text: str, scene: Scene) -> CaptionCheck:
 
 
 def total(checks: Iterable[CaptionCheck]) -> CheckSummary:
-    """Add up the checks of many captions: micro averages, every claim weighs the same."""
+    """Add up the checks of many captions as micro averages: every claim has the same weight."""
     listed = list(checks)
     facts = {fact: sum((one.facts[fact] for one in listed), ClaimCounts()) for fact in FACTS}
     whole = CaptionCheck(facts)
@@ -142,11 +142,11 @@ def total(checks: Iterable[CaptionCheck]) -> CheckSummary:
 
 
 def _match(mentions: list[Mention], solids: tuple[Solid, ...]) -> dict[Fact, ClaimCounts]:
-    """Tallies of objects and their attributes under the best matching, shape by shape."""
+    """Count objects and their attributes under the best matching, shape by shape."""
     right: Counter[str] = Counter()
     for shape in {mention.shape for mention in mentions}:
         there = [solid for solid in solids if solid.shape == shape]
-        # Best facts for every set of solids that is taken; later mentions extend the sets.
+        # The best counts for every set of matched solids; later mentions extend the sets.
         best: dict[int, list[tuple[str, str]]] = {0: []}
         for mention in (mention for mention in mentions if mention.shape == shape):
             longer = dict(best)

@@ -1,13 +1,13 @@
-"""The rendered world on disk: shards with noisy alt text, and their truth.
+"""Write the rendered world to disk: shards with noisy alt text, and their ground truth.
 
-    OUT/shards/00000.tar ...     what `curator recaption` gets to see
+    OUT/shards/00000.tar ...     the input of `curator recaption`
     OUT/curator.toml             the bundled models as options of `recaption`
     OUT/truth/00000.parquet      key, scene_seed, kind of noise, true captions
-    OUT/pictures/00000.parquet   what the shards are packed from
+    OUT/pictures/00000.parquet   the images that the shards are packed from
     OUT/{segmentation,depth,detection}/    see `curator.demo.dense`
 
-A picture is a function of its seed, and a chunk of pictures whose truth is there is not made again,
-so a second call goes on where the first one was stopped.
+An image is a function of its seed. A chunk of images whose truth file exists is not made again, so
+a second call continues where the first was stopped.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from curator.store import fsops, parquet
 
 TRUTH_SCHEMA = pa.schema(
     [
-        ("key", pa.large_string()),  # the number of the picture; shards count their own
+        ("key", pa.large_string()),  # the number of the image; shards have their own keys
         ("image_sha256", pa.large_string()),
-        ("scene_seed", pa.int64()),  # `sample_scene` makes the scene from it
+        ("scene_seed", pa.int64()),  # the argument of `sample_scene`
         ("kind", pa.large_string()),  # one of alttext.KINDS
         ("alt_text", pa.large_string()),
         *((length, pa.large_string()) for length in LENGTHS),
@@ -51,12 +51,12 @@ _CHUNK = 200
 _KEPT = "finished images are kept"
 _SIDES_PX = (32, 1024)
 _FORMAT = 2
-"""Raised when the same options would give other files."""
+"""Increased when the same options would give other files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoData:
-    """What to make: `images` for shards, `labelled` ones for each dense task."""
+    """What to make: `images` in shards, and `labelled` images for each dense task."""
 
     images: int = 3000
     labelled: int = 400
@@ -79,8 +79,8 @@ def make_data(out: Path, asked: DemoData, *, stop: StopRequest) -> PackReport:
     """Write the whole folder; see the module.
 
     Raises:
-        UsageError: `out` holds a world that was made with other options.
-        StoppedError: a signal came; finished chunks stay.
+        UsageError: `out` contains a world made with other options.
+        StoppedError: a signal was received; finished chunks stay.
     """
     _check_same_world(out, asked)
     chunks = chunks_of(asked.images, _CHUNK)
@@ -92,7 +92,7 @@ def make_data(out: Path, asked: DemoData, *, stop: StopRequest) -> PackReport:
         stop.check(_KEPT)
     if asked.labelled:
         make_dense(out, labelled_seeds(asked.seed, asked.labelled), asked.side_px, stop=stop)
-    if not (out / "curator.toml").exists():  # it may have been changed since
+    if not (out / "curator.toml").exists():  # keep the user's changes
         fsops.write_atomic(out / "curator.toml", _settings().encode())
     options = PackOptions(format="parquet", samples_per_shard=asked.samples_per_shard)
     with progress.bar("pack shards", asked.images, "pictures") as advance:
@@ -105,7 +105,7 @@ def make_data(out: Path, asked: DemoData, *, stop: StopRequest) -> PackReport:
 
 
 def _check_same_world(out: Path, asked: DemoData) -> None:
-    """Pictures are made once, so other options would be passed over in silence."""
+    """Refuse other options: images are made only once, so these would be silently ignored."""
     path = out / "demo.json"
     options = json.dumps({"format": _FORMAT, **asdict(asked)}, indent=1)
     if not path.exists():
@@ -120,7 +120,7 @@ def _check_same_world(out: Path, asked: DemoData) -> None:
 
 
 def _settings() -> str:
-    """Options for the engine to run offline; TOML quotes strings as JSON does."""
+    """Return options for running the engine offline; TOML quotes strings as JSON does."""
     scorer, captioner = (
         json.dumps(str(folder)) for folder in (bundled_model("scorer"), bundled_model("captioner"))
     )
@@ -135,7 +135,7 @@ def _path(out: Path, what: str, chunk: Chunk) -> Path:
 
 
 def _make_chunk(out: Path, asked: DemoData, chunk: Chunk) -> None:
-    """Pictures and alt texts of a chunk, then its truth, which says that the chunk is whole."""
+    """Write images and alt texts of a chunk, then its truth, which marks the chunk as complete."""
     pictures: list[dict[str, object]] = []
     truth: list[dict[str, object]] = []
     seeds = shard_seeds(asked.seed, asked.images)
@@ -165,7 +165,7 @@ def _make_chunk(out: Path, asked: DemoData, chunk: Chunk) -> None:
 
 
 def other_scene(scene: Scene, seed: int) -> Scene:
-    """Another scene that holds none of the solids of this one; its seed is of the same picture."""
+    """Return a scene with none of this scene's solids, from the scene seeds of the same image."""
     mine = {(solid.shape, solid.color) for solid in scene.solids}
     for number in range(ATTEMPTS // 2, ATTEMPTS):
         other = sample_scene(seed * ATTEMPTS + number)

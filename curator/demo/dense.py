@@ -1,12 +1,12 @@
-"""Dense labels of the rendered world, in the layouts of the data sets that tasks are known by.
+"""Write dense labels of the rendered world, in the layouts of well-known data sets.
 
     OUT/segmentation/{train,val,test}/{images,labels}/NAME.{jpg,png}, classes.txt   CamVid's layout
     OUT/depth/{rgb,depth}/NAME.{jpg,png}, train.txt, test.txt      16-bit PNG, millimetres, 0 = none
     OUT/detection/images/NAME.jpg, masks/NAME.png, {train,val,test}.json    COCO instances
 
-`train.txt` of depth holds train and val. Masks lie in the JSON as run lengths (COCO's RLE), and in
-masks/ as the number of the instance a pixel. A picture whose labels are there is not made again;
-the lists and the JSON are made of the files, last of all.
+`train.txt` of depth lists train and val. Masks are stored in the JSON as run lengths (COCO's RLE),
+and in masks/ as one instance number per pixel. An image whose labels exist is not made again; the
+lists and the JSON are made last, from the files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from curator.demo.workers import Chunk, chunks_of, make_chunks
 from curator.store import fsops
 
 SPLITS = {"train": 0.6, "val": 0.1, "test": 0.3}
-"""Shares of the labelled pictures."""
+"""Shares of the labelled images."""
 
 _CHUNK = 50
 _MILLIMETRES = 1000
@@ -40,10 +40,10 @@ Mask = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def make_dense(out: Path, seeds: range, side_px: int, *, stop: StopRequest) -> None:
-    """Write labelled pictures of these seeds below `out`; see the module.
+    """Write labelled images of these seeds below `out`; see the module.
 
     Raises:
-        StoppedError: a signal came; finished chunks stay.
+        StoppedError: a signal was received; finished chunks stay.
     """
     if (out / "detection" / "test.json").exists():
         return
@@ -67,7 +67,7 @@ def make_dense(out: Path, seeds: range, side_px: int, *, stop: StopRequest) -> N
 
 
 def _parts(count: int) -> list[tuple[str, range]]:
-    """The numbers of the pictures in every split."""
+    """Return the image numbers of every split."""
     ends = [round(count * share) for share in accumulate(SPLITS.values())]
     return [
         (split, range(first, last))
@@ -91,7 +91,7 @@ def _make_chunk(out: Path, seeds: range, side_px: int, chunk: Chunk) -> None:
 
 
 def _labels(split: str, name: str, picture: RenderedImage) -> dict[str, bytes]:
-    """All files of a picture; the last one says that the others are there."""
+    """Return all files of an image; the last one, once written, marks the others as complete."""
     rgb = picture.jpeg()
     return {
         f"segmentation/{split}/images/{name}.jpg": rgb,
@@ -117,7 +117,7 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 
 
 def _coco(out: Path, split: str, names: list[str]) -> dict[str, Any]:
-    """COCO's instances format; boxes are x, y, width, height in pixels."""
+    """Return a split in COCO's instances format; boxes are x, y, width, height in pixels."""
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for image_id, name in enumerate(names):
@@ -127,7 +127,7 @@ def _coco(out: Path, split: str, names: list[str]) -> dict[str, Any]:
         about = {"file_name": f"{name}.jpg", "width": width, "height": height}
         images.append({"id": image_id, **about})
         for found in _annotations(instances, np.asarray(Image.open(labels))):
-            # From 1 on: in pycocotools' evaluation a match with annotation 0 is none.
+            # From 1 on: pycocotools' evaluation treats a match with annotation 0 as no match.
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **found})
     return {
         "info": {"description": f"rendered world, {split}"},
@@ -138,7 +138,7 @@ def _coco(out: Path, split: str, names: list[str]) -> dict[str, Any]:
 
 
 def _annotations(instances: Mask, classes: Mask) -> list[dict[str, object]]:
-    """The solids of a picture, in their order."""
+    """Return the annotations of an image's solids, in their order."""
     found: list[dict[str, object]] = []
     for number in range(1, int(instances.max()) + 1):
         mask = instances == number

@@ -1,4 +1,4 @@
-"""How good the captions of a version are, held against the truth of the rendered world."""
+"""Evaluate the captions of a version against the ground truth of the rendered world."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from curator.store.versions import Version
 
 @dataclass(frozen=True, slots=True)
 class TruthScores:
-    """A version against the truth; `mean_score` is the scorer's, nan without scores."""
+    """Results of a version against the truth; `mean_score` is the scorer's, nan without scores."""
 
     version: str
     policy: str
@@ -33,7 +33,7 @@ class TruthScores:
 
 
 def read_truth(out: Path) -> pl.DataFrame:
-    """The truth of all pictures of a demo folder, in the columns of TRUTH_SCHEMA."""
+    """Read the truth of all images of a demo folder, in the columns of TRUTH_SCHEMA."""
     paths = sorted((out / "truth").glob("*.parquet"))
     return pl.concat([parquet.read(path, TRUTH_SCHEMA) for path in paths])
 
@@ -56,7 +56,7 @@ def score_against_truth(store: Store, version: Version, truth: pl.DataFrame) -> 
 
 
 def separation(store: Store, as_is: Version, truth: pl.DataFrame) -> Mapping[str, float]:
-    """Kind of noise -> AUROC of the scores of good alt texts against those of that kind."""
+    """Return for each kind of noise the AUROC of scores: good alt texts against that kind."""
     rows = _first_texts(store, as_is).join(truth, on="image_sha256")
     scores = {
         str(kind): part["score"].drop_nulls().to_numpy() for (kind,), part in rows.group_by("kind")

@@ -1,8 +1,8 @@
-"""True captions of a scene at three lengths, in a language of some sixty words.
+"""Generate true captions of a scene at three lengths, with a vocabulary of about sixty words.
 
 Tiny models are trained on these captions, so the grammar is small and its order is fixed: solids
-from left to right, one that stands on another right after it, then ground and sky. A caption is
-planned first (`plan`) and worded then (`say`), so that a false caption is a plan with one change.
+from left to right, a solid on top of another right after it, then ground and sky. A caption is
+first planned (`plan`), then worded (`say`), so that a false caption is a plan with one change.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from curator.demo.scene import (
 
 Length = Literal["short", "detailed", "spatial"]
 """short: colors, shapes and the ground. detailed: every solid with all its attributes, the ground
-and the sky, in one sentence. spatial: that, and up to three sentences on how solids relate."""
+and the sky, in one sentence. spatial: the same, then up to three sentences with relations."""
 LENGTHS: tuple[Length, ...] = get_args(Length)
 
 Name = tuple[str, Shape]
-"""Color and shape: what a solid is called when a relation is named."""
+"""Color and shape: the name of a solid in relations."""
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 PLURALS: dict[Shape, str] = {
@@ -46,7 +46,7 @@ PLURALS: dict[Shape, str] = {
     "cone": "cones",
     "torus": "tori",
 }
-# Not a bare "on grass": the language detector takes one in nine short captions for Italian or so.
+# Not a bare "on grass": the detector takes one in nine such captions for Italian or the like.
 ON_GROUND: dict[Ground, tuple[str, ...]] = {
     ground: (f"standing on {ground}", f"standing on the {ground}") for ground in GROUNDS
 }
@@ -69,7 +69,7 @@ _MAX_RELATIONS = 3
 
 @dataclass(frozen=True, slots=True)
 class ObjectGroup:
-    """`count` solids that are named together; None is an attribute that is not named."""
+    """`count` solids that are named together; an attribute that is not named is None."""
 
     shape: Shape
     color: str
@@ -78,7 +78,7 @@ class ObjectGroup:
     count: int = 1
 
     def fits(self, solid: Solid) -> bool:
-        """Whether all that it names, but for the count, is true of the solid."""
+        """Whether all named attributes, ignoring the count, are true of the solid."""
         return (
             (solid.shape, solid.color) == (self.shape, self.color)
             and self.size in (None, solid.size)
@@ -86,7 +86,7 @@ class ObjectGroup:
         )
 
     def say(self) -> str:
-        """The group in words: "a small shiny red cube", "two blue spheres"."""
+        """Put the group into words: "a small shiny red cube", "two blue spheres"."""
         noun = self.shape if self.count == 1 else PLURALS[self.shape]
         words = " ".join(word for word in (self.size, self.material, self.color, noun) if word)
         if self.count > 1:
@@ -96,7 +96,7 @@ class ObjectGroup:
 
 @dataclass(frozen=True, slots=True)
 class SentencePlan:
-    """What a caption says, before it is put into words; without a sky it is a short one."""
+    """The content of a caption before it is worded; short captions have no sky."""
 
     groups: tuple[ObjectGroup, ...]
     ground: Ground
@@ -105,12 +105,12 @@ class SentencePlan:
 
 
 def caption(scene: Scene, length: Length, rng: np.random.Generator) -> str:
-    """A true caption; `rng` picks the wording and the relations, nothing else."""
+    """Generate a true caption; `rng` chooses only the wording and the relations."""
     return say(plan(scene, length, rng), rng)
 
 
 def plan(scene: Scene, length: Length, rng: np.random.Generator) -> SentencePlan:
-    """What to tell about the scene at this length; `rng` picks the relations."""
+    """Plan what a caption of this length says about the scene; `rng` chooses the relations."""
     counts = Counter(_group(solid, length) for solid in _in_order(scene))
     groups = tuple(
         ObjectGroup(one.shape, one.color, one.size, one.material, count)
@@ -123,7 +123,7 @@ def plan(scene: Scene, length: Length, rng: np.random.Generator) -> SentencePlan
 
 
 def say(plan: SentencePlan, rng: np.random.Generator) -> str:
-    """A plan in words; `rng` picks among wordings that mean the same."""
+    """Put a plan into words; `rng` chooses among equivalent wordings."""
     *most, last = [group.say() for group in plan.groups]
     solids = f"{', '.join(most)} and {last}" if most else last
     scenery = f"{solids} {_pick(rng, ON_GROUND[plan.ground])}"
@@ -137,7 +137,7 @@ def say(plan: SentencePlan, rng: np.random.Generator) -> str:
 
 
 def _in_order(scene: Scene) -> list[Solid]:
-    """From left to right; a solid that stands on another comes right after it."""
+    """Order the solids from left to right; one on top of another comes right after it."""
 
     def place(solid: Solid) -> tuple[float, int]:
         foot = solid if solid.on is None else scene.solids[solid.on]
@@ -156,7 +156,7 @@ def _group(solid: Solid, length: Length) -> ObjectGroup:
 def _pick_relations(
     scene: Scene, rng: np.random.Generator
 ) -> tuple[tuple[Name, Relation, Name], ...]:
-    """One to three that hold, no two of the same pair; none if no two solids have own names."""
+    """Choose 1 to 3 true relations of uniquely named solids (0 if none), at most one per pair."""
     names: list[Name] = [(solid.color, solid.shape) for solid in scene.solids]
     held = [(a, relation, b) for a, relation, b in scene.relations() if _unique(names, a, b)]
     wanted = int(rng.integers(1, _MAX_RELATIONS + 1))
@@ -188,7 +188,7 @@ def _vocabulary() -> tuple[str, ...]:
 
 
 VOCABULARY: tuple[str, ...] = _vocabulary()
-"""Every word of the captions; comma and period are words of their own."""
+"""Every word of the captions; comma and period count as words."""
 
 WORDS: dict[str, dict[str, str]] = {
     "shape": {
@@ -282,7 +282,7 @@ WORDS: dict[str, dict[str, str]] = {
     "surface": {"": "surface, finish, texture, pattern, material, color, colour, coating"},
     "filler": {"": "very, bright, dark, to, both, all"},
 }
-"""How people write it who know no grammar of ours: kind of word -> meaning -> phrases.
+"""Phrases of free captions, outside this grammar: kind of word -> meaning -> phrases.
 
-Colors and grounds that no scene has are here too: a claim of them is always wrong.
+Includes colors and grounds that no scene has: claiming them is always wrong.
 """

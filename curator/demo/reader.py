@@ -1,8 +1,8 @@
-"""What a free English caption claims, whatever the scene.
+"""Read the claims of a free English caption, without looking at the scene.
 
-The caption may be a model's or the web's, in other words and another order than those of
-`curator.demo.language`. Words of a table make the claims and the rest is passed over, so it misses
-what it does not know rather than guess.
+The caption may come from a model or the web, with other words and in another order than those of
+`curator.demo.language`. Only words of a table make claims, all others are skipped: the reader
+misses unknown words rather than guessing.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _TOKEN = re.compile(r"[a-z0-9]+|[.,;:!?\n]")
 
 @dataclass(slots=True, eq=False)
 class Mention:
-    """A solid that a caption speaks of, and the (kind, value) pairs it claims of it."""
+    """A solid that a caption mentions, and the (kind, value) pairs that it claims about it."""
 
     shape: Shape
     claims: set[tuple[str, str]] = field(default_factory=set)
 
     def right(self, solid: Solid) -> set[tuple[str, str]]:
-        """What is claimed and true of the solid."""
+        """Return the claims that are true of the solid."""
         return {(kind, value) for kind, value in self.claims if getattr(solid, kind) == value}
 
     def fits(self, solid: Solid) -> bool:
-        """Whether shape and all that is claimed are true of the solid."""
+        """Whether the shape and all claims are true of the solid."""
         return self.shape == solid.shape and self.right(solid) == self.claims
 
     def clashes(self, claims: set[tuple[str, str]]) -> bool:
-        """Whether `claims` gives another value for a kind that is claimed already."""
+        """Whether `claims` has a different value for a kind that is already claimed."""
         kinds = {kind for kind, _ in self.claims - claims}
         return any(kind in kinds for kind, _ in claims - self.claims)
 
 
 @dataclass(slots=True)
 class Reading:
-    """The claims of a caption. A count is what was said, by example, and how many of it."""
+    """The claims of a caption. A count is a mention, standing for its kind, and the number."""
 
     mentions: list[Mention] = field(default_factory=list)
     counts: list[tuple[Mention, int]] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Reading:
 
 
 def read(text: str) -> Reading:
-    """The claims of an English caption, whatever the scene."""
+    """Return the claims of an English caption."""
     tokens = _TOKEN.findall(text.lower())
     reader = _Reader()
     at = 0
@@ -73,19 +73,19 @@ def read(text: str) -> Reading:
 
 
 class _Reader:
-    """Takes a caption word by word; `pending` are the attributes whose noun is still to come."""
+    """Reads a caption phrase by phrase; `pending` are attributes whose noun has not come yet."""
 
     pending: set[tuple[str, str]]
     number: int | None
     definite: bool
     negated: bool
     last: list[Mention] | None
-    subject: list[Mention] | None  # of the relation before
+    subject: list[Mention] | None  # of the previous relation
     relation: tuple[list[Mention], Relation] | None
-    # "Behind the cube and the ring is a cone": the relation comes first, then what it refers to.
+    # "Behind the cube and the ring is a cone": the relation and its references precede the subject.
     ahead: tuple[Relation, list[list[Mention]]] | None
-    # "A cube behind a ring and a cone": who is behind the next one as well, and the claim that
-    # waits until it is sure that the cone has no relation or verb of its own.
+    # "A cube behind a ring and a cone": `listing` is the cube and "behind", which may apply to the
+    # cone too; `waiting` is that claim until it is clear that the cone has no relation or verb.
     listing: tuple[list[Mention], Relation] | None
     waiting: tuple[list[Mention], Relation, list[Mention]] | None
 
@@ -94,7 +94,7 @@ class _Reader:
         self._end_sentence()
 
     def take(self, kind: str, meaning: str, phrase: str) -> None:
-        """Take a phrase of the table, a mark, or a word that is unknown."""
+        """Process a phrase of the table, a punctuation mark, or an unknown word."""
         if kind in ("color", "size", "material"):
             if not self.negated:
                 self.pending.add((kind, meaning))
@@ -117,7 +117,7 @@ class _Reader:
             getattr(self, f"_{kind}")(meaning)
 
     def finish(self) -> Reading:
-        """All that was claimed, when the last word is taken."""
+        """Return all claims, after the last word."""
         for mention in self.reading.mentions:
             _drop_mark_color(mention.claims)
         if len(self.reading.sky) > 1:
@@ -184,14 +184,14 @@ class _Reader:
         self.joined, self.negated = True, False
 
     def _settle(self) -> None:
-        """Give "is red", when no noun has followed, to the solid before it."""
+        """Assign pending attributes without a noun ("is red") to the solid before them."""
         if self.linked and self.open and not self.stale:
             for mention in self.last or []:
                 mention.claims |= self.pending
         self.pending, self.stale = set(), False
 
     def _leave(self) -> None:
-        """Go past something that is not a solid: what was named last is its own."""
+        """Pass something that is not a solid: the attributes named last belong to it."""
         self.pending, self.number, self.definite, self.negated = set(), None, False, False
         self.open, self.relation = False, None
         self._end_list(keep=True)
@@ -208,7 +208,7 @@ class _Reader:
     def _earlier(
         self, shape: Shape, claims: set[tuple[str, str]], plural: bool, number: int | None
     ) -> list[Mention] | None:
-        """Whom "the red cube" means: None for a new solid, nobody if it could be several."""
+        """Resolve "the red cube" to earlier mentions: None for a new solid, [] if ambiguous."""
         alike = [mention for mention in self.reading.mentions if mention.shape == shape]
         named = [mention for mention in alike if claims <= mention.claims]
         pool = named or [mention for mention in alike if not mention.clashes(claims)]
@@ -235,7 +235,7 @@ class _Reader:
             self.subject, name = self.relation
             self._claim(self.subject, name, others)
             self.relation = self.ahead = self.waiting = None
-            # A solid stands on one other: "a cone on a cube and a ring" is a list of two.
+            # A solid stands on one solid only: in "a cone on a cube and a ring" the ring is apart.
             self.listing = None if name in ("on top of", "under") else (self.subject, name)
         elif self.ahead:
             name, references = self.ahead
@@ -251,7 +251,7 @@ class _Reader:
             self._end_list(keep=True)
 
     def _claim(self, subject: list[Mention], name: Relation, others: list[Mention]) -> None:
-        if subject and others:  # it may be open which solid is meant
+        if subject and others:  # empty if it is ambiguous which solid is meant
             self.reading.relations.append((subject, name, others))
 
     def _claim_waiting(self) -> None:
@@ -260,7 +260,7 @@ class _Reader:
         self.waiting = None
 
     def _end_list(self, *, keep: bool) -> None:
-        """No more solids for the last relation; `keep` says whether the one that waits is one."""
+        """End the list of the last relation; `keep` tells whether the waiting claim is made."""
         if keep:
             self._claim_waiting()
         self.listing = self.waiting = None
@@ -268,7 +268,7 @@ class _Reader:
 
 
 def _drop_mark_color(claims: set[tuple[str, str]]) -> None:
-    """Stripes and dots are white, or black on white: "red and white striped" is a red solid."""
+    """Drop the color of the marks (white, or black on white): "red and white striped" is red."""
     colors = {value for kind, value in claims if kind == "color"}
     if {("material", "striped"), ("material", "dotted")} & claims and len(colors) > 1:
         claims.discard(("color", "black" if "white" in colors and "black" in colors else "white"))

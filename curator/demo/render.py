@@ -1,9 +1,9 @@
-"""Ray casting of a scene in numpy, with its truth: classes, instances, boxes and depth per pixel.
+"""Ray-cast a scene in numpy, with its truth: classes, instances, boxes and depth per pixel.
 
-One ray a pixel through its centre gives colour and truth together, so masks and depth are exact for
-that ray; blur and noise touch the colours only (`curator.demo.shading`). Solids are met inside the
-rectangle of the picture that holds them. A scene is seen before it is painted: one that hides a
-solid costs a fifth of a picture (benchmarks/world.py).
+One ray per pixel, through its centre, gives both colour and truth, so masks and depth are exact for
+that ray; blur and noise affect only the colours (`curator.demo.shading`). A solid is intersected
+only with the rays of its bounding rectangle. Visibility is computed before the colours: a scene
+rejected for a hidden solid costs a fifth of an image (benchmarks/world.py).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from curator.demo.shading import FARTHEST_M, paint
 from curator.demo.solids import BOUNDS, Array, Frame, distance
 
 CLASSES = ("sky", "ground", *SHAPES)
-"""Names of the semantic classes; the number of a class is its place."""
+"""Names of the semantic classes; a class's number is its index."""
 
 MIN_PIXEL_SHARE = 0.004
-"""Every solid of a scene covers at least this share of the picture..."""
+"""Every solid of a scene covers at least this share of the image..."""
 MIN_VISIBLE_SHARE = 0.35
-"""... and at least this share of what it would cover if nothing stood before it."""
+"""... and at least this share of the pixels it would cover if nothing were in front of it."""
 
 ATTEMPTS = 1000
-"""Scenes that a seed of `make_picture` may try; the next seed begins behind them."""
+"""Scene seeds that each seed of `make_picture` may try; the next seed's range begins after them."""
 
 _JPEG = {"quality": 92, "subsampling": 0}
-_LEAST_ANGLE = 0.05  # radians between a ray and the picture's plane, for what reaches behind it
+_LEAST_ANGLE = 0.05  # radians between a ray and the image plane, for solids that reach behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class RenderedImage:
 
     Attributes:
         rgb: (side, side, 3) uint8.
-        classes: (side, side) uint8, places in `CLASSES`.
+        classes: (side, side) uint8, indices into `CLASSES`.
         instances: (side, side) uint8, 0 for none, n + 1 for solid n of the scene.
-        depth: (side, side) float32, metres along the camera's axis; 0 where there is none.
+        depth: (side, side) float32, metres along the camera's axis; 0 for no depth.
         boxes: (number of solids, 4) int32, x0, y0, x1, y1 of the visible pixels, ends excluded;
             zeros for a solid that is not visible.
-        visible: (number of solids,) float32, the share of the solid that nothing hides.
+        visible: (number of solids,) float32, the share of the solid that is not hidden.
     """
 
     rgb: np.ndarray[Any, np.dtype[np.uint8]]
@@ -57,7 +57,7 @@ class RenderedImage:
     visible: Array
 
     def jpeg(self) -> bytes:
-        """The colours as the files of the world hold them."""
+        """Encode the colours as a JPEG, as in the files of the world."""
         out = io.BytesIO()
         Image.fromarray(self.rgb).save(out, "JPEG", **_JPEG)
         return out.getvalue()
@@ -65,10 +65,10 @@ class RenderedImage:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What all rays of a picture meet: `depth` is inf in the sky, the rest as in `RenderedImage`.
+    """The hits of all rays of an image: `depth` is inf in the sky, else as in `RenderedImage`.
 
-    `pixels` and `alone` (number of solids,) count the rays that meet a solid first, and those that
-    would if it were alone.
+    `pixels` and `alone` (number of solids,) count the rays that hit a solid first, and those that
+    would hit it if it were alone.
     """
 
     rays: Array  # (P, 3)
@@ -79,7 +79,7 @@ class _View:
 
     @property
     def visible(self) -> Array:
-        """Shares of the solids that nothing hides."""
+        """Share of each solid that is not hidden."""
         shares: Array = (self.pixels / np.maximum(self.alone, 1)).astype(np.float32)
         return shares
 
@@ -91,7 +91,7 @@ class _View:
 
 
 def make_picture(seed: int, side: int = 128) -> tuple[Scene, RenderedImage]:
-    """The scene of a seed with all its solids in plain sight, and its picture."""
+    """Return the first scene of a seed in which all solids are clearly visible, and its image."""
     for attempt in range(ATTEMPTS):
         scene = sample_scene(seed * ATTEMPTS + attempt)
         view = _look(scene, side)
@@ -101,7 +101,7 @@ def make_picture(seed: int, side: int = 128) -> tuple[Scene, RenderedImage]:
 
 
 def render(scene: Scene, side: int) -> RenderedImage:
-    """Draw a scene of any kind, whatever is hidden in it, as a square picture."""
+    """Render any scene as a square image, even if solids are hidden."""
     return _picture(scene, _look(scene, side), side)
 
 
@@ -127,21 +127,21 @@ def _look(scene: Scene, side: int) -> _View:
 
 @lru_cache(maxsize=4)
 def _across(side: int) -> tuple[Array, Array]:
-    """How far the pixels lie from the centre to the right and down, in picture widths."""
+    """Return the pixels' offsets from the centre to the right and down, in image widths."""
     places = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
     right, down = np.meshgrid(places, places)
     return right.ravel(), down.ravel()
 
 
 def _rays(camera: Camera, side: int) -> Array:
-    """Rays through the centres of all pixels, of length 1 along the camera's axis."""
+    """Return rays through the centres of all pixels, of length 1 along the camera's axis."""
     u, v = (places / np.float32(camera.focal) for places in _across(side))
     sin, cos = np.float32(np.sin(camera.pitch)), np.float32(np.cos(camera.pitch))
     return np.stack([u, -v * cos - sin, cos - v * sin], -1)
 
 
 def _window(camera: Camera, solid: Solid, side: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Numbers of the pixels in the rectangle that holds a ball around the solid."""
+    """Return the pixel numbers in the bounding rectangle of a ball around the solid."""
     across, down, depth = camera.project(solid.x, solid.bottom + solid.height / 2, solid.z)
     reach = BOUNDS[solid.shape] * solid.radius
     x0, x1 = _span(across / camera.focal, depth, reach, camera.focal, side)
@@ -150,7 +150,7 @@ def _window(camera: Camera, solid: Solid, side: int) -> np.ndarray[Any, np.dtype
 
 
 def _span(slope: float, depth: float, reach: float, focal: float, side: int) -> tuple[int, int]:
-    """The pixels, end excluded, between the two planes through the eye that touch a ball."""
+    """Return the pixels, end excluded, between the two planes through the eye tangent to a ball."""
     middle, away = np.arctan(slope), depth * np.hypot(1, slope)
     half = np.arcsin(reach / away) if away > reach else np.pi / 2
     limit = np.pi / 2 - _LEAST_ANGLE

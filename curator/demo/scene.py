@@ -1,10 +1,10 @@
-"""Scenes of the rendered world: a few solids on a ground under a sky, and how they relate.
+"""Sample scenes of the rendered world: a few solids on a ground under a sky, and their relations.
 
-After CLEVR (Johnson et al. 2017), with grounds, skies and depth added. Everything a caption can be
-right or wrong about is in here: kinds of solids and their attributes, counts, and relations. A
-scene is a pure function of its seed.
+After CLEVR (Johnson et al. 2017), with grounds, skies and depth added. A scene contains everything
+that a caption can be right or wrong about: kinds of solids and their attributes, counts, relations.
+It is a pure function of its seed.
 
-World: metres; x to the right, y up, z away from the camera, which stands above the origin.
+World: metres; x to the right, y up, z away from the camera, which is above the origin.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLORS: dict[str, tuple[float, float, float]] = {
     "white": (0.95, 0.95, 0.95),
 }
 RADII: dict[Size, float] = {"small": 0.42, "large": 0.80}
-"""Metres; a solid fits into a ball of this radius, give or take a fifth."""
+"""Metres; a solid fits into a ball of this radius, within 20 %."""
 HEIGHTS: dict[Shape, float] = {
     "sphere": 2.0,
     "cube": 1.5,
@@ -51,14 +51,14 @@ HEIGHTS: dict[Shape, float] = {
 _SUPPORTS = ("cube", "cylinder")
 _MAX_SOLIDS = 6
 _STACK_SHARE = 0.3
-_SIDE_MARGIN = 0.12  # of the picture's width: closer than that is neither left nor right
+_SIDE_MARGIN = 0.12  # of the image's width: closer solids are neither left nor right
 _DEPTH_MARGIN_M = 0.8
 _NEAREST_M, _FARTHEST_M = 3.2, 8.5
 
 
 @dataclass(frozen=True, slots=True)
 class Solid:
-    """One solid. Its foot stands at (x, bottom, z); `on` is the number of the solid below it."""
+    """One solid. Its base is at (x, bottom, z); `on` is the number of the solid below it."""
 
     shape: Shape
     color: str
@@ -83,14 +83,14 @@ class Solid:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A pinhole at (0, height, 0) that looks along z, tilted down by `pitch` radians."""
+    """A pinhole camera at (0, height, 0) looking along z, tilted down by `pitch` radians."""
 
     height: float
     pitch: float
-    focal: float  # in picture widths
+    focal: float  # in image widths
 
     def project(self, x: float, y: float, z: float) -> tuple[float, float, float]:
-        """A point in metres -> across and down in picture widths from the centre, and its depth."""
+        """Project a point in metres to right and down of the centre, in image widths, and depth."""
         up, sin, cos = y - self.height, np.sin(self.pitch), np.cos(self.pitch)
         depth = z * cos - up * sin
         return self.focal * x / depth, -self.focal * (up * cos + z * sin) / depth, depth
@@ -98,7 +98,7 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything that is to be seen, and the state of the lens."""
+    """Everything visible, and the noise and blur of the camera."""
 
     seed: int
     solids: tuple[Solid, ...]
@@ -107,10 +107,10 @@ class Scene:
     camera: Camera
     light: tuple[float, float, float]  # unit vector towards the light
     noise: float  # standard deviation of the sensor's noise, 1 = white
-    blur: float  # standard deviation of the lens blur, in 1/128 of the picture's width
+    blur: float  # standard deviation of the lens blur, in 1/128 of the image's width
 
     def relations(self) -> list[tuple[int, Relation, int]]:
-        """Every relation that holds between two solids, as (subject, relation, object)."""
+        """Return all true relations between two solids, as (subject, relation, object)."""
         found: list[tuple[int, Relation, int]] = []
         for a, first in enumerate(self.solids):
             for b, second in enumerate(self.solids):
@@ -135,7 +135,7 @@ class Scene:
 
 
 def sample_scene(seed: int) -> Scene:
-    """The scene of a seed. Solids do not run into each other; one may stand on another."""
+    """Sample the scene of a seed. Solids do not intersect; one may stand on another."""
     rng = np.random.default_rng(seed)
     camera = Camera(
         height=rng.uniform(1.5, 2.6), pitch=rng.uniform(0.16, 0.30), focal=rng.uniform(0.95, 1.2)
@@ -192,7 +192,7 @@ def _attributes(rng: np.random.Generator, *, x: float, z: float) -> Solid:
 
 
 def _stack(rng: np.random.Generator, solids: list[Solid]) -> Solid | None:
-    """A small solid on a large cube or cylinder that carries none yet, if there is one."""
+    """Make a small solid on a large cube or cylinder with nothing on it; None if there is none."""
     taken = {solid.on for solid in solids}
     for number, below in enumerate(solids):
         if below.shape in _SUPPORTS and below.size == "large" and number not in taken:

@@ -1,11 +1,11 @@
-"""Whose pictures have which seeds: training, shards and labelled pictures never share a scene.
+"""Assign seeds to images, so that training, shards and labelled images never share a scene.
 
     0 ... 9,999,999                                training of the bundled models
-    10,000,000 + 2,000,000 w + 0 ... 999,999       pictures in the shards of world w
-    10,000,000 + 2,000,000 w + 1,000,000 ...       labelled pictures of world w
+    10,000,000 + 2,000,000 w + 0 ... 999,999       images in the shards of world w
+    10,000,000 + 2,000,000 w + 1,000,000 ...       labelled images of world w
 
-A picture seed p has the scene seeds p * `render.ATTEMPTS` and up to its successor's, so that what
-is disjoint here is so in scenes as well. The seed of the last world still fits into 64 bits.
+Image seed p uses the scene seeds from p * `render.ATTEMPTS` up to those of p + 1, so disjoint
+image seeds give disjoint scenes. The seeds of the last world still fit into 64 bits.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from __future__ import annotations
 from curator.core.errors import UsageError
 
 HELD_OUT = 10_000_000
-"""No picture from this seed on is used for training."""
+"""Images from this seed on are not used for training."""
 MOST_PICTURES = 1_000_000
-"""In the shards of one world, and as many labelled ones."""
+"""Maximum number of images in the shards of one world, and of its labelled images."""
 MOST_WORLDS = 2**32
 
 
 def training_seeds(first: int, count: int) -> range:
-    """Seeds of pictures to train on.
+    """Return image seeds for training.
 
     Raises:
-        UsageError: they would reach into those that are held out.
+        UsageError: they would overlap the held-out seeds.
     """
     if first < 0 or count < 1 or first + count > HELD_OUT:
         raise UsageError(
@@ -35,16 +35,16 @@ def training_seeds(first: int, count: int) -> range:
 
 
 def shard_seeds(world: int, count: int) -> range:
-    """Seeds of the pictures in the shards of a world.
+    """Return the image seeds of the shards of a world.
 
     Raises:
-        UsageError: no such world, or more pictures than it has.
+        UsageError: no such world, or more images than it has.
     """
     return _of_world(world, count, "images", first=0)
 
 
 def labelled_seeds(world: int, count: int) -> range:
-    """Seeds of the pictures of a world that have dense labels.
+    """Return the seeds of a world's images with dense labels.
 
     Raises:
         UsageError: as for `shard_seeds`.

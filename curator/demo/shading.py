@@ -1,6 +1,6 @@
-"""The colours of a scene: light and soft shadows, surfaces, sky, and what the lens does to them.
+"""Compute the colours of a scene: light, soft shadows, surfaces, sky, lens blur and sensor noise.
 
-Shadows are soft: four rays a point towards an area light. Nothing in here touches the truth.
+Soft shadows use four rays per point towards an area light. Nothing here affects the truth.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from curator.demo.solids import BOUNDS, Array, Frame, distance, normals
 Rgb = np.ndarray[Any, np.dtype[np.uint8]]
 
 FARTHEST_M = 40.0
-"""Ground beyond has no depth, like the sky: its value is 0."""
+"""Ground beyond this distance has no depth, like the sky: its value is 0."""
 
 _AMBIENT = 0.42
 _SHADOW_RAYS = 4
@@ -40,7 +40,7 @@ _GROUND_COLORS: dict[Ground, tuple[tuple[float, float, float], tuple[float, floa
 def paint(
     scene: Scene, rays: Array, depth: Array, instances: np.ndarray[Any, np.dtype[np.uint8]]
 ) -> Rgb:
-    """The picture (side, side, 3) of side * side rays, from what they met and how far away.
+    """Compute the image (side, side, 3) of side * side rays from their hits and depths.
 
     `depth` is inf in the sky, `instances` 0 for ground and sky, n + 1 for solid n.
     """
@@ -57,7 +57,7 @@ def paint(
 
 
 def _lens(scene: Scene, rgb: Array) -> Rgb:
-    """Blur, and the noise of the sensor."""
+    """Add lens blur and sensor noise."""
     shown = Image.fromarray((255 * np.clip(rgb, 0, 1)).astype(np.uint8))
     blurred = np.asarray(shown.filter(ImageFilter.GaussianBlur(scene.blur * len(rgb) / 128)))
     noise = np.random.default_rng(scene.seed).standard_normal(blurred.shape, np.float32)
@@ -69,7 +69,7 @@ def _lens(scene: Scene, rgb: Array) -> Rgb:
 
 
 def _ground(scene: Scene, rays: Array, depth: Array) -> Array:
-    """Colours (N, 3) of points of the ground."""
+    """Return colours (N, 3) of points of the ground."""
     light = np.array(scene.light, np.float32)
     points = _points(scene, rays, depth)
     shadow = _shadow(scene, points + np.array([0, 2e-3, 0], np.float32), light)
@@ -82,7 +82,7 @@ def _ground(scene: Scene, rays: Array, depth: Array) -> Array:
 
 
 def _solid(scene: Scene, solid: Solid, rays: Array, depth: Array) -> Array:
-    """Colours (N, 3) of points of a solid."""
+    """Return colours (N, 3) of points of a solid."""
     frame, light = Frame(solid), np.array(scene.light, np.float32)
     points = _points(scene, rays, depth)
     local = frame.points(points)
@@ -93,7 +93,7 @@ def _solid(scene: Scene, solid: Solid, rays: Array, depth: Array) -> Array:
     level = _AMBIENT * (0.7 + 0.3 * outward[:, 1]) + 0.75 * lit
     rgb: Array = _solid_albedo(solid, local) * level[:, None]
     if solid.material == "shiny":
-        rgb *= 0.65  # what a mirror shows is missing from the paint
+        rgb *= 0.65  # the reflected part is taken from the surface colour
         rgb += _shine(rays, outward, light, lit)[:, None]
     rgb *= _BRIGHTNESS[scene.sky]
     return rgb
@@ -105,7 +105,7 @@ def _points(scene: Scene, rays: Array, depth: Array) -> Array:
 
 
 def _shine(rays: Array, outward: Array, light: Array, lit: Array) -> Array:
-    """What a gloss adds: the light (Blinn 1977) and some sky."""
+    """Return the light that a glossy surface adds: a highlight (Blinn 1977) and some sky."""
     halfway = light - rays / np.sqrt(np.einsum("ij,ij->i", rays, rays))[:, None]
     halfway /= np.sqrt(np.einsum("ij,ij->i", halfway, halfway))[:, None]
     mirrored = np.maximum(np.einsum("ij,ij->i", outward, halfway), 0) ** 40 * (lit > 0)
@@ -114,7 +114,7 @@ def _shine(rays: Array, outward: Array, light: Array, lit: Array) -> Array:
 
 
 def _shadow(scene: Scene, points: Array, light: Array) -> Array:
-    """Share of the light (points,) that solids keep away, by a few rays into an area light."""
+    """Return the share of light (points,) that solids block, from a few rays to an area light."""
     rng = np.random.default_rng(scene.seed)
     lights = light + rng.normal(0, _LIGHT_SPREAD, (_SHADOW_RAYS, 3)).astype(np.float32)
     blocked = np.zeros((_SHADOW_RAYS, len(points)), bool)
@@ -133,9 +133,9 @@ def _shadow(scene: Scene, points: Array, light: Array) -> Array:
 def _could_shade(
     solids: tuple[Solid, ...], points: Array, light: Array
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """(solids, points): whether a ball around the solid lies in the cone of shadow rays."""
+    """Return (solids, points): whether a ball around the solid meets the cone of shadow rays."""
     centres = np.array([[s.x, s.bottom + s.height / 2, s.z] for s in solids], np.float32)
-    centres = centres.reshape(-1, 3)  # of no solid as well
+    centres = centres.reshape(-1, 3)  # also without solids
     radii = np.array([BOUNDS[solid.shape] * solid.radius for solid in solids], np.float32)[:, None]
     along = (centres @ light)[:, None] - points @ light
     squares = (
@@ -151,7 +151,7 @@ def _could_shade(
 
 
 def _waves(seed: int, side: int = 256) -> Array:
-    """A tile of smooth noise in 0..1 that repeats without a seam."""
+    """Make a seamless tile of smooth noise in 0..1."""
     rng = np.random.default_rng(seed)
     spectrum = np.fft.rfft2(rng.standard_normal((side, side)))
     fx, fy = np.fft.rfftfreq(side), np.fft.fftfreq(side)
@@ -184,13 +184,13 @@ def _ground_albedo(ground: Ground, points: Array, depth: Array) -> Array:
         )
     else:
         mix = 0.4 * _noise(6 * x, 6 * z) + 0.6 * _noise(50 * x, 25 * z)
-    fade = np.exp(-depth / 18)  # far detail would only alias
+    fade = np.exp(-depth / 18)  # distant detail would alias
     mix = 0.5 + (mix - 0.5) * fade
     return dark + (bright - dark) * mix[:, None].astype(np.float32)
 
 
 def _solid_albedo(solid: Solid, local: Array) -> Array:
-    """Colours (N, 3) of points of a solid, given in its own frame."""
+    """Return surface colours (N, 3) of points of a solid, given in its own frame."""
     color = np.array(COLORS[solid.color], np.float32)
     second = np.float32(0.12) if solid.color == "white" else np.float32(0.95)
     if solid.material == "striped":
@@ -206,7 +206,7 @@ def _solid_albedo(solid: Solid, local: Array) -> Array:
 
 
 def _sky(scene: Scene, all_rays: Array, places: np.ndarray[Any, np.dtype[np.int64]]) -> Array:
-    """Colours (N, 3) of the rays at `places`, which meet nothing."""
+    """Return colours (N, 3) of the rays with indices `places`, which hit nothing."""
     horizon, above = (np.array(color, np.float32) for color in _SKY_COLORS[scene.sky])
     rays = all_rays[places]
     across, height = rays[:, 0] / rays[:, 2], rays[:, 1] / rays[:, 2]

@@ -1,8 +1,8 @@
-"""Where rays meet solids, in closed form or as the bracketed root of a quartic; and their normals.
+"""Intersect rays with solids, in closed form or as a bracketed root of a quartic; find normals.
 
-All functions work in the frame of a solid, in radii: origin in the middle of its foot, y up
-(`Frame` goes there and back). Rays may have any length; a hit at parameter t lies at
-origins + t * rays. Only hits in front of the origin count, and origins lie outside the solid.
+All functions work in the frame of a solid, in units of its radius: origin at the centre of its
+base, y up (`Frame` converts both ways). Rays may have any length; a hit at parameter t is at
+origins + t * rays. Only hits in front of the origin count; origins must be outside the solid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from curator.demo.scene import HEIGHTS, Shape, Solid
 
 Array = np.ndarray[Any, np.dtype[Any]]
-"""Of float32; numpy's types lose that on the way through arithmetic."""
+"""A float32 array; numpy's types lose the dtype in arithmetic."""
 
 _EPS = np.float32(1e-3)
 _INF = np.float32(np.inf)
@@ -24,7 +24,7 @@ _CYLINDER_RADIUS = np.float32(0.75)
 _CONE_RADIUS = np.float32(0.95)
 _RING_RADIUS, _TUBE_RADIUS = 0.70, 0.30
 _MAX_STEPS = 40
-_SMALL_STEP = 1e-5  # radii; the error after it is its square or so
+_SMALL_STEP = 1e-5  # in radii; the error after such a step is about its square
 
 BOUNDS: dict[Shape, float] = {
     "sphere": 1.0,
@@ -33,11 +33,11 @@ BOUNDS: dict[Shape, float] = {
     "cone": float(np.hypot(0.95, HEIGHTS["cone"] / 2)),
     "torus": 1.0,
 }
-"""Radius of a ball around the middle of a solid, at half its height, that holds all of it."""
+"""Radius of a ball that contains the solid, centred at half its height."""
 
 
 class Frame:
-    """The frame of one solid: from the world's metres into its radii, and normals back."""
+    """The frame of one solid: converts from metres in the world to radii, and normals back."""
 
     def __init__(self, solid: Solid) -> None:
         sin, cos = np.sin(solid.yaw), np.cos(solid.yaw)
@@ -46,26 +46,26 @@ class Frame:
         self._radius = np.float32(solid.radius)
 
     def points(self, points: Array) -> Array:
-        """(N, 3) places in the world -> in the solid's frame."""
+        """Convert points (N, 3) from the world to the solid's frame."""
         return (points - self._foot) @ self._turn.T / self._radius
 
     def directions(self, rays: Array) -> Array:
-        """(N, 3) directions in the world -> in the solid's frame; t of a hit stays the same."""
+        """Convert directions (N, 3) from the world to the solid's frame; t of a hit stays."""
         return rays @ self._turn.T / self._radius
 
     def out(self, normals: Array) -> Array:
-        """(N, 3) unit normals in the solid's frame -> in the world."""
+        """Convert unit normals (N, 3) from the solid's frame to the world."""
         turned: Array = normals @ self._turn
         return turned
 
 
 def distance(shape: Shape, origins: Array, rays: Array) -> Array:
-    """t (N,) of the first hit, inf for a miss; `origins` are (N, 3) or (1, 3), `rays` (N, 3)."""
+    """Return t (N,) of the first hit, inf for a miss; `origins` (N, 3) or (1, 3), `rays` (N, 3)."""
     return _DISTANCES[shape](origins, rays)
 
 
 def normals(shape: Shape, points: Array) -> Array:
-    """Outward unit normals (N, 3) at points (N, 3) of the surface."""
+    """Return outward unit normals (N, 3) at points (N, 3) of the surface."""
     found = _NORMALS[shape](points)
     found /= np.sqrt(_dot(found, found))[:, None]
     return found
@@ -129,12 +129,12 @@ def _cone(origins: Array, rays: Array) -> Array:
 
 
 def _torus(origins: Array, rays: Array) -> Array:
-    """A ring that stands upright, its axis along z.
+    """Intersect rays with an upright ring whose axis is z.
 
-    With the parameter counted from the point of the ray that is nearest to the middle, the surface
-    is a quartic F(t) = t^4 + a t^2 + b t + c, above 0 outside. It falls towards the least of its
-    turning points, and once more from the second to the third; where it ends below 0, a ray goes
-    in. Turning points are roots of a cubic in closed form, so no thin hit is missed.
+    With t measured from the ray's point nearest to the centre, the surface is the zero of a quartic
+    F(t) = t^4 + a t^2 + b t + c, positive outside. F falls towards its first turning point, and
+    again from the second to the third; if it ends below 0, the ray enters there. Turning points
+    are roots of a cubic in closed form, so no grazing hit is missed.
     """
     t = np.full(len(rays), _INF, np.float32)
     origins = np.broadcast_to(origins, rays.shape).astype(np.float64) - (0, 1, 0)
@@ -150,9 +150,9 @@ def _torus(origins: Array, rays: Array) -> Array:
     a, b = 2 * e - four + four * dz * dz, 2 * four * z0 * dz
     c = e * e - four * (gap - z0 * z0)
     first, second, third = _turning_points(a / 2, b / 4)
-    begin = start + _EPS * lengths[near]  # of the part of the ray that counts
+    begin = start + _EPS * lengths[near]  # start of the part of the ray in front of its origin
     entries = ((-np.sqrt(reach - gap), first), (second, third))
-    for low, high in reversed(entries):  # what lies nearer overwrites what lies farther
+    for low, high in reversed(entries):  # nearer hits overwrite farther ones
         low = np.maximum(low, begin)  # noqa: PLW2901 - not before the origin
         with np.errstate(invalid="ignore"):  # nan where a quartic turns only once
             goes_in = np.flatnonzero(
@@ -172,9 +172,9 @@ def _quartic(a: Array, b: Array, c: Array, t: Array) -> Array:
 
 
 def _turning_points(p: Array, q: Array) -> tuple[Array, Array, Array]:
-    """The real roots of t^3 + p t + q from the least on; second and third are nan if only one is.
+    """Return the real roots of t^3 + p t + q in ascending order; nan for roots that are not real.
 
-    Cardano's formula for one, Viete's for three.
+    Uses Cardano's formula for one real root, Viete's for three.
     """
     discriminant = q * q / 4 + p**3 / 27
     once = np.sqrt(np.maximum(discriminant, 0))
@@ -191,9 +191,9 @@ def _turning_points(p: Array, q: Array) -> tuple[Array, Array, Array]:
 
 
 def _falling_root(a: Array, b: Array, c: Array, low: Array, high: Array) -> Array:
-    """Where quartics that fall from `low` to `high` pass 0: Newton steps that stay in between.
+    """Find the root of quartics that fall from `low` to `high` by Newton steps kept in between.
 
-    `high` is a valley, so the parabola that fits there says where to begin.
+    `high` is a minimum, so the parabola fitted there gives the starting point.
     """
     depth, bend = -_quartic(a, b, c, high), 6 * high * high + a
     t: Array = np.maximum(high - np.sqrt(depth / np.maximum(bend, 1e-12)), low)

@@ -1,6 +1,6 @@
-"""Chunks of rendering through the executor port, one worker a core.
+"""Render chunks of images through the executor port, with one worker per core.
 
-A chunk is kept or made again as a whole; when a stop is asked for, those in flight are finished.
+A chunk is kept or made again as a whole; when a stop is requested, chunks in flight are finished.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from curator.engine.executors.local import InlineExecutor, ProcessExecutor
 
 R = TypeVar("R")
 Chunk = range
-"""Numbers of the pictures to make in one go."""
+"""Numbers of the images that a worker makes as one unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Each(Generic[R]):
-    """Work of an executor that does one chunk after the other."""
+    """The work of an executor: makes one chunk after another."""
 
     make: Callable[[Chunk], R]
 
@@ -33,25 +33,25 @@ class _Each(Generic[R]):
 
 
 def chunks_of(count: int, size: int) -> list[Chunk]:
-    """0 ... count - 1 in chunks of `size`, the last one perhaps smaller."""
+    """Split 0 ... count - 1 into chunks of `size`; the last one may be smaller."""
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def make_chunks(
     make: Callable[[Chunk], R], chunks: Sequence[Chunk], *, stop: StopRequest
 ) -> Iterator[tuple[Chunk, R]]:
-    """Yield chunks and what `make` gave for them as they are finished, in any order.
+    """Yield chunks with the results of `make` as they finish, in any order.
 
-    `make` is pickled. Ends early when `stop` is set; the caller checks it.
+    `make` is pickled. Ends early if `stop` is set, which the caller must check.
 
     Raises:
-        EngineError: a worker died or stalled on a chunk. Whatever `make` raises.
+        EngineError: a worker died or stalled on a chunk. Also anything that `make` raises.
     """
     num_workers = min(os.cpu_count() or 1, len(chunks))
     executor = ProcessExecutor(num_workers) if num_workers > 1 else InlineExecutor()
     batches = ([chunk] for chunk in chunks)
     run = executor.run(partial(_Each, make), batches, probe=_nothing_to_probe, stop=stop)
-    with closing(run) as finished:  # whatever happens at the caller's, the workers end with it
+    with closing(run) as finished:  # the workers end even if the caller stops iterating
         for outcomes in finished:
             for outcome in outcomes:
                 if isinstance(outcome, Failed):
@@ -66,4 +66,4 @@ def make_chunks(
 
 
 def _nothing_to_probe(_chunk: Chunk) -> None:
-    """A chunk is two numbers: whatever kills a worker is not in there."""
+    """Do nothing as a probe: a chunk is only two numbers and cannot be what kills a worker."""
