@@ -105,7 +105,7 @@ class VersionColumns:
         """Return the numbers of shards in the version; unknown names are left out."""
         return [number for number, shard in enumerate(self.shards) if shard.name in names]
 
-    # -- what follows from it ---------------------------------------------------------------------
+    # -- derived from the decision ----------------------------------------------------------------
 
     @property
     def scores(self) -> Array:
@@ -143,7 +143,7 @@ class VersionColumns:
 
         return self._once("lengths", make)
 
-    # -- what models said -------------------------------------------------------------------------
+    # -- from the facts of models -----------------------------------------------------------------
 
     @property
     def scorer(self) -> str | None:

@@ -110,7 +110,7 @@ class Thumbnails:
             return shrink(data, side_px)
         except Unusable as unusable:
             return placeholder(unusable.reason, side_px)
-        except CuratorError as error:  # the shard is gone, or not what was indexed
+        except CuratorError as error:  # the shard is missing, or differs from the index
             return placeholder(error.reason, side_px)
 
 
