@@ -252,7 +252,7 @@ def test_fsck_names_the_damage(shards: Path) -> None:
     said = curator("fsck", shards)
     assert said.code == 12
     assert f"DAMAGE  {path}: the file is missing, but a version names it" in said.out
-    assert "restore the files named above from a copy" in said.err
+    assert "restore the files named above from a backup" in said.err
 
 
 def test_gc(shards: Path) -> None:

@@ -61,7 +61,7 @@ def test_the_hints_of_all_commands_that_make_versions(
     assert "v1" in compared.out
     assert "v2" in compared.out
     again = curator("decide", spec, "--policy", "as-is", *limit, *more)
-    assert "nothing new" in again.out
+    assert "nothing changed" in again.out
     follow(again)
 
     edited = curator("edits", "replace", f"{spec}@v1", "bike", "car", "--yes", "--who", "me", *more)

@@ -233,7 +233,7 @@ def test_the_command_names_the_limit(tmp_path: Path) -> None:
 def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
     said = curator("demo", "data", tmp_path / "w", "--images", "3", "--labelled", "0", "--side", 32)
     assert said.code == 0, said.err
-    assert "3 pictures in 1 shards" in said.out
+    assert "3 images in 1 shards" in said.out
     assert "next: curator recaption" in said.out
 
 

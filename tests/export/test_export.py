@@ -503,7 +503,7 @@ def test_size_categories(number: int, category: str) -> None:
 def test_options_that_do_not_go_together(kit: Kit, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"to": "hf"}, "needs the license"),
-        ({"to": "hf", "license": "My License\n---"}, "no license id"),
+        ({"to": "hf", "license": "My License\n---"}, "not a license id"),
         ({"to": "wds", "license": "mit"}, "--to hf"),
         ({"to": "wds", "preset": "recap-datacomp"}, "--to parquet"),
         ({"to": "parquet", "preset": "recap-datacom"}, "did you mean 'recap-datacomp'"),

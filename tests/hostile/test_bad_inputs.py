@@ -197,7 +197,7 @@ def test_a_quarantine_row_says_where_the_bytes_are(tmp_path: Path) -> None:
     of_tar, of_sample = (json.loads(line) for line in said.out.splitlines())
     assert (of_tar["stage"], of_tar["shard"], of_tar["retryable"]) == ("read", "00000", False)
     assert of_tar["offset"] == header_at(FOUR, 3)
-    assert "3 members read before it, 8 behind it" in of_tar["detail"]
+    assert "3 members read before it, 8 after it" in of_tar["detail"]
     assert (of_sample["key"], of_sample["shard"]) == ("000000001", "00000")
 
 

@@ -120,7 +120,7 @@ def test_a_newer_format(shards: Path, what: str) -> None:
         (store(shards) / "store.json").write_text('{"format": 2}')
     said = curator("log", shards, "--json")
     assert (said.code, said.exit_line["error"]) == (13, "store.too_new")
-    assert "format 2 is newer than this tool knows (1)" in said.err
+    assert "format 2 is newer than this tool supports (1)" in said.err
     assert "upgrade caption-curator" in said.err
 
 
@@ -224,7 +224,9 @@ def test_another_table(shards: Path, file: str, kind: str) -> None:
         # its listing names it; who has no copy lets it go, and what it held is made again
         assert f"{path}: the file is missing, but its listing names it" in damaged(shards)
         assert recaption(shards).exit_line["error"] == "file.missing"
-        assert f"REPAIR  {path}: taken off" in curator("fsck", shards, "--repair").out
+        assert (
+            f"REPAIR  {path}: removed from its listing" in curator("fsck", shards, "--repair").out
+        )
         assert recaption(shards).json["captioned"]["made"] == 4
         check_whole(shards)
         return
@@ -320,7 +322,7 @@ def test_a_torn_tail_is_cut_and_said(journal: tuple[Path, Path], tail: bytes) ->
     said = recaption(shards)
     assert said.code == 0, said.err
     assert said.json["captioned"]["made"] == 2, "what was acknowledged is not made again"
-    assert f"00000: cut {len(tail)} bytes of a record" in said.err
+    assert f"00000: removed {len(tail)} bytes of a record" in said.err
     check_whole(shards)
 
 

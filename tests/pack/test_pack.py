@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curator.core.errors import ConflictError, DamageError, StorageError, UsageError
+from curator.core.errors import ConflictError, DamageError, NotFoundError, StorageError, UsageError
 from curator.pack.report import PackReport
 from curator.pack.shards import MANIFEST, PackOptions, pack
 from curator.pack.sources import PackItem, SourceOptions, detect, plain
@@ -482,11 +482,12 @@ def test_detection(tmp_path: Path) -> None:
         ("d.xyz", "--format"),
         ("shards", "shards already"),
         ("empty", "no image"),
-        ("missing", "no such file"),
     ):
         with pytest.raises(UsageError, match=message) as error:
             detect(tmp_path / name)
         assert error.value.code == 2
+    with pytest.raises(NotFoundError, match="there is no file or folder 'missing'"):
+        detect(tmp_path / "missing")
     with pytest.raises(UsageError, match="unknown format 'jsnl'"):
         PackOptions(format="jsnl")
     with pytest.raises(UsageError, match="samples_per_shard"):

@@ -73,7 +73,7 @@ def test_a_finished_run_is_read_and_another_one_refused(world: Path, tmp_path: P
     assert run(world, made, tmp_path / "run") == first
     with pytest.raises(UsageError, match="the folder holds another run"):
         run(world, made.changed(["lr=1e-4"]), tmp_path / "run")
-    with pytest.raises(UsageError, match="other held_out"):
+    with pytest.raises(UsageError, match="different held_out"):
         run(world, made, tmp_path / "run", held_out=5)
 
 

@@ -129,7 +129,7 @@ def test_the_dashboard_does_not_swallow_a_version(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opener(monkeypatch, "overview") as open_page:
-        assert "there is no version &#x27;v99&#x27;: this is v2" in shown(open_page(kit, v="v99"))
+        assert "there is no version &#x27;v99&#x27;; showing v2" in shown(open_page(kit, v="v99"))
 
 
 # -- a version that is not there ------------------------------------------------------------------

@@ -302,7 +302,7 @@ def test_graph_has_the_colors_of_the_page(board: Board, dark: bool) -> None:
     with board.open("?v=v2", dark=dark) as page:
         graph = page.locator(".st-key-lineage svg").last
         expect(graph.get_by_text("tiny-vlm, short")).to_be_visible()
-        figure = page.get_by_role("figure", name="How 6 versions came about")
+        figure = page.get_by_role("figure", name="Origin of 6 versions")
         expect(figure).to_be_visible()
         ground, ink, bar = page.evaluate(
             """([ground, bar]) => [

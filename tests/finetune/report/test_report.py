@@ -398,7 +398,7 @@ def test_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:
     paths = sorted((out / "pictures").glob("*/0-prediction.png"))
     for path in paths:
         path.unlink()
-    with pytest.raises(DamageError, match=r"the file is missing, .* names it") as refused:
+    with pytest.raises(DamageError, match=r"the file is missing, but .* lists it") as refused:
         build_report(out)
     assert refused.value.where == str(paths[0])
     for path in (out / "cells").iterdir():  # as they were written before they named digests

@@ -397,7 +397,7 @@ def test_two_at_once(tmp_path: Path) -> None:
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
-    with pytest.raises(UsageError, match="no study"):
+    with pytest.raises(UsageError, match="not a study"):
         run(study(SMALL), tmp_path / "photos")
     run(study(SMALL), tmp_path / "out")
     with pytest.raises(UsageError, match="holds the study 'small', not 'other'"):

@@ -110,7 +110,7 @@ def test_unknown_versions_and_shards_are_named(kit: Kit, tmp_path: Path) -> None
         UsageError, match="1 of 2 shards of v2 are not in the dataset, first '00001'"
     ):
         open_source(f"{kit.ws.spec}/00000.tar@v2")
-    with pytest.raises(UsageError, match="pipe: is not read"):
+    with pytest.raises(UsageError, match="pipe: is not supported"):
         open_source("pipe:touch x.tar")
 
 

@@ -76,7 +76,7 @@ def test_a_vit_takes_another_size_with_its_positions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "what"),
-    [("{", "is not a JSON object"), ("[]", "is no JSON object"), ("{}", "lacks embed_dim")],
+    [("{", "is not a JSON object"), ("[]", "is not a JSON object"), ("{}", "lacks embed_dim")],
 )
 def test_a_file_that_is_no_config_is_said(tmp_path: Path, content: str, what: str) -> None:
     path = tmp_path / "c.json"
