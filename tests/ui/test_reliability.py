@@ -39,7 +39,7 @@ window.told = {};
 window.refused = new Set();
 new MutationObserver(() => {
   for (const toast of document.querySelectorAll('[data-testid=stToast]')) {
-    const said = toast.innerText.match(/(accepted|rejected|edited): (\\S+#\\d+) is kept/);
+    const said = toast.innerText.match(/(accepted|rejected|edited): (\\S+#\\d+) is saved/);
     if (said) window.told[said[2]] = said[1];
   }
   for (const error of document.querySelectorAll('.cc-error'))
