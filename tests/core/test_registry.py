@@ -68,7 +68,7 @@ def newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("newcomer")
     for cls in (Fits, FitsByOtherMeans, Nothing, NotAMethod, NoKeyword, OneTooMany):
         setattr(module, cls.__name__, cls)
-    module.builder = build  # type: ignore[attr-defined]
+    module.builder = build
     monkeypatch.setitem(sys.modules, "newcomer", module)
 
 
@@ -119,7 +119,7 @@ def test_what_fails_inside_a_module_is_told_as_it_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "needy.py").write_text("import not_installed_anywhere\n")  # type: ignore[operator]
+    (tmp_path / "needy.py").write_text("import not_installed_anywhere\n")
     with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
         table("needy:Fits").get("mine")
 

@@ -96,7 +96,7 @@ class Nothing:
 @pytest.fixture
 def newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("newcomer")
-    module.Nothing = Nothing  # type: ignore[attr-defined]
+    module.Nothing = Nothing
     monkeypatch.setitem(sys.modules, "newcomer", module)
     monkeypatch.setitem(CAPTIONERS.rows, "mine", ModelSpec("newcomer:Nothing"))
     monkeypatch.setitem(SCORERS.rows, "mine", ScorerSpec("newcomer:Nothing"))
@@ -132,7 +132,7 @@ def test_a_constructor_with_arguments_of_its_own_is_refused(
         (SCORERS, ScorerSpec, scorer_maker),
     ):
         row = spec("newcomer:Nothing", needs=needs)  # type: ignore[arg-type]  # parametrized
-        monkeypatch.setitem(table.rows, "mine", row)  # type: ignore[attr-defined]
+        monkeypatch.setitem(table.rows, "mine", row)
         with pytest.raises(UsageError) as caught:
             make("mine")
         assert "the class Licensed cannot be built with" in str(caught.value)
@@ -143,7 +143,7 @@ def test_a_constructor_with_arguments_of_its_own_is_refused(
             if "Licensed cannot be built" in check.text
         ]
         assert {check.status for check in found} == {"fail"}
-        assert table.kind in [check.name for check in found]  # type: ignore[attr-defined]
+        assert table.kind in [check.name for check in found]
 
 
 @pytest.mark.usefixtures("newcomer")

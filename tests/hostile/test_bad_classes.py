@@ -63,7 +63,7 @@ def fails(_: object) -> Any:
 
 def install(monkeypatch: pytest.MonkeyPatch, table: Any, cls: type, **row: Any) -> None:
     module = types.ModuleType("newcomer")
-    module.Mine = cls  # type: ignore[attr-defined]
+    module.Mine = cls
     monkeypatch.setitem(sys.modules, "newcomer", module)
     spec = ModelSpec if table is CAPTIONERS else ScorerSpec
     monkeypatch.setitem(table.rows, "mine", spec("newcomer:Mine", in_process=True, **row))
