@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from curator.cli import demo, edits, finetune, inspect, pretrain, shards, study, ui, upkeep
+from curator.cli import demo, diff, edits, finetune, pack, pretrain, quarantine, study, ui
 from curator.cli.decide import decide
 from curator.cli.output import show
 from curator.cli.policy import policy
@@ -78,5 +78,5 @@ def root(
 
 for command in (recaption, score, decide, policy):
     app.command()(command)
-for group in (shards, inspect, edits, upkeep, pretrain, finetune, study, ui, demo):
+for group in (pack, diff, edits, quarantine, pretrain, finetune, study, ui, demo):
     group.register(app)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from curator.cli import inspect
+from curator.cli import diff
 from curator.cli import options as o
 from curator.cli.output import show, show_json
 from curator.core.errors import EngineError, UsageError
@@ -145,7 +145,7 @@ def report(
     """
     if other is not None:
         page = out or Path("report.html")
-        inspect.diff(target, other, html=page, store=store, json=json)
+        diff.diff(target, other, html=page, store=store, json=json)
         return
     from finetune.report.text import headline as headline_of
     from finetune.report.write import write_report
