@@ -6,13 +6,29 @@ from typing import Annotated, Any
 
 import typer
 
-from curator.cli import demo, diff, edits, finetune, pack, pretrain, quarantine, study, ui
+from curator.cli import demo, edits, quarantine
 from curator.cli.decide import decide
+from curator.cli.diff import diff
+from curator.cli.doctor import doctor
+from curator.cli.export import export
+from curator.cli.finetune import finetune
+from curator.cli.fsck import fsck
+from curator.cli.gc import gc
+from curator.cli.index import index
+from curator.cli.log import log
 from curator.cli.output import show
+from curator.cli.pack import pack
 from curator.cli.policy import policy
+from curator.cli.pretrain import pretrain
+from curator.cli.query import query
 from curator.cli.recaption import recaption
+from curator.cli.report import report
 from curator.cli.score import score
 from curator.cli.settings import SettingsGroup
+from curator.cli.show import show_version
+from curator.cli.study import study
+from curator.cli.tag import tag
+from curator.cli.ui import ui
 
 # The order of `curator --help` and of docs/reference/cli.md; every command stands in one section.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -76,7 +92,13 @@ def root(
     """Take the options that stand before any command."""
 
 
-for command in (recaption, score, decide, policy):
+for command in (
+    recaption, score, decide, policy,
+    log, diff, query, ui,
+    pack, index, export, tag, fsck, gc, doctor,
+    pretrain, finetune, study, report,
+):  # fmt: skip
     app.command()(command)
-for group in (pack, diff, edits, quarantine, pretrain, finetune, study, ui, demo):
+app.command("show")(show_version)
+for group in (edits, quarantine, demo):
     group.register(app)

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from finetune.metrics import Metric
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command of this file."""
-    app.command()(finetune)
-
-
 def finetune(
     backbone: Annotated[
         str,

@@ -1,25 +1,16 @@
-"""`pack`, `index`, `export`: read and write shards."""
+"""`pack`: images and captions into shards."""
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json
 from curator.cli.trust import HARMLESS, INSIDE
-from curator.core.errors import DamageError
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command()(pack)
-    app.command()(index)
-    app.command()(export)
 
 
 def pack(
@@ -97,110 +88,3 @@ def pack(
     for reason, count in report.failures.items():
         show(f"  not packed: {count:,}x {reason} (see the .parquet beside each shard)")
     show(f"next: {shlex.join(['curator', 'index', str(out)])}")
-
-
-def index(
-    dataset: o.WholeDataset,
-    *,
-    caption_field: o.CaptionField = None,
-    image_ext: o.ImageExt = None,
-    workers: o.Workers = 1,
-    adopt: Annotated[
-        bool, typer.Option("--adopt", help="Accept this dataset as the store's own, moved here.")
-    ] = False,
-    store: o.StoreOption = None,
-    json: o.Json = False,
-) -> None:
-    """Read every shard once and list all damage.
-
-    Stores keys, offsets, hashes, sizes and alt texts. `recaption` and `score` index by themselves.
-
-    Example:
-
-        curator index shards/
-    """
-    from curator.core.run_options import RunOptions
-    from curator.core.stopping import stop_on_signals
-    from curator.shards.scan import ScanOptions
-    from curator.steps.index import make_index, say_index
-    from curator.steps.workspace import open_workspace, refuse_version
-    from curator.store.runs import open_run
-
-    refuse_version(dataset, "index")
-    scan = ScanOptions(
-        caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None
-    )
-    ws = open_workspace(dataset, store, create=True, adopt=adopt)
-    with stop_on_signals() as stop, open_run(ws.store, "index", {"dataset": dataset}) as run:
-        report = make_index(ws, scan, RunOptions(workers=workers), stop=stop)
-        say_index(report, run)
-    with contextlib.suppress(
-        DamageError
-    ):  # a damaged version does not affect the index; fsck reports it
-        if (newest := ws.store.newest()) is not None:
-            ws.say_missing(newest)
-    if json:
-        show_json(report.to_json())
-    else:
-        show(f"{report.num_usable:,} of {report.num_samples:,} samples are usable")
-
-
-def export(
-    dataset: o.Dataset,
-    out: Annotated[Path, typer.Argument(help="Folder to write: new, or to resume.")],
-    *,
-    to: Annotated[
-        Literal["wds", "parquet", "hf"],
-        typer.Option(
-            "--to", help="Tars, Parquet tables, or tars with a Hugging Face dataset card."
-        ),
-    ] = "wds",
-    other_members: Annotated[
-        bool,
-        typer.Option("--other-members", help="Also copy members other than image, text and json."),
-    ] = False,
-    license: Annotated[
-        str | None,
-        typer.Option("--license", help="License id for the dataset card, e.g. cc-by-4.0."),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="Column layout for parquet: recap-datacomp.")
-    ] = None,
-    store: o.StoreOption = None,
-    json: o.Json = False,
-) -> None:
-    """Write a version as files that any trainer reads.
-
-    Image bytes are copied unchanged.
-
-    Example:
-
-        curator export shards/@v2 out/
-    """
-    from curator.core import progress
-    from curator.core.stopping import stop_on_signals
-    from curator.export.version import ExportOptions
-    from curator.export.version import export as run
-    from curator.steps.workspace import open_workspace
-
-    options = ExportOptions(other_members=other_members, license=license, preset=preset)
-    ws = open_workspace(dataset, store)
-    ws.check_output(out)
-    version = ws.version()
-    total = version.counts["captioned"] + version.counts["kept"]
-    with stop_on_signals() as stop, progress.bar("export", total, "samples") as advance:
-
-        def step(number: int) -> None:
-            advance(number)
-            stop.check("finished shards are kept")
-
-        report = run(ws.store, ws.shards, version, out, to=to, options=options, on_progress=step)
-    for warning in report.warnings:
-        progress.say(f"warning: {warning}")
-    if json:
-        show_json(report.to_json())
-        return
-    show(
-        f"{version.name} -> {out}: {report.num_samples:,} samples, {report.num_captions:,} captions"
-        f" in {report.num_shards} shards ({report.num_new_shards} new), {report.size_bytes:,} bytes"
-    )

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from pretrain.run import RunSummary
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command()(pretrain)
-
-
 def pretrain(
     dataset: Annotated[
         str,

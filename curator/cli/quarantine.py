@@ -1,4 +1,4 @@
-"""`fsck`, `gc`, `quarantine`, `doctor`: check and repair a store."""
+"""`quarantine`: list and retry unusable samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import typer
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
 from curator.cli.trust import HARMLESS
-from curator.core.errors import DamageError, StorageError
 
 _quarantine = typer.Typer(
     help="List unusable samples and why they are unusable.",
@@ -21,161 +20,10 @@ _Reason = Annotated[str | None, typer.Option("--reason", help="Only rows with th
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command()(fsck)
-    app.command()(gc)
-    app.command()(doctor)
     _quarantine.command("list")(quarantine_list)
     _quarantine.command("show")(quarantine_show)
     _quarantine.command("retry")(quarantine_retry)
     app.add_typer(_quarantine, name="quarantine")
-
-
-def fsck(
-    dataset: o.WholeDataset,
-    *,
-    deep: Annotated[
-        bool, typer.Option(help="Also hash every file, including the source shards."), HARMLESS
-    ] = False,
-    repair: Annotated[
-        bool,
-        typer.Option(
-            "--repair", help="Set damaged files aside, keep intact ones, list what is lost."
-        ),
-    ] = False,
-    store: o.StoreOption = None,
-    json: o.Json = False,
-) -> None:
-    """Check that a store is complete and undamaged.
-
-    DATASET may also be the folder of a study, of a run, or of an export. Exits with 12 on damage.
-    Changes nothing unless --repair is given.
-
-    Example:
-
-        curator fsck shards/ --deep
-    """
-    from dataclasses import asdict
-
-    from curator.steps.fsck import check
-    from curator.steps.workspace import refuse_version
-
-    refuse_version(dataset, "fsck")
-    report = check(dataset, store, deep=deep, repair=repair)
-    if json:
-        show_json(asdict(report))
-    else:
-        for finding in report.repaired:
-            show(f"REPAIR  {finding.where}: {finding.what}")
-        for finding in report.notices:
-            show(f"note    {finding.where}: {finding.what}")
-        for finding in report.damage:
-            show(f"DAMAGE  {finding.where}: {finding.what}")
-        show(
-            (
-                f"{report.num_versions} versions, {report.num_files} decision files, "
-                f"{report.num_samples:,} samples"
-                if report.is_store
-                else f"{report.num_files} files"
-            )
-            + f": {len(report.damage)} damaged"
-        )
-    if report.damage:
-        raise DamageError(
-            f"{len(report.damage)} damaged files or entries, first: {report.damage[0].what}",
-            where=report.damage[0].where,
-            hint="restore the files named above from a backup"
-            + ("" if repair or not report.is_store else ", or set them aside with --repair"),
-        )
-
-
-def gc(
-    dataset: o.WholeDataset,
-    *,
-    grace_days: Annotated[
-        float, typer.Option(min=0, help="Keep younger files, which a writer may still need.")
-    ] = 7.0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list what would be removed."), HARMLESS
-    ] = False,
-    store: o.StoreOption = None,
-    json: o.Json = False,
-) -> None:
-    """Remove leftover files that no version refers to.
-
-    Facts and versions are never removed.
-
-    Example:
-
-        curator gc shards/ --dry-run
-    """
-    from curator.steps.gc import collect, find_garbage
-    from curator.steps.workspace import open_workspace, refuse_version
-
-    refuse_version(dataset, "gc")
-    opened = open_workspace(dataset, store).store
-    find = find_garbage if dry_run else collect
-    found = list(find(opened, grace_days=grace_days))
-    if json:
-        show_json([{"path": g.path, "size_bytes": g.size_bytes, "why": g.why} for g in found])
-        return
-    for garbage in found:
-        show(f"{garbage.size_bytes:>12,}  {garbage.path}  ({garbage.why})")
-    verb = "could be removed" if dry_run else "removed"
-    total = sum(garbage.size_bytes for garbage in found)
-    show(f"{len(found)} files, {total:,} bytes {verb}")
-
-
-def doctor(
-    dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="The dataset to work on.")
-    ] = ".",
-    *,
-    scorer: Annotated[
-        str | None,
-        typer.Option("--scorer", metavar="SCORER|MODEL", help="Scorer of the run, or its model."),
-    ] = None,
-    captioner: Annotated[str | None, typer.Option(help="Captioner of the run.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model of the captioner.")] = None,
-    url: Annotated[str | None, typer.Option(help="URL of the server that captions.")] = None,
-    store: o.StoreOption = None,
-    json: o.Json = False,
-) -> None:
-    """Check machine, store and models before a long run.
-
-    Exits with 20 or 23 if the run would fail. With --url the server is asked whether it is there;
-    no image is sent.
-
-    Example:
-
-        curator doctor shards/
-    """
-    from dataclasses import asdict
-
-    from curator.steps.doctor import doctor as run
-    from curator.steps.workspace import folder_of
-
-    folder = folder_of(dataset)
-    checks = list(
-        run(
-            (store or folder).resolve(),
-            folder,
-            scorer=scorer,
-            captioner=captioner,
-            model=model,
-            url=url,
-        )
-    )
-    if json:
-        show_json([asdict(check) for check in checks])
-    else:
-        show(table([(c.status, c.name, c.text) for c in checks], ["", "check", "found"]))
-    failed = [check for check in checks if check.status == "fail"]
-    if failed:
-        code = 23 if any(check.name == "commit" for check in failed) else 20
-        what = "; ".join(f"{check.name}: {check.text}" for check in failed)
-        error = StorageError(what, reason="doctor.failed")
-        error.code = code
-        raise error
 
 
 def quarantine_list(

@@ -12,11 +12,6 @@ from curator.cli import options as o
 from curator.cli.output import show
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command()(ui)
-
-
 def ui(
     dataset: o.WholeDataset,
     *,

@@ -13,7 +13,7 @@ import torch
 import typer
 from PIL import Image
 
-from curator.cli import finetune
+from curator.cli.finetune import finetune
 from curator.cli.output import run_app
 from finetune import run
 from finetune.tasks import Evaluation
@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 def curator(*arguments: object) -> int:
     app = typer.Typer(pretty_exceptions_enable=False)
-    finetune.register(app)
+    app.command()(finetune)
     return run_app(app, [str(argument) for argument in arguments])
 
 

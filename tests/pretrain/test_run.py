@@ -165,7 +165,7 @@ def curator(*argv: str) -> int:
     """The commands of `curator.cli.pretrain` alone."""
     commands = typer.Typer()
     commands.callback()(lambda: None)
-    pretrain_command.register(commands)
+    commands.command()(pretrain_command.pretrain)
     return run_app(commands, argv)
 
 

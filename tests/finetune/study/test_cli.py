@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from curator.cli import study as study_command
 from curator.cli.output import run_app
+from curator.cli.report import report
+from curator.cli.study import study as study_command
 from tests.kit import store
 from tests.kit.study import SMALL, FakeRunner, run, study
 
@@ -17,7 +18,8 @@ from tests.kit.study import SMALL, FakeRunner, run, study
 @pytest.fixture
 def app() -> typer.Typer:
     made = typer.Typer(pretty_exceptions_enable=False)
-    study_command.register(made)
+    made.command()(study_command)
+    made.command()(report)
     return made
 
 

@@ -1,0 +1,72 @@
+"""`export`: write a version as files that any trainer reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from curator.cli import options as o
+from curator.cli.output import show, show_json
+
+
+def export(
+    dataset: o.Dataset,
+    out: Annotated[Path, typer.Argument(help="Folder to write: new, or to resume.")],
+    *,
+    to: Annotated[
+        Literal["wds", "parquet", "hf"],
+        typer.Option(
+            "--to", help="Tars, Parquet tables, or tars with a Hugging Face dataset card."
+        ),
+    ] = "wds",
+    other_members: Annotated[
+        bool,
+        typer.Option("--other-members", help="Also copy members other than image, text and json."),
+    ] = False,
+    license: Annotated[
+        str | None,
+        typer.Option("--license", help="License id for the dataset card, e.g. cc-by-4.0."),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Column layout for parquet: recap-datacomp.")
+    ] = None,
+    store: o.StoreOption = None,
+    json: o.Json = False,
+) -> None:
+    """Write a version as files that any trainer reads.
+
+    Image bytes are copied unchanged.
+
+    Example:
+
+        curator export shards/@v2 out/
+    """
+    from curator.core import progress
+    from curator.core.stopping import stop_on_signals
+    from curator.export.version import ExportOptions
+    from curator.export.version import export as run
+    from curator.steps.workspace import open_workspace
+
+    options = ExportOptions(other_members=other_members, license=license, preset=preset)
+    ws = open_workspace(dataset, store)
+    ws.check_output(out)
+    version = ws.version()
+    total = version.counts["captioned"] + version.counts["kept"]
+    with stop_on_signals() as stop, progress.bar("export", total, "samples") as advance:
+
+        def step(number: int) -> None:
+            advance(number)
+            stop.check("finished shards are kept")
+
+        report = run(ws.store, ws.shards, version, out, to=to, options=options, on_progress=step)
+    for warning in report.warnings:
+        progress.say(f"warning: {warning}")
+    if json:
+        show_json(report.to_json())
+        return
+    show(
+        f"{version.name} -> {out}: {report.num_samples:,} samples, {report.num_captions:,} captions"
+        f" in {report.num_shards} shards ({report.num_new_shards} new), {report.size_bytes:,} bytes"
+    )
