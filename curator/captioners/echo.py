@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from curator.captioners import Caption, CaptionFailure, CaptionRequest
-from curator.captioners.options import RETRY_CANDIDATE, Sampling, require
+from curator.captioners.options import RETRY_CANDIDATE, Sampling
 from curator.captioners.pixels import DecodePool
-from curator.core.errors import UsageError, nearest
+from curator.core.errors import UsageError, check_value, nearest
 
 _DEFAULT_SAMPLING = Sampling()
 
@@ -93,10 +93,10 @@ class EchoCaptioner:
     ) -> None:
         if fault is not None and fault not in FAULTS:
             raise UsageError(f"fault is {fault!r}", hint=nearest(fault, FAULTS))
-        require(0 <= fault_share <= 1, "fault_share", fault_share, "0 to 1")
-        require(fault_sec >= 0, "fault_sec", fault_sec, "0 or more")
-        require(device is None, "device", device, "nothing; there is no model")
-        require(dtype is None, "dtype", dtype, "nothing; there is no model")
+        check_value(0 <= fault_share <= 1, "fault_share", fault_share, "0 to 1")
+        check_value(fault_sec >= 0, "fault_sec", fault_sec, "0 or more")
+        check_value(device is None, "device", device, "nothing; there is no model")
+        check_value(dtype is None, "dtype", dtype, "nothing; there is no model")
         self._model = model
         self._sampling = sampling
         self._fault = fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curator.core.errors import UsageError
+from curator.core.errors import check_value
 
 MAX_SEED = 2**31 - 1  # what every server accepts as a seed
 MIN_TEMPERATURE = 0.01  # lower values overflow the logits and are practically greedy
@@ -32,19 +32,13 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
+        check_value(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
         sane = self.temperature == 0 or MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE
         allowed = f"0 (greedy), or {MIN_TEMPERATURE} to {MAX_TEMPERATURE}"
-        require(sane, "temperature", self.temperature, allowed)
-        require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
-        require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
+        check_value(sane, "temperature", self.temperature, allowed)
+        check_value(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        check_value(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
 
     def seed_of(self, candidate: int) -> int:
         """Return the seed for candidate number `candidate` of an image."""
         return (self.seed + candidate) % (MAX_SEED + 1)
-
-
-def require(holds: bool, field: str, value: object, allowed: str) -> None:
-    """Raise a UsageError with `field`, its value and the allowed ones, unless `holds` is true."""
-    if not holds:
-        raise UsageError(f"{field} is {value!r}", hint=f"allowed: {allowed}", reason="option.value")

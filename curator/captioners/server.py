@@ -35,10 +35,10 @@ from tenacity import (
 
 from curator.captioners import Caption, CaptionFailure, CaptionRequest
 from curator.captioners.excerpt import excerpt
-from curator.captioners.options import Sampling, require
+from curator.captioners.options import Sampling
 from curator.captioners.payload import Mismatch, body_of, caption_of, error_text, retry_after_sec
 from curator.captioners.pixels import probe_request
-from curator.core.errors import EngineError, Unusable, UsageError
+from curator.core.errors import EngineError, Unusable, UsageError, check_value
 from curator.core.run_options import DEFAULTS
 from curator.core.text import as_typed
 
@@ -91,10 +91,12 @@ class ServerCaptioner:
                 hint="e.g. --model Qwen/Qwen3-VL-2B-Instruct",
                 reason="option.value",
             )
-        require(concurrency >= 1, "concurrency", concurrency, "1 or more")
-        require(stall_timeout_sec > 0, "stall_timeout_sec", stall_timeout_sec, "above 0 seconds")
-        require(device is None, "device", device, "nothing; the server chooses")
-        require(dtype is None, "dtype", dtype, "nothing; the server chooses")
+        check_value(concurrency >= 1, "concurrency", concurrency, "1 or more")
+        check_value(
+            stall_timeout_sec > 0, "stall_timeout_sec", stall_timeout_sec, "above 0 seconds"
+        )
+        check_value(device is None, "device", device, "nothing; the server chooses")
+        check_value(dtype is None, "dtype", dtype, "nothing; the server chooses")
         self._endpoint = _endpoint(url)
         self.url = mask_url(self._endpoint)
         self._model = as_typed(model, "model")

@@ -200,6 +200,12 @@ def _closest(name: str, known: Iterable[str]) -> list[str]:
     return [one for found in close for one in lower[found]][:5]
 
 
+def check_value(holds: bool, field: str, value: object, allowed: str) -> None:
+    """Raise a UsageError with `field`, its value and the allowed ones, unless `holds` is true."""
+    if not holds:
+        raise UsageError(f"{field} is {value!r}", hint=f"allowed: {allowed}", reason="option.value")
+
+
 def not_there(
     kind: str,
     path: Path,

@@ -35,7 +35,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from curator.core.errors import Unusable, UsageError
+from curator.core.errors import Unusable, check_value
 
 DEFAULT_FORMATS = ("JPEG", "PNG", "WEBP")
 
@@ -115,15 +115,10 @@ class Limits:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.formats) - set(_OPENERS))
         known = bool(self.formats) and not unknown
-        _require(known, f"formats: {unknown or 'none given'}", ", ".join(_OPENERS))
-        _require(self.max_pixels >= 1, f"max_pixels is {self.max_pixels}", "1 or more")
-        _require(self.min_side_px >= 1, f"min_side_px is {self.min_side_px}", "1 or more")
-        _require(self.max_aspect >= 1, f"max_aspect is {self.max_aspect}", "1 or more")
-
-
-def _require(holds: bool, what: str, allowed: str) -> None:
-    if not holds:
-        raise UsageError(what, hint=f"allowed: {allowed}", reason="option.value")
+        check_value(known, "formats", unknown or self.formats, ", ".join(_OPENERS))
+        for name in ("max_pixels", "min_side_px", "max_aspect"):
+            value = getattr(self, name)
+            check_value(value >= 1, name, value, "1 or more")
 
 
 DEFAULT_LIMITS = Limits()

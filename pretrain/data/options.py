@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from curator.core.errors import UsageError
+from curator.core.errors import check_value
 
 Captions = Literal["one", "all"]
 Control = Literal[
@@ -43,16 +43,12 @@ class DataOptions:
     window_samples: int = 1 << 16
 
     def __post_init__(self) -> None:
-        _require("captions", self.captions, self.captions in get_args(Captions), "one, all")
-        _require("sentences", self.sentences, 0 <= self.sentences <= 1, "0 to 1")
+        known = get_args(Captions)
+        check_value(self.captions in known, "captions", self.captions, ", ".join(known))
+        check_value(0 <= self.sentences <= 1, "sentences", self.sentences, "0 to 1")
         scale = self.crop_scale_min
-        _require("crop_scale_min", scale, 0 < scale <= 1, "above 0, up to 1")
-        _require("num_workers", self.num_workers, self.num_workers >= 0, "0 or more")
+        check_value(0 < scale <= 1, "crop_scale_min", scale, "above 0, up to 1")
+        check_value(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
         for name in ("image_px", "batch_size", "max_captions", "window_samples"):
             value = getattr(self, name)
-            _require(name, value, value >= 1, "1 or more")
-
-
-def _require(name: str, value: object, holds: bool, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} is {value!r}", hint=f"allowed: {allowed}", reason="option.value")
+            check_value(value >= 1, name, value, "1 or more")
