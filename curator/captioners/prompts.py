@@ -1,4 +1,4 @@
-"""Prompts: four presets, custom templates, and safe insertion of alt text.
+"""Prompts: presets, custom templates, and safe insertion of alt text.
 
 A preset is data: one wording, and another one for the single retry after a bad answer
 (`curator.captioners.guard`). The preset's name or the text of a custom template is part of the
@@ -58,6 +58,13 @@ _GROUNDED_HINT = (
 PRESETS: dict[str, Prompt] = {
     prompt.name: prompt
     for prompt in (
+        _plain(
+            "kinds",
+            "Name the kinds of things in this image and their surroundings, in one plain sentence. "
+            "Leave out colors and materials.",
+            "Write one sentence in English that names what things are in this photo and what "
+            "surrounds them, without colors and materials.",
+        ),
         _plain(
             "short",
             "Describe this image in one short sentence.",

@@ -42,7 +42,7 @@ def data(
     labelled: Annotated[
         int,
         typer.Option(min=0, help="Number of images with dense labels: 60/10/30 % train/val/test."),
-    ] = 400,
+    ] = 2000,
     side: Annotated[
         int, typer.Option(help="Width and height of each image in pixels, 32 to 1024.")
     ] = 128,
@@ -54,6 +54,9 @@ def data(
             help="Rate of each kind of alt text; rates sum to 1.",
         ),
     ] = None,
+    patterns: Annotated[
+        bool, typer.Option("--patterns", help="Also make striped and dotted things.")
+    ] = False,
     json: o.Json = False,
 ) -> None:
     """Render shards with noisy alt text, their ground truth, and dense labels.
@@ -73,6 +76,7 @@ def data(
         labelled=labelled,
         side_px=side,
         seed=seed,
+        patterns=patterns,
         rates=parse_rates(noise) if noise else DEFAULT_RATES,
     )
     with stop_on_signals() as stop:
@@ -189,12 +193,12 @@ def _verdict_table(found: list[TruthScores]) -> str:
             f"{j.version} {j.policy}",
             f"{j.num_texts:,} of {j.num_samples:,}",
             f"{j.summary.right_share:.1%}",
-            f"{j.summary.f1:.3f}",
+            f"{j.summary.facts['object'].f1:.3f}",
             f"{j.summary.hallucination_rate:.1%}",
             f"{j.mean_score:.3f}",
         )
         for j in found
     ]
     return table(
-        rows, ["version", "captions", "right", "attribute F1", "hallucinated", "mean score"]
+        rows, ["version", "captions", "right", "F1 of kinds", "hallucinated", "mean score"]
     )

@@ -1,7 +1,9 @@
 """Generate alt text like that of the web: some good, most of it noise, every text labelled.
 
-The label names the kind of noise, so that filters can be evaluated. False captions have one detail
-changed; they also serve as hard negatives for an evaluation (`wrong`).
+The label names the noise, so that filters can be evaluated. Alt texts that describe an image name
+what the captions of length "kinds" name: an alt text is worse than a generated caption because it
+is wrong or says nothing, not because it names other things. False captions have one detail changed;
+they also serve as hard negatives for an evaluation (`wrong`).
 """
 
 from __future__ import annotations
@@ -9,14 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from curator.core.errors import UsageError, nearest
 from curator.demo import language
 from curator.demo.language import Length, Name, ObjectGroup, SentencePlan
-from curator.demo.scene import COLORS, GROUNDS, MATERIALS, RADII, SHAPES, Ground, Relation, Scene
+from curator.demo.scene import COLORS, GROUNDS, KINDS, MATERIALS, SKIES, Ground, Relation, Scene
 
 T = TypeVar("T")
 
@@ -26,16 +28,15 @@ DEFAULT_RATES: dict[str, float] = {
     "sku": 0.05,
     "spam": 0.08,
     "other_caption": 0.15,
-    "wrong_attribute": 0.15,
+    "wrong_detail": 0.15,
     "vague": 0.07,
     "foreign": 0.05,
     "html": 0.05,
     "empty": 0.02,
 }
-KINDS = tuple(DEFAULT_RATES)
+NOISES = tuple(DEFAULT_RATES)
 """good, foreign and html contain a true caption; the others a false one or none."""
 
-_SAID: tuple[Length, ...] = ("short", "detailed")
 _TOLERANCE = 1e-6
 _MOST_COUNTED = max(language.NUMBERS)
 _OPPOSITES: dict[Relation, Relation] = {
@@ -43,133 +44,137 @@ _OPPOSITES: dict[Relation, Relation] = {
     "right of": "left of",
     "in front of": "behind",
     "behind": "in front of",
-    "on top of": "under",
-    "under": "on top of",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class NoisyAltText:
-    """A text and its label, one of `KINDS`."""
+    """A text and its label, one of `NOISES`."""
 
     text: str
-    kind: str
+    noise: str
 
 
 def parse_rates(text: str) -> dict[str, float]:
-    """Parse shares of kinds, "good=0.5,spam=0.5"; kinds that are not listed have share 0.
+    """Parse rates of noises, "good=0.5,spam=0.5"; noises that are not listed have rate 0.
 
     Raises:
-        UsageError: an unknown or repeated kind, not a share, or shares that do not add up to 1.
+        UsageError: an unknown or repeated noise, not a rate, or rates that do not add up to 1.
     """
     rates: dict[str, float] = {}
     for part in text.split(","):
-        kind, _, share = (piece.strip() for piece in part.partition("="))
-        if kind not in KINDS:
-            raise UsageError(f"unknown kind of alt text {kind!r}", hint=nearest(kind, KINDS))
-        if kind in rates:
-            raise UsageError(f"alt text {kind!r} has two shares", hint="name every kind once")
-        rates[kind] = _share(kind, share)
+        noise, _, rate = (piece.strip() for piece in part.partition("="))
+        if noise not in NOISES:
+            raise UsageError(f"unknown kind of alt text {noise!r}", hint=nearest(noise, NOISES))
+        if noise in rates:
+            raise UsageError(f"alt text {noise!r} has two rates", hint="name every kind once")
+        rates[noise] = _rate(noise, rate)
     if abs(math.fsum(rates.values()) - 1) > _TOLERANCE:
         raise UsageError(
-            f"the shares of alt texts add up to {math.fsum(rates.values()):g}, not to 1",
-            hint=f"shares like good=0.5,spam=0.5; allowed: {', '.join(KINDS)}",
+            f"the rates of alt texts add up to {math.fsum(rates.values()):g}, not to 1",
+            hint=f"rates like good=0.5,spam=0.5; allowed: {', '.join(NOISES)}",
         )
-    return {kind: rates.get(kind, 0.0) for kind in KINDS}
+    return {noise: rates.get(noise, 0.0) for noise in NOISES}
 
 
 def alt_text(
     scene: Scene, other_scene: Scene, rates: dict[str, float], rng: np.random.Generator
 ) -> NoisyAltText:
-    """Generate an alt text for an image of `scene`, of a kind drawn with probabilities `rates`.
+    """Generate an alt text for an image of `scene`, with a noise drawn by `rates`.
 
     If the caption of `other_scene` happens to be true of `scene` too, one detail of a caption of
     `scene` is made wrong instead, and the label says so.
     """
-    shares = list(accumulate(rates.get(kind, 0.0) for kind in KINDS))
-    kind = KINDS[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
-    length = _pick(rng, _SAID)
-    if kind == "good":
-        return NoisyAltText(dress(language.caption(scene, length, rng), rng), kind)
-    if kind == "html":
-        return NoisyAltText(_wrap(language.caption(scene, length, rng), _MARKUP, rng), kind)
-    if kind == "foreign":
-        return NoisyAltText(_foreign(scene, rng), kind)
-    if kind == "other_caption":
-        other = language.plan(other_scene, length, rng)
-        if not all(any(map(group.fits, scene.solids)) for group in other.groups):
-            return NoisyAltText(dress(language.say(other, rng), rng), kind)
-        kind = "wrong_attribute"
-    if kind == "wrong_attribute":
-        return NoisyAltText(dress(wrong(scene, rng, length), rng), kind)
-    return NoisyAltText(_fill(_pick(rng, _TEMPLATES[kind]), rng), kind)
+    cumulated = list(accumulate(rates.get(noise, 0.0) for noise in NOISES))
+    noise = NOISES[int(np.searchsorted(cumulated, rng.random() * cumulated[-1], side="right"))]
+    if noise == "good":
+        return NoisyAltText(dress(language.caption(scene, "kinds", rng), rng), noise)
+    if noise == "html":
+        return NoisyAltText(_wrap(language.caption(scene, "kinds", rng), _MARKUP, rng), noise)
+    if noise == "foreign":
+        return NoisyAltText(_foreign(scene, rng), noise)
+    if noise == "other_caption":
+        other = language.plan(other_scene, "kinds", rng)
+        if not all(any(map(group.fits, scene.things)) for group in other.groups):
+            return NoisyAltText(dress(language.say(other, rng), rng), noise)
+        noise = "wrong_detail"
+    if noise == "wrong_detail":
+        return NoisyAltText(dress(wrong(scene, rng, "kinds"), rng), noise)
+    return NoisyAltText(_fill(_pick(rng, _TEMPLATES[noise]), rng), noise)
 
 
-def wrong(scene: Scene, rng: np.random.Generator, length: Length) -> str:
-    """Generate a false caption: a true one with one color, count, shape, ... changed.
+def wrong(scene: Scene, rng: np.random.Generator, length: Length, detail: str | None = None) -> str:
+    """Generate a false caption: a true one with one detail changed.
 
-    Detailed captions may get a wrong size or material instead, spatial ones a wrong relation. No
-    solid of the scene fits the changed description, and a changed count is never the true one.
+    The detail is a kind, a count, the ground, and whatever else captions of this length name:
+    color, material, sky, a relation. No thing of the scene fits the changed description, and a
+    changed count is never the true one. `detail` asks for one of "kind", "ground" and (where
+    captions name one) "sky".
     """
     true = language.plan(scene, length, rng)
+    skies = [sky for sky in SKIES if true.sky not in (None, sky)]
     changes = {
-        "color": _other_names(scene, true, "color"),
-        "shape": _other_names(scene, true, "shape"),
+        "kind": _other_names(scene, true, "kind"),
+        "color": _other_names(scene, true, "color") if true.groups[0].color else [],
         "count": _other_counts(true),
-        "material": _other_attributes(scene, true, "material"),
-        "size": _other_attributes(scene, true, "size"),
+        "material": _other_materials(scene, true),
         "ground": [replace(true, ground=g) for g in GROUNDS if g != true.ground],
+        "sky": [replace(true, sky=sky) for sky in skies],
         "relation": _other_relations(true),
     }
-    plans = _pick(rng, tuple(plans for plans in changes.values() if plans))
+    plans = changes[detail] if detail else _pick(rng, tuple(p for p in changes.values() if p))
     return language.say(_pick(rng, tuple(plans)), rng)
 
 
 def dress(text: str, rng: np.random.Generator) -> str:
-    """Wrap a caption in words typical of alt texts: "Photo: a red cube on sand"."""
+    """Wrap a caption in words typical of alt texts: "Photo: a box standing on sand"."""
     return _wrap(text, _DRESSES, rng)
 
 
-def _share(kind: str, text: str) -> float:
+def _rate(noise: str, text: str) -> float:
     try:
-        share = float(text)
+        rate = float(text)
     except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
+        rate = math.nan
+    if not 0 <= rate <= 1:
         raise UsageError(
-            f"the share of alt text {kind!r} is {text!r}", hint=f"0 to 1, as in {kind}=0.5"
+            f"the rate of alt text {noise!r} is {text!r}", hint=f"0 to 1, as in {noise}=0.5"
         )
-    return share
+    return rate
 
 
 # -- one thing wrong -------------------------------------------------------------------------------
 
 
-def _other_names(scene: Scene, plan: SentencePlan, kind: str) -> list[SentencePlan]:
-    """Change a group's color or shape, also in relations, to a pair that no solid has."""
-    taken: set[Name] = {(solid.color, solid.shape) for solid in scene.solids}
+def _other_names(
+    scene: Scene, plan: SentencePlan, attribute: Literal["kind", "color"]
+) -> list[SentencePlan]:
+    """Change a group's kind or color, also in relations, so that no thing fits it."""
     found = []
     for number, group in enumerate(plan.groups):
-        for value in COLORS if kind == "color" else SHAPES:
-            new = _changed(group, kind, value)
-            names = {(group.color, group.shape): (new.color, new.shape)}
-            if (new.color, new.shape) not in taken:
-                relations = tuple(
-                    (names.get(a, a), relation, names.get(b, b))
-                    for a, relation, b in plan.relations
-                )
-                found.append(replace(_with_group(plan, number, new), relations=relations))
+        for value in KINDS if attribute == "kind" else COLORS:
+            # Without the material: a relation's name has only color and kind.
+            new = _changed(group, attribute, value)
+            if any(map(replace(new, material=None).fits, scene.things)):
+                continue
+            names: dict[tuple[str | None, str], Name] = {}
+            if group.color is not None and new.color is not None:
+                names[group.color, group.kind] = (new.color, new.kind)
+            relations = tuple(
+                (names.get(a, a), relation, names.get(b, b)) for a, relation, b in plan.relations
+            )
+            found.append(replace(_with_group(plan, number, new), relations=relations))
     return found
 
 
-def _other_attributes(scene: Scene, plan: SentencePlan, kind: str) -> list[SentencePlan]:
-    """Change the size or material of a group that names one, so that no solid fits it."""
+def _other_materials(scene: Scene, plan: SentencePlan) -> list[SentencePlan]:
+    """Change the material of a group that names one, so that no thing fits it."""
     found = []
     for number, group in enumerate(plan.groups):
-        if getattr(group, kind) is not None:
-            for value in RADII if kind == "size" else MATERIALS:
-                new = _changed(group, kind, value)
-                if not any(map(new.fits, scene.solids)):
+        if group.material is not None:
+            for value in MATERIALS:
+                new = _changed(group, "material", value)
+                if not any(map(new.fits, scene.things)):
                     found.append(_with_group(plan, number, new))
     return found
 
@@ -193,8 +198,8 @@ def _other_relations(plan: SentencePlan) -> list[SentencePlan]:
     return found
 
 
-def _changed(group: ObjectGroup, kind: str, value: str) -> ObjectGroup:
-    return replace(group, **{kind: value})  # type: ignore[arg-type]  # of four fields
+def _changed(group: ObjectGroup, attribute: str, value: str) -> ObjectGroup:
+    return replace(group, **{attribute: value})  # type: ignore[arg-type]  # of three fields
 
 
 def _with_group(plan: SentencePlan, number: int, group: ObjectGroup) -> SentencePlan:
@@ -247,16 +252,16 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "MPN {n4}.{n2}.{n1}",
     ),
     "spam": (
-        "Buy now! {color} {shapes} - free shipping worldwide",
-        "Cheap {shapes} best price {n2}% off, click here",
-        "{shapes}, cheap {shapes}, buy {shapes} online, {color} {shapes}, best {shapes}, {shapes}",
-        "HOT SALE {shapes} wholesale lot {n2} pcs $ {n2}.99 add to cart",
-        "Call 555-01{n2} today for the lowest prices on {shapes}!",
-        "Free download HD {shape} wallpaper royalty-free stock photo",
-        "#{shape} #{color} #deals #sale #toys #giftideas #{shapes} follow us",
-        "Limited time special offer: {color} {shape}, {n2}% discount, order now",
-        "{color} {shape} | Best Deals | Fast Delivery | www.{shape}-deals.com",
-        "Sign up today and get a coupon for your next {shape}",
+        "Buy now! {color} {kinds} - free shipping worldwide",
+        "Cheap {kinds} best price {n2}% off, click here",
+        "{kinds}, cheap {kinds}, buy {kinds} online, {color} {kinds}, best {kinds}, {kinds}",
+        "HOT SALE {kinds} wholesale lot {n2} pcs $ {n2}.99 add to cart",
+        "Call 555-01{n2} today for the lowest prices on {kinds}!",
+        "Free download HD {kind} wallpaper royalty-free stock photo",
+        "#{kind} #{color} #deals #sale #toys #giftideas #{kinds} follow us",
+        "Limited time special offer: {color} {kind}, {n2}% discount, order now",
+        "{color} {kind} | Best Deals | Fast Delivery | www.{kind}-deals.com",
+        "Sign up today and get a coupon for your next {kind}",
     ),
     "vague": (
         "{nice} {picture}",
@@ -285,15 +290,15 @@ def _wrap(text: str, templates: tuple[str, ...], rng: np.random.Generator) -> st
 
 
 def _fill(template: str, rng: np.random.Generator) -> str:
-    shape = _pick(rng, SHAPES)
+    kind = _pick(rng, KINDS)
     return template.format(
         n1=rng.integers(1, 10),
         n2=rng.integers(10, 60),
         n4=rng.integers(1000, 10000),
         letter=_pick(rng, tuple("ABCDEFGHKLMNPRSTX")),
         color=_pick(rng, tuple(COLORS)),
-        shape=shape,
-        shapes=language.PLURALS[shape],
+        kind=kind,
+        kinds=language.PLURALS[kind],
         nice=_pick(rng, _NICE),
         picture=_pick(rng, _PICTURE),
     )
@@ -308,66 +313,58 @@ def _pick(rng: np.random.Generator, options: tuple[T, ...]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class _Tongue:
-    """The words of a language for a short caption, in the order of `SHAPES`, `COLORS`, ..."""
+    """The words of a language for kinds on a ground, in the order of `KINDS` and `GROUNDS`."""
 
     one: dict[str, str]  # by gender
-    numbers: tuple[str, ...]  # two to six
+    numbers: tuple[str, ...]  # from two on
     join: str
     nouns: tuple[tuple[str, str, str], ...]  # gender, one, several
-    colors: tuple[tuple[str, str, str, str], ...]  # masculine, feminine; several of them
     grounds: tuple[str, ...]
-    color_first: bool = False
 
     def say(self, groups: tuple[ObjectGroup, ...], ground: Ground) -> str:
-        """Name groups of color and shape on a ground."""
+        """Name groups of things on a ground."""
         *most, last = [self._group(group) for group in groups]
-        solids = f"{', '.join(most)} {self.join} {last}" if most else last
-        return f"{solids} {self.grounds[GROUNDS.index(ground)]}"
+        things = f"{', '.join(most)} {self.join} {last}" if most else last
+        return f"{things} {self.grounds[GROUNDS.index(ground)]}"
 
     def _group(self, group: ObjectGroup) -> str:
-        gender, single, several = self.nouns[SHAPES.index(group.shape)]
-        form = 2 * (group.count > 1) + (gender == "f")
-        color = self.colors[tuple(COLORS).index(group.color)][form]
-        count = self.one[gender] if group.count == 1 else self.numbers[group.count - 2]
-        noun = single if group.count == 1 else several
-        return " ".join((count, color, noun) if self.color_first else (count, noun, color))
+        gender, single, several = self.nouns[KINDS.index(group.kind)]
+        if group.count == 1:
+            return f"{self.one[gender]} {single}"
+        return f"{self.numbers[group.count - 2]} {several}"
 
 
 def _nouns(words: str) -> tuple[tuple[str, str, str], ...]:
-    split = [word.split() for word in words.split(", ")]
+    split = [word.split("/") for word in words.split(", ")]
     return tuple((gender, single, several) for gender, single, several in split)
 
 
-def _colors(words: str) -> tuple[tuple[str, str, str, str], ...]:
-    split = [word.split() for word in words.split(", ")]
-    return tuple((m, f, ms, fs) for m, f, ms, fs in split)
-
-
-_GERMAN_STEMS = ("rot", "orangefarben", "gelb", "grün", "türkisfarben", "blau", "violett", "weiß")
 _TONGUES = (
     _Tongue(
         one={"m": "ein", "f": "eine"},
         numbers=("zwei", "drei", "vier", "fünf", "sechs"),
         join="und",
         nouns=_nouns(
-            "f Kugel Kugeln, m Würfel Würfel, m Zylinder Zylinder, m Kegel Kegel, m Ring Ringe"
+            "f/Kugel/Kugeln, f/Kiste/Kisten, m/Kegel/Kegel, m/Ring/Ringe,"
+            " m/Schneemann/Schneemänner, m/Baum/Bäume, m/Pilz/Pilze, m/Tisch/Tische,"
+            " f/Sanduhr/Sanduhren, f/Säule/Säulen"
         ),
-        colors=tuple((f"{stem}er", f"{stem}e", f"{stem}e", f"{stem}e") for stem in _GERMAN_STEMS),
-        grounds=("auf Gras", "auf Sand", "auf Schnee", "auf Fliesen"),
-        color_first=True,
+        grounds=(
+            "auf dem Gras",
+            "auf dem Sand",
+            "auf dem Schnee",
+            "auf den Fliesen",
+        ),
     ),
     _Tongue(
         one={"m": "un", "f": "une"},
         numbers=("deux", "trois", "quatre", "cinq", "six"),
         join="et",
         nouns=_nouns(
-            "f sphère sphères, m cube cubes, m cylindre cylindres, m cône cônes, m anneau anneaux"
-        ),
-        colors=_colors(
-            "rouge rouge rouges rouges, orange orange orange orange, jaune jaune jaunes jaunes,"
-            " vert verte verts vertes, turquoise turquoise turquoise turquoise,"
-            " bleu bleue bleus bleues, violet violette violets violettes,"
-            " blanc blanche blancs blanches"
+            "f/boule/boules, f/boîte/boîtes, m/cône/cônes, m/anneau/anneaux,"
+            " m/bonhomme de neige/bonhommes de neige, m/arbre/arbres,"
+            " m/champignon/champignons, f/table/tables, m/sablier/sabliers,"
+            " f/colonne/colonnes"
         ),
         grounds=("sur l'herbe", "sur le sable", "sur la neige", "sur le carrelage"),
     ),
@@ -376,13 +373,9 @@ _TONGUES = (
         numbers=("dos", "tres", "cuatro", "cinco", "seis"),
         join="y",
         nouns=_nouns(
-            "f esfera esferas, m cubo cubos, m cilindro cilindros, m cono conos, m anillo anillos"
-        ),
-        colors=_colors(
-            "rojo roja rojos rojas, naranja naranja naranjas naranjas,"
-            " amarillo amarilla amarillos amarillas, verde verde verdes verdes,"
-            " turquesa turquesa turquesas turquesas, azul azul azules azules,"
-            " morado morada morados moradas, blanco blanca blancos blancas"
+            "f/bola/bolas, f/caja/cajas, m/cono/conos, m/anillo/anillos,"
+            " m/muñeco de nieve/muñecos de nieve, m/árbol/árboles, f/seta/setas,"
+            " f/mesa/mesas, m/reloj de arena/relojes de arena, f/columna/columnas"
         ),
         grounds=("sobre la hierba", "sobre la arena", "sobre la nieve", "sobre las baldosas"),
     ),
@@ -390,5 +383,5 @@ _TONGUES = (
 
 
 def _foreign(scene: Scene, rng: np.random.Generator) -> str:
-    plan = language.plan(scene, "short", rng)
+    plan = language.plan(scene, "kinds", rng)
     return _pick(rng, _TONGUES).say(plan.groups, plan.ground)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from curator.demo.reader import Mention, read
-from curator.demo.scene import Relation, Scene, Solid
+from curator.demo.scene import Scene, Thing
 from curator.scorers.text import check_text
 
-Fact = Literal["object", "color", "size", "material", "count", "relation", "ground", "sky"]
+Fact = Literal["object", "color", "material", "count", "relation", "ground", "sky"]
 FACTS: tuple[Fact, ...] = get_args(Fact)
-ATTRIBUTES: tuple[Fact, ...] = ("object", "color", "size", "material", "ground", "sky")
+ATTRIBUTES: tuple[Fact, ...] = ("object", "color", "material", "ground", "sky")
 """Kinds of facts that a scene has a definite number of, so that recall is well defined."""
 
 
@@ -77,17 +77,17 @@ class CaptionCheck:
 
     @property
     def mentioned(self) -> int:
-        """Number of solids that the caption mentions."""
+        """Number of things that the caption mentions."""
         return self.facts["object"].claimed
 
     @property
     def hallucinated(self) -> int:
-        """Number of mentions without an unmatched solid of that shape (after CHAIR, 1809.02156)."""
+        """Number of mentions without an unmatched thing of that kind (after CHAIR, 1809.02156)."""
         return self.mentioned - self.facts["object"].right
 
     @property
     def is_right(self) -> bool:
-        """Whether it names a solid, makes one more claim, has no false claim and is not spam."""
+        """Whether it names a thing, makes one more claim, has no false claim and is not spam."""
         tallies = self.facts.values()
         tells_more = sum(tally.claimed for tally in tallies) > self.mentioned > 0
         return tells_more and all(t.right == t.claimed for t in tallies) and not self.is_spam
@@ -102,21 +102,21 @@ class CheckSummary:
     precision: float
     recall: float
     f1: float
-    hallucination_rate: float  # of the mentioned solids
+    hallucination_rate: float  # of the mentioned things
     right_share: float  # of the captions
 
 
 def check(text: str, scene: Scene) -> CaptionCheck:
     """Check every claim of an English caption against the scene.
 
-    Mentions are matched to distinct solids so that as many claims as possible are correct. "Two red
-    cubes" is a correct count if exactly two solids fit; "a" and "the" are not counts. The truth has
-    a count for every color and shape that several solids share, and relations in both directions.
+    Mentions are matched to distinct things so that as many claims as possible are correct. "Two red
+    boxes" is a correct count if exactly two things fit; "a" and "the" are not counts. The truth has
+    a count for every color and kind that several things share, and relations in both directions.
     """
     reading = read(text)
-    tallies = _match(reading.mentions, scene.solids)
-    counted = [sum(map(mention.fits, scene.solids)) == number for mention, number in reading.counts]
-    shared = Counter((solid.color, solid.shape) for solid in scene.solids)
+    tallies = _match(reading.mentions, scene.things)
+    counted = [sum(map(mention.fits, scene.things)) == number for mention, number in reading.counts]
+    shared = Counter((thing.color, thing.kind) for thing in scene.things)
     tallies["count"] = ClaimCounts(sum(counted), len(counted), sum(n > 1 for n in shared.values()))
     held = [_holds(subjects, name, others, scene) for subjects, name, others in reading.relations]
     tallies["relation"] = ClaimCounts(sum(held), len(held), len(scene.relations()))
@@ -141,19 +141,19 @@ def total(checks: Iterable[CaptionCheck]) -> CheckSummary:
     )
 
 
-def _match(mentions: list[Mention], solids: tuple[Solid, ...]) -> dict[Fact, ClaimCounts]:
-    """Count objects and their attributes under the best matching, shape by shape."""
+def _match(mentions: list[Mention], things: tuple[Thing, ...]) -> dict[Fact, ClaimCounts]:
+    """Count objects and their attributes under the best matching, kind by kind."""
     right: Counter[str] = Counter()
-    for shape in {mention.shape for mention in mentions}:
-        there = [solid for solid in solids if solid.shape == shape]
-        # The best counts for every set of matched solids; later mentions extend the sets.
+    for kind in {mention.kind for mention in mentions}:
+        there = [thing for thing in things if thing.kind == kind]
+        # The best counts for every set of matched things; later mentions extend the sets.
         best: dict[int, list[tuple[str, str]]] = {0: []}
-        for mention in (mention for mention in mentions if mention.shape == shape):
+        for mention in (mention for mention in mentions if mention.kind == kind):
             longer = dict(best)
             for taken, facts in best.items():
-                for number, solid in enumerate(there):
+                for number, thing in enumerate(there):
                     if not taken >> number & 1:
-                        more = [*facts, *mention.right(solid)]
+                        more = [*facts, *mention.right(thing)]
                         key = taken | 1 << number
                         if key not in longer or len(more) > len(longer[key]):
                             longer[key] = more
@@ -161,16 +161,16 @@ def _match(mentions: list[Mention], solids: tuple[Solid, ...]) -> dict[Fact, Cla
         most = max(key.bit_count() for key in best)
         chosen = max((facts for key, facts in best.items() if key.bit_count() == most), key=len)
         right["object"] += most
-        right.update(kind for kind, _ in chosen)
-    claimed = Counter(kind for mention in mentions for kind, _ in mention.claims)
+        right.update(name for name, _ in chosen)
+    claimed = Counter(name for mention in mentions for name, _ in mention.claims)
     claimed["object"] = len(mentions)
-    return {kind: ClaimCounts(right[kind], claimed[kind], len(solids)) for kind in ATTRIBUTES[:4]}
+    return {fact: ClaimCounts(right[fact], claimed[fact], len(things)) for fact in ATTRIBUTES[:3]}
 
 
-def _holds(subjects: list[Mention], name: Relation, others: list[Mention], scene: Scene) -> bool:
+def _holds(subjects: list[Mention], name: str, others: list[Mention], scene: Scene) -> bool:
     return any(
         relation == name
-        and any(mention.fits(scene.solids[a]) for mention in subjects)
-        and any(mention.fits(scene.solids[b]) for mention in others)
+        and any(mention.fits(scene.things[a]) for mention in subjects)
+        and any(mention.fits(scene.things[b]) for mention in others)
         for a, relation, b in scene.relations()
     )

@@ -2,9 +2,9 @@
 
     OUT/shards/00000.tar ...     the input of `curator recaption`
     OUT/curator.toml             the bundled models as options of `recaption`
-    OUT/truth/00000.parquet      key, scene_seed, kind of noise, true captions
+    OUT/truth/00000.parquet      key, scene_seed, materials, noise of the alt text, true captions
     OUT/pictures/00000.parquet   the images that the shards are packed from
-    OUT/{segmentation,depth,detection}/    see `curator.demo.dense`
+    OUT/{segmentation,depth,normals,detection}/    see `curator.demo.dense`
 
 An image is a function of its seed. A chunk of images whose truth file exists is not made again, so
 a second call continues where the first was stopped.
@@ -28,8 +28,8 @@ from curator.demo.alttext import DEFAULT_RATES, alt_text
 from curator.demo.bundled import bundled_model
 from curator.demo.dense import make_dense
 from curator.demo.language import LENGTHS, caption
-from curator.demo.render import ATTEMPTS, make_picture
-from curator.demo.scene import Scene, sample_scene
+from curator.demo.render import ATTEMPTS, make_image
+from curator.demo.scene import MATERIALS, PLAIN, Material, Scene, sample_scene
 from curator.demo.seeds import labelled_seeds, shard_seeds
 from curator.demo.workers import Chunk, chunks_of, make_chunks
 from curator.pack.report import PackReport
@@ -41,7 +41,8 @@ TRUTH_SCHEMA = pa.schema(
         ("key", pa.large_string()),  # the number of the image; shards have their own keys
         ("image_sha256", pa.large_string()),
         ("scene_seed", pa.int64()),  # the argument of `sample_scene`
-        ("kind", pa.large_string()),  # one of alttext.KINDS
+        ("patterns", pa.bool_()),  # whether its materials are `MATERIALS`, or `PLAIN`
+        ("noise", pa.large_string()),  # one of alttext.NOISES
         ("alt_text", pa.large_string()),
         *((length, pa.large_string()) for length in LENGTHS),
     ]
@@ -50,18 +51,22 @@ _PICTURES_SCHEMA = pa.schema([("image", pa.large_binary()), ("caption", pa.large
 _CHUNK = 200
 _KEPT = "finished images are kept"
 _SIDES_PX = (32, 1024)
-_FORMAT = 2
+_FORMAT = 3
 """Increased when the same options would give other files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoData:
-    """What to make: `images` in shards, and `labelled` images for each dense task."""
+    """What to make: `images` in shards, and `labelled` images for each dense task.
+
+    With `patterns`, some things are striped or dotted.
+    """
 
     images: int = 3000
     labelled: int = 400
     side_px: int = 128
     seed: int = 0
+    patterns: bool = False
     rates: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_RATES))
     samples_per_shard: int = 1000
 
@@ -73,6 +78,11 @@ class DemoData:
                 f"side_px must be {_SIDES_PX[0]} to {_SIDES_PX[1]:,}, not {self.side_px:,}",
                 reason="option.value",
             )
+
+
+def materials(patterns: bool) -> tuple[Material, ...]:
+    """Return the materials of a world with or without patterns, for `sample_scene`."""
+    return MATERIALS if patterns else PLAIN
 
 
 def make_data(out: Path, asked: DemoData, *, stop: StopRequest) -> PackReport:
@@ -91,7 +101,13 @@ def make_data(out: Path, asked: DemoData, *, stop: StopRequest) -> PackReport:
             advance(len(chunk))
         stop.check(_KEPT)
     if asked.labelled:
-        make_dense(out, labelled_seeds(asked.seed, asked.labelled), asked.side_px, stop=stop)
+        make_dense(
+            out,
+            labelled_seeds(asked.seed, asked.labelled),
+            asked.side_px,
+            materials(asked.patterns),
+            stop=stop,
+        )
     if not (out / "curator.toml").exists():  # keep the user's changes
         fsops.write_atomic(out / "curator.toml", _settings().encode())
     options = PackOptions(format="parquet", samples_per_shard=asked.samples_per_shard)
@@ -126,7 +142,7 @@ def _settings() -> str:
     )
     return (
         f"[defaults]\nscorer = {scorer}\n\n"
-        f'[recaption]\nmodel = {captioner}\nprompt = "detailed"\npolicy = "best"\n'
+        f'[recaption]\nmodel = {captioner}\nprompt = "kinds"\npolicy = "best"\n'
     )
 
 
@@ -139,11 +155,12 @@ def _make_chunk(out: Path, asked: DemoData, chunk: Chunk) -> None:
     pictures: list[dict[str, object]] = []
     truth: list[dict[str, object]] = []
     seeds = shard_seeds(asked.seed, asked.images)
+    used = materials(asked.patterns)
     for number in chunk:
         seed = seeds[number]
-        scene, picture = make_picture(seed, asked.side_px)
+        scene, picture = make_image(seed, asked.side_px, used)
         rng = np.random.default_rng(seed)
-        alt = alt_text(scene, other_scene(scene, seed), asked.rates, rng)
+        alt = alt_text(scene, other_scene(scene, seed, used), asked.rates, rng)
         image = picture.jpeg()
         pictures.append({"image": image, "caption": alt.text})
         truth.append(
@@ -151,7 +168,8 @@ def _make_chunk(out: Path, asked: DemoData, chunk: Chunk) -> None:
                 "key": f"{number:07d}",
                 "image_sha256": hashlib.sha256(image).hexdigest(),
                 "scene_seed": scene.seed,
-                "kind": alt.kind,
+                "patterns": asked.patterns,
+                "noise": alt.noise,
                 "alt_text": alt.text,
                 **{length: caption(scene, length, rng) for length in LENGTHS},
             }
@@ -164,11 +182,11 @@ def _make_chunk(out: Path, asked: DemoData, chunk: Chunk) -> None:
         parquet.write(_path(out, what, chunk), table)
 
 
-def other_scene(scene: Scene, seed: int) -> Scene:
-    """Return a scene with none of this scene's solids, from the scene seeds of the same image."""
-    mine = {(solid.shape, solid.color) for solid in scene.solids}
+def other_scene(scene: Scene, seed: int, materials: tuple[Material, ...]) -> Scene:
+    """Return a scene with none of this scene's kinds, from the scene seeds of the same image."""
+    mine = {thing.kind for thing in scene.things}
     for number in range(ATTEMPTS // 2, ATTEMPTS):
-        other = sample_scene(seed * ATTEMPTS + number)
-        if mine.isdisjoint((solid.shape, solid.color) for solid in other.solids):
+        other = sample_scene(seed * ATTEMPTS + number, materials)
+        if mine.isdisjoint(thing.kind for thing in other.things):
             return other
-    raise AssertionError("every scene shares a solid with this one")
+    raise AssertionError("every scene shares a kind with this one")

@@ -2,6 +2,8 @@
 
     OUT/segmentation/{train,val,test}/{images,labels}/NAME.{jpg,png}, classes.txt   CamVid's layout
     OUT/depth/{rgb,depth}/NAME.{jpg,png}, train.txt, test.txt      16-bit PNG, millimetres, 0 = none
+    OUT/normals/NAME.npy   for depth/rgb/NAME.jpg: (side, side, 3) float16, unit vectors in the
+                           camera's axes (right, down, away from it), 0 = none
     OUT/detection/images/NAME.jpg, masks/NAME.png, {train,val,test}.json    COCO instances
 
 `train.txt` of depth lists train and val. Masks are stored in the JSON as run lengths (COCO's RLE),
@@ -24,8 +26,8 @@ from pycocotools import mask as coco_mask
 
 from curator.core import progress
 from curator.core.stopping import StopRequest
-from curator.demo.render import CLASSES, RenderedImage, make_picture
-from curator.demo.scene import SHAPES
+from curator.demo.render import CLASSES, RenderedImage, make_image
+from curator.demo.scene import KINDS, Material
 from curator.demo.workers import Chunk, chunks_of, make_chunks
 from curator.store import fsops
 
@@ -34,12 +36,14 @@ SPLITS = {"train": 0.6, "val": 0.1, "test": 0.3}
 
 _CHUNK = 50
 _MILLIMETRES = 1000
-_FIRST_SHAPE = CLASSES.index(SHAPES[0])
+_FIRST_KIND = CLASSES.index(KINDS[0])
 
 Mask = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def make_dense(out: Path, seeds: range, side_px: int, *, stop: StopRequest) -> None:
+def make_dense(
+    out: Path, seeds: range, side_px: int, materials: tuple[Material, ...], *, stop: StopRequest
+) -> None:
     """Write labelled images of these seeds below `out`; see the module.
 
     Raises:
@@ -54,7 +58,9 @@ def make_dense(out: Path, seeds: range, side_px: int, *, stop: StopRequest) -> N
     ]
     with progress.bar("render labelled pictures", len(seeds), "pictures") as advance:
         advance(len(seeds) - sum(map(len, todo)))
-        for chunk, _ in make_chunks(partial(_make_chunk, out, seeds, side_px), todo, stop=stop):
+        for chunk, _ in make_chunks(
+            partial(_make_chunk, out, seeds, side_px, materials), todo, stop=stop
+        ):
             advance(len(chunk))
         stop.check("finished labelled images are kept")
     names = {split: [_name(number) for number in part] for split, part in _parts(len(seeds))}
@@ -79,33 +85,42 @@ def _name(number: int) -> str:
     return f"{number:06d}"
 
 
-def _make_chunk(out: Path, seeds: range, side_px: int, chunk: Chunk) -> None:
+def _make_chunk(
+    out: Path, seeds: range, side_px: int, materials: tuple[Material, ...], chunk: Chunk
+) -> None:
     parts = _parts(len(seeds))
     files: dict[str, bytes] = {}
     for number in chunk:
-        _, picture = make_picture(seeds[number], side_px)
+        _, image = make_image(seeds[number], side_px, materials)
         split = next(split for split, part in parts if number in part)
-        files |= _labels(split, _name(number), picture)
+        files |= _labels(split, _name(number), image)
     for path, data in files.items():
         fsops.write_atomic(out / path, data)
 
 
-def _labels(split: str, name: str, picture: RenderedImage) -> dict[str, bytes]:
+def _labels(split: str, name: str, image: RenderedImage) -> dict[str, bytes]:
     """Return all files of an image; the last one, once written, marks the others as complete."""
-    rgb = picture.jpeg()
+    rgb = image.jpeg()
     return {
         f"segmentation/{split}/images/{name}.jpg": rgb,
-        f"segmentation/{split}/labels/{name}.png": _png(picture.classes),
+        f"segmentation/{split}/labels/{name}.png": _png(image.classes),
         f"depth/rgb/{name}.jpg": rgb,
-        f"depth/depth/{name}.png": _png(np.round(picture.depth * _MILLIMETRES).astype(np.uint16)),
+        f"depth/depth/{name}.png": _png(np.round(image.depth * _MILLIMETRES).astype(np.uint16)),
+        f"normals/{name}.npy": _npy(image.normals.astype(np.float16)),
         f"detection/images/{name}.jpg": rgb,
-        f"detection/masks/{name}.png": _png(picture.instances),
+        f"detection/masks/{name}.png": _png(image.instances),
     }
 
 
 def _png(values: np.ndarray[Any, Any]) -> bytes:
     out = io.BytesIO()
     Image.fromarray(values).save(out, "PNG")
+    return out.getvalue()
+
+
+def _npy(values: np.ndarray[Any, Any]) -> bytes:
+    out = io.BytesIO()
+    np.save(out, values)
     return out.getvalue()
 
 
@@ -133,19 +148,19 @@ def _coco(out: Path, split: str, names: list[str]) -> dict[str, Any]:
         "info": {"description": f"rendered world, {split}"},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": n + 1, "name": shape} for n, shape in enumerate(SHAPES)],
+        "categories": [{"id": n + 1, "name": kind} for n, kind in enumerate(KINDS)],
     }
 
 
 def _annotations(instances: Mask, classes: Mask) -> list[dict[str, object]]:
-    """Return the annotations of an image's solids, in their order."""
+    """Return the annotations of an image's things, in their order."""
     found: list[dict[str, object]] = []
     for number in range(1, int(instances.max()) + 1):
         mask = instances == number
         rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
         found.append(
             {
-                "category_id": int(classes[mask][0]) - _FIRST_SHAPE + 1,
+                "category_id": int(classes[mask][0]) - _FIRST_KIND + 1,
                 "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
                 "bbox": coco_mask.toBbox(rle).tolist(),
                 "area": int(coco_mask.area(rle)),

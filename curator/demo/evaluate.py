@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from curator.core.auroc import auroc
-from curator.demo.alttext import KINDS
+from curator.demo.alttext import NOISES
 from curator.demo.checker import CheckSummary, check, total
-from curator.demo.data import TRUTH_SCHEMA
+from curator.demo.data import TRUTH_SCHEMA, materials
 from curator.demo.scene import sample_scene
 from curator.policy.decider import read_decision
 from curator.store import parquet
@@ -42,7 +42,8 @@ def score_against_truth(store: Store, version: Version, truth: pl.DataFrame) -> 
     """Check the first text of every sample that has one."""
     rows = _first_texts(store, version).join(truth, on="image_sha256")
     checks = [
-        check(text, sample_scene(seed)) for text, seed in rows.select("text", "scene_seed").rows()
+        check(text, sample_scene(seed, materials(patterns)))
+        for text, seed, patterns in rows.select("text", "scene_seed", "patterns").rows()
     ]
     mean = rows["score"].fill_nan(None).mean()
     return TruthScores(
@@ -56,16 +57,17 @@ def score_against_truth(store: Store, version: Version, truth: pl.DataFrame) -> 
 
 
 def separation(store: Store, as_is: Version, truth: pl.DataFrame) -> Mapping[str, float]:
-    """Return for each kind of noise the AUROC of scores: good alt texts against that kind."""
+    """Return for each noise the AUROC of scores: good alt texts against that noise."""
     rows = _first_texts(store, as_is).join(truth, on="image_sha256")
     scores = {
-        str(kind): part["score"].drop_nulls().to_numpy() for (kind,), part in rows.group_by("kind")
+        str(noise): part["score"].drop_nulls().to_numpy()
+        for (noise,), part in rows.group_by("noise")
     }
     good = scores.get("good", np.empty(0))
     return {
-        kind: auroc(good, scores[kind])
-        for kind in KINDS
-        if kind != "good" and len(scores.get(kind, [])) and len(good)
+        noise: auroc(good, scores[noise])
+        for noise in NOISES
+        if noise != "good" and len(scores.get(noise, [])) and len(good)
     }
 
 

@@ -1,8 +1,8 @@
-"""Generate true captions of a scene at three lengths, with a vocabulary of about sixty words.
+"""Generate true captions of a scene at four lengths, with a vocabulary of about sixty words.
 
-Tiny models are trained on these captions, so the grammar is small and its order is fixed: solids
-from left to right, a solid on top of another right after it, then ground and sky. A caption is
-first planned (`plan`), then worded (`say`), so that a false caption is a plan with one change.
+Tiny models are trained on these captions, so the grammar is small and its order is fixed: things
+from left to right, then ground and sky. A caption is first planned (`plan`), then worded (`say`),
+so that a false caption is a plan with one change.
 """
 
 from __future__ import annotations
@@ -16,35 +16,39 @@ import numpy as np
 from curator.demo.scene import (
     COLORS,
     GROUNDS,
+    KINDS,
     MATERIALS,
-    RADII,
-    SHAPES,
     SKIES,
     Ground,
+    Kind,
     Material,
     Relation,
     Scene,
-    Shape,
-    Size,
     Sky,
-    Solid,
+    Thing,
 )
 
-Length = Literal["short", "detailed", "spatial"]
-"""short: colors, shapes and the ground. detailed: every solid with all its attributes, the ground
-and the sky, in one sentence. spatial: the same, then up to three sentences with relations."""
+Length = Literal["kinds", "short", "detailed", "spatial"]
+"""kinds: kinds of things, the ground and the sky, which is what the dense tasks ask for. short:
+colors, kinds and the ground. detailed: every thing with its color and material, the ground and the
+sky, in one sentence. spatial: the same, then a sentence or two with relations."""
 LENGTHS: tuple[Length, ...] = get_args(Length)
 
-Name = tuple[str, Shape]
-"""Color and shape: the name of a solid in relations."""
+Name = tuple[str, Kind]
+"""Color and kind: the name of a thing in relations."""
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-PLURALS: dict[Shape, str] = {
-    "sphere": "spheres",
-    "cube": "cubes",
-    "cylinder": "cylinders",
+PLURALS: dict[Kind, str] = {
+    "ball": "balls",
+    "box": "boxes",
     "cone": "cones",
-    "torus": "tori",
+    "ring": "rings",
+    "snowman": "snowmen",
+    "tree": "trees",
+    "mushroom": "mushrooms",
+    "table": "tables",
+    "hourglass": "hourglasses",
+    "pillar": "pillars",
 }
 # Not a bare "on grass": the detector takes one in nine such captions for Italian or the like.
 ON_GROUND: dict[Ground, tuple[str, ...]] = {
@@ -61,37 +65,34 @@ RELATION_WORDS: dict[Relation, tuple[str, ...]] = {
     "right of": ("right of", "to the right of"),
     "in front of": ("in front of",),
     "behind": ("behind",),
-    "on top of": ("on top of",),
-    "under": ("under", "below"),
 }
-_MAX_RELATIONS = 3
+_MAX_RELATIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectGroup:
-    """`count` solids that are named together; an attribute that is not named is None."""
+    """`count` things that are named together; an attribute that is not named is None."""
 
-    shape: Shape
-    color: str
-    size: Size | None = None
+    kind: Kind
+    color: str | None = None
     material: Material | None = None
     count: int = 1
 
-    def fits(self, solid: Solid) -> bool:
-        """Whether all named attributes, ignoring the count, are true of the solid."""
+    def fits(self, thing: Thing) -> bool:
+        """Whether all named attributes, ignoring the count, are true of the thing."""
         return (
-            (solid.shape, solid.color) == (self.shape, self.color)
-            and self.size in (None, solid.size)
-            and self.material in (None, solid.material)
+            thing.kind == self.kind
+            and self.color in (None, thing.color)
+            and self.material in (None, thing.material)
         )
 
     def say(self) -> str:
-        """Put the group into words: "a small shiny red cube", "two blue spheres"."""
-        noun = self.shape if self.count == 1 else PLURALS[self.shape]
-        words = " ".join(word for word in (self.size, self.material, self.color, noun) if word)
+        """Put the group into words: "a shiny red box", "two blue balls"."""
+        noun = self.kind if self.count == 1 else PLURALS[self.kind]
+        words = " ".join(word for word in (self.material, self.color, noun) if word)
         if self.count > 1:
             return f"{NUMBERS[self.count]} {words}"
-        return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+        return f"an {words}" if words.startswith((*"aeiou", "hour")) else f"a {words}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,53 +112,45 @@ def caption(scene: Scene, length: Length, rng: np.random.Generator) -> str:
 
 def plan(scene: Scene, length: Length, rng: np.random.Generator) -> SentencePlan:
     """Plan what a caption of this length says about the scene; `rng` chooses the relations."""
-    counts = Counter(_group(solid, length) for solid in _in_order(scene))
+    left_to_right = sorted(scene.things, key=lambda t: scene.camera.project(t.x, t.radius, t.z)[0])
+    counts = Counter(_group(thing, length) for thing in left_to_right)
     groups = tuple(
-        ObjectGroup(one.shape, one.color, one.size, one.material, count)
-        for one, count in counts.items()
+        ObjectGroup(one.kind, one.color, one.material, count) for one, count in counts.items()
     )
-    if length == "short":
-        return SentencePlan(groups, scene.ground)
     relations = _pick_relations(scene, rng) if length == "spatial" else ()
-    return SentencePlan(groups, scene.ground, scene.sky, relations)
+    return SentencePlan(groups, scene.ground, None if length == "short" else scene.sky, relations)
 
 
 def say(plan: SentencePlan, rng: np.random.Generator) -> str:
     """Put a plan into words; `rng` chooses among equivalent wordings."""
     *most, last = [group.say() for group in plan.groups]
-    solids = f"{', '.join(most)} and {last}" if most else last
-    scenery = f"{solids} {_pick(rng, ON_GROUND[plan.ground])}"
+    things = f"{', '.join(most)} and {last}" if most else last
+    scenery = f"{things} {_pick(rng, ON_GROUND[plan.ground])}"
     if plan.sky is None:
         return scenery
-    sentences = [f"{scenery} {UNDER_SKY[plan.sky]}."]
-    for subject, relation, other in plan.relations:
-        words = _pick(rng, RELATION_WORDS[relation])
-        sentences.append(f"the {' '.join(subject)} is {words} the {' '.join(other)}.")
-    return " ".join(sentences)
+    first = f"{scenery} {UNDER_SKY[plan.sky]}"
+    if not plan.relations:
+        return first
+    sentences = [
+        f"the {' '.join(subject)} is {_pick(rng, RELATION_WORDS[relation])} the {' '.join(other)}."
+        for subject, relation, other in plan.relations
+    ]
+    return " ".join([f"{first}.", *sentences])
 
 
-def _in_order(scene: Scene) -> list[Solid]:
-    """Order the solids from left to right; one on top of another comes right after it."""
-
-    def place(solid: Solid) -> tuple[float, int]:
-        foot = solid if solid.on is None else scene.solids[solid.on]
-        middle = foot.bottom + foot.height / 2
-        return scene.camera.project(foot.x, middle, foot.z)[0], int(solid.on is not None)
-
-    return sorted(scene.solids, key=place)
-
-
-def _group(solid: Solid, length: Length) -> ObjectGroup:
+def _group(thing: Thing, length: Length) -> ObjectGroup:
+    if length == "kinds":
+        return ObjectGroup(thing.kind)
     if length == "short":
-        return ObjectGroup(solid.shape, solid.color)
-    return ObjectGroup(solid.shape, solid.color, solid.size, solid.material)
+        return ObjectGroup(thing.kind, thing.color)
+    return ObjectGroup(thing.kind, thing.color, thing.material)
 
 
 def _pick_relations(
     scene: Scene, rng: np.random.Generator
 ) -> tuple[tuple[Name, Relation, Name], ...]:
-    """Choose 1 to 3 true relations of uniquely named solids (0 if none), at most one per pair."""
-    names: list[Name] = [(solid.color, solid.shape) for solid in scene.solids]
+    """Choose up to two true relations of uniquely named things, at most one per pair."""
+    names: list[Name] = [(thing.color, thing.kind) for thing in scene.things]
     held = [(a, relation, b) for a, relation, b in scene.relations() if _unique(names, a, b)]
     wanted = int(rng.integers(1, _MAX_RELATIONS + 1))
     picked: dict[frozenset[int], tuple[Name, Relation, Name]] = {}
@@ -179,7 +172,7 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 def _vocabulary() -> tuple[str, ...]:
     phrases = [
         *("a", "an", "and", "the", "is", ",", "."),
-        *(*NUMBERS.values(), *RADII, *MATERIALS, *COLORS, *SHAPES, *PLURALS.values()),
+        *(*NUMBERS.values(), *MATERIALS, *COLORS, *KINDS, *PLURALS.values()),
         *(phrase for ground in GROUNDS for phrase in ON_GROUND[ground]),
         *(UNDER_SKY[sky] for sky in SKIES),
         *(phrase for phrases in RELATION_WORDS.values() for phrase in phrases),
@@ -191,19 +184,29 @@ VOCABULARY: tuple[str, ...] = _vocabulary()
 """Every word of the captions; comma and period count as words."""
 
 WORDS: dict[str, dict[str, str]] = {
-    "shape": {
-        "sphere": "sphere, ball, orb, globe",
-        "cube": "cube, box, block",
-        "cylinder": "cylinder, drum, pillar, barrel",
+    "thing": {
+        "ball": "ball, sphere, orb, globe",
+        "box": "box, cube, block, crate",
         "cone": "cone, traffic cone",
-        "torus": "torus, ring, donut, doughnut, hoop, toroid",
+        "ring": "ring, torus, donut, doughnut, hoop, toroid",
+        "snowman": "snowman, snow man",
+        "tree": "tree, fir, fir tree, pine, pine tree, christmas tree",
+        "mushroom": "mushroom, toadstool",
+        "table": "table, desk",
+        "hourglass": "hourglass, hour glass, sand timer",
+        "pillar": "pillar, column, post, cylinder",
     },
-    "shapes": {
-        "sphere": "spheres, balls, orbs, globes",
-        "cube": "cubes, boxes, blocks",
-        "cylinder": "cylinders, drums, pillars, barrels",
+    "things": {
+        "ball": "balls, spheres, orbs, globes",
+        "box": "boxes, cubes, blocks, crates",
         "cone": "cones, traffic cones",
-        "torus": "tori, toruses, rings, donuts, doughnuts, hoops, toroids",
+        "ring": "rings, tori, toruses, donuts, doughnuts, hoops, toroids",
+        "snowman": "snowmen, snow men",
+        "tree": "trees, firs, fir trees, pines, pine trees, christmas trees",
+        "mushroom": "mushrooms, toadstools",
+        "table": "tables, desks",
+        "hourglass": "hourglasses, hour glasses, sand timers",
+        "pillar": "pillars, columns, posts, cylinders",
     },
     "color": {
         "red": "red, crimson, scarlet",
@@ -219,10 +222,6 @@ WORDS: dict[str, dict[str, str]] = {
         "brown": "brown, tan",
         "pink": "pink, magenta",
     },
-    "size": {
-        "small": "small, smaller, little, tiny, mini",
-        "large": "large, larger, big, bigger, huge, giant",
-    },
     "material": {
         "matte": "matte, matt, dull, non reflective",
         "shiny": "shiny, glossy, metallic, metal, reflective, polished",
@@ -235,7 +234,7 @@ WORDS: dict[str, dict[str, str]] = {
         "sand": "sand, sandy, beach, desert",
         "snow": "snow, snowy",
         "tiles": "tiles, tile, tiled, checkered floor, checkerboard floor, checkered ground",
-        "wood": "wooden floor, wooden table, wooden surface",
+        "wood": "wooden floor, wooden surface",
         "water": "water",
     },
     "sky": {
@@ -273,7 +272,7 @@ WORDS: dict[str, dict[str, str]] = {
     "negation": {"": "no, without, not"},
     # Colors before these are theirs, and no relation reaches past them.
     "place": {
-        "": "one, object, objects, shape, shapes, solid, solids, ground, floor, field, table,"
+        "": "one, object, objects, shape, shapes, solid, solids, ground, floor, field,"
         " background, foreground, middle, center, sky, skies, scene, image, picture,"
         " left, right, side, on the left, on the right, on the left side, on the right side,"
         " on top, three dimensional"
@@ -282,7 +281,7 @@ WORDS: dict[str, dict[str, str]] = {
     "surface": {"": "surface, finish, texture, pattern, material, color, colour, coating"},
     "filler": {"": "very, bright, dark, to, both, all"},
 }
-"""Phrases of free captions, outside this grammar: kind of word -> meaning -> phrases.
+"""Phrases of free captions, outside this grammar: category -> meaning -> phrases.
 
-Includes colors and grounds that no scene has: claiming them is always wrong.
+Includes colors, grounds and relations that no scene has: claiming them is always wrong.
 """

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from curator.demo.language import WORDS
-from curator.demo.scene import Relation, Shape, Solid
+from curator.demo.scene import Kind, Thing
 
 _TABLE = {
-    tuple(words.split()): (kind, meaning)
-    for kind, meanings in WORDS.items()
+    tuple(words.split()): (category, meaning)
+    for category, meanings in WORDS.items()
     for meaning, listed in meanings.items()
     for words in listed.split(", ")
 }
@@ -26,23 +26,23 @@ _TOKEN = re.compile(r"[a-z0-9]+|[.,;:!?\n]")
 
 @dataclass(slots=True, eq=False)
 class Mention:
-    """A solid that a caption mentions, and the (kind, value) pairs that it claims about it."""
+    """A thing that a caption mentions, and the (attribute, value) pairs that it claims about it."""
 
-    shape: Shape
+    kind: Kind
     claims: set[tuple[str, str]] = field(default_factory=set)
 
-    def right(self, solid: Solid) -> set[tuple[str, str]]:
-        """Return the claims that are true of the solid."""
-        return {(kind, value) for kind, value in self.claims if getattr(solid, kind) == value}
+    def right(self, thing: Thing) -> set[tuple[str, str]]:
+        """Return the claims that are true of the thing."""
+        return {(name, value) for name, value in self.claims if getattr(thing, name) == value}
 
-    def fits(self, solid: Solid) -> bool:
-        """Whether the shape and all claims are true of the solid."""
-        return self.shape == solid.shape and self.right(solid) == self.claims
+    def fits(self, thing: Thing) -> bool:
+        """Whether the kind and all claims are true of the thing."""
+        return self.kind == thing.kind and self.right(thing) == self.claims
 
     def clashes(self, claims: set[tuple[str, str]]) -> bool:
-        """Whether `claims` has a different value for a kind that is already claimed."""
-        kinds = {kind for kind, _ in self.claims - claims}
-        return any(kind in kinds for kind, _ in claims - self.claims)
+        """Whether `claims` has a different value for an attribute already claimed."""
+        named = {name for name, _ in self.claims - claims}
+        return any(name in named for name, _ in claims - self.claims)
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Reading:
 
     mentions: list[Mention] = field(default_factory=list)
     counts: list[tuple[Mention, int]] = field(default_factory=list)
-    relations: list[tuple[list[Mention], Relation, list[Mention]]] = field(default_factory=list)
+    relations: list[tuple[list[Mention], str, list[Mention]]] = field(default_factory=list)
     ground: set[str] = field(default_factory=set)
     sky: set[str] = field(default_factory=set)
 
@@ -65,8 +65,8 @@ def read(text: str) -> Reading:
         for length in range(min(_LONGEST, len(tokens) - at), 0, -1):
             if (found := _TABLE.get(tuple(tokens[at : at + length]))) is not None:
                 break
-        kind, meaning = found or ("mark" if tokens[at] in ".,;:!?\n" else "unknown", tokens[at])
-        reader.take(kind, meaning, phrase=" ".join(tokens[at : at + length]))
+        category, meaning = found or ("mark" if tokens[at] in ".,;:!?\n" else "unknown", tokens[at])
+        reader.take(category, meaning, phrase=" ".join(tokens[at : at + length]))
         at += length
     reader.take("mark", ".", phrase=".")
     return reader.finish()
@@ -81,40 +81,40 @@ class _Reader:
     negated: bool
     last: list[Mention] | None
     subject: list[Mention] | None  # of the previous relation
-    relation: tuple[list[Mention], Relation] | None
+    relation: tuple[list[Mention], str] | None
     # "Behind the cube and the ring is a cone": the relation and its references precede the subject.
-    ahead: tuple[Relation, list[list[Mention]]] | None
+    ahead: tuple[str, list[list[Mention]]] | None
     # "A cube behind a ring and a cone": `listing` is the cube and "behind", which may apply to the
     # cone too; `waiting` is that claim until it is clear that the cone has no relation or verb.
-    listing: tuple[list[Mention], Relation] | None
-    waiting: tuple[list[Mention], Relation, list[Mention]] | None
+    listing: tuple[list[Mention], str] | None
+    waiting: tuple[list[Mention], str, list[Mention]] | None
 
     def __init__(self) -> None:
         self.reading = Reading()
         self._end_sentence()
 
-    def take(self, kind: str, meaning: str, phrase: str) -> None:
+    def take(self, category: str, meaning: str, phrase: str) -> None:
         """Process a phrase of the table, a punctuation mark, or an unknown word."""
-        if kind in ("color", "size", "material"):
+        if category in ("color", "material"):
             if not self.negated:
-                self.pending.add((kind, meaning))
+                self.pending.add((category, meaning))
             self.stale = False
-        elif kind in ("shape", "shapes"):
-            self._noun(cast("Shape", meaning), plural=kind == "shapes")
-        elif kind in ("ground", "sky", "place"):
-            if kind != "place" and not self.negated:
-                getattr(self.reading, kind).add(meaning)
+        elif category in ("thing", "things"):
+            self._noun(cast("Kind", meaning), plural=category == "things")
+        elif category in ("ground", "sky", "place"):
+            if category != "place" and not self.negated:
+                getattr(self.reading, category).add(meaning)
             self._leave()
-        elif kind == "unknown":
+        elif category == "unknown":
             self.stale = True
             self.relation = None
             self._end_list(keep=False)
-        elif kind == "relation":
-            self._relate(cast("Relation", meaning), phrase)
-        elif kind == "join":
+        elif category == "relation":
+            self._relate(meaning, phrase)
+        elif category == "join":
             self._join(phrase)
-        elif kind != "filler":
-            getattr(self, f"_{kind}")(meaning)
+        elif category != "filler":
+            getattr(self, f"_{category}")(meaning)
 
     def finish(self) -> Reading:
         """Return all claims, after the last word."""
@@ -124,18 +124,18 @@ class _Reader:
             self.reading.sky.discard("clear")  # "a blue sky with clouds", "a clear sky at night"
         return self.reading
 
-    def _noun(self, shape: Shape, plural: bool) -> None:
+    def _noun(self, kind: Kind, plural: bool) -> None:
         claims, number = self.pending, self.number
         self.pending, self.number, self.linked, self.joined = set(), None, False, False
         if self.negated:
             return
         _drop_mark_color(claims)
-        self.last = self._earlier(shape, claims, plural, number) if self.definite else None
+        self.last = self._earlier(kind, claims, plural, number) if self.definite else None
         if self.last is None:
-            self.last = [Mention(shape, set(claims)) for _ in range(number or 1)]
+            self.last = [Mention(kind, set(claims)) for _ in range(number or 1)]
             self.reading.mentions += self.last
             if number:
-                self.reading.counts.append((Mention(shape, set(claims)), number))
+                self.reading.counts.append((Mention(kind, set(claims)), number))
         self.definite, self.open = False, True
         self._close_relation(self.last)
         self.listed = False
@@ -184,14 +184,14 @@ class _Reader:
         self.joined, self.negated = True, False
 
     def _settle(self) -> None:
-        """Assign pending attributes without a noun ("is red") to the solid before them."""
+        """Assign pending attributes without a noun ("is red") to the thing before them."""
         if self.linked and self.open and not self.stale:
             for mention in self.last or []:
                 mention.claims |= self.pending
         self.pending, self.stale = set(), False
 
     def _leave(self) -> None:
-        """Pass something that is not a solid: the attributes named last belong to it."""
+        """Pass something that is not a thing: the attributes named last belong to it."""
         self.pending, self.number, self.definite, self.negated = set(), None, False, False
         self.open, self.relation = False, None
         self._end_list(keep=True)
@@ -206,10 +206,10 @@ class _Reader:
         self.stale = self.open = self.negated = False
 
     def _earlier(
-        self, shape: Shape, claims: set[tuple[str, str]], plural: bool, number: int | None
+        self, kind: Kind, claims: set[tuple[str, str]], plural: bool, number: int | None
     ) -> list[Mention] | None:
-        """Resolve "the red cube" to earlier mentions: None for a new solid, [] if ambiguous."""
-        alike = [mention for mention in self.reading.mentions if mention.shape == shape]
+        """Resolve "the red cube" to earlier mentions: None for a new thing, [] if ambiguous."""
+        alike = [mention for mention in self.reading.mentions if mention.kind == kind]
         named = [mention for mention in alike if claims <= mention.claims]
         pool = named or [mention for mention in alike if not mention.clashes(claims)]
         if not pool or (number or 1) > len(pool):
@@ -220,7 +220,7 @@ class _Reader:
             mention.claims |= claims
         return meant
 
-    def _relate(self, name: Relation, phrase: str) -> None:
+    def _relate(self, name: str, phrase: str) -> None:
         self._settle()
         self.linked = self.definite = self.listed = False
         self.listing = None
@@ -235,7 +235,7 @@ class _Reader:
             self.subject, name = self.relation
             self._claim(self.subject, name, others)
             self.relation = self.ahead = self.waiting = None
-            # A solid stands on one solid only: in "a cone on a cube and a ring" the ring is apart.
+            # A thing stands on one thing only: in "a cone on a cube and a ring" the ring is apart.
             self.listing = None if name in ("on top of", "under") else (self.subject, name)
         elif self.ahead:
             name, references = self.ahead
@@ -250,8 +250,8 @@ class _Reader:
         else:
             self._end_list(keep=True)
 
-    def _claim(self, subject: list[Mention], name: Relation, others: list[Mention]) -> None:
-        if subject and others:  # empty if it is ambiguous which solid is meant
+    def _claim(self, subject: list[Mention], name: str, others: list[Mention]) -> None:
+        if subject and others:  # empty if it is ambiguous which thing is meant
             self.reading.relations.append((subject, name, others))
 
     def _claim_waiting(self) -> None:
@@ -269,6 +269,6 @@ class _Reader:
 
 def _drop_mark_color(claims: set[tuple[str, str]]) -> None:
     """Drop the color of the marks (white, or black on white): "red and white striped" is red."""
-    colors = {value for kind, value in claims if kind == "color"}
+    colors = {value for name, value in claims if name == "color"}
     if {("material", "striped"), ("material", "dotted")} & claims and len(colors) > 1:
         claims.discard(("color", "black" if "white" in colors and "black" in colors else "white"))

@@ -1,30 +1,46 @@
-"""Sample scenes of the rendered world: a few solids on a ground under a sky, and their relations.
+"""Sample scenes of the rendered world: one or two things on a ground under a sky.
 
-After CLEVR (Johnson et al. 2017), with grounds, skies and depth added. A scene contains everything
-that a caption can be right or wrong about: kinds of solids and their attributes, counts, relations.
-It is a pure function of its seed.
+After CLEVR (Johnson et al. 2017), with composite things, grounds, skies and depth. A scene contains
+everything that a caption can be right or wrong about: kinds of things, their colors and materials,
+counts, relations. It is a pure function of its seed and of the materials that it may use.
+
+Things are few and large, and their kinds are what the dense tasks ask for. In an earlier world of
+up to six small solids the captions' effect on dense tasks was hard to see
+(docs/results/2026-11-27-demo-study.md).
 
 World: metres; x to the right, y up, z away from the camera, which is above the origin.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
 T = TypeVar("T")
 
-Shape = Literal["sphere", "cube", "cylinder", "cone", "torus"]
-Size = Literal["small", "large"]
+Kind = Literal[
+    "ball",
+    "box",
+    "cone",
+    "ring",
+    "snowman",
+    "tree",
+    "mushroom",
+    "table",
+    "hourglass",
+    "pillar",
+]
 Material = Literal["matte", "shiny", "striped", "dotted"]
 Ground = Literal["grass", "sand", "snow", "tiles"]
 Sky = Literal["clear", "cloudy", "sunset", "night"]
-Relation = Literal["left of", "right of", "in front of", "behind", "on top of", "under"]
+Relation = Literal["left of", "right of", "in front of", "behind"]
 
-SHAPES: tuple[Shape, ...] = get_args(Shape)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 MATERIALS: tuple[Material, ...] = get_args(Material)
+PLAIN: tuple[Material, ...] = ("matte", "shiny")
+"""The materials without a pattern, which a world uses unless it asks for patterns."""
 GROUNDS: tuple[Ground, ...] = get_args(Ground)
 SKIES: tuple[Sky, ...] = get_args(Sky)
 COLORS: dict[str, tuple[float, float, float]] = {
@@ -37,48 +53,29 @@ COLORS: dict[str, tuple[float, float, float]] = {
     "purple": (0.45, 0.10, 0.60),
     "white": (0.95, 0.95, 0.95),
 }
-RADII: dict[Size, float] = {"small": 0.42, "large": 0.80}
-"""Metres; a solid fits into a ball of this radius, within 20 %."""
-HEIGHTS: dict[Shape, float] = {
-    "sphere": 2.0,
-    "cube": 1.5,
-    "cylinder": 1.7,
-    "cone": 2.0,
-    "torus": 2.0,
-}
-"""Height of a solid in radii."""
 
-_SUPPORTS = ("cube", "cylinder")
-_MAX_SOLIDS = 6
-_STACK_SHARE = 0.3
-_SIDE_MARGIN = 0.12  # of the image's width: closer solids are neither left nor right
+_RADII_M = (0.80, 1.15)
+_NEAREST_M, _FARTHEST_M = 3.4, 5.4
+_GAP_M = 0.2
+_MOST_THINGS = 2
+_SIDE_MARGIN = 0.12  # of the image's width: closer things are neither left nor right
 _DEPTH_MARGIN_M = 0.8
-_NEAREST_M, _FARTHEST_M = 3.2, 8.5
 
 
 @dataclass(frozen=True, slots=True)
-class Solid:
-    """One solid. Its base is at (x, bottom, z); `on` is the number of the solid below it."""
+class Thing:
+    """One thing, standing on the ground at (x, z), turned by `yaw` radians about its axis.
 
-    shape: Shape
+    `radius` is in metres; a thing is about two radii high (`curator.demo.solids.COMPOSITES`).
+    """
+
+    kind: Kind
     color: str
-    size: Size
     material: Material
+    radius: float
     x: float
     z: float
     yaw: float
-    bottom: float = 0.0
-    on: int | None = None
-
-    @property
-    def radius(self) -> float:
-        """Metres."""
-        return RADII[self.size]
-
-    @property
-    def height(self) -> float:
-        """Metres."""
-        return HEIGHTS[self.shape] * self.radius
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ class Scene:
     """Everything visible, and the noise and blur of the camera."""
 
     seed: int
-    solids: tuple[Solid, ...]
+    things: tuple[Thing, ...]
     ground: Ground
     sky: Sky
     camera: Camera
@@ -110,21 +107,18 @@ class Scene:
     blur: float  # standard deviation of the lens blur, in 1/128 of the image's width
 
     def relations(self) -> list[tuple[int, Relation, int]]:
-        """Return all true relations between two solids, as (subject, relation, object)."""
-        found: list[tuple[int, Relation, int]] = []
-        for a, first in enumerate(self.solids):
-            for b, second in enumerate(self.solids):
-                if a != b:
-                    found.extend((a, name, b) for name in self._between(a, first, b, second))
-        return found
+        """Return all true relations between two things, as (subject, relation, object)."""
+        return [
+            (a, name, b)
+            for a, first in enumerate(self.things)
+            for b, second in enumerate(self.things)
+            if a != b
+            for name in self._between(first, second)
+        ]
 
-    def _between(self, a: int, first: Solid, b: int, second: Solid) -> list[Relation]:
-        if first.on == b:
-            return ["on top of"]
-        if second.on == a:
-            return ["under"]
+    def _between(self, first: Thing, second: Thing) -> list[Relation]:
         across = [
-            self.camera.project(s.x, s.bottom + s.height / 2, s.z)[0] for s in (first, second)
+            self.camera.project(thing.x, thing.radius, thing.z)[0] for thing in (first, second)
         ]
         names: list[Relation] = []
         if abs(across[0] - across[1]) > _SIDE_MARGIN:
@@ -134,11 +128,11 @@ class Scene:
         return names
 
 
-def sample_scene(seed: int) -> Scene:
-    """Sample the scene of a seed. Solids do not intersect; one may stand on another."""
+def sample_scene(seed: int, materials: tuple[Material, ...] = PLAIN) -> Scene:
+    """Sample the scene of a seed. Things do not intersect."""
     rng = np.random.default_rng(seed)
     camera = Camera(
-        height=rng.uniform(1.5, 2.6), pitch=rng.uniform(0.16, 0.30), focal=rng.uniform(0.95, 1.2)
+        height=rng.uniform(1.2, 2.2), pitch=rng.uniform(0.10, 0.24), focal=rng.uniform(0.95, 1.2)
     )
     azimuth, elevation = rng.uniform(-np.pi, np.pi), rng.uniform(0.6, 1.2)
     light = (
@@ -148,7 +142,7 @@ def sample_scene(seed: int) -> Scene:
     )
     return Scene(
         seed=seed,
-        solids=_sample_solids(rng, camera),
+        things=_sample_things(rng, camera, materials),
         ground=_pick(rng, GROUNDS),
         sky=_pick(rng, SKIES),
         camera=camera,
@@ -162,44 +156,28 @@ def _pick(rng: np.random.Generator, options: tuple[T, ...]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _sample_solids(rng: np.random.Generator, camera: Camera) -> tuple[Solid, ...]:
-    wanted = int(rng.integers(1, _MAX_SOLIDS + 1))
-    solids: list[Solid] = []
+def _sample_things(
+    rng: np.random.Generator, camera: Camera, materials: tuple[Material, ...]
+) -> tuple[Thing, ...]:
+    wanted = int(rng.integers(1, _MOST_THINGS + 1))
+    things: list[Thing] = []
     for _ in range(20 * wanted):
-        if len(solids) == wanted:
+        if len(things) == wanted:
             break
-        if solids and rng.random() < _STACK_SHARE and (top := _stack(rng, solids)) is not None:
-            solids.append(top)
-            continue
         z = rng.uniform(_NEAREST_M, _FARTHEST_M)
-        half_width = 0.42 * z / camera.focal
-        solid = _attributes(rng, x=rng.uniform(-half_width, half_width), z=z)
-        if all(_apart(solid, other) for other in solids):
-            solids.append(solid)
-    return tuple(solids)
-
-
-def _attributes(rng: np.random.Generator, *, x: float, z: float) -> Solid:
-    return Solid(
-        shape=_pick(rng, SHAPES),
-        color=_pick(rng, tuple(COLORS)),
-        size=_pick(rng, tuple(RADII)),
-        material=_pick(rng, MATERIALS),
-        x=float(x),
-        z=float(z),
-        yaw=float(rng.uniform(0, np.pi)),
-    )
-
-
-def _stack(rng: np.random.Generator, solids: list[Solid]) -> Solid | None:
-    """Make a small solid on a large cube or cylinder with nothing on it; None if there is none."""
-    taken = {solid.on for solid in solids}
-    for number, below in enumerate(solids):
-        if below.shape in _SUPPORTS and below.size == "large" and number not in taken:
-            top = _attributes(rng, x=below.x, z=below.z)
-            return replace(top, size="small", bottom=below.height, on=number)
-    return None
-
-
-def _apart(solid: Solid, other: Solid) -> bool:
-    return bool(np.hypot(solid.x - other.x, solid.z - other.z) > solid.radius + other.radius + 0.2)
+        half_width_m = 0.42 * z / camera.focal
+        thing = Thing(
+            kind=_pick(rng, KINDS),
+            color=_pick(rng, tuple(COLORS)),
+            material=_pick(rng, materials),
+            radius=float(rng.uniform(*_RADII_M)),
+            x=float(rng.uniform(-half_width_m, half_width_m)),
+            z=float(z),
+            yaw=float(rng.uniform(0, np.pi)),
+        )
+        if all(
+            np.hypot(thing.x - other.x, thing.z - other.z) > thing.radius + other.radius + _GAP_M
+            for other in things
+        ):
+            things.append(thing)
+    return tuple(things)

@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from curator.demo.scene import COLORS, Ground, Scene, Sky, Solid
-from curator.demo.solids import BOUNDS, Array, Frame, distance, normals
+from curator.demo.scene import COLORS, Ground, Scene, Sky, Thing
+from curator.demo.solids import Array, Frame
 
 Rgb = np.ndarray[Any, np.dtype[np.uint8]]
-
-FARTHEST_M = 40.0
-"""Ground beyond this distance has no depth, like the sky: its value is 0."""
 
 _AMBIENT = 0.42
 _SHADOW_RAYS = 4
 _LIGHT_SPREAD = 0.06  # standard deviation of a shadow ray's direction, along each axis
-_HAZE_BEGINS_M = 10.0
+_HAZE_BEGINS_M, _HAZE_ENDS_M = 10.0, 40.0
 _SKY_COLORS: dict[Sky, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "clear": ((0.72, 0.85, 0.98), (0.20, 0.45, 0.85)),  # at the horizon, above
     "cloudy": ((0.80, 0.84, 0.88), (0.45, 0.58, 0.75)),
@@ -38,21 +35,36 @@ _GROUND_COLORS: dict[Ground, tuple[tuple[float, float, float], tuple[float, floa
 
 
 def paint(
-    scene: Scene, rays: Array, depth: Array, instances: np.ndarray[Any, np.dtype[np.uint8]]
+    scene: Scene,
+    rays: Array,
+    depth: Array,
+    instances: np.ndarray[Any, np.dtype[np.uint8]],
+    parts: np.ndarray[Any, np.dtype[np.uint8]],
+    frames: list[Frame],
+    outward: Array,
 ) -> Rgb:
-    """Compute the image (side, side, 3) of side * side rays from their hits and depths.
+    """Compute the image (side, side, 3) of P = side * side rays from their hits.
 
-    `depth` is inf in the sky, `instances` 0 for ground and sky, n + 1 for solid n.
+    Args:
+        scene: what is seen.
+        rays: (P, 3) directions.
+        depth: (P,) in lengths of the rays; inf in the sky.
+        instances: (P,) 0 for ground and sky, n + 1 for thing n.
+        parts: (P,) 0 for ground and sky, k + 1 for `frames[k]`.
+        frames: all parts of all things.
+        outward: (P, 3) unit normals.
     """
     side = round(len(rays) ** 0.5)
     known = np.isfinite(depth)
     sky, ground = np.flatnonzero(~known), np.flatnonzero(known & (instances == 0))
     rgb = np.empty((len(rays), 3), np.float32)
     rgb[sky] = _sky(scene, rays, sky)
-    rgb[ground] = _ground(scene, rays[ground], depth[ground])
-    for number, solid in enumerate(scene.solids):
-        mine = np.flatnonzero(instances == number + 1)
-        rgb[mine] = _solid(scene, solid, rays[mine], depth[mine])
+    rgb[ground] = _ground(scene, frames, rays[ground], depth[ground])
+    for part, frame in enumerate(frames, 1):
+        mine = np.flatnonzero(parts == part)
+        if len(mine):
+            thing = scene.things[int(instances[mine[0]]) - 1]
+            rgb[mine] = _part(scene, frames, thing, frame, rays[mine], depth[mine], outward[mine])
     return _lens(scene, rgb.reshape(side, side, 3))
 
 
@@ -68,31 +80,38 @@ def _lens(scene: Scene, rgb: Array) -> Rgb:
 # -- light -----------------------------------------------------------------------------------------
 
 
-def _ground(scene: Scene, rays: Array, depth: Array) -> Array:
+def _ground(scene: Scene, frames: list[Frame], rays: Array, depth: Array) -> Array:
     """Return colours (N, 3) of points of the ground."""
     light = np.array(scene.light, np.float32)
     points = _points(scene, rays, depth)
-    shadow = _shadow(scene, points + np.array([0, 2e-3, 0], np.float32), light)
+    shadow = _shadow(scene, frames, points + np.array([0, 2e-3, 0], np.float32), light)
     level = (_AMBIENT + 0.75 * light[1] * (1 - shadow)) * np.float32(_BRIGHTNESS[scene.sky])
     rgb: Array = _ground_albedo(scene.ground, points, depth) * level[:, None]
     far = np.flatnonzero(depth > _HAZE_BEGINS_M)
-    haze = np.clip((depth[far] - _HAZE_BEGINS_M) / (FARTHEST_M - _HAZE_BEGINS_M), 0, 1) * 0.85
+    haze = np.clip((depth[far] - _HAZE_BEGINS_M) / (_HAZE_ENDS_M - _HAZE_BEGINS_M), 0, 1) * 0.85
     rgb[far] += (np.array(_SKY_COLORS[scene.sky][0], np.float32) - rgb[far]) * haze[:, None]
     return rgb
 
 
-def _solid(scene: Scene, solid: Solid, rays: Array, depth: Array) -> Array:
-    """Return colours (N, 3) of points of a solid."""
-    frame, light = Frame(solid), np.array(scene.light, np.float32)
+def _part(
+    scene: Scene,
+    frames: list[Frame],
+    thing: Thing,
+    frame: Frame,
+    rays: Array,
+    depth: Array,
+    outward: Array,
+) -> Array:
+    """Return colours (N, 3) of points of one part of a thing."""
+    light = np.array(scene.light, np.float32)
     points = _points(scene, rays, depth)
-    local = frame.points(points)
-    outward = frame.out(normals(solid.shape, local))
     lit = np.maximum(outward @ light, 0)
     facing = np.flatnonzero(lit)
-    lit[facing] *= 1 - _shadow(scene, points[facing] + 2e-3 * outward[facing], light)
+    lit[facing] *= 1 - _shadow(scene, frames, points[facing] + 2e-3 * outward[facing], light)
     level = _AMBIENT * (0.7 + 0.3 * outward[:, 1]) + 0.75 * lit
-    rgb: Array = _solid_albedo(solid, local) * level[:, None]
-    if solid.material == "shiny":
+    color = np.array(frame.part.tint or COLORS[thing.color], np.float32)
+    rgb: Array = _albedo(thing, color, frame.in_radii(points)) * level[:, None]
+    if thing.material == "shiny":
         rgb *= 0.65  # the reflected part is taken from the surface colour
         rgb += _shine(rays, outward, light, lit)[:, None]
     rgb *= _BRIGHTNESS[scene.sky]
@@ -113,30 +132,28 @@ def _shine(rays: Array, outward: Array, light: Array, lit: Array) -> Array:
     return shine
 
 
-def _shadow(scene: Scene, points: Array, light: Array) -> Array:
-    """Return the share of light (points,) that solids block, from a few rays to an area light."""
+def _shadow(scene: Scene, frames: list[Frame], points: Array, light: Array) -> Array:
+    """Return the share of light (points,) that things block, from a few rays to an area light."""
     rng = np.random.default_rng(scene.seed)
     lights = light + rng.normal(0, _LIGHT_SPREAD, (_SHADOW_RAYS, 3)).astype(np.float32)
     blocked = np.zeros((_SHADOW_RAYS, len(points)), bool)
-    for solid, near in zip(scene.solids, _could_shade(scene.solids, points, light), strict=True):
+    for frame, near in zip(frames, _could_shade(frames, points, light), strict=True):
         asked = np.flatnonzero(near)
         if len(asked):
-            frame = Frame(solid)
-            origins = np.tile(frame.points(points[asked]), (_SHADOW_RAYS, 1))
-            rays = np.repeat(frame.directions(lights), len(asked), axis=0)
-            hits = np.isfinite(distance(solid.shape, origins, rays))
+            origins = np.tile(points[asked], (_SHADOW_RAYS, 1))
+            hits = np.isfinite(frame.distance(origins, np.repeat(lights, len(asked), axis=0)))
             blocked[:, asked] |= hits.reshape(_SHADOW_RAYS, -1)
     shares: Array = blocked.mean(0, dtype=np.float32)
     return shares
 
 
 def _could_shade(
-    solids: tuple[Solid, ...], points: Array, light: Array
+    frames: list[Frame], points: Array, light: Array
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return (solids, points): whether a ball around the solid meets the cone of shadow rays."""
-    centres = np.array([[s.x, s.bottom + s.height / 2, s.z] for s in solids], np.float32)
-    centres = centres.reshape(-1, 3)  # also without solids
-    radii = np.array([BOUNDS[solid.shape] * solid.radius for solid in solids], np.float32)[:, None]
+    """Return (parts, points): whether a ball around the part meets the cone of shadow rays."""
+    centres = np.array([frame.centre for frame in frames], np.float32)
+    centres = centres.reshape(-1, 3)  # also without things
+    radii = np.array([frame.reach_m for frame in frames], np.float32)[:, None]
     along = (centres @ light)[:, None] - points @ light
     squares = (
         np.einsum("ij,ij->i", points, points) + np.einsum("ij,ij->i", centres, centres)[:, None]
@@ -189,13 +206,12 @@ def _ground_albedo(ground: Ground, points: Array, depth: Array) -> Array:
     return dark + (bright - dark) * mix[:, None].astype(np.float32)
 
 
-def _solid_albedo(solid: Solid, local: Array) -> Array:
-    """Return surface colours (N, 3) of points of a solid, given in its own frame."""
-    color = np.array(COLORS[solid.color], np.float32)
-    second = np.float32(0.12) if solid.color == "white" else np.float32(0.95)
-    if solid.material == "striped":
+def _albedo(thing: Thing, color: Array, local: Array) -> Array:
+    """Return surface colours (N, 3) of points of a thing, given in its own frame in radii."""
+    second = np.float32(0.12) if thing.color == "white" else np.float32(0.95)
+    if thing.material == "striped":
         mark = np.sin(11 * local[:, 1]) > 0.35  # noqa: PLR2004 - by eye
-    elif solid.material == "dotted":
+    elif thing.material == "dotted":
         cell = (
             np.sin(9 * local[:, 0] + 0.6) * np.sin(9 * local[:, 1]) * np.sin(9 * local[:, 2] + 1.2)
         )

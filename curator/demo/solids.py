@@ -1,21 +1,33 @@
-"""Intersect rays with solids, in closed form or as a bracketed root of a quartic; find normals.
+"""Intersect rays with things, in closed form or as a bracketed root of a quartic; find normals.
 
-All functions work in the frame of a solid, in units of its radius: origin at the centre of its
-base, y up (`Frame` converts both ways). Rays may have any length; a hit at parameter t is at
-origins + t * rays. Only hits in front of the origin count; origins must be outside the solid.
+A thing is a composite of primitives (`COMPOSITES`). A primitive is intersected in its own frame, in
+which it has a fixed size, stands at the origin and has y up; `Frame` converts both ways. Rays may
+have any length; a hit at parameter t is at origins + t * rays. Only hits in front of the origin
+count; origins must be outside the primitive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 
-from curator.demo.scene import HEIGHTS, Shape, Solid
+from curator.demo.scene import Kind, Thing
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """A float32 array; numpy's types lose the dtype in arithmetic."""
+
+Primitive = Literal["sphere", "cube", "cylinder", "cone", "torus"]
+HEIGHTS: dict[Primitive, float] = {
+    "sphere": 2.0,
+    "cube": 1.5,
+    "cylinder": 1.7,
+    "cone": 2.0,
+    "torus": 2.0,
+}
 
 _EPS = np.float32(1e-3)
 _INF = np.float32(np.inf)
@@ -24,51 +36,131 @@ _CYLINDER_RADIUS = np.float32(0.75)
 _CONE_RADIUS = np.float32(0.95)
 _RING_RADIUS, _TUBE_RADIUS = 0.70, 0.30
 _MAX_STEPS = 40
-_SMALL_STEP = 1e-5  # in radii; the error after such a step is about its square
+_SMALL_STEP = 1e-5  # in the primitive's units; the error after such a step is about its square
 
-BOUNDS: dict[Shape, float] = {
-    "sphere": 1.0,
-    "cube": 1.5 * 3**0.5 / 2,
-    "cylinder": float(np.hypot(0.75, HEIGHTS["cylinder"] / 2)),
-    "cone": float(np.hypot(0.95, HEIGHTS["cone"] / 2)),
-    "torus": 1.0,
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A primitive of a composite, in radii of the thing.
+
+    The primitive is scaled along its three axes, turned upside down or not, and put with its base
+    at (x, bottom, z). `tint` replaces the thing's color, as of a tree's trunk.
+    """
+
+    primitive: Primitive
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    bottom: float = 0.0
+    x: float = 0.0
+    z: float = 0.0
+    upside_down: bool = False
+    tint: tuple[float, float, float] | None = None
+
+    @property
+    def height(self) -> float:
+        """Height in radii of the thing."""
+        return HEIGHTS[self.primitive] * self.scale[1]
+
+    @property
+    def reach(self) -> float:
+        """Radius, in radii of the thing, of a ball that contains the part, centred in it."""
+        width = max(self.scale[0], self.scale[2])
+        if self.primitive == "cube":
+            return float(np.linalg.norm(np.array(self.scale) * HEIGHTS["cube"] / 2))
+        if self.primitive == "cylinder":
+            return float(np.hypot(_CYLINDER_RADIUS * width, self.height / 2))
+        if self.primitive == "cone":
+            return float(np.hypot(_CONE_RADIUS * width, self.height / 2))
+        return max(self.scale)
+
+
+_BROWN, _CREAM = (0.28, 0.16, 0.08), (0.88, 0.82, 0.70)
+
+COMPOSITES: dict[Kind, tuple[Part, ...]] = {
+    "ball": (Part("sphere"),),
+    "box": (Part("cube", (1.1, 1.1, 1.1)),),
+    "cone": (Part("cone"),),
+    "ring": (Part("torus"),),
+    "snowman": (
+        Part("sphere", (0.64, 0.64, 0.64)),
+        Part("sphere", (0.44, 0.44, 0.44), bottom=1.12),
+    ),
+    "tree": (
+        Part("cylinder", (0.25, 0.45, 0.25), tint=_BROWN),
+        Part("cone", (0.85, 0.80, 0.85), bottom=0.55),
+    ),
+    "mushroom": (
+        Part("cylinder", (0.40, 0.65, 0.40), tint=_CREAM),
+        Part("sphere", (0.95, 0.48, 0.95), bottom=0.80),
+    ),
+    "table": (
+        *(
+            Part("cylinder", (0.13, 0.66, 0.13), x=x, z=z, tint=_BROWN)
+            for x in (-0.76, 0.76)
+            for z in (-0.46, 0.46)
+        ),
+        Part("cube", (1.20, 0.16, 0.80), bottom=1.12),
+    ),
+    "hourglass": (
+        Part("cone", (0.78, 0.56, 0.78)),
+        Part("cone", (0.78, 0.56, 0.78), bottom=0.90, upside_down=True),
+    ),
+    "pillar": (
+        Part("cube", (0.66, 0.14, 0.66)),
+        Part("cylinder", (0.48, 0.95, 0.48), bottom=0.21),
+        Part("cube", (0.66, 0.14, 0.66), bottom=1.82),
+    ),
 }
-"""Radius of a ball that contains the solid, centred at half its height."""
+"""The parts of every kind; what the camera sees of them is one thing of one class."""
 
 
 class Frame:
-    """The frame of one solid: converts from metres in the world to radii, and normals back."""
+    """The frame of one part of a thing: converts from metres in the world to the primitive's."""
 
-    def __init__(self, solid: Solid) -> None:
-        sin, cos = np.sin(solid.yaw), np.cos(solid.yaw)
+    def __init__(self, thing: Thing, part: Part) -> None:
+        self.part = part
+        sin, cos = np.sin(thing.yaw), np.cos(thing.yaw)
         self._turn = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]], np.float32)
-        self._foot = np.array([solid.x, solid.bottom, solid.z], np.float32)
-        self._radius = np.float32(solid.radius)
+        self._foot = np.array([thing.x, 0, thing.z], np.float32)
+        self._thing_radius = np.float32(thing.radius)
+        # A primitive upside down: its base, the origin of its frame, is at the top of the part.
+        base = part.bottom + (part.height if part.upside_down else 0.0)
+        self._origin = np.array([part.x, base, part.z], np.float32)
+        flip = -1.0 if part.upside_down else 1.0
+        self._scale = np.array(part.scale, np.float32) * np.array([1, flip, 1], np.float32)
+        self.reach_m = part.reach * thing.radius
+
+    @cached_property
+    def centre(self) -> Array:
+        """The middle of the part (3,), in metres in the world."""
+        middle = np.array(
+            [self.part.x, self.part.bottom + self.part.height / 2, self.part.z], np.float32
+        )
+        centre: Array = middle * self._thing_radius @ self._turn + self._foot
+        return centre
+
+    def in_radii(self, points: Array) -> Array:
+        """Convert points (N, 3) from the world to the frame of the thing, in its radii."""
+        return (points - self._foot) @ self._turn.T / self._thing_radius
 
     def points(self, points: Array) -> Array:
-        """Convert points (N, 3) from the world to the solid's frame."""
-        return (points - self._foot) @ self._turn.T / self._radius
+        """Convert points (N, 3) from the world to the primitive's frame."""
+        return (self.in_radii(points) - self._origin) / self._scale
 
     def directions(self, rays: Array) -> Array:
-        """Convert directions (N, 3) from the world to the solid's frame; t of a hit stays."""
-        return rays @ self._turn.T / self._radius
+        """Convert directions (N, 3) from the world to the primitive's frame; t of a hit stays."""
+        return rays @ self._turn.T / (self._thing_radius * self._scale)
 
-    def out(self, normals: Array) -> Array:
-        """Convert unit normals (N, 3) from the solid's frame to the world."""
-        turned: Array = normals @ self._turn
-        return turned
+    def distance(self, origins: Array, rays: Array) -> Array:
+        """Return t (N,) of the first hit, inf for a miss, for `origins` (N, 3) or (1, 3)."""
+        return _DISTANCES[self.part.primitive](self.points(origins), self.directions(rays))
 
-
-def distance(shape: Shape, origins: Array, rays: Array) -> Array:
-    """Return t (N,) of the first hit, inf for a miss; `origins` (N, 3) or (1, 3), `rays` (N, 3)."""
-    return _DISTANCES[shape](origins, rays)
-
-
-def normals(shape: Shape, points: Array) -> Array:
-    """Return outward unit normals (N, 3) at points (N, 3) of the surface."""
-    found = _NORMALS[shape](points)
-    found /= np.sqrt(_dot(found, found))[:, None]
-    return found
+    def normals(self, points: Array) -> Array:
+        """Return outward unit normals (N, 3), in the world, at points (N, 3) of the surface."""
+        # Normals are scaled by the inverse of what scales points.
+        found: Array = _NORMALS[self.part.primitive](self.points(points)) / self._scale
+        found = found @ self._turn
+        found /= np.sqrt(_dot(found, found))[:, None]
+        return found
 
 
 def _dot(a: Array, b: Array) -> Array:
@@ -120,7 +212,10 @@ def _cone(origins: Array, rays: Array) -> Array:
     a = np.where(np.abs(a) < 1e-9, np.float32(1e-9), a)  # noqa: PLR2004 - not 0, to divide by
     b = ox * dx + oz * dz - slope**2 * oy * dy
     root, real = _safe_root(b * b - a * (ox * ox + oz * oz - slope**2 * oy * oy))
-    t = np.full(np.broadcast_shapes(b.shape, dx.shape), _INF, np.float32)
+    # The base: seen only where a cone stands on its tip.
+    base = (-height - oy) / np.where(np.abs(dy) < 1e-9, np.float32(1e-9), dy)  # noqa: PLR2004 - as above
+    x, z = ox + base * dx, oz + base * dz
+    t = np.where((base > _EPS) & (x * x + z * z <= _CONE_RADIUS**2), base, _INF)
     for candidate in ((-b - root) / a, (-b + root) / a):
         y = oy + candidate * dy
         good = real & (candidate > _EPS) & (y <= 0) & (y >= -height)
@@ -218,7 +313,7 @@ def _safe_root(value: Array) -> tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]
     return np.sqrt(np.maximum(value, 0)), value >= 0
 
 
-_DISTANCES: dict[Shape, Callable[[Array, Array], Array]] = {
+_DISTANCES: dict[Primitive, Callable[[Array, Array], Array]] = {
     "sphere": _sphere,
     "cube": _cube,
     "cylinder": _cylinder,
@@ -251,12 +346,13 @@ def _cylinder_normals(points: Array) -> Array:
 
 
 def _cone_normals(points: Array) -> Array:
-    height = np.float32(HEIGHTS["cone"])
+    slope = _CONE_RADIUS / np.float32(HEIGHTS["cone"])
     x, y, z = points.T
-    up = np.maximum(
-        (_CONE_RADIUS / height) ** 2 * (height - y), np.float32(1e-6)
-    )  # not 0 at the tip
-    return np.stack([x, up, z], 1)
+    wall = slope * (np.float32(HEIGHTS["cone"]) - y)  # radius of the cone at this height
+    # Not 0 at the tip, where x and z are 0 too.
+    found = np.stack([x, np.maximum(slope * wall, np.float32(1e-6)), z], 1)
+    found[y < wall - np.sqrt(x * x + z * z)] = (0, -1, 0)  # the base
+    return found
 
 
 def _torus_normals(points: Array) -> Array:
@@ -266,7 +362,7 @@ def _torus_normals(points: Array) -> Array:
     return np.stack([x * pull, y * pull, z], 1)
 
 
-_NORMALS: dict[Shape, Callable[[Array], Array]] = {
+_NORMALS: dict[Primitive, Callable[[Array], Array]] = {
     "sphere": _sphere_normals,
     "cube": _cube_normals,
     "cylinder": _cylinder_normals,

@@ -21,7 +21,7 @@ from curator.cli.output import run_app
 from curator.core.devices import choose_device
 from curator.core.stopping import stop_on_signals
 from pretrain.demo_models import captioner, scorer
-from pretrain.demo_models.pictures import load_pictures
+from pretrain.demo_models.images import load_images
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -46,14 +46,14 @@ def train(
     """
     torch.set_num_threads(threads)
     where = choose_device(device)
-    pictures = load_pictures(out, 0, scenes)
+    images = load_images(out, 0, scenes)
     with stop_on_signals() as stop:
         if only != "scorer":
             captioner.train(
-                pictures, out / "captioner", steps=captioner_steps, device=where, stop=stop
+                images, out / "captioner", steps=captioner_steps, device=where, stop=stop
             )
         if only != "captioner":
-            scorer.train(pictures, out / "scorer", steps=scorer_steps, device=where, stop=stop)
+            scorer.train(images, out / "scorer", steps=scorer_steps, device=where, stop=stop)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from curator.core.stopping import StopRequest
 from curator.demo.language import LENGTHS, Length, caption
 from curator.demo.scene import Scene
 from pretrain.demo_models.cells import CellReader, cell_targets
-from pretrain.demo_models.pictures import GRID, SIDE_PX, Pictures, as_pixels, batches
+from pretrain.demo_models.images import GRID, SIDE_PX, SceneImages, as_pixels, batches
 from pretrain.loop.loop import train as run_loop
 from pretrain.loop.options import LoopOptions
 from pretrain.objectives.clip import short_attention
@@ -42,7 +42,7 @@ _TEMPLATE = (
 )
 _VISION_WIDTHS = (32, 64, 128, 192)
 _WIDTH = 160
-_SHARES: dict[Length, float] = {"short": 0.25, "detailed": 0.5, "spatial": 0.25}
+_SHARES: dict[Length, float] = {"kinds": 0.4, "short": 0.1, "detailed": 0.35, "spatial": 0.15}
 _NO_TARGET = -100
 BATCH = 64
 
@@ -53,10 +53,10 @@ def prompts(length: Length) -> list[str]:
     return list(dict.fromkeys([preset.text, preset.alternative]))
 
 
-def build(pictures: Pictures) -> tuple[Any, Any]:
+def build(images: SceneImages) -> tuple[Any, Any]:
     """Build an untrained model of 2 million parameters, and its processor."""
     rng = np.random.default_rng(0)
-    texts = [caption(scene, length, rng) for scene in pictures.scenes[:2000] for length in LENGTHS]
+    texts = [caption(scene, length, rng) for scene in images.scenes[:2000] for length in LENGTHS]
     asked = [prompt for length in LENGTHS for prompt in prompts(length)]
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(
@@ -179,7 +179,7 @@ class CaptionerObjective(torch.nn.Module):
 
 
 def train(
-    pictures: Pictures, out: Path, *, steps: int, device: torch.device, stop: StopRequest
+    images: SceneImages, out: Path, *, steps: int, device: torch.device, stop: StopRequest
 ) -> None:
     """Train from scratch and save; the same machine and threads give the same weights.
 
@@ -187,17 +187,17 @@ def train(
         as `pretrain.loop.loop.train`.
     """
     torch.manual_seed(0)
-    model, processor = build(pictures)
+    model, processor = build(images)
     objective = CaptionerObjective(model).to(device)
     asker = _Asker(processor)
-    targets = cell_targets(pictures)
+    targets = cell_targets(images)
 
     def from_step(first: int) -> Iterator[Sequence[torch.Tensor]]:
-        drawn = batches(len(pictures.scenes), BATCH, seed=2, first=first)
+        drawn = batches(len(images.scenes), BATCH, seed=2, first=first)
         for step, picked in enumerate(drawn, first):
             rng = np.random.default_rng((1, step))
-            ids, labels = asker.rows([pictures.scenes[i] for i in picked], rng)
-            yield as_pixels(pictures.rgb[picked]), ids, labels, torch.from_numpy(targets[picked])
+            ids, labels = asker.rows([images.scenes[i] for i in picked], rng)
+            yield as_pixels(images.rgb[picked]), ids, labels, torch.from_numpy(targets[picked])
 
     options = LoopOptions(
         total_steps=steps, lr=2e-3, warmup_steps=steps * 8 // 100, weight_decay=0.05, beta2=0.98

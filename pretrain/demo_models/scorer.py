@@ -3,7 +3,8 @@
 The loss is CLIP's, with one more text per image: its own caption with one thing changed (NegCLIP,
 Yuksekgonul et al. 2023, arXiv 2210.01936). Without it a scorer learns which things are in an image,
 but not which of them is red. True and false captions are wrapped in the same boilerplate as alt
-texts, so that the boilerplate carries no signal. The loss of `cells` is added.
+texts, so that the boilerplate carries no signal. Only texts teach it: as a backbone it shows what
+captions alone give.
 """
 
 from __future__ import annotations
@@ -27,19 +28,14 @@ from curator.demo.alttext import DEFAULT_RATES, alt_text, dress, wrong
 from curator.demo.language import LENGTHS, VOCABULARY, Length, caption
 from curator.demo.scene import Scene
 from curator.store import fsops
-from pretrain.demo_models.cells import CellReader, cell_targets
-from pretrain.demo_models.pictures import SIDE_PX, Pictures, as_pixels, batches
+from pretrain.demo_models.images import SIDE_PX, SceneImages, as_pixels, batches
 from pretrain.loop.loop import train as run_loop
 from pretrain.loop.options import LoopOptions
 from pretrain.objectives.clip import short_attention
 
 _CONTEXT = 64
 _WIDTH = 24
-# The stage whose cells are those of `pictures`, and the last one, because open_clip stops after the
-# last one requested.
-_STAGES = (3, 4)
-_STRIDE_16_CHANNELS = 16 * _WIDTH
-_SHARES: dict[Length, float] = {"short": 0.45, "detailed": 0.45, "spatial": 0.1}
+_SHARES: dict[Length, float] = {"kinds": 0.55, "short": 0.1, "detailed": 0.25, "spatial": 0.1}
 BATCH = 128
 _SPECIAL = ["<pad>", "</s>", "<unk>"]
 _NOISE_SHARE = 8  # one unrelated alt text of any kind per this many images
@@ -84,28 +80,24 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 class ScorerObjective(torch.nn.Module):
-    """Minimised by `pretrain.loop.loop`. A batch is (pixels, tokens, targets of the cells)."""
+    """Minimised by `pretrain.loop.loop`. A batch is (pixels, tokens)."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.reader = CellReader(_STRIDE_16_CHANNELS)
 
     def losses(self, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return `loss` and its parts, the loss of the pairs and the loss of the cells."""
+        """Return `loss`, the only one."""
         device = self.model.logit_scale.device
-        pixels, tokens, targets = (part.to(device) for part in batch)
+        pixels, tokens = (part.to(device) for part in batch)
         with torch.no_grad():  # as open_clip does after every step
             self.model.logit_scale.clamp_(0, math.log(100))
         with short_attention(device):
-            seen = self.model.visual.forward_intermediates(pixels, indices=_STAGES)
-            pairs = _loss(self.model, seen["image_features"], tokens)
-            cells = self.reader(seen["image_intermediates"][0], targets)
-        return {"loss": pairs + 0.5 * cells, "pairs": pairs, "cells": cells}
+            return {"loss": _loss(self.model, self.model.encode_image(pixels), tokens)}
 
 
 def train(
-    pictures: Pictures, out: Path, *, steps: int, device: torch.device, stop: StopRequest
+    images: SceneImages, out: Path, *, steps: int, device: torch.device, stop: StopRequest
 ) -> None:
     """Train from scratch and save; the same machine and threads give the same weights.
 
@@ -122,14 +114,13 @@ def train(
     model_cfg = config(len(tokenizer))
     model = open_clip.CLIP(**model_cfg)
     objective = ScorerObjective(model).to(device)
-    targets = cell_targets(pictures)
 
     def from_step(first: int) -> Iterator[Sequence[torch.Tensor]]:
-        drawn = batches(len(pictures.scenes), BATCH, seed=4, first=first)
+        drawn = batches(len(images.scenes), BATCH, seed=4, first=first)
         for step, picked in enumerate(drawn, first):
             rng = np.random.default_rng((3, step))
-            tokens = tokenize(_texts([pictures.scenes[i] for i in picked], rng))
-            yield as_pixels(pictures.rgb[picked]), tokens, torch.from_numpy(targets[picked])
+            tokens = tokenize(_texts([images.scenes[i] for i in picked], rng))
+            yield as_pixels(images.rgb[picked]), tokens
 
     options = LoopOptions(
         total_steps=steps, lr=2e-3, warmup_steps=steps // 10, weight_decay=0.1, beta2=0.98
@@ -144,9 +135,9 @@ def _texts(scenes: list[Scene], rng: np.random.Generator) -> list[str]:
     told = list(zip(scenes, lengths, strict=True))
     right = [dress(caption(scene, length, rng), rng) for scene, length in told]
     false = [dress(wrong(scene, rng, length), rng) for scene, length in told]
-    apart = ("good", "wrong_attribute", "other_caption", "foreign")  # true, or negatives already
-    kept = {kind: rate for kind, rate in DEFAULT_RATES.items() if kind not in apart}
-    rates = {kind: rate / sum(kept.values()) for kind, rate in kept.items()}
+    apart = ("good", "wrong_detail", "other_caption", "foreign")  # true, or negatives already
+    kept = {noise: rate for noise, rate in DEFAULT_RATES.items() if noise not in apart}
+    rates = {noise: rate / sum(kept.values()) for noise, rate in kept.items()}
     noise = [
         alt_text(scene, scenes[0], rates, rng).text or "empty"
         for scene in scenes[1 : 1 + len(scenes) // _NOISE_SHARE]

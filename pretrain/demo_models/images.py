@@ -15,8 +15,8 @@ import torch
 
 from curator.core.progress import bar
 from curator.core.stopping import StopRequest
-from curator.demo.render import RenderedImage, make_picture
-from curator.demo.scene import Scene, sample_scene
+from curator.demo.render import RenderedImage, make_image
+from curator.demo.scene import MATERIALS, Scene, sample_scene
 from curator.demo.seeds import training_seeds
 from curator.demo.workers import Chunk, chunks_of, make_chunks
 from curator.store import fsops
@@ -25,16 +25,16 @@ SIDE_PX = 128
 GRID = 8
 """Cells along a side of the feature maps, one per 16 pixels."""
 _CHUNK = 200
-_COVER = 0.12  # a cell belongs to the solid that covers most of it, if that covers this fraction
+_COVER = 0.12  # a cell belongs to the thing that covers most of it, if that covers this fraction
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """N rendered scenes.
+class SceneImages:
+    """N rendered scenes, some of whose things have patterns.
 
     Attributes:
         rgb: (N, SIDE_PX, SIDE_PX, 3) uint8.
-        cells: (N, GRID, GRID) uint8, the solid that covers a cell of the image, from 1; 0 if none.
+        cells: (N, GRID, GRID) uint8, the thing that covers a cell of the image, from 1; 0 if none.
         scenes: the scenes that were rendered.
     """
 
@@ -43,7 +43,7 @@ class Pictures:
     scenes: list[Scene]
 
 
-def load_pictures(folder: Path, first_seed: int, count: int) -> Pictures:
+def load_images(folder: Path, first_seed: int, count: int) -> SceneImages:
     """Render scenes first_seed, first_seed + 1, ..., or read them if they were rendered before.
 
     Raises:
@@ -54,8 +54,8 @@ def load_pictures(folder: Path, first_seed: int, count: int) -> Pictures:
     if not path.exists():
         fsops.write_atomic(path, _rendered(seeds))
     with np.load(path) as stored:
-        scenes = [sample_scene(int(seed)) for seed in stored["seeds"]]
-        return Pictures(stored["rgb"], stored["cells"], scenes)
+        scenes = [sample_scene(int(seed), MATERIALS) for seed in stored["seeds"]]
+        return SceneImages(stored["rgb"], stored["cells"], scenes)
 
 
 def _rendered(seeds: range) -> bytes:
@@ -76,17 +76,17 @@ def _rendered(seeds: range) -> bytes:
 
 
 def _make_chunk(seeds: range, chunk: Chunk) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
-    made = [make_picture(seeds[number], SIDE_PX) for number in chunk]
+    made = [make_image(seeds[number], SIDE_PX, MATERIALS) for number in chunk]
     return (
-        [picture.rgb for _, picture in made],
-        [_cells(picture) for _, picture in made],
+        [image.rgb for _, image in made],
+        [_cells(image) for _, image in made],
         [scene.seed for scene, _ in made],
     )
 
 
-def _cells(picture: RenderedImage) -> np.ndarray:
+def _cells(image: RenderedImage) -> np.ndarray:
     step = SIDE_PX // GRID
-    blocks = picture.instances.reshape(GRID, step, GRID, step).swapaxes(1, 2).reshape(-1, step**2)
+    blocks = image.instances.reshape(GRID, step, GRID, step).swapaxes(1, 2).reshape(-1, step**2)
     cells = np.zeros(GRID * GRID, np.uint8)
     for number, block in enumerate(blocks):
         counts = np.bincount(block, minlength=2)[1:]
