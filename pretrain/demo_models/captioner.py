@@ -72,7 +72,7 @@ def build(images: SceneImages) -> tuple[Any, Any]:
         clean_up_tokenization_spaces=False,
         extra_special_tokens={"image_token": _SPECIAL[_IMAGE]},
     )
-    images = CLIPImageProcessor(
+    resize = CLIPImageProcessor(
         size={"height": SIDE_PX, "width": SIDE_PX},
         do_center_crop=False,
         resample=3,
@@ -80,7 +80,7 @@ def build(images: SceneImages) -> tuple[Any, Any]:
         image_std=[0.5] * 3,
     )
     processor: Any = LlavaProcessor(  # type: ignore[no-untyped-call]  # no types there
-        image_processor=images,
+        image_processor=resize,
         tokenizer=tokenizer,
         patch_size=SIDE_PX // GRID,
         vision_feature_select_strategy="full",

@@ -11,12 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from curator.core.errors import StoppedError, UsageError
-from curator.core.stopping import StopRequest
-from curator.demo.scene import sample_scene
-from pretrain.demo_models import captioner, scorer
-from pretrain.demo_models.cells import cell_targets
 from pretrain.demo_models.pictures import (
     GRID,
     SIDE_PX,
@@ -25,6 +19,12 @@ from pretrain.demo_models.pictures import (
     batches,
     load_pictures,
 )
+
+from curator.core.errors import StoppedError, UsageError
+from curator.core.stopping import StopRequest
+from curator.demo.scene import sample_scene
+from pretrain.demo_models import captioner, scorer
+from pretrain.demo_models.cells import cell_targets
 
 
 @pytest.fixture(scope="module")
