@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from curator.core.progress import bar
 from curator.core.stopping import StopRequest
@@ -21,9 +22,11 @@ from curator.demo.seeds import training_seeds
 from curator.demo.workers import Chunk, chunks_of, make_chunks
 from curator.store import fsops
 
-SIDE_PX = 128
+SIDE_PX = 64
+"""Side of the images that the models see: things are large enough for it."""
 GRID = 8
-"""Cells along a side of the feature maps, one per 16 pixels."""
+"""Cells along a side of the feature maps, one per 8 pixels."""
+_RENDERED_PX = 128  # as in the demo's shards, so that the models see images made smaller as there
 _CHUNK = 200
 _COVER = 0.12  # a cell belongs to the thing that covers most of it, if that covers this fraction
 
@@ -76,16 +79,21 @@ def _rendered(seeds: range) -> bytes:
 
 
 def _make_chunk(seeds: range, chunk: Chunk) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
-    made = [make_image(seeds[number], SIDE_PX, MATERIALS) for number in chunk]
+    made = [make_image(seeds[number], _RENDERED_PX, MATERIALS) for number in chunk]
     return (
-        [image.rgb for _, image in made],
+        [_smaller(image.rgb) for _, image in made],
         [_cells(image) for _, image in made],
         [scene.seed for scene, _ in made],
     )
 
 
+def _smaller(rgb: np.ndarray) -> np.ndarray:
+    # Bicubic, as both models' own preprocessing.
+    return np.asarray(Image.fromarray(rgb).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC))
+
+
 def _cells(image: RenderedImage) -> np.ndarray:
-    step = SIDE_PX // GRID
+    step = _RENDERED_PX // GRID
     blocks = image.instances.reshape(GRID, step, GRID, step).swapaxes(1, 2).reshape(-1, step**2)
     cells = np.zeros(GRID * GRID, np.uint8)
     for number, block in enumerate(blocks):
