@@ -450,8 +450,8 @@ OF_ONES_OWN = {
     "edits replace": "ignore-case regex shard timeout who yes",
     "quarantine show": "reason",
     "quarantine retry": "reason",
-    "demo data": "images labelled noise seed side",
-    "demo run": "images quick study",
+    "demo data": "images labelled noise patterns seed side",
+    "demo run": "images quick seed study",
 }
 
 
