@@ -92,8 +92,8 @@ def _ways(
     num_steps = 2 if args.quick else 8
     data = _made_up(4 if args.quick else 32, size)
     options = DenseOptions(
-        labels="segmentation",
-        freeze=freeze,
+        task="segmentation",
+        protocol="quick" if freeze else "finetune",
         image_px=size,
         batch_size=2 if args.quick else 8,
         steps=num_steps,

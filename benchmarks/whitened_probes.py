@@ -8,7 +8,7 @@ over the training pictures, shrunk towards a multiple of the identity. The maps 
 are the same, and each step comes farther: compare 100 with 400. Runs are grouped by what they
 learnt from; groups are held against the one whose name ends as `--baseline` does, paired by seed.
 
-Everything else (pictures, batches, loss, judging) is that of `curator finetune --probe`.
+Everything else (pictures, batches, loss, judging) is that of `curator finetune --protocol quick`.
 """
 
 from __future__ import annotations

@@ -52,7 +52,11 @@ class DenseResult:
             earlier cell are not counted.
         flops: of training; for a probe on stored features those of the head only.
         history: the log of the training loop.
-        layer_decay: the value used; None for a probe, and in files older than this field.
+        lr: the peak learning rate; None for a protocol without one.
+        layer_decay: the value used; None for a frozen backbone.
+        protocol: as printed beside the number, with the digest of every setting that defines it
+            (`finetune.protocols`).
+        certificate: of a solved probe (`finetune.probes.solved.Certificate`).
         weights: sha256 of the backbone's weights before training.
     """
 
@@ -61,13 +65,16 @@ class DenseResult:
     per_class: dict[str, float]
     num_train: int
     num_test: int
-    lr: float
+    lr: float | None
     seconds: float
     flops: int
     history: list[dict[str, float]]
     weights: str
     predictions: tuple[SavedImages, ...]
     layer_decay: float | None = None
+    protocol: str = ""
+    protocol_digest: str = ""
+    certificate: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return every field; of the saved images only their names."""
@@ -94,6 +101,11 @@ class Sweep:
     evaluated_on: str
     at_edge: bool
 
+    def applied_to(self, options: DenseOptions) -> DenseOptions:
+        """Return the options of a cell with the chosen learning rate, and what it is from."""
+        tried = tuple(lr for lr, _ in self.tried)
+        return options.model_copy(update={"lr": self.lr, "swept": tried})
+
 
 def identity(backbone: str, data: DenseSet, options: DenseOptions) -> dict[str, Any]:
     """Return everything in which two different cells can differ."""
@@ -101,6 +113,8 @@ def identity(backbone: str, data: DenseSet, options: DenseOptions) -> dict[str, 
         "backbone": backbone,
         "data": {**data.describe(), "folder": str(data.folder)},
         "options": options.model_dump(mode="json"),
+        # Of the constants too, which the options do not show.
+        "protocol": {"digest": options.protocol_digest},
     }
 
 

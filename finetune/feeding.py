@@ -190,7 +190,7 @@ class Feed:
     def _sample(self, position: int, place: int) -> AugmentedSample:
         options = self._options
         item = self._split[place]
-        if options.freeze:
+        if options.keeps_features:
             return plain(item, options.image_px)
         assert options.scale is not None, "options are settled"
         return augmented(

@@ -63,7 +63,7 @@ def run_grid(
         )
     results: dict[float, list[DenseResult]] = {}
     for cell in cells:
-        options = cell if swept is None else cell.model_copy(update={"lr": swept.lr})
+        options = cell if swept is None else swept.applied_to(cell)
         found = finetune(
             backbone,
             data,

@@ -1,8 +1,8 @@
 """Options of one dense cell. Torch-free, because reports and studies read them too.
 
-There are two modes: a *probe* (`freeze`) trains a linear head on frozen features, which is cheap
-and repeatable; *finetuning* trains everything. Values left at None depend on the others;
-`settled()` fills them in, and the settled options are stored with a result.
+The protocol says what is trained and how it is scored (`finetune.protocols`): `finetune` trains
+everything, all others freeze the backbone, which is cheap and repeatable. Values left at None
+depend on the others; `settled()` fills them in, and the settled options are stored with a result.
 
 Defaults follow published recipes with AdamW; they are starting points for a sweep, not optima:
 
@@ -11,9 +11,9 @@ Defaults follow published recipes with AdamW; they are starting points for a swe
   MMSegmentation `configs/mae`, `configs/convnext`). UPerNet with BEiT-B takes 3e-5 and with Swin
   6e-5; ViTDet takes 1e-4 (Mask R-CNN). So sweeps also try 3e-5, and 3e-4 and 1e-3 for heads trained
   for a thousand steps instead of 160,000.
-* Probes: from 1e-3, as DINOv2's and DINOv3's linear segmentation over 40,000 steps, to 1e-2 and
-  more
-  for a few hundred to a thousand steps. For depth they use 1e-4 and 3e-4, with other heads.
+* Probe `quick`: from 1e-3, as DINOv2's and DINOv3's linear segmentation over 40,000 steps, to
+  1e-2 and more for a few hundred to a thousand steps. For depth they use 1e-4 and 3e-4, with other
+  heads.
 * Layer decay: see `finetune.tasks.base.layer_decay_of`.
 """
 
@@ -26,6 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from curator.core.errors import UsageError, nearest
 from curator.core.validation import explain
+from finetune.protocols import PROTOCOLS, Protocol, printed_name, settings_digest
 from finetune.tasks import TASKS, TaskSpec
 
 Head = Literal["auto", "linear", "upernet", "fpn"]
@@ -36,6 +37,15 @@ def _in_the_table(task: str) -> str:
         raise ValueError(nearest(task, TASKS.rows))
     return task
 
+
+def _a_protocol(name: str) -> str:
+    if name not in PROTOCOLS:
+        raise ValueError(nearest(name, PROTOCOLS))
+    return name
+
+
+ProtocolName = Annotated[str, AfterValidator(_a_protocol)]
+"""A row of `finetune.protocols.PROTOCOLS`."""
 
 TaskName = Annotated[str, AfterValidator(_in_the_table)]
 """A row of `finetune.tasks.TASKS`."""
@@ -52,10 +62,6 @@ FINETUNE_SWEEP = (3e-5, 1e-4, 3e-4, 1e-3)
 HEADS_SWEEP = (1e-4, 3e-4, 1e-3, 3e-3)
 """Learning rates that `sweep` tries by default, for the same three cases."""
 
-_UNUSED_LAYER_DECAY = 0.8
-"""Value that is stored with probes, which do not use it. It must not change, because a study
-identifies its cells by the stored options."""
-
 MIN_BATCH = 2
 
 
@@ -63,15 +69,16 @@ class DenseOptions(BaseModel):
     """Options of one cell. Immutable; unknown names are errors, and values are checked on creation.
 
     Attributes:
-        head: "auto" is linear for a probe; else UperNet for a plain ViT and Semantic FPN for a
-            conv net. Detection always has Mask R-CNN's heads, so only "auto" fits there.
-        freeze: whether this is a probe: the backbone is frozen and in evaluation mode, and images
-            are not augmented, so that features are computed only once.
+        protocol: what is trained and how it is scored; `finetune.protocols` lists them.
+        head: "auto" is linear on a frozen backbone; else UperNet for a plain ViT and Semantic FPN
+            for a conv net. Detection always has Mask R-CNN's heads, so only "auto" fits there.
         batch_size: images per step; at least two, because the heads have batch norms.
-        lr: peak learning rate; None is the default of the mode.
+        lr: peak learning rate; None is the default of the protocol.
+        swept: the learning rates that `lr` was chosen from on validation images, if it was.
         layer_decay: learning rate of a block of a plain ViT, or a stage of a pyramid, relative to
             the next deeper one; None is the default of the architecture
-            (`finetune.tasks.base.layer_decay_of`), 1 trains all layers at one rate. Not for probes.
+            (`finetune.tasks.base.layer_decay_of`), 1 trains all layers at one rate. Not on a frozen
+            backbone.
         image_px: height and width of images in training and in "whole" inference.
         fraction: fraction of the training images; for one seed, smaller fractions are subsets of
             larger ones.
@@ -83,11 +90,12 @@ class DenseOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: TaskName
+    protocol: ProtocolName = "finetune"
     head: Head = "auto"
-    freeze: bool = False
     steps: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=16, ge=MIN_BATCH)
     lr: float | None = Field(default=None, gt=0)
+    swept: tuple[float, ...] = ()
     layer_decay: float | None = Field(default=None, gt=0, le=1)
     weight_decay: float = Field(default=0.05, ge=0)
     image_px: tuple[int, int] = (512, 512)
@@ -99,12 +107,15 @@ class DenseOptions(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_a_probe(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or not values.get("freeze"):
+    def _of_the_protocol(cls, values: Any) -> Any:
+        """Fill in the protocol's defaults, and refuse options that it has no use for."""
+        name = values.get("protocol", "finetune") if isinstance(values, Mapping) else None
+        if name not in PROTOCOLS:
             return values
-        if values.get("layer_decay") not in (None, _UNUSED_LAYER_DECAY):
-            raise ValueError("layer_decay: a probe trains no layer of the backbone; leave it out")
-        return {**values, "layer_decay": _UNUSED_LAYER_DECAY}
+        for key in PROTOCOLS[name].unused:
+            if values.get(key, cls.model_fields[key].default) != cls.model_fields[key].default:
+                raise ValueError(f"{key}: the protocol {name} does not use it; leave it out")
+        return {**PROTOCOLS[name].defaults, **values}
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -114,9 +125,17 @@ class DenseOptions(BaseModel):
             raise ValueError("scale must be two numbers above 0, the smaller one first")
         if self.spec.has_own_head and self.head != "auto":
             raise ValueError(f"head: {self.task} has its own heads; leave it at auto")
-        if self.inference == "slide" and (self.freeze or self.spec.has_own_head):
-            who = f"{self.task} sees" if self.spec.has_own_head else "probes see"
-            raise ValueError(f"inference: {who} whole images only")
+        if self.inference == "slide" and self.spec.has_own_head:
+            raise ValueError(f"inference: {self.task} sees whole images only")
+        allowed = self.protocol_spec.tasks
+        if allowed and self.task not in allowed:
+            fitting = [
+                name for name, one in PROTOCOLS.items() if not one.tasks or self.task in one.tasks
+            ]
+            raise ValueError(
+                f"protocol: {self.protocol} is for {' and '.join(allowed)}, not for {self.task}; "
+                f"allowed: {', '.join(fitting)}"
+            )
         return self
 
     @property
@@ -124,14 +143,39 @@ class DenseOptions(BaseModel):
         """The row of `TASKS` for the task."""
         return TASKS.spec(self.task)
 
+    @property
+    def protocol_spec(self) -> Protocol:
+        """The row of `PROTOCOLS` for the protocol."""
+        return PROTOCOLS[self.protocol]
+
+    @property
+    def freeze(self) -> bool:
+        """Whether the backbone is frozen, in evaluation mode."""
+        return self.protocol != "finetune"
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether images are not augmented, so that a frozen backbone sees each of them once."""
+        return self.freeze and self.inference == "whole"
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol as it is printed beside a number: "quick, 200 steps"."""
+        return printed_name(self.protocol, self.settled().model_dump(mode="json"))
+
+    @property
+    def protocol_digest(self) -> str:
+        """The digest of every setting that defines the protocol."""
+        return settings_digest(self.protocol, self.task, self.settled().model_dump(mode="json"))
+
     def settled(self) -> DenseOptions:
         """Return the options with all open values filled in."""
-        return self.model_copy(
-            update={
-                "lr": self._learning_rates[0] if self.lr is None else self.lr,
-                "scale": self.spec.scale if self.scale is None else self.scale,
-            }
-        )
+        update: dict[str, Any] = {}
+        if self.lr is None and "lr" not in self.protocol_spec.unused:
+            update["lr"] = self._learning_rates[0]
+        if self.scale is None and "scale" not in self.protocol_spec.unused:
+            update["scale"] = self.spec.scale
+        return self.model_copy(update=update)
 
     @property
     def swept_learning_rates(self) -> tuple[float, ...]:
@@ -145,11 +189,6 @@ class DenseOptions(BaseModel):
         if self.spec.has_own_head:
             return HEADS_LR, HEADS_SWEEP
         return PROBE_LR, PROBE_SWEEP
-
-    @property
-    def mode(self) -> str:
-        """`probe` or `finetune`."""
-        return "probe" if self.freeze else "finetune"
 
 
 def parse_options(values: Mapping[str, Any]) -> DenseOptions:

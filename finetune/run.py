@@ -34,6 +34,7 @@ from finetune.images import png
 from finetune.labels import depth_range, require_labels, require_told_apart
 from finetune.layouts import DenseSet, Split, take_fraction
 from finetune.options import DenseOptions
+from finetune.probes.solved import solve
 from finetune.tasks import TASKS, DenseTask, Evaluation
 from pretrain import distributed
 from pretrain.loop.loop import TrainResult, train
@@ -117,14 +118,32 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
     def kept_of(split: Split) -> Any:
         return (
             features.of(owner, split, options.image_px, task.features, stop)
-            if options.freeze
+            if options.keeps_features
             else None
         )
 
-    feed = Feed(subset, options, kept_of(subset))
-    before = time.monotonic() - began
-    trained = _train(task, feed, cell, stop)
-    began = time.monotonic()
+    certificate = None
+    flops, history = 0, list[dict[str, float]]()
+    if options.protocol == "solved":
+        apart, chosen_on = held_out(data, options, stop)
+        solved = solve(
+            task,
+            train=subset,
+            rest=apart.train,
+            val=apart.test,
+            chosen_on=chosen_on,
+            kept_of=kept_of,
+            stop=stop,
+        )
+        certificate, flops = solved.to_json(), solved.flops
+        seconds = 0.0
+    else:
+        feed = Feed(subset, options, kept_of(subset))
+        before = time.monotonic()
+        trained = _train(task, feed, cell, stop)
+        flops, history = trained.flops, trained.history
+        # Steps before a stop count too.
+        seconds = trained.seconds - (time.monotonic() - before)
     with torch.random.fork_rng(devices=[]):
         evaluation: Evaluation = task.evaluate(data.test, kept=kept_of(data.test), stop=stop)
     shown = _shown(task, data.test)
@@ -134,13 +153,16 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
         per_class=evaluation.per_class,
         num_train=len(subset),
         num_test=len(data.test),
-        lr=_learning_rate(options),
-        seconds=before + trained.seconds + time.monotonic() - began,
-        flops=trained.flops,
-        history=trained.history,
+        lr=options.lr,
+        seconds=seconds + time.monotonic() - began,
+        flops=flops,
+        history=history,
         weights=weights,
         predictions=shown,
         layer_decay=task.layer_decay,
+        protocol=options.protocol_name,
+        protocol_digest=options.protocol_digest,
+        certificate=certificate,
     )
 
 
@@ -153,25 +175,21 @@ def _build(backbone: Backbone, options: DenseOptions, data: DenseSet, subset: Sp
 
 def _train(task: Any, feed: Feed, cell: _Cell, stop: StopRequest) -> TrainResult:
     options = cell.options
+    assert options.lr is not None, "options are settled"
     loop = LoopOptions(
         total_steps=options.steps,
-        lr=_learning_rate(options),
+        lr=options.lr,
         warmup_steps=math.ceil(options.steps * WARMUP_FRACTION),
         weight_decay=options.weight_decay,
         precision=options.precision,
         log_every=max(1, options.steps // 50),
         seed=options.seed,
     )
-    what = f"{options.mode} {options.task}"
+    what = f"{options.protocol} {options.task}"
     return train(
         task, feed.batches, loop, folder=cell.out, parameter_groups=task.groups(), stop=stop,
         what=what,
     )  # fmt: skip
-
-
-def _learning_rate(options: DenseOptions) -> float:
-    assert options.lr is not None, "options are settled"
-    return options.lr
 
 
 def _shown(task: DenseTask, test: Split) -> tuple[SavedImages, ...]:
@@ -216,6 +234,12 @@ def sweep(
         EngineError: training was not finite at any rate.
     """
     settled = options.settled()
+    if settled.lr is None:
+        raise UsageError(
+            f"the protocol {settled.protocol} has no learning rate to choose",
+            hint="leave out --sweep, or `lrs` in a study",
+            reason="option.value",
+        )
     rates = sorted(set(lrs or settled.swept_learning_rates))
     metric = settled.spec.metrics[0]
     if data.labels == "depth":  # as in the cells that the rate is for
@@ -265,17 +289,20 @@ def require_cells(
     choose_rate: bool,
     stop: StopRequest | None = None,
 ) -> None:
-    """Check all cells and their sweep before the first cell runs.
+    """Check all cells, and what their settings are chosen on, before the first cell runs.
 
-    The sweep is that of the first cell with the largest fraction.
+    A learning rate is chosen once, with the first cell of the largest fraction; the strength of
+    `solved` in every cell.
 
     Raises:
-        UsageError: a fraction has no labels to learn from, or a rate cannot be chosen; names it.
+        UsageError: a fraction has no labels to learn from, or a setting cannot be chosen; names it.
     """
     for cell in cells:
         subset = take_fraction(data.train, cell.fraction, cell.seed)
         what = f"training image of fraction {cell.fraction:g}, seed {cell.seed},"
         require_labels(data, subset, what, stop)
+        if cell.protocol == "solved":
+            held_out(data, cell, stop)
     if choose_rate:
         held_out(data, max(cells, key=lambda cell: cell.fraction), stop)
 
@@ -297,8 +324,8 @@ def held_out(
         return apart, f"{len(data.val):,} validation images"
     if len(subset) < 2:  # noqa: PLR2004 - one to train on, one to evaluate on
         raise UsageError(
-            "one training image cannot be divided to choose a learning rate",
-            hint="give the rate, or a larger fraction",
+            "one training image cannot be divided to choose a setting on a part of it",
+            hint="give a larger fraction, or the learning rate",
             reason="option.value",
         )
     test = take_fraction(subset, HELD_OUT_FRACTION, options.seed + 1)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json, table
 from curator.core.errors import UsageError
+from finetune.protocols import PROTOCOLS
 from finetune.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -36,14 +37,16 @@ def finetune(
         typer.Option(help="Layout of the folder; default: recognised from its files."),
     ] = None,
     head: Annotated[
-        str, typer.Option(help="linear, fpn or upernet; auto: by backbone and mode.")
-    ] = "auto",
-    probe: Annotated[
-        bool,
+        str | None, typer.Option(help="linear, fpn or upernet; default: by backbone and protocol.")
+    ] = None,
+    protocol: Annotated[
+        str,
         typer.Option(
-            "--probe/--finetune", help="Train only a linear head, or the whole network (default)."
+            help="How the labels are used; all but finetune freeze the backbone: "
+            + "; ".join(f"{name}: {one.help}" for name, one in PROTOCOLS.items())
+            + "."
         ),
-    ] = False,
+    ] = "finetune",
     fraction: Annotated[
         str,
         typer.Option(
@@ -53,7 +56,9 @@ def finetune(
     seeds: Annotated[
         int, typer.Option(min=1, help="Runs per fraction; their standard deviation is shown.")
     ] = 1,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: by mode.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate; default: by protocol.")
+    ] = None,
     layer_decay: Annotated[
         float | None,
         typer.Option(
@@ -73,8 +78,11 @@ def finetune(
         str | None, typer.Option(metavar="HxW", help="Image size in pixels, e.g. 360x480.")
     ] = None,
     inference: Annotated[
-        str, typer.Option(help="whole: the resized image; slide: a sliding window.")
-    ] = "whole",
+        str | None,
+        typer.Option(
+            help="whole: the resized image; slide: a sliding window. Default: by protocol."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Keep the results in this folder; also resumes a run there.")
     ] = None,
@@ -89,7 +97,7 @@ def finetune(
 
     Example:
 
-        curator finetune runs/clip-v2 --task segmentation --data camvid/ --size 360x480 --probe
+        curator finetune runs/clip-v2 --task segmentation --data camvid/ --protocol solved
     """
     from curator.core.package import require
     from curator.core.stopping import stop_on_signals
@@ -99,16 +107,10 @@ def finetune(
     require("train", "curator finetune")  # before the labels are read, which can take minutes
     if sweep and lr is not None:
         raise UsageError("--lr and --sweep exclude each other", reason="option.value")
-    if probe and layer_decay is not None:
-        raise UsageError(
-            "--layer-decay and --probe exclude each other",
-            hint="a probe trains no layer of the backbone",
-            reason="option.value",
-        )
     given = {
         "task": task,
         "head": head,
-        "freeze": probe,
+        "protocol": protocol,
         "lr": lr,
         "layer_decay": layer_decay,
         "steps": steps,
@@ -161,7 +163,12 @@ def _show(task: str, found: Grid) -> None:
     from finetune.study.results import metric_of
 
     data, swept = found.data, found.swept
+    every = [run for runs in found.results.values() for run in runs]
     show(f"{data.folder.name}, {task}: evaluated on {len(data.test):,} test images")
+    show(f"protocol {every[0].protocol} [{every[0].protocol_digest}]")
+    for run in every:
+        if run.certificate is not None:
+            show(_certified(run.num_train, run.certificate))
     if swept is not None:
         by = metric_of(swept.metric)
         tried = ", ".join(
@@ -182,6 +189,23 @@ def _show(task: str, found: Grid) -> None:
         show("to compare backbones, use --seeds 3: one seed does not show the spread")
     else:
         show("run the same for another backbone to compare; `curator study` gives intervals")
+
+
+def _certified(num_train: int, found: Mapping[str, Any]) -> str:
+    """Say how a solved probe was found, and how close to the optimum it is."""
+    from finetune.study.results import metric_of
+
+    by = metric_of(found["metric"])
+    tried = ", ".join(f"{one['strength']:g}: {by.number(one['score'])}" for one in found["curve"])
+    relative = found["gradient_norm"] / (found["gradient_norm_at_zero"] or 1)
+    cells = f"{found['cells']:,} of {found['cells_in_all']:,} cells"
+    capped = ", stopped before its tolerance" if found["hit_cap"] else ""
+    edge = ", the last one allowed" if found["at_edge"] else ""
+    return (
+        f"{num_train:,} images, {cells}: L2 strength {found['strength']:g}{edge}, set by "
+        f"{by.heading} on {found['chosen_on']} ({tried}); gradient {relative:.1e} of that at zero "
+        f"weights after {found['iterations']} iterations{capped}"
+    )
 
 
 def _spread(metric: Metric, values: Sequence[float]) -> str:

@@ -149,7 +149,8 @@ def _task(
     return TaskResult(
         name=_title(task),
         kind=task["task"],
-        mode=task["mode"],
+        protocol=top[0]["protocol"],
+        protocol_digest=top[0]["protocol_digest"],
         metric=metric,
         fraction=fraction,
         num_train=max((row["num_train"] for row in top), default=0),
@@ -157,7 +158,9 @@ def _task(
         values=values,
         means=_means(values),
         others=[(metric_of(name), _means(by_arm)) for name, by_arm in found.items()],
-        comparisons=_comparisons(values, study["baseline"], metric, _names(study)),
+        comparisons=_comparisons(
+            values, study["baseline"], metric, _names(study), protocol=top[0]["protocol"]
+        ),
         relative=_relative(values, study["mae"]),
         curves=curves,
         ladders=ladders,
@@ -182,7 +185,12 @@ def _means(values: Mapping[str, Mapping[int, float]]) -> dict[str, Mean]:
 
 
 def _comparisons(
-    values: Mapping[str, Mapping[int, float]], baseline: str, metric: Metric, names: Sequence[str]
+    values: Mapping[str, Mapping[int, float]],
+    baseline: str,
+    metric: Metric,
+    names: Sequence[str],
+    *,
+    protocol: str,
 ) -> list[Comparison]:
     found = []
     for name in names:
@@ -198,6 +206,7 @@ def _comparisons(
                 pairs=pairs,
                 difference=gain,
                 alpha=ALPHA,
+                protocol=protocol,
             )
         )
     return found

@@ -69,6 +69,7 @@ def _environment() -> Environment:
         "gap_sentence": text.gap_sentence,
         "interval": lambda found, metric, signed=False: text.interval(metric, found, signed=signed),
         "how_trained": text.how_trained,
+        "measured_as": text.measured_as,
         "factor": text.factor,
         "factor_limit": text.factor_limit,
         "p_value": text.p_value,

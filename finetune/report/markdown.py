@@ -93,7 +93,15 @@ def _task(report: Report, task: TaskResult) -> Iterator[str]:
             ]
         )
     others = [other.label for other, _ in task.others]
-    head = ["arm", "seeds", metric.label, *others, f"gain over {report.baseline}", "p", "effect"]
+    head = [
+        "arm",
+        "seeds",
+        text.measured_as(task, metric),
+        *others,
+        f"gain over {report.baseline}",
+        "p",
+        "effect",
+    ]
     yield from _table(head, rows)
     yield ""
     for comparison in task.comparisons:

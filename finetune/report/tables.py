@@ -38,7 +38,7 @@ def gap_columns(report: Report) -> list[tuple[str, dict[str, Gap]]]:
         for what in dict.fromkeys(gap.what for gap in task.gaps):
             gaps = {gap.arm: gap for gap in task.gaps if gap.what == what}
             if gaps:
-                found.append((f"{task.name}, {what}", gaps))
+                found.append((f"{task.name} ({task.protocol}), {what}", gaps))
     return found
 
 
@@ -90,7 +90,7 @@ def task_lines(report: Report) -> list[tuple[str, Lines]]:
     found = []
     for task in report.plan["study"]["task"]:
         name = task["name"] or task["task"]
-        lines = [("task", f"{task['task']}, {task['mode']}")]
+        lines = [("task", f"{task['task']}, protocol {task['protocol']}")]
         lines.append(("labels", ", ".join(map(text.share, sorted(task["fractions"])))))
         if task["lrs"]:
             lines.append(("learning rates", " or ".join(f"{rate:g}" for rate in task["lrs"])))

@@ -45,7 +45,8 @@ def sentence(comparison: Comparison) -> str:
     if gain is None:
         return f"Nothing to compare: {both} have no seed in common{missing}."
     if gain.low is None or gain.high is None:
-        told, seeds = _signed(comparison.metric, gain.mean), f"{_seeds(gain.n)}{missing}"
+        told = _signed(comparison.metric, gain.mean)
+        seeds = f"{_seeds(gain.n)}{missing}{_protocol(comparison)}"
         head = f"{comparison.arm} against {comparison.reference}: {told}, {seeds}"
         if gain.n == 1:
             return f"{head}, so there is no interval and no verdict."
@@ -62,12 +63,13 @@ def _won(comparison: Comparison, gain: Difference) -> str:
     verb, shown = ("beats", gain) if won else ("is worse than", _turned(gain))
     less = "" if metric.higher_is_better else " (lower is better)"
     told = f"{metric.amount(shown.mean)} {interval(metric, shown)}{less}"
-    tail = f"{_seeds(gain.n)}{_missing(comparison)}"
+    tail = f"{_seeds(gain.n)}{_missing(comparison)}{_protocol(comparison)}"
     return f"{comparison.arm} {verb} {comparison.reference} by {told}, {tail}."
 
 
 def _unclear(comparison: Comparison, gain: Difference) -> str:
-    metric, tail = comparison.metric, f"{_seeds(gain.n)}{_missing(comparison)}"
+    metric = comparison.metric
+    tail = f"{_seeds(gain.n)}{_missing(comparison)}{_protocol(comparison)}"
     head = f"{_signed(metric, gain.mean)} {interval(metric, gain, signed=True)}, {tail}"
     among = ""
     if gain.excludes_zero and gain.p_adjusted is not None:
@@ -106,6 +108,10 @@ def _missing(comparison: Comparison) -> str:
         if seeds
     ]
     return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _protocol(comparison: Comparison) -> str:
+    return f" ({comparison.protocol})" if comparison.protocol else ""
 
 
 def _seeds(n: int) -> str:
@@ -282,12 +288,13 @@ def relative_is(report: Report) -> str:
 
 
 def how_trained(found: TaskResult) -> str:
-    """Say what was trained on the labels."""
-    if found.mode != "probe":
-        return "everything finetuned"
-    if found.kind == "detection":
-        return "heads on frozen features"
-    return "a linear probe on frozen features"
+    """Say by which protocol the labels were used, with the digest of its settings."""
+    return f"protocol {found.protocol} [{found.protocol_digest}]"
+
+
+def measured_as(found: TaskResult, metric: Metric) -> str:
+    """Return a metric's heading with the protocol that it was measured by: "mIoU, solved"."""
+    return f"{metric.label}, {found.protocol}"
 
 
 def matched(report: Report) -> str:

@@ -31,6 +31,7 @@ class Comparison:
 
     `alpha` is the level for planning seeds: 5 % divided by the comparisons of the family, which is
     Holm's threshold for the smallest p-value, so more seeds than planned are never needed.
+    `protocol` is printed behind the numbers.
     """
 
     arm: str
@@ -39,6 +40,7 @@ class Comparison:
     pairs: PairedValues
     difference: Difference | None
     alpha: float
+    protocol: str = ""
 
     @property
     def outcome(self) -> str:
@@ -75,12 +77,14 @@ class TaskResult:
 
     `values` and `means` are by arm, of the metric that decides; `others` by metric. `curves` are
     over label fractions, `ladders` over samples seen in pretraining, both by arm and only for two
-    amounts or more. `kind` is segmentation, depth or detection.
+    amounts or more. `kind` is segmentation, depth or detection. `protocol` is printed beside the
+    numbers; `protocol_digest` is of every setting that defines it.
     """
 
     name: str
     kind: str
-    mode: str
+    protocol: str
+    protocol_digest: str
     metric: Metric
     fraction: float
     num_train: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import product
 
+from finetune.protocols import PROTOCOLS
 from finetune.report.text import SAME_COMPUTE
 from finetune.report.values import ArmCuts, Report
 from finetune.study.files import Json
@@ -24,6 +25,7 @@ def warnings_of(report: Report, records: Mapping[str, Json]) -> list[str]:
         *_compute(report),
         *_cut_texts(report),
         *_learning_rates(report, records),
+        *_solved(report, records),
         *_circles(report),
     ]
 
@@ -125,6 +127,8 @@ def _cut_texts(report: Report) -> Iterator[str]:
 def _learning_rates(report: Report, records: Mapping[str, Json]) -> Iterator[str]:
     for task in report.plan["study"]["task"]:
         name = task["name"] or task["task"]
+        if "lr" in PROTOCOLS[task["protocol"]].unused:
+            continue
         if len(task["lrs"]) <= 1:
             yield f"The learning rate of {name} is the same for all arms; none was swept."
             continue
@@ -140,6 +144,27 @@ def _learning_rates(report: Report, records: Mapping[str, Json]) -> Iterator[str
                 f"The best learning rate of {name} is at the end of the range for "
                 f"{', '.join(ends)}: a wider sweep may change the result."
             )
+
+
+def _solved(report: Report, records: Mapping[str, Json]) -> Iterator[str]:
+    """Yield tasks whose solved probes did not reach the optimum, or the end of the strengths."""
+    for task in report.plan["study"]["task"]:
+        name = task["name"] or task["task"]
+        found = [
+            certificate
+            for cell in report.plan["cells"]
+            if cell["kind"] == "dense" and cell["task"] == name
+            for certificate in [
+                (records.get(cell["digest"], {}).get("outcome") or {}).get("certificate")
+            ]
+            if certificate is not None
+        ]
+        for key, told in (
+            ("hit_cap", "stopped before the gradient was small enough"),
+            ("at_edge", "chose the last strength of the range that is allowed"),
+        ):
+            if number := sum(one[key] for one in found):
+                yield f"The probe of {name} {told} in {number} of {len(found)} runs."
 
 
 def _circles(report: Report) -> Iterator[str]:

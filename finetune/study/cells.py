@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from curator.core import hashing
 from curator.core.stopping import StopRequest
 from finetune.cell_files import DenseResult, Sweep
+from finetune.options import parse_options
 from finetune.study.recipe import TaskSettings
 
 _DIGEST_LENGTH = 20
@@ -123,7 +124,7 @@ class SweepCell:
             "labels": self.labels,
             "options": self.options,
             "lrs": sorted(self.task.lrs),
-            **_rules(self.options),
+            "protocol": parse_options(self.options).protocol_digest,
         }
 
     @cached_property
@@ -156,8 +157,21 @@ class DenseCell:
     def options(self) -> Json:
         """The options of the run, without the learning rate if that comes from a sweep."""
         lr = self.task.lrs[0] if self.task.lrs and self.sweep is None else None
-        options = self.task.dense_options(seed=self.seed, fraction=self.fraction, lr=lr)
+        swept = () if self.sweep is None else tuple(sorted(self.task.lrs))
+        options = self.task.dense_options(
+            seed=self.seed, fraction=self.fraction, lr=lr, swept=swept
+        )
         return options.model_dump(mode="json")
+
+    @property
+    def protocol(self) -> str:
+        """The protocol as it is printed beside the result."""
+        return parse_options(self.options).protocol_name
+
+    @property
+    def protocol_digest(self) -> str:
+        """The digest of every setting that defines the protocol."""
+        return parse_options(self.options).protocol_digest
 
     @property
     def config(self) -> Json:
@@ -168,7 +182,7 @@ class DenseCell:
             "labels": self.labels,
             "options": self.options,
             "sweep": None if self.sweep is None else self.sweep.digest,
-            **_rules(self.options),
+            "protocol": self.protocol_digest,
         }
 
     @cached_property
@@ -216,15 +230,6 @@ class Runner(Protocol):
         self, cell: DenseCell, backbone: str, options: Json, folder: Path, stop: StopRequest
     ) -> DenseResult:
         """Train on a dense task and evaluate on test; `options` are the cell's, with its lr."""
-
-
-def _rules(options: Json) -> Json:
-    """Return markers for options whose meaning changed, so that older cells are not mixed in.
-
-    An explicit `layer_decay` used to apply to timm's groups (45 in MCi2), and now to blocks or
-    stages.
-    """
-    return {} if options["freeze"] else {"layer_groups": "blocks or stages"}
 
 
 def digest_of(config: Json) -> str:

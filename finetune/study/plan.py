@@ -186,9 +186,10 @@ def _cell_json(cell: Cell) -> Json:
     }
     if isinstance(cell, PretrainCell):
         return found | {"budget": cell.budget}
-    found |= {"task": cell.task.title, "mode": cell.task.mode}
+    found |= {"task": cell.task.title}
     found["pretrain"] = None if cell.backbone.cell is None else cell.backbone.cell.digest
     if isinstance(cell, SweepCell):
         return found
     found["sweep"] = None if cell.sweep is None else cell.sweep.digest
+    found |= {"protocol": cell.protocol, "protocol_digest": cell.protocol_digest}
     return found | {"budget": cell.budget, "fraction": cell.fraction}

@@ -32,7 +32,7 @@
     [[task]]
     task = "segmentation"
     data = "{demo}/segmentation"
-    mode = "probe"                   # or "finetune"
+    protocol = "solved"              # finetune, quick, ...: docs/reference/finetune.md
     fractions = [0.1, 1.0]
     lrs = [0.001, 0.003]             # learning rates, swept on val before the seeds run
     options = { steps = "{steps}", image_px = [128, 128] }
@@ -54,7 +54,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from curator.core.errors import UsageError, nearest
 from curator.core.presets import Presets
 from curator.core.validation import explain
-from finetune.options import DenseOptions, TaskName, parse_options
+from finetune.options import DenseOptions, ProtocolName, TaskName, parse_options
+from finetune.protocols import PROTOCOLS
 from pretrain.data.options import NEED_REFERENCE, Control
 from pretrain.objectives import OBJECTIVES
 from pretrain.recipe import ObjectiveName
@@ -62,6 +63,7 @@ from pretrain.recipe import ObjectiveName
 RANDOM = "random"
 
 _Name = Annotated[str, Field(min_length=1, max_length=40)]
+_SET_BY_STUDY = frozenset(("task", "protocol", "fraction", "seed", "lr", "swept"))
 _PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 
 
@@ -134,7 +136,7 @@ class TaskSettings(_Strict):
     data: str
     name: str = Field(default="", max_length=40)
     layout: str | None = None
-    mode: Literal["probe", "finetune"] = "finetune"
+    protocol: ProtocolName = "finetune"
     fractions: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = (1.0,)
     lrs: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = ()
     options: dict[str, Any] = {}
@@ -143,9 +145,11 @@ class TaskSettings(_Strict):
     def _values(self) -> Self:
         if not self.fractions or any(not 0 < fraction <= 1 for fraction in self.fractions):
             raise ValueError("`fractions` must be above 0 and at most 1")
-        taken = sorted(self.options.keys() & {"task", "freeze", "fraction", "seed", "lr"})
+        taken = sorted(self.options.keys() & _SET_BY_STUDY)
         if taken:
             raise ValueError(f"options: {taken[0]} is set by the study (lr: by `lrs`)")
+        if self.lrs and "lr" in PROTOCOLS[self.protocol].unused:
+            raise ValueError(f"`lrs`: the protocol {self.protocol} has no learning rate")
         self.dense_options()
         return self
 
@@ -156,8 +160,9 @@ class TaskSettings(_Strict):
 
     def dense_options(self, **values: Any) -> DenseOptions:
         """Return the options of a cell; `values` are its fraction, seed and lr."""
-        freeze = self.mode == "probe"
-        return parse_options({"task": self.task, "freeze": freeze, **self.options, **values})
+        return parse_options(
+            {"task": self.task, "protocol": self.protocol, **self.options, **values}
+        )
 
 
 class Study(_Strict):

@@ -25,7 +25,8 @@ RESULTS_SCHEMA = pa.schema(
         ("kind", pa.large_string()),  # captions, control, images, weights or random
         ("seed", pa.int64()),
         ("task", pa.large_string()),  # its name in the study; RETRIEVAL for pretraining metrics
-        ("mode", pa.large_string()),  # probe, finetune or pretrain
+        ("protocol", pa.large_string()),  # as printed: "solved"; null for pretraining
+        ("protocol_digest", pa.large_string()),  # of every setting that defines it
         ("fraction", pa.float64()),  # of the labels
         ("metric", pa.large_string()),
         ("value", pa.float64()),

@@ -109,7 +109,7 @@ class BackboneTask(nn.Module):
 
     @property
     def layer_decay(self) -> float | None:
-        """The decay in use: the option's, or the architecture's default; None for a probe."""
+        """The decay in use: the option's, or the architecture's default; None if frozen."""
         if self.options.freeze:
             return None
         if self.options.layer_decay is not None:

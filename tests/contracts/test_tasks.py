@@ -76,7 +76,7 @@ def test_the_row_says_what_it_is_and_no_other_task_shares_its_metrics(
 def test_a_loss_is_finite_and_reaches_all_that_learns(name: str, tmp_path: Path) -> None:
     for backbone in (TinyConv, TinyPlain):
         for freeze in (False, True):
-            task = built(name, backbone(), freeze=freeze)
+            task = built(name, backbone(), protocol="quick" if freeze else "finetune")
             task.train()
             feed = Feed(a_set(name).train, task.options, None)
             torch.manual_seed(0)

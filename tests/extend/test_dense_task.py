@@ -31,7 +31,7 @@ backbone = "random:tiny-vit"
 [[task]]
 task = "boundaries"
 data = "{world}/segmentation"
-mode = "probe"
+protocol = "quick"
 lrs = [0.01, 0.03]
 options = { steps = 2, image_px = [32, 32], batch_size = 4 }
 """

@@ -41,7 +41,16 @@ def test_it_pretrains_and_what_it_learned_is_finetuned(
     assert run_app(app, typed) == 0
     capsys.readouterr()
     assert json.loads((tmp_path / "run/run.json").read_text())["recipe"][name] == {"turns": 2}
-    typed = ["finetune", out, "--task", "depth", "--data", str(world / "depth"), "--probe"]
+    typed = [
+        "finetune",
+        out,
+        "--task",
+        "depth",
+        "--data",
+        str(world / "depth"),
+        "--protocol",
+        "quick",
+    ]
     typed += ["--size", f"{SIDE}x{SIDE}", "--steps", "2", "--batch-size", "2", "--device", "cpu"]
     assert run_app(app, [*typed, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cells"][0]["metrics"]["RMSE"] > 0

@@ -55,7 +55,8 @@ def curator(*arguments: object) -> int:
     return run_app(app, [str(argument) for argument in arguments])
 
 
-QUICK = ("--size", "32x48", "--batch-size", 2, "--steps", 3, "--probe", "--device", "cpu")
+SMALL = ("--size", "32x48", "--batch-size", 2, "--device", "cpu")
+QUICK = (*SMALL, "--steps", 3, "--protocol", "quick")
 
 
 def test_shares_and_seeds_give_a_table_with_the_spread(
@@ -67,22 +68,23 @@ def test_shares_and_seeds_give_a_table_with_the_spread(
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "blocks, segmentation: evaluated on 4 test images"
     headings = ["labels", "seeds", "mIoU (%)", "mAcc (%)", "time"]
-    assert re.split(" {2,}", said[1]) == headings
-    assert [line.split()[:2] for line in said[2:4]] == [["2", "2"], ["4", "2"]]
-    assert said[2].count("±") == 2
-    assert said[4].startswith("run the same for another backbone to compare")
+    assert re.fullmatch(r"protocol quick, 3 steps \[[0-9a-f]{8}\]", said[1])
+    assert re.split(" {2,}", said[2]) == headings
+    assert [line.split()[:2] for line in said[3:5]] == [["2", "2"], ["4", "2"]]
+    assert said[3].count("±") == 2
+    assert said[5].startswith("run the same for another backbone to compare")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {f"labels-{share}-seed-{seed}" for share in ("0.5", "1") for seed in (0, 1)}
     assert curator(*asked, *wanted) == 0
-    assert capsys.readouterr().out.splitlines()[2:4] == said[2:4]  # read back, time and all
+    assert capsys.readouterr().out.splitlines()[3:5] == said[3:5]  # read back, time and all
 
 
 def test_a_sweep_is_shown_and_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("any", "--task", "segmentation", "--data", folder, *QUICK, "--sweep")
     assert curator(*asked) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[1].startswith("learning rate ")
-    assert " by mIoU (%) on 4 validation images (" in said[1]
+    assert said[2].startswith("learning rate ")
+    assert " by mIoU (%) on 4 validation images (" in said[2]
     assert curator(*asked, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["cells"][0]["lr"] == found["sweep"]["lr"]
@@ -94,6 +96,27 @@ def test_a_sweep_is_shown_and_used(folder: Path, capsys: pytest.CaptureFixture[s
     }
 
 
+def test_a_solved_probe_says_how_it_was_found(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("any", "--task", "segmentation", "--data", folder, *SMALL, "--protocol", "solved")
+    assert curator(*asked) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"protocol solved \[[0-9a-f]{8}\]", said[1])
+    # The first two columns of pixels, which are a cell wide, have no label.
+    assert said[2].startswith("4 images, 1,472 of 1,536 cells: L2 strength ")
+    assert " by mIoU (%) on 4 validation images (" in said[2]
+    assert "of that at zero weights after" in said[2]
+    assert curator(*asked, "--json") == 0
+    (cell,) = json.loads(capsys.readouterr().out)["cells"]
+    assert (cell["protocol"], cell["lr"], cell["history"]) == ("solved", None, [])
+    assert cell["certificate"]["strength"] in [
+        one["strength"] for one in cell["certificate"]["curve"]
+    ]
+    assert curator(*asked, "--sweep") == 2
+    assert "the protocol solved has no learning rate to choose" in capsys.readouterr().err
+
+
 def test_shares_are_told_in_per_cent_and_metres_in_metres(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,8 +126,8 @@ def test_shares_are_told_in_per_cent_and_metres_in_metres(
     asked = ("any", "--task", "segmentation", "--data", folder, *QUICK)
     assert curator(*asked) == 0
     said = [re.split(" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
-    assert said[1][2:5] == ["mIoU (%)", "RMSE (m)", "AbsRel"]
-    assert said[2][2:5] == ["8.7", "0.512", "0.250"]
+    assert said[2][2:5] == ["mIoU (%)", "RMSE (m)", "AbsRel"]
+    assert said[3][2:5] == ["8.7", "0.512", "0.250"]
     assert curator(*asked, "--json") == 0
     (cell,) = json.loads(capsys.readouterr().out)["cells"]
     assert cell["metrics"] == {"mIoU": 0.0871, "RMSE": 0.5123, "AbsRel": 0.25}
@@ -139,7 +162,10 @@ def test_a_class_that_never_occurs_is_said_and_stored(
         (("--size", "360"), "--size is '360'"),
         (("--head", "mask"), "head is 'mask'"),
         (("--sweep", "--lr", "0.1"), "--lr and --sweep exclude each other"),
-        (("--probe", "--layer-decay", "0.8"), "--layer-decay and --probe exclude each other"),
+        (
+            ("--protocol", "quick", "--layer-decay", "0.8"),
+            "layer_decay: the protocol quick does not",
+        ),
         (("--layer-decay", "1.5"), "layer_decay is 1.5"),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_sweep_keeps_to_the_range_of_all_training_labels(
     monkeypatch.setattr(run, "load_backbone", lambda _spec, *, image_px, seed: TinyConv())
     monkeypatch.setattr(run.TASKS, "get", lambda _name: Kept)
     asked = DenseOptions(
-        task="depth", image_px=(32, 32), freeze=True, steps=1, batch_size=2, fraction=0.05
+        task="depth", image_px=(32, 32), protocol="quick", steps=1, batch_size=2, fraction=0.05
     )
     sweep("any", by_scene(), asked, lrs=[0.01], device="cpu")
     assert ranges == [pytest.approx([1.0, 4.0])]

@@ -16,6 +16,7 @@ from finetune.options import (
     DenseOptions,
     parse_options,
 )
+from finetune.protocols import SOLVED
 from finetune.tasks import TASKS
 from finetune.tasks.base import layer_decay_of
 
@@ -34,8 +35,15 @@ from finetune.tasks.base import layer_decay_of
         ({"scale": (2.0, 1.0)}, "scale"),
         ({"task": "detection", "head": "fpn"}, "head"),
         ({"task": "detection", "inference": "slide"}, "inference"),
-        ({"freeze": True, "inference": "slide"}, "inference"),
-        ({"freeze": True, "layer_decay": 0.65}, "a probe trains no layer of the backbone"),
+        ({"protocol": "quick", "inference": "slide"}, "inference"),
+        ({"protocol": "quick", "layer_decay": 0.65}, "layer_decay: the protocol quick does not"),
+        ({"protocol": "solved", "steps": 5}, "steps: the protocol solved does not use it"),
+        ({"protocol": "solved", "lr": 0.1}, "lr: the protocol solved does not use it"),
+        ({"protocol": "slow"}, "protocol is 'slow'"),
+        (
+            {"task": "detection", "protocol": "solved"},
+            "solved is for segmentation and depth, not for detection; allowed: finetune, quick",
+        ),
         ({"epochs": 3}, "unknown key 'epochs'"),
     ],
 )
@@ -45,12 +53,12 @@ def test_what_is_wrong_is_named(wrong: dict[str, Any], said: str) -> None:
 
 
 def test_settled_fills_in_what_is_open_and_keeps_what_is_given() -> None:
-    probe = DenseOptions(task="depth", freeze=True).settled()
-    assert (probe.lr, probe.scale, probe.mode) == (PROBE_LR, (1.0, 1.0), "probe")
+    probe = DenseOptions(task="depth", protocol="quick").settled()
+    assert (probe.lr, probe.scale, probe.freeze) == (PROBE_LR, None, True)
     full = DenseOptions(task="segmentation").settled()
-    assert (full.lr, full.scale, full.mode) == (FINETUNE_LR, (0.5, 2.0), "finetune")
+    assert (full.lr, full.scale, full.freeze) == (FINETUNE_LR, (0.5, 2.0), False)
     # The heads of detection are no linear ones: a probe's rate would be too high for them.
-    assert DenseOptions(task="detection", freeze=True).settled().lr == HEADS_LR
+    assert DenseOptions(task="detection", protocol="quick").settled().lr == HEADS_LR
     given = DenseOptions(task="segmentation", lr=0.5, scale=(1.0, 1.0)).settled()
     assert (given.lr, given.scale) == (0.5, (1.0, 1.0))
     assert given.settled() == given
@@ -60,10 +68,10 @@ def test_the_recipes_rate_is_swept_and_not_at_the_edge() -> None:
     full = DenseOptions(task="segmentation")
     assert 1e-4 in full.swept_learning_rates[1:-1]
     assert full.settled().lr == 1e-4  # MAE, ConvNeXt, ViTDet: AdamW, 1e-4
-    for options in (full, DenseOptions(task="depth", freeze=True)):
+    for options in (full, DenseOptions(task="depth", protocol="quick")):
         assert options.settled().lr in options.swept_learning_rates[1:-1]
-    assert {1e-3, 1e-2} <= set(DenseOptions(task="depth", freeze=True).swept_learning_rates)
-    assert DenseOptions(task="detection", freeze=True).settled().lr == 1e-3
+    assert {1e-3, 1e-2} <= set(DenseOptions(task="depth", protocol="quick").swept_learning_rates)
+    assert DenseOptions(task="detection", protocol="quick").settled().lr == 1e-3
 
 
 def test_layer_decay_follows_the_architecture() -> None:
@@ -73,14 +81,40 @@ def test_layer_decay_follows_the_architecture() -> None:
     assert layer_decay_of(is_pyramid=False, num_groups=1 + 32) == 0.9  # ViT-H
 
 
-def test_a_probe_is_stored_as_ever() -> None:
-    """A study knows its cells by what is stored: those of a probe have not changed."""
-    assert DenseOptions(task="depth", freeze=True).model_dump(mode="json") == {
-        "task": "depth", "head": "auto", "freeze": True, "steps": 1000, "batch_size": 16,
-        "lr": None, "layer_decay": 0.8, "weight_decay": 0.05, "image_px": [512, 512],
-        "fraction": 1.0, "seed": 0, "scale": None, "precision": "auto", "inference": "whole",
-    }  # fmt: skip
-    assert DenseOptions(task="depth").layer_decay is None
+def test_a_digest_covers_every_setting_of_the_protocol_and_nothing_else() -> None:
+    usual = DenseOptions(task="depth", protocol="quick")
+    digest = usual.protocol_digest
+    for same in ({"seed": 3}, {"fraction": 0.1}, {"lr": PROBE_LR}):  # the default, said
+        assert DenseOptions(task="depth", protocol="quick", **same).protocol_digest == digest
+    others = [
+        {"steps": 200}, {"lr": 0.5}, {"weight_decay": 0.1}, {"batch_size": 8},
+        {"image_px": (64, 64)}, {"precision": "fp32"}, {"task": "segmentation"},
+        {"protocol": "solved"}, {"protocol": "finetune"}, {"lr": 0.5, "swept": (0.1, 0.5)},
+    ]  # fmt: skip
+    values = {"task": "depth", "protocol": "quick"}
+    digests = {DenseOptions(**{**values, **other}).protocol_digest for other in others}
+    assert len(digests | {digest}) == len(others) + 1
+    # A rate that was chosen is not a setting; what it was chosen from is.
+    chosen = DenseOptions(**values, lr=0.1, swept=(0.1, 0.5))
+    assert (
+        chosen.protocol_digest == DenseOptions(**values, lr=0.5, swept=(0.1, 0.5)).protocol_digest
+    )
+
+
+def test_the_constants_are_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = DenseOptions(task="depth", protocol="solved")
+    before = options.protocol_digest
+    assert DenseOptions(task="depth", protocol="solved", batch_size=4).protocol_digest == before
+    monkeypatch.setitem(SOLVED, "tolerance", 1e-4)
+    assert options.protocol_digest != before
+
+
+def test_the_name_says_what_a_reader_must_know() -> None:
+    assert (
+        DenseOptions(task="depth", protocol="quick", steps=2000).protocol_name
+        == "quick, 2,000 steps"
+    )
+    assert DenseOptions(task="depth", protocol="solved").protocol_name == "solved"
 
 
 def test_options_survive_json() -> None:

@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_numbers(task: str, freeze: bool) -> None:
     make = {"segmentation": block_item, "depth": depth_item, "detection": box_item}[task]
     items = [make(f"{number}", SIZE, number) for number in range(3)]
     data = dense_set(task, items[:2], items[1:])
-    asked = options(task=task, freeze=freeze, seed=3)
+    asked = options(task=task, protocol="quick" if freeze else "finetune", seed=3)
     state = torch.get_rng_state()
     one = finetune("any", data, asked, device="cpu")
     torch.set_rng_state(state)
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_numbers(task: str, freeze: bool) -> None:
 
 def test_kept_features_change_no_number() -> None:
     """A probe that keeps its features, and one that cannot."""
-    asked = options(freeze=True)
+    asked = options(protocol="quick")
     kept = finetune("any", blocks(), asked, device="cpu")
     not_kept = finetune("any", blocks(), asked, device="cpu", features=Features(limit_bytes=0))
     assert kept.metrics == pytest.approx(not_kept.metrics, abs=1e-6)
@@ -133,7 +133,7 @@ class StopAt(StopRequest):
 
 @pytest.mark.parametrize("freeze", [False, True])
 def test_stopped_anywhere_it_goes_on_to_the_same_numbers(tmp_path: Path, freeze: bool) -> None:
-    asked = options(freeze=freeze)
+    asked = options(protocol="quick" if freeze else "finetune")
     straight = finetune("any", blocks(), asked, device="cpu")
     stops = 0
     for number in range(1, 40):
@@ -176,7 +176,7 @@ def unreadable(split: Split) -> Split:
 def test_a_sweep_never_looks_at_a_test_picture(tmp_path: Path, num_val: int) -> None:
     data = blocks(num_val=num_val)
     data = replace(data, test=unreadable(data.test))
-    asked = options(freeze=True, steps=20)
+    asked = options(protocol="quick", steps=20)
     found = sweep("any", data, asked, lrs=[1e-6, 0.03], out=tmp_path, device="cpu")
     assert found.metric == "mIoU"
     assert {rate for rate, _ in found.tried} == {1e-6, 0.03}
@@ -205,17 +205,19 @@ def test_a_rate_that_explodes_is_a_result_not_the_end(monkeypatch: pytest.Monkey
 
     really = run._train
     monkeypatch.setattr(run, "_train", train)
-    found = sweep("any", blocks(num_val=2), options(freeze=True), lrs=[0.01, 9.0], device="cpu")
+    found = sweep(
+        "any", blocks(num_val=2), options(protocol="quick"), lrs=[0.01, 9.0], device="cpu"
+    )
     assert found.lr == 0.01
     assert dict(found.tried)[9.0] is None
     with pytest.raises(EngineError, match="no learning rate of 8, 9 stayed finite"):
-        sweep("any", blocks(num_val=2), options(freeze=True), lrs=[8.0, 9.0], device="cpu")
+        sweep("any", blocks(num_val=2), options(protocol="quick"), lrs=[8.0, 9.0], device="cpu")
 
 
 def test_less_is_better_for_depth() -> None:
     items = [depth_item(f"{number}", SIZE, number) for number in range(4)]
     data = dense_set("depth", items[:2], items[3:], items[2:3])
-    asked = options(task="depth", freeze=True, steps=20)
+    asked = options(task="depth", protocol="quick", steps=20)
     found = sweep("any", data, asked, lrs=[1e-6, 0.03], device="cpu")
     values = {lr: value for lr, value in found.tried if value is not None}
     assert found.metric == "RMSE"
@@ -233,11 +235,13 @@ def test_cells_on_one_frozen_backbone_share_its_features(monkeypatch: pytest.Mon
     monkeypatch.setattr(TinyConv, "forward", counted)
     data, features = blocks(), Features()
     for seed in range(3):
-        finetune("any", data, options(freeze=True, seed=seed), device="cpu", features=features)
+        finetune("any", data, options(protocol="quick", seed=seed), device="cpu", features=features)
     num_shown = 2  # sample predictions go through the backbone as an image does
     assert sum(seen) == 6 + 2 + 3 * num_shown
     # Random backbones differ by seed: their features are made anew.
     seen.clear()
     for seed in (1, 2):
-        finetune("random:x", data, options(freeze=True, seed=seed), device="cpu", features=features)
+        finetune(
+            "random:x", data, options(protocol="quick", seed=seed), device="cpu", features=features
+        )
     assert sum(seen) == 2 * (6 + 2 + num_shown)

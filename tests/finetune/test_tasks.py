@@ -183,7 +183,7 @@ def test_the_depth_loss_forgives_half_of_a_common_factor() -> None:
     image = np.zeros((*SIZE, 3), np.uint8)
     item = LabelledImage(name="a", image=image, target=np.full(SIZE, 2.0, np.float32))
     data = dense_set("depth", [item], [item])
-    task = a_task("depth", data, freeze=True)
+    task = a_task("depth", data, protocol="quick")
     assert isinstance(task, Depth)
     task.log_mean.fill_(0)
     for parameter in task.head.parameters():
@@ -296,7 +296,7 @@ def test_a_linear_probe_on_random_features_learns_four_pictures_by_heart(
     backbone: type[Backbone],
 ) -> None:
     data = a_set("segmentation")
-    task = a_task("segmentation", data, backbone(), freeze=True)
+    task = a_task("segmentation", data, backbone(), protocol="quick")
     before = {name: value.clone() for name, value in task.backbone.state_dict().items()}
     assert fitted(task, data, 60, 0.1)["mIoU"] > 0.9
     after = task.backbone.state_dict()
@@ -322,7 +322,7 @@ def test_rates_fall_towards_the_first_layers_and_every_weight_has_one() -> None:
     assert [group.lr_scale for group in groups] == [1, 0.5, 0.25, 0.125, 0.0625, 0.03125]
     grouped = [id(parameter) for group in groups for parameter in group.parameters]
     assert sorted(grouped) == sorted(id(parameter) for parameter in task.parameters())
-    probe = a_task("segmentation", a_set("segmentation"), freeze=True)
+    probe = a_task("segmentation", a_set("segmentation"), protocol="quick")
     assert [group.lr_scale for group in probe.groups()] == [1]
 
 
@@ -330,7 +330,7 @@ def test_the_head_follows_from_the_backbone_and_the_mode() -> None:
     data = a_set("segmentation")
     heads = {
         (backbone.__name__, freeze): a_task(
-            "segmentation", data, backbone(), freeze=freeze
+            "segmentation", data, backbone(), protocol="quick" if freeze else "finetune"
         ).head_name
         for backbone in (TinyConv, TinyPlain)
         for freeze in (False, True)
@@ -456,7 +456,7 @@ def test_one_picture_fills_a_batch() -> None:
 
 def test_kept_features_are_what_the_backbone_says_and_are_made_once() -> None:
     data = a_set("segmentation")
-    task = a_task("segmentation", data, freeze=True)
+    task = a_task("segmentation", data, protocol="quick")
     calls = []
 
     def maps(images: torch.Tensor) -> list[torch.Tensor]:
@@ -478,7 +478,7 @@ def test_kept_features_are_what_the_backbone_says_and_are_made_once() -> None:
 
 def test_features_that_do_not_fit_are_not_kept() -> None:
     data, other = a_set("segmentation"), a_set("segmentation", 1)
-    task = a_task("segmentation", data, freeze=True).eval()
+    task = a_task("segmentation", data, protocol="quick").eval()
     one = Features().of("owner", other.train, SIZE, task.features, StopRequest())
     assert one is not None
     features = Features(limit_bytes=int(one[0].nbytes * 3.5))
@@ -491,7 +491,7 @@ def test_features_that_do_not_fit_are_not_kept() -> None:
 
 def test_the_same_names_in_two_splits_are_two_pictures() -> None:
     train, test = split_of([block_item("a", SIZE, 0)]), split_of([block_item("a", SIZE, 1)])
-    task = a_task("segmentation", a_set("segmentation"), freeze=True).eval()
+    task = a_task("segmentation", a_set("segmentation"), protocol="quick").eval()
     features = Features()
     maps = [
         features.of("owner", split, SIZE, task.features, StopRequest()) for split in (train, test)

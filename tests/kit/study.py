@@ -72,7 +72,7 @@ backbone = "random"
 [[task]]
 task = "segmentation"
 data = "segmentation"
-mode = "probe"
+protocol = "quick"
 fractions = [0.03, 0.1, 0.3, 1.0]
 lrs = [0.001, 0.003]
 options = { steps = "{steps}", image_px = [64, 64], batch_size = 8 }
@@ -80,7 +80,7 @@ options = { steps = "{steps}", image_px = [64, 64], batch_size = 8 }
 [[task]]
 task = "depth"
 data = "depth"
-mode = "finetune"
+protocol = "finetune"
 fractions = [0.1, 1.0]
 lrs = [0.001]
 options = { steps = "{steps}", image_px = [64, 64], batch_size = 8 }

@@ -252,7 +252,8 @@ def studies_of_a_family(rng: np.random.Generator, *, arms: int) -> list[Efficien
 
 def task_of(gaps: list[Gap]) -> TaskResult:
     return TaskResult(
-        name="segmentation", kind="segmentation", mode="probe", metric=metric_of("mIoU"),
+        name="segmentation", kind="segmentation", protocol="quick", protocol_digest="0",
+        metric=metric_of("mIoU"),
         fraction=1.0, num_train=240, num_test=120, values={}, means={}, others=[],
         comparisons=[], relative={}, curves={}, ladders={}, gaps=gaps, pictures=[],
     )  # fmt: skip

@@ -285,10 +285,10 @@ def test_sentences_follow_what_was_run(tmp_path: Path) -> None:
     compute = "b was pretrained with 0.50 times the FLOPs of a, on 0.50 times the samples"
     assert any(compute in line for line in warnings_of(other, {}))
     (task,) = report.tasks
-    assert how_trained(task) == "everything finetuned"
-    assert how_trained(replace(task, mode="probe")) == "a linear probe on frozen features"
-    probed = replace(task, mode="probe", kind="detection")
-    assert how_trained(probed) == "heads on frozen features"
+    digest = task.protocol_digest
+    assert how_trained(task) == f"protocol finetune, 1,000 steps [{digest}]"
+    assert len(digest) == 8
+    assert all("(finetune, 1,000 steps)" in sentence(one) for one in task.comparisons)
     # The paper's figures stand only where the same metric is shown.
     assert "+12.1" not in relative_is(report)
 

@@ -66,7 +66,7 @@ def test_ready_studies(name: str) -> None:
     assert made.name == name
     assert made.seeds == (0, 1)
     assert made.arm_named(made.baseline).data == "folder/shards@v2"
-    assert {task.mode for task in made.task} == {"probe"}
+    assert {task.protocol for task in made.task} == {"quick"}
     assert {"captions", "images", "random"} <= {arm.kind for arm in made.arm}
     assert made.pretrain.recipe in RECIPES.names()
 

@@ -57,7 +57,7 @@ backbone = "random"
 [[task]]
 task = "segmentation"
 data = "{world}/segmentation"
-mode = "probe"
+protocol = "quick"
 lrs = [0.003, 0.01]
 options = { steps = 2, image_px = [32, 32], batch_size = 4 }
 """

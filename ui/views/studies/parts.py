@@ -86,7 +86,12 @@ def task(report: Report, found: TaskResult) -> None:
     drawn = report_plots.task_plot(found, report.arms)
     plots.svg(drawn, f"{found.name}: {metric.label}", width_px=_TASK_PX)
     others = [other for other, _ in found.others]
-    head = ["arm", "seeds", metric.label, *(other.label for other in others)]
+    head = [
+        "arm",
+        "seeds",
+        report_text.measured_as(found, metric),
+        *(other.label for other in others),
+    ]
     head += [f"gain over {report.baseline}", "adjusted p", "effect"]
     compared = report_tables.comparisons_of(report)[found.name]
     rows = [
