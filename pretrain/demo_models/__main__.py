@@ -36,8 +36,8 @@ def train(
         int, typer.Option(min=1, help="Threads; sums, and so the weights, depend on it.")
     ] = 1,
     scenes: Annotated[int, typer.Option(min=1)] = 20_000,
-    captioner_steps: Annotated[int, typer.Option(min=1)] = 5000,
-    scorer_steps: Annotated[int, typer.Option(min=1)] = 3000,
+    captioner_steps: Annotated[int, typer.Option(min=1)] = 2000,
+    scorer_steps: Annotated[int, typer.Option(min=1)] = 2000,
 ) -> None:
     """Train the scorer and the captioner of the rendered world from scratch.
 
