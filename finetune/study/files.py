@@ -2,7 +2,8 @@
 
     OUT/study.json                  the study, the versions and labels that it uses, its cells
     OUT/cells/<digest>.json         ONE FINISHED CELL: its outcome, or why it failed; the outcome
-                                    of a dense cell is a whole `finetune.cell_files.DenseResult`
+                                    of a pretraining is its whole `pretrain.run_files.RunSummary`,
+                                    that of a dense cell a `finetune.cell_files.DenseResult`
     OUT/pictures/<digest>/          sample predictions of a dense cell
     OUT/runs/<digest>/              log and model of every pretraining, and cells in progress; dense
                                     cells and sweeps leave nothing here once finished
@@ -75,6 +76,9 @@ def _read_cell(out: Path, path: Path) -> Json:
         raise DamageError("the record belongs to another run", where=path, hint=_AGAIN)
     for name, sha256 in record.get(sealed.FILES, {}).items():
         sealed.check_file(out / name, sha256, path.name, hint=_AGAIN)
+    outcome = record.get("outcome", {})
+    if "samples" in outcome:  # the name in cells of earlier versions
+        outcome["samples_seen"] = outcome.pop("samples")
     return record
 
 
@@ -111,7 +115,7 @@ def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
             "num_test": outcome["num_test"] if dense else None,
             "lr": outcome["lr"] if dense else None,
             "budget_samples": cell["budget"],
-            "pretrain_samples": before.get("samples"),
+            "pretrain_samples": before.get("samples_seen"),
             "pretrain_flops": before.get("flops"),
             "pretrain_seconds": before.get("seconds"),
             "texts_cut": Cuts(**before["texts"]).share if before.get("texts") else None,
