@@ -19,7 +19,7 @@ from curator.store import sealed
 from pretrain.data.cuts import Cuts
 
 RUN_FILE, SUMMARY_FILE, MODEL_FOLDER = "run.json", "summary.json", "model"
-_HINT = "restore it from a copy, or train again with another --out"
+_HINT = "restore it from a backup, or train again with another --out"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +135,7 @@ def check_can_begin(out: Path) -> None:
             "the run has a model but neither summary.json nor checkpoints",
             where=out,
             did="nothing was trained and nothing was changed",
-            hint=f"restore summary.json from a copy, or remove {MODEL_FOLDER}/ to train it again",
+            hint=f"restore summary.json from a backup, or remove {MODEL_FOLDER}/ to train it again",
             reason="run.damaged",
         )
 

@@ -27,8 +27,10 @@ from pretrain.data.cuts import Cuts
 
 FORMAT = 1
 STUDY_FILE, CELLS = "study.json", "cells"
-_AGAIN = "restore a copy, or repeat the same `curator study`: it runs this cell again"
-_ANEW = "restore a copy, or remove the file and repeat the same `curator study`: it rewrites it"
+_AGAIN = "restore it from a backup, or repeat the same `curator study`: it runs this cell again"
+_ANEW = (
+    "restore it from a backup, or remove it and repeat the same `curator study`, which rewrites it"
+)
 
 Json = dict[str, Any]
 
