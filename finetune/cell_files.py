@@ -27,7 +27,7 @@ from finetune.options import DenseOptions
 
 RUN_FILE, RESULT_FILE = "run.json", "metrics.json"
 _PICTURES = "predictions"
-_AGAIN = "restore it from a copy, or train again in another folder"
+_AGAIN = "restore it from a backup, or train again in another folder"
 # Field of SavedImages -> word for it in file names.
 IMAGES = {"image": "picture", "truth": "truth", "prediction": "prediction"}
 
@@ -198,7 +198,7 @@ def _gone(name: str, out: Path, way_out: str) -> DamageError:
         "the file is missing, but the folder has other files of the run",
         where=out / name,
         did="nothing was trained and nothing was changed",
-        hint=f"restore it from a copy, or {way_out}",
+        hint=f"restore it from a backup, or {way_out}",
         reason="run.damaged",
     )
 

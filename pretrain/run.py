@@ -18,7 +18,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from curator.core.clock import now
-from curator.core.errors import DamageError, UsageError
+from curator.core.errors import UsageError
 from curator.core.package import tool_version
 from curator.core.progress import say
 from curator.core.stopping import StopRequest
@@ -41,57 +40,11 @@ from pretrain.data.texts import heaviest
 from pretrain.loop.loop import TrainResult, train
 from pretrain.objectives import objective_class
 from pretrain.recipe import Recipe
-from pretrain.run_files import RUN_FILE, SUMMARY_FILE
+from pretrain.run_files import RUN_FILE, SUMMARY_FILE, RunSummary, read_summary
 
 _MAX_HELD_OUT = 500
 _MAX_WORKERS = 8
 _FORMAT = 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunSummary:
-    """The summary of a finished run.
-
-    `flops` are those of forward and backward over all steps, counted on the first step and
-    multiplied. `seconds` cover training alone, summed over resumptions. `final` is the last line of
-    the log. `retrieval` and `zero_shot` are measured on held-out pairs; empty for objectives
-    without text. `texts` and `held_out_texts` are `pretrain.data.cuts.Cuts` of the training texts
-    and of the held-out texts; empty without text, and in runs of older versions of this tool.
-    """
-
-    recipe: str
-    recipe_digest: str
-    source: str
-    source_id: str
-    steps: int
-    samples_seen: int
-    epochs: float
-    flops: int
-    seconds: float
-    precision: str
-    device: str
-    num_processes: int
-    num_parameters: int
-    final: dict[str, float]
-    retrieval: dict[str, float]
-    zero_shot: dict[str, float]
-    finished_at: float
-    texts: dict[str, int] = field(default_factory=dict)
-    held_out_texts: dict[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    def cut_texts(self) -> list[str]:
-        """Return sentences on the texts cut at the text tower's context; empty if none was cut."""
-        parts = (("", self.texts), ("held-out pairs: ", self.held_out_texts))
-        said = [
-            f"{what}{Cuts(**found).sentence()}" for what, found in parts if found.get("num_cut")
-        ]
-        if cut := self.zero_shot.get("num_words_cut"):
-            said.append(f"zero-shot: the prompts of {cut:,.0f} words are longer than the context")
-        return said
 
 
 def pretrain(
@@ -137,24 +90,6 @@ def pretrain(
             if distributed.size() > 1:
                 dist.barrier()
             return read_summary(out)
-
-
-def read_summary(out: Path) -> RunSummary:
-    """Return the summary of a finished run.
-
-    Raises:
-        UsageError: not a finished run. DamageError: the summary fails its checksum.
-    """
-    if not (out / SUMMARY_FILE).is_file():
-        raise UsageError(
-            "no finished run here", where=out, hint="finish it with `curator pretrain`"
-        )
-    try:
-        return RunSummary(**run_files.read_summary(out))
-    except TypeError as error:
-        raise DamageError(
-            f"the summary has other fields ({error})", where=out / SUMMARY_FILE
-        ) from error
 
 
 class _Run:
@@ -275,7 +210,7 @@ class _Run:
             texts=texts,
             held_out_texts={} if checked.texts is None else checked.texts.to_json(),
         )
-        run_files.write_summary(self.out, summary.to_json())
+        run_files.write_summary(self.out, summary)
         for sentence in summary.cut_texts():
             say(f"warning: {sentence}")
 

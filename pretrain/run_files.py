@@ -9,15 +9,63 @@ summary.json    written last; lists every file of the model with its digest
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curator.core.errors import DamageError, NotFoundError
+from curator.core.errors import DamageError, NotFoundError, UsageError
 from curator.core.hashing import file_sha256
 from curator.store import sealed
+from pretrain.data.cuts import Cuts
 
 RUN_FILE, SUMMARY_FILE, MODEL_FOLDER = "run.json", "summary.json", "model"
-_HINT = "restore it from a copy, or train again with another --out"
+_HINT = "restore it from a backup, or train again with another --out"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """The summary of a finished run.
+
+    `flops` are those of forward and backward over all steps, counted on the first step and
+    multiplied. `seconds` cover training alone, summed over resumptions. `final` is the last line of
+    the log. `retrieval` and `zero_shot` are measured on held-out pairs; empty for objectives
+    without text. `texts` and `held_out_texts` are `pretrain.data.cuts.Cuts` of the training texts
+    and of the held-out texts; empty without text, and in runs of older versions of this tool.
+    """
+
+    recipe: str
+    recipe_digest: str
+    source: str
+    source_id: str
+    steps: int
+    samples_seen: int
+    epochs: float
+    flops: int
+    seconds: float
+    precision: str
+    device: str
+    num_processes: int
+    num_parameters: int
+    final: dict[str, float]
+    retrieval: dict[str, float]
+    zero_shot: dict[str, float]
+    finished_at: float
+    texts: dict[str, int] = field(default_factory=dict)
+    held_out_texts: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def cut_texts(self) -> list[str]:
+        """Return sentences on the texts cut at the text tower's context; empty if none was cut."""
+        parts = (("", self.texts), ("held-out pairs: ", self.held_out_texts))
+        said = [
+            f"{what}{Cuts(**found).sentence()}" for what, found in parts if found.get("num_cut")
+        ]
+        if cut := self.zero_shot.get("num_words_cut"):
+            said.append(f"zero-shot: the prompts of {cut:,.0f} words are longer than the context")
+        return said
 
 
 def read_run(out: Path) -> dict[str, Any]:
@@ -29,25 +77,33 @@ def read_run(out: Path) -> dict[str, Any]:
     return sealed.read(out / RUN_FILE, hint=_HINT)
 
 
-def read_summary(out: Path) -> dict[str, Any]:
-    """Read the fields of summary.json of a finished run.
+def read_summary(out: Path) -> RunSummary:
+    """Return the summary of a finished run.
 
     Raises:
-        DamageError: the file is missing or fails its checksum.
+        UsageError: not a finished run. DamageError: the summary fails its checksum.
     """
-    value = sealed.read(out / SUMMARY_FILE, hint=_HINT)
+    path = out / SUMMARY_FILE
+    if not path.is_file():
+        raise UsageError(
+            "no finished run here", where=out, hint="finish it with `curator pretrain`"
+        )
+    value = sealed.read(path, hint=_HINT)
     value.pop(sealed.FILES, None)
-    return value
+    try:
+        return RunSummary(**value)
+    except TypeError as error:
+        raise DamageError(f"the summary has other fields ({error})", where=path) from error
 
 
-def write_summary(out: Path, value: dict[str, Any]) -> None:
+def write_summary(out: Path, summary: RunSummary) -> None:
     """Write summary.json, including the digests of the model's files."""
     files = {
         path.relative_to(out).as_posix(): file_sha256(path)
         for path in sorted((out / MODEL_FOLDER).rglob("*"))
         if path.is_file()
     }
-    sealed.write(out / SUMMARY_FILE, {**value, sealed.FILES: files})
+    sealed.write(out / SUMMARY_FILE, {**summary.to_json(), sealed.FILES: files})
 
 
 def check_unclaimed(out: Path) -> None:
@@ -79,7 +135,7 @@ def check_can_begin(out: Path) -> None:
             "the run has a model but neither summary.json nor checkpoints",
             where=out,
             did="nothing was trained and nothing was changed",
-            hint=f"restore summary.json from a copy, or remove {MODEL_FOLDER}/ to train it again",
+            hint=f"restore summary.json from a backup, or remove {MODEL_FOLDER}/ to train it again",
             reason="run.damaged",
         )
 

@@ -59,7 +59,7 @@ class Filter:
         if unknown:
             raise _wrong("actions", unknown[0], nearest(unknown[0], ACTIONS))
         if self.unchanged and self.changed_from is None:
-            raise _wrong("unchanged", True, "true together with changed_from")
+            raise _wrong("unchanged", True, "set it only together with changed_from")
 
     @property
     def is_open(self) -> bool:

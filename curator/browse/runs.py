@@ -115,7 +115,7 @@ def _damaged(path: Path) -> RunState | None:
         options={},
         stages=(),
         quarantined=None,
-        error="its record was changed after it was written; nothing else depends on it",
+        error="its record was changed after it was written; no data is affected",
     )
 
 

@@ -135,7 +135,7 @@ def placeholder(reason: str, side_px: int) -> bytes:
     picture = Image.new("RGB", (side_px, side_px * 3 // 4), _GREY)
     pen = ImageDraw.Draw(picture)
     middle = (picture.width / 2, picture.height / 2)
-    pen.text(middle, f"no picture\n{reason}", _INK, anchor="mm", align="center", font_size=14)
+    pen.text(middle, f"no image\n{reason}", _INK, anchor="mm", align="center", font_size=14)
     return _jpeg(picture)
 
 

@@ -40,7 +40,7 @@ _DEFAULT_SAMPLING = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class _DecodedRequest:
     """A request with its decoded image and the text that the model gets."""
 
     request: CaptionRequest
@@ -93,13 +93,14 @@ class LocalCaptioner:
             UsageError: the model cannot follow this prompt.
         """
         outcomes: dict[int, Caption | CaptionFailure] = {}
-        groups: defaultdict[str, list[tuple[int, _Item]]] = defaultdict(list)
+        groups: defaultdict[str, list[tuple[int, _DecodedRequest]]] = defaultdict(list)
         for position, image in enumerate(self._images.take(requests)):
             if isinstance(image, CaptionFailure):
                 outcomes[position] = image
                 continue
-            item = _Item(requests[position], image, self._instruction(requests[position].prompt))
-            key = item.instruction if self._family.one_prompt_a_batch else ""
+            instruction = self._instruction(requests[position].prompt)
+            item = _DecodedRequest(requests[position], image, instruction)
+            key = instruction if self._family.one_prompt_a_batch else ""
             groups[key].append((position, item))
         for group in groups.values():
             answers = self._answer([item for _, item in group])
@@ -119,7 +120,7 @@ class LocalCaptioner:
         clean, _ = strip_special_tokens(prompt, self._special_tokens)
         return self._family.instruction(clean)
 
-    def _answer(self, items: Sequence[_Item]) -> list[Caption | CaptionFailure]:
+    def _answer(self, items: Sequence[_DecodedRequest]) -> list[Caption | CaptionFailure]:
         """Return one outcome per item; halve a failing batch until the failing item is alone."""
         try:
             return self._generate(items)
@@ -135,7 +136,7 @@ class LocalCaptioner:
         half = len(items) // 2
         return self._answer(items[:half]) + self._answer(items[half:])
 
-    def _generate(self, items: Sequence[_Item]) -> list[Caption | CaptionFailure]:
+    def _generate(self, items: Sequence[_DecodedRequest]) -> list[Caption | CaptionFailure]:
         encoded = self._family.encode(
             [item.image for item in items], [item.instruction for item in items]
         )

@@ -14,7 +14,7 @@ from curator.cli.output import show, show_json
 from pretrain.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
-    from pretrain.run import RunSummary
+    from pretrain.run_files import RunSummary
 
 
 def pretrain(

@@ -157,19 +157,23 @@ def gate(
     broken = []
     dropped = result.new.counts["dropped"] / max(result.new.num_samples, 1)
     if max_dropped_share is not None and dropped > max_dropped_share:
-        broken.append(f"{dropped:.1%} of the samples are dropped, at most {max_dropped_share:.1%}")
+        broken.append(
+            f"{dropped:.1%} of the samples are dropped; the limit is {max_dropped_share:.1%}"
+        )
     if min_mean_score_shift is not None:
         shift = mean_shift(result)
         if shift is None:
-            broken.append("there are no scores on both sides to take a shift from")
+            broken.append("the mean score cannot be compared: a version has no scores")
         elif shift < min_mean_score_shift:
             broken.append(
-                f"the mean score moved by {shift:+.4f}, at least {min_mean_score_shift:+.4f}"
+                f"the mean score changed by {shift:+.4f}; "
+                f"the minimum is {min_mean_score_shift:+.4f}"
             )
     share = result.new_names.share
     if max_lost_names_share is not None and share > max_lost_names_share:
         broken.append(
-            f"{share:.1%} of the names and numbers are lost, at most {max_lost_names_share:.1%}"
+            f"{share:.1%} of the names and numbers are lost; "
+            f"the limit is {max_lost_names_share:.1%}"
         )
     return broken
 

@@ -97,8 +97,8 @@ def render_html(diff: Diff, thumbnails: Thumbnails) -> str:
     environment.filters |= {"count": _count, "share": _share, "signed": _signed, "source": _source}
     environment.filters["decimal"] = _decimal
     galleries = [
-        ("Largest gains", "The first text scores most above the one before.", diff.gains),
-        ("Largest losses", "The first text scores most below the one before.", diff.losses),
+        ("Largest gains", "Samples whose first text gained most in score.", diff.gains),
+        ("Largest losses", "Samples whose first text lost most in score.", diff.losses),
         ("At random", "Drawn from all samples whose texts changed.", diff.picked),
     ]
     scores = diff.scores
@@ -118,7 +118,7 @@ def render_html(diff: Diff, thumbnails: Thumbnails) -> str:
             if changes
         ],
         thumbnails=thumbnails,
-        no_picture=Thumbnail(None, "no picture"),
+        no_picture=Thumbnail(None, "no image"),
         made=[(side, policy_lines(side), maker_lines(side)) for side in (diff.old, diff.new)],
     )
 
@@ -137,7 +137,7 @@ def policy_lines(side: Side) -> list[tuple[str, str]]:
         lines.append((str(rule["name"]), _rule(rule, side.thresholds)))
     surgery = policy.get("surgery")
     if surgery:
-        lines.append(("surgery", f"sentences leave when their score is below {_limit(surgery)}"))
+        lines.append(("surgery", f"sentences that score below {_limit(surgery)} are removed"))
     if policy.get("pick") == "all":
         weights = policy.get("weights") or {}
         lines.append(("weights", ", ".join(f"{_source(k)} {v:g}" for k, v in weights.items())))

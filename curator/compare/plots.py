@@ -50,11 +50,11 @@ def length_plot(old: LengthStats, new: LengthStats) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(_words_label))
 
-    return _svg("length", "histogram of the words a text before and after", draw)
+    return _svg("length", "histogram of the words per text before and after", draw)
 
 
 def win_rate_plot(found: WinRate, names: tuple[str, str]) -> str:
-    """Draw the win rate of the newer version with its 95 % interval, on a line from 0 to 1."""
+    """Draw the win rate of the newer version, with 95 % interval, on a line from 0 to 1."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -74,7 +74,7 @@ def win_rate_plot(found: WinRate, names: tuple[str, str]) -> str:
             color=_MUTED,
         )
 
-    label = "win rate of the newer version with its 95 % interval"
+    label = "win rate of the newer version, with 95 % interval"
     return draw_svg(draw, salt="win", label=label, size_in=(7.2, 1.3), variables=_VARIABLES)
 
 

@@ -16,7 +16,7 @@ from curator.shards.tar import printable
 from curator.store.versions import ACTIONS
 
 WIDTH = 88
-CHOOSER_NOTE = "The newer policy chose by this same scorer: that it likes the result proves little."
+CHOOSER_NOTE = "The newer policy chose captions by this scorer, so its higher score proves little."
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _MAX_BARS = 60
 _NUM_EXAMPLES = 5
@@ -30,7 +30,7 @@ def verdict(diff: Diff) -> str:
     """Say what changed in one sentence; "higher" or "lower" only if the interval excludes zero."""
     names = f"{diff.old.name} and {diff.new.name}"
     if diff.old.id == diff.new.id:
-        return f"{names} are the same decision."
+        return f"{names} hold the same captions."
     num_changed = sum(diff.num_changed.values())
     if diff.num_common == 0:
         return f"{names} have no sample in common."
@@ -66,12 +66,12 @@ def _score_part(diff: Diff) -> str:
             return f"reworded ones score {paired.mean:.3f} {spread} higher {about}{by_chooser}"
         if paired.high < 0:
             return f"reworded ones score {-paired.mean:.3f} {spread} lower {about}{by_chooser}"
-        return f"reworded ones score the same within noise, {paired.mean:+.3f} {spread} {about}"
+        return f"reworded ones score about the same, {paired.mean:+.3f} {spread} {about}"
     if scores.old.mean is None or scores.new.mean is None:
         return ""
     return (
         f"the mean score{by_chooser} is {scores.new.mean:.3f} over {scores.new.n:,} texts "
-        f"instead of {scores.old.mean:.3f} over {scores.old.n:,}"
+        f"(was {scores.old.mean:.3f} over {scores.old.n:,})"
     )
 
 
@@ -79,15 +79,15 @@ def _length_part(diff: Diff) -> str:
     old, new = diff.old_lengths.mean, diff.new_lengths.mean
     if old is None or new is None or abs(new - old) < _SMALLEST_LENGTH_CHANGE:
         return ""
-    return f"a text has {new:.1f} words instead of {old:.1f}"
+    return f"texts have {new:.1f} words on average (was {old:.1f})"
 
 
 def _names_part(diff: Diff) -> str:
     if round(diff.new_names.share, 2) == round(diff.old_names.share, 2):
         return ""
     return (
-        f"{diff.new_names.share:.0%} of the names and numbers in the alt texts are missing, "
-        f"{diff.old_names.share:.0%} before"
+        f"{diff.new_names.share:.0%} of the names and numbers in the alt texts are missing "
+        f"(was {diff.old_names.share:.0%})"
     )
 
 
@@ -148,7 +148,7 @@ def _sample_lines(diff: Diff) -> Iterator[str]:
         for names, what in (
             (diff.shards_added, "added"),
             (diff.shards_removed, "removed"),
-            (diff.shards_changed, "with other bytes"),
+            (diff.shards_changed, "with changed bytes"),
         )
         if names
     ]
@@ -222,7 +222,7 @@ def _drift_lines(diff: Diff) -> Iterator[str]:
     yield ""
     old, new = diff.old_lengths, diff.new_lengths
     yield from _table(
-        ("Words a text", "mean", "5 %", "25 %", "50 %", "75 %", "95 %"),
+        ("Words per text", "mean", "5 %", "25 %", "50 %", "75 %", "95 %"),
         (
             (side.name, f"{found.mean or 0:.2f}", *map(str, found.quantiles))
             for side, found in ((diff.old, old), (diff.new, new))
@@ -237,7 +237,7 @@ def _drift_lines(diff: Diff) -> Iterator[str]:
             for side, w in ((diff.old, words.old), (diff.new, words.new))
         ),
     )
-    yield f"  word frequencies differ by {words.jsd_bits:.3f} bits (0 same, 1 nothing in common)"
+    yield f"  word frequencies differ by {words.jsd_bits:.3f} bits (0: same, 1: nothing in common)"
     for label, listed in (("new words", words.gained), ("lost words", words.lost)):
         yield from _word_list(label, listed)
     openers = ", ".join(

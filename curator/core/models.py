@@ -22,7 +22,6 @@ from pathlib import Path
 
 from curator.core.errors import EngineError, NotFoundError, UsageError
 from curator.core.model_spec import TRANSFORMERS_FILES
-from curator.core.registry import load
 
 _PICKLES = frozenset((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"))
 _MODEL_FILES = frozenset((".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken"))
@@ -151,7 +150,9 @@ def _repository(model: str) -> str:
         return name
     tagged = _OPEN_CLIP.fullmatch(name)
     if tagged is not None:
-        return str(load("curator.scorers.clip_model:repository")(tagged["name"], tagged["tag"]))
+        from curator.core.open_clip_names import repository
+
+        return repository(tagged["name"], tagged["tag"])
     raise UsageError(
         f"{model!r} does not name a model",
         hint="give a folder, a hub repository (org/name) or an open_clip model with its tag "
@@ -162,8 +163,9 @@ def _repository(model: str) -> str:
 
 def _cached(repository: str, revision: str | None) -> Path | None:
     """Return the cached snapshot of `repository`, a folder named by the commit; or None."""
-    folder: Path | None = load("curator.core.hub:cached")(repository, revision)
-    return folder
+    from curator.core import hub
+
+    return hub.cached(repository, revision)
 
 
 def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
@@ -177,8 +179,10 @@ def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
 
 
 def _fetch(repository: str, revision: str | None, files: tuple[str, ...], option: str) -> Path:
+    from curator.core import hub
+
     by_hand = _by_hand(repository, option)
-    folder: Path = load("curator.core.hub:fetch")(repository, revision, files, by_hand)
+    folder = hub.fetch(repository, revision, files, by_hand)
     # Offline, huggingface_hub returns any partial snapshot that is cached.
     missing = _missing(folder, files)
     if missing:

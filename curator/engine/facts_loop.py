@@ -28,12 +28,13 @@ from curator.store.facts import Facts, FactWriter
 _MIN_OUTCOMES_FOR_LIMIT = 200
 
 
-class _Item(Protocol):
+class _HasShard(Protocol):
     @property
     def shard(self) -> str: ...
 
 
-I = TypeVar("I", bound=_Item)  # noqa: E741 - I for item, R for result, as in curator.engine.executors
+# I for item, R for result, as in curator.engine.executors.
+I = TypeVar("I", bound=_HasShard)  # noqa: E741
 R = TypeVar("R")
 Record = Mapping[str, Any]
 

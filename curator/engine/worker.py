@@ -94,7 +94,7 @@ class CaptionWorker:
     ) -> None:
         built: Captioner = contract.build(CAPTIONERS, captioner, options)
         self._captioner = Guarded(built, prompt=get_prompt(prompt), language=language)
-        self._read = _Read[CaptionItem, CaptionRequest]()
+        self._read = _ReadAhead[CaptionItem, CaptionRequest]()
 
     def prefetch(self, items: Sequence[CaptionItem]) -> None:
         """Read the next batch and start decoding it."""
@@ -112,7 +112,7 @@ class ScoreWorker:
 
     def __init__(self, scorer: str, options: Mapping[str, Any]) -> None:
         self._scorer: Scorer = contract.build(SCORERS, scorer, options)
-        self._read = _Read[ImageRef, bytes]()
+        self._read = _ReadAhead[ImageRef, bytes]()
 
     def prefetch(self, items: Sequence[ScoreItem]) -> None:
         """Read the next batch and start decoding it."""
@@ -155,7 +155,7 @@ def _what_is_wrong(found: object) -> str | None:
     return None
 
 
-class _Read(Generic[K, V]):
+class _ReadAhead(Generic[K, V]):
     """Data read ahead for the current batch and the next one."""
 
     def __init__(self) -> None:

@@ -52,11 +52,11 @@ configs:
 
 # {num_samples:,} images with curated captions
 
-One decision over {num_shards:,} shards of image-text pairs, made and exported by
-caption-curator {tool} on {created}.
+One caption version of {num_shards:,} shards of image-text pairs, made by caption-curator {tool}
+on {created}.
 
-- version id: `{version}` (the same shards, facts and policy give the same id)
-- policy: {policy_name}, below as it was applied
+- version id: `{version}` (the same shards, captions, scores and policy give the same id)
+- policy: {policy_name}, shown below
 
 ## What is in it
 
@@ -75,8 +75,8 @@ caption-curator {tool} on {created}.
 Each sample is `KEY.{image_ext}` ({images}), `KEY.txt` (the
 first caption) and `KEY.json`: the fields of the source, and `curator.captions` with the text,
 source, sampling weight and score of every caption (`curator_export.captions` where the source has
-a field `curator` of its own). Trainers that read only the `.txt` see the first one. To sample among
-them, with their weights:
+a field `curator` of its own). Trainers that read only the `.txt` see the first caption. To sample
+one of them by weight:
 
 ```python
 import random
@@ -131,7 +131,7 @@ def check_license(license_id: str | None) -> None:
             else f"{license_id!r} is not a license id",
             did="nothing was written",
             hint="--license cc-by-4.0, for instance; `other` if none fits, `unknown` if you do not "
-            "know",
+            "know it",
             reason="option.missing" if license_id is None else "option.value",
         )
 
@@ -159,7 +159,7 @@ def card(
     """
     images = "the bytes of the source, not re-encoded"
     if formats is not None:
-        images += f": {formats}, under one name since `load_dataset` wants that"
+        images += f": {formats}, all with one extension, because `load_dataset` needs that"
     written = sum(number for name, number in sources.items() if name != ALT_TEXT)
     return _TEMPLATE.format(
         license=json.dumps(license_id),

@@ -57,7 +57,7 @@ def layout(store: Store, version: Version, *, other_members: bool) -> ImageNames
             for names, number in others.most_common(3)
         )
         raise UsageError(
-            f"load_dataset reads only files that all samples have; the other members are {shown}",
+            f"load_dataset reads only members that every sample has; the other members are {shown}",
             did="nothing was written",
             hint="leave out --other-members, or export --to wds",
             reason="option.value",

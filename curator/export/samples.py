@@ -152,7 +152,7 @@ class ShardReader:
         """
         data = self.read(sample.image)
         if hashlib.sha256(data).hexdigest() != sample.image_sha256:
-            raise self._changed(f"the image of {sample.key!r} has other bytes")
+            raise self._changed(f"the image of {sample.key!r} has changed since it was indexed")
         return data
 
     def json_fields(self, sample: ExportSample) -> tuple[dict[str, Any], bool]:
@@ -176,7 +176,7 @@ class ShardReader:
             self.path,
             how,
             did="finished shards are kept",
-            hint="restore the shard, then run the same command again",
+            hint="restore the shard from a backup, then run the same command again",
         )
 
 

@@ -101,10 +101,10 @@ class ShardJob:
             found = "gone"
         if found != expected:
             raise DamageError(
-                f"sha256 is {found[:12]}, {self.version.name} was made from {expected[:12]}",
+                f"sha256 is {found[:12]}, but {self.version.name} was made from {expected[:12]}",
                 where=self.ref.path,
                 did="finished shards are kept",
-                hint="restore the shard, or export a version made from it as it is now",
+                hint="restore the shard from a backup, or index it and export a new version",
                 reason="source.changed",
             )
 
@@ -117,9 +117,9 @@ class ShardJob:
         path = self.store.root / self.entry.file
         if not path.exists() or hashing.file_sha256(path) != self.entry.file_sha256:
             raise DamageError(
-                f"the decision of {self.version.name} was changed after it was written",
+                f"the decision file of {self.version.name} was changed after it was written",
                 where=path,
-                hint="`curator fsck` lists everything damaged; `curator decide` makes it again",
+                hint="`curator fsck` lists everything damaged; `curator decide` writes it again",
             )
         decided = read_decision(self.store, self.entry).filter(pl.col("action").is_in(EXPORTED))
         places = index.read(self.store, self.entry.name, _INDEX_COLUMNS)
@@ -129,7 +129,7 @@ class ShardJob:
         found = rows["row"].n_unique()
         if found != expected or len(rows) != len(decided):
             raise DamageError(
-                f"{self.version.name} counts {expected} samples, {found} are there",
+                f"{self.version.name} counts {expected} samples, but the file has {found}",
                 where=path,
                 hint="`curator fsck` lists everything damaged",
             )

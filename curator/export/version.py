@@ -153,18 +153,18 @@ def export(
 def _warnings(report: ExportReport, names: ImageNames | None) -> Iterator[str]:
     if names is not None and names.is_mixed:
         yield (
-            f"image formats differ ({names.formats_in_words()}); all are named"
-            f" .{names.image_ext}, since load_dataset wants one name, and hold their own bytes"
+            f"image formats differ ({names.formats_in_words()}): all files are named"
+            f" .{names.image_ext}, because load_dataset needs one extension; bytes are unchanged"
         )
     if report.num_fields_renamed:
         yield (
-            f"{report.num_fields_renamed:,} samples have a json field {FIELD!r} of their own: it"
-            " stays, the captions are in 'curator_export'"
+            f"{report.num_fields_renamed:,} samples already have a json field {FIELD!r}: it"
+            " is kept, and the captions are in 'curator_export'"
         )
     if report.num_json_replaced:
         yield (
-            f"{report.num_json_replaced:,} samples have a .json that cannot be parsed: in the"
-            f" export it holds {FIELD!r} only"
+            f"{report.num_json_replaced:,} samples have a .json that cannot be parsed: their"
+            f" exported .json has only {FIELD!r}"
         )
 
 
@@ -178,12 +178,14 @@ def _check_options(to: str, options: ExportOptions) -> None:
         raise UsageError(f"cannot export to {to!r}", hint=nearest(to, get_args(Target)))
     if options.preset is not None:
         if to != "parquet":
-            raise UsageError("a preset is for --to parquet", reason="option.value")
+            raise UsageError("--preset works only with --to parquet", reason="option.value")
         export_tables.check_preset(options.preset)
     if to == "hf":
         export_card.check_license(options.license)
     elif options.license is not None:
-        raise UsageError("a license is for the dataset card of --to hf", reason="option.value")
+        raise UsageError(
+            "--license works only with --to hf, for its dataset card", reason="option.value"
+        )
 
 
 def _report(

@@ -78,7 +78,7 @@ def _walk(folder: Path, walk: _FolderWalk) -> Iterator[PackItem]:
             text = next((by_name[place] for place in places if place in by_name), None)
             yield _picture(entry, path, text=text, data=by_name.get((stem, ".json")), walk=walk)
         elif ext[1:] in TEXT_EXT and stem not in pictures:
-            lone = Unusable("image.missing", f"a {ext} without an image")
+            lone = Unusable("image.missing", f"a {ext} file without an image")
             yield PackItem(origin=printable(path), problem=lone)
 
 

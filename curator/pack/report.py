@@ -107,7 +107,7 @@ def refusal(
         )
         hint = None
         if {"image.missing", "path.traversal"} & set(report.failures):
-            hint = "--images FOLDER is the folder that the paths of a table start from"
+            hint = "--images FOLDER names the folder that paths in a table are relative to"
         return UsageError(
             f"none of {report.num_rows:,} rows could be packed: {listed}",
             where=source,
@@ -118,10 +118,10 @@ def refusal(
     if column and report.format == "folder" and not report.num_captioned:
         names = ", ".join(_most(seen.fields)) or "none"
         return UsageError(
-            f"no image has a caption in a field {column!r} of its .json, or in a text file",
+            f"no image has a caption in the field {column!r} of its .json or in a text file",
             where=source,
             did="nothing was kept",
-            hint=f"--caption-column NAME; fields that hold texts: {names}; '' for no captions",
+            hint=f"--caption-column NAME; fields with texts: {names}; '' for no captions",
             reason="input.column",
         )
     return None
@@ -140,11 +140,11 @@ def warnings(
         names = ", ".join((column,) if column else CAPTION_COLUMNS)
         advice.append(f"looked for {files}, metadata.jsonl or .csv, and {names} in NAME.json")
         if tables := _tables(source):
-            advice.append(f"tables there can be packed by themselves: {', '.join(tables)}")
+            advice.append(f"tables in this folder can be packed by themselves: {', '.join(tables)}")
     if seen.fields:
         names = ", ".join(_most(seen.fields))
-        advice.append(f"other fields hold texts: {names} (--caption-column NAME, another OUT)")
-    advice.append("--caption-column '' says that there are none")
+        advice.append(f"other fields have texts: {names} (--caption-column NAME and a new OUT)")
+    advice.append("if there are no captions, say so with --caption-column ''")
     blank = f", {report.num_blank_captions:,} of them blank" if report.num_blank_captions else ""
     return (
         f"{num_bare:,} of {report.num_packed:,} images have no caption{blank}: {'; '.join(advice)}",

@@ -244,10 +244,10 @@ class _Packer:
         at_end = self.feed.peek() is None
         if stats.get("source") != {"digest": sha.hexdigest(), "is_end": at_end}:
             raise DamageError(
-                "the source is not the one that this shard was made from",
+                "this shard was made from another source",
                 where=self.out / f"{number:05d}.tar",
                 did="finished shards are kept",
-                hint="restore the source to go on, or pack it into another folder",
+                hint="restore the source to continue, or pack it into another folder",
                 reason="source.changed",
             )
         return stats

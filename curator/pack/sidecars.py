@@ -123,7 +123,7 @@ def _find(top: Path) -> Iterator[Path]:
         ]
         if len(found) > 1:
             raise UsageError(
-                f"{' and '.join(found)} could both hold the captions",
+                f"{' and '.join(found)} could both be the captions",
                 where=where,
                 did="nothing was packed",
                 hint=f"move one of them away, or pack one by itself: curator pack {found[0]} OUT",

@@ -107,9 +107,9 @@ def detect(source: Path) -> str:
     suffix = source.suffix.lower()
     if suffix not in _FORMAT_OF_SUFFIX:
         raise UsageError(
-            "no format that pack knows by this name",
+            "the format cannot be told from the file's name",
             where=source,
-            hint=f"say which it is: --format {'|'.join(FORMATS)}",
+            hint=f"name it: --format {'|'.join(FORMATS)}",
             reason="input.format",
         )
     return "jsonl" if suffix == ".json" and _is_json_lines(head) else _FORMAT_OF_SUFFIX[suffix]
@@ -127,7 +127,10 @@ def _detect_folder(source: Path) -> str:
         return "parquet"
     if "tar" in seen:
         raise UsageError(
-            "these are shards already", where=source, hint="use them", reason="input.format"
+            "these are shards already",
+            where=source,
+            hint=f"no packing is needed: curator index {source}",
+            reason="input.format",
         )
     raise UsageError("no image and no Parquet file", where=source, reason="input.none_found")
 
@@ -154,11 +157,14 @@ class ImageRoot:
             Unusable: path.traversal, or image.missing if there is no such file.
         """
         if "://" in name:
-            raise Unusable("image.missing", "a URL; pack downloads nothing")
+            raise Unusable("image.missing", "it is a URL; pack downloads nothing")
         try:
             path = (self.root / name).resolve()
             if not path.is_relative_to(self.root):
-                raise Unusable("path.traversal", "outside of the images root; --images widens it")
+                raise Unusable(
+                    "path.traversal",
+                    "outside the folder of the images; name a wider one with --images",
+                )
             if not path.is_file():
                 raise Unusable("image.missing", "no such file")
         except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, a loop of links

@@ -205,9 +205,9 @@ def read_coco(source: Path, options: SourceOptions) -> Iterator[PackItem]:
         pictures, notes = list(data["images"]), list(data["annotations"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(
-            f"no COCO captions file: {error!r:.200}",
+            f"not a COCO captions file: {error!r:.200}",
             where=source,
-            hint="it has `images` and `annotations`; --format jsonl is for one object a line",
+            hint="COCO has `images` and `annotations`; --format jsonl reads one object per line",
             reason="input.format",
         ) from error
     wanted = "caption" if options.caption_column is None else options.caption_column
@@ -219,14 +219,14 @@ def read_coco(source: Path, options: SourceOptions) -> Iterator[PackItem]:
         if isinstance(note, Mapping) and wanted in note and "image_id" in note:
             captions[json.dumps(note["image_id"])].append(note[wanted])
         else:
-            problem = Unusable("row.invalid", f"no image_id or no {wanted}")
+            problem = Unusable("row.invalid", f"image_id or {wanted} is missing")
             yield PackItem(origin=f"{source.name}#annotations/{number}", problem=problem)
     for number, picture in enumerate(pictures):
         where = f"{source.name}#images/{number}"
         try:
             check_depth(picture)
             if not isinstance(picture, Mapping):
-                raise Unusable("row.invalid", "no object")
+                raise Unusable("row.invalid", "not an object")
         except Unusable as problem:
             yield PackItem(origin=where, problem=problem)
             continue
@@ -291,7 +291,7 @@ def _tables_below(source: Path) -> list[Path]:
             if folder not in outs:
                 outs[folder] = outputs.is_output(folder)
                 if outs[folder]:
-                    progress.say(f"left out: {folder} was written by curator pack or export")
+                    progress.say(f"skipped: {folder} was written by curator pack or export")
         if not any(part.startswith(".") for part in inside) and not any(map(outs.get, folders)):
             found.append(path)
     return found
@@ -321,7 +321,7 @@ def parquet_rows(path: Path, top: Path) -> Iterator[TableRow]:
             f"the table is not readable ({first})",
             where=path,
             did="finished shards are kept",
-            hint="restore the file, then run the same command again",
+            hint="restore the file from a backup, then run the same command again",
             reason="input.damaged",
         ) from error
 

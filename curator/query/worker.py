@@ -128,7 +128,7 @@ def distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
             new = f"{name}_{number}"
         found.append(new)
         if new != name:
-            said.append(f"column {place}, {name!r}, is called {new!r}: another has its name")
+            said.append(f"column {place}, {name!r}, is shown as {new!r}: its name is taken")
     return found, said
 
 
@@ -204,17 +204,18 @@ def _check(con: duckdb.DuckDBPyConnection, sql: str) -> None:
     except duckdb.ParserException as error:
         raise Unusable("query.invalid", _first_line(error)) from error
     if len(statements) != 1:
-        raise Unusable("query.refused", f"{len(statements)} statements instead of one")
+        raise Unusable("query.refused", f"{len(statements)} statements; only one is allowed")
     kind = statements[0].type
     if kind != duckdb.StatementType.SELECT:
-        raise Unusable("query.refused", f"a {kind.name} statement")
+        raise Unusable("query.refused", f"{kind.name} statements are not allowed")
     found = con.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
     tree = json.loads(found[0][0])
     if tree["error"]:
         raise Unusable("query.refused", str(tree.get("error_message")))
     foreign = {node for node in _nodes(tree) if node not in _QUERY_NODES}
     if foreign:
-        raise Unusable("query.refused", f"a {min(foreign).removesuffix('_QUERY_NODE')} inside")
+        node = min(foreign).removesuffix("_QUERY_NODE")
+        raise Unusable("query.refused", f"{node} is not allowed in a query")
 
 
 def _nodes(tree: object) -> Iterator[str]:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from PIL import Image
 from safetensors import SafetensorError
@@ -27,39 +26,13 @@ from torchvision.transforms import (
 )
 
 from curator.core import models
-from curator.core.errors import EngineError, NotFoundError, UsageError, nearest
+from curator.core.errors import EngineError, UsageError
 from curator.core.model_spec import OPEN_CLIP_FILES
 from curator.core.text import strip_special_tokens
 
 _PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _MAX_CACHED_WORDS = 500_000
 _SPECIAL_WORDS = ("<start_of_text>", "<end_of_text>")
-
-
-def repository(name: str, tag: str) -> str:
-    """Return the hub repository of an open_clip model name and pretrained tag.
-
-    Raises:
-        NotFoundError: open_clip has no such name or tag; the hint names the nearest.
-        UsageError: the weights of this tag are not on the hub, or are a pickle.
-    """
-    config = get_pretrained_cfg(name, tag)
-    if not config:
-        tags = list_pretrained_tags_by_model(name)
-        raise NotFoundError(
-            f"open_clip has no weights {tag!r} for {name!r}" if tags else f"no model {name!r}",
-            hint=nearest(tag, tags) if tags else nearest(name, open_clip.list_models()),
-            reason="model.not_found",
-        )
-    location = str(config.get("hf_hub", ""))
-    if not location.endswith("/"):
-        raise UsageError(
-            f"the weights of {name}:{tag} are a pickle ({location or config['url']})",
-            did="nothing was loaded",
-            hint="docs/reference/models.md says how to convert them into a folder",
-            reason="model.pickle",
-        )
-    return location.rstrip("/")
 
 
 class ClipTokens:

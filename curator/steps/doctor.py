@@ -20,7 +20,7 @@ from curator.core.errors import CuratorError, NotFoundError, mask_secrets
 from curator.core.model_spec import ModelSpec
 from curator.core.models import identify
 from curator.core.package import EXTRAS, first_missing, install_command
-from curator.core.registry import Registry, load
+from curator.core.registry import Registry
 from curator.engine.makers import check_row, default_model
 from curator.scorers import OF_MODELS, SCORERS
 from curator.store import fsops
@@ -140,7 +140,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _device() -> DoctorCheck:
-    names = load("curator.core.devices:gpu_names")()
+    from curator.core.devices import gpu_names
+
+    names = gpu_names()
     if not names:
         return DoctorCheck("device", "warn", "no CUDA device: captioning runs on the CPU, slowly")
     return DoctorCheck("device", "ok", ", ".join(names))
@@ -179,7 +181,9 @@ def _model(kind: str, model: str) -> DoctorCheck:
             return DoctorCheck(kind, "fail", str(error))
     except CuratorError as error:
         return DoctorCheck(kind, "fail", str(error))
-    if (why := load("curator.core.hub:why_unreachable")()) is not None:
+    from curator.core import hub
+
+    if (why := hub.why_unreachable()) is not None:
         return DoctorCheck(kind, "fail", f"{model} is not in the hub cache, and {why}")
     return DoctorCheck(
         kind, "warn", f"{model} is not in the hub cache; it is downloaded on first use"

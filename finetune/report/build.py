@@ -331,7 +331,7 @@ def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -
             wanted = cell["arm"] == arm.name and cell.get("budget") in (None, top)
             if outcome is None or cell["kind"] not in spent or not wanted:
                 continue
-            for key in ("samples", "flops", "seconds"):
+            for key in ("samples_seen", "flops", "seconds"):
                 if key in outcome:
                     spent[cell["kind"]][key].append(outcome[key])
         before = {key: mean_of(values) for key, values in spent["pretrain"].items()}
@@ -339,7 +339,7 @@ def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -
         found.append(
             Cost(
                 arm=arm.name,
-                samples=before.get("samples"),
+                samples=before.get("samples_seen"),
                 flops=before.get("flops"),
                 seconds=before.get("seconds"),
                 dense_seconds=mean_of(dense) if dense else None,

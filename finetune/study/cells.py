@@ -13,7 +13,7 @@ Everything that needs models goes through `Runner`; the real one is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,29 +21,33 @@ from typing import Any, Protocol
 from curator.core import hashing
 from curator.core.stopping import StopRequest
 from finetune.cell_files import DenseResult, Sweep
+from finetune.metrics import RETRIEVAL_METRICS
 from finetune.options import parse_options
 from finetune.study.recipe import TaskSettings
+from pretrain.run_files import RunSummary
 
 _DIGEST_LENGTH = 20
+_RETRIEVAL = frozenset(metric.name for metric in RETRIEVAL_METRICS)
 
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PretrainOutcome:
-    """The outcome of one pretraining; `metrics` are of the held-out pairs, `flops` are in total.
+    """The outcome of one pretraining: its whole summary, and the log of its loop."""
 
-    `texts` is `pretrain.data.cuts.Cuts` of the training texts, `held_out_texts` of the held-out
-    texts; empty for objectives without text.
-    """
+    summary: RunSummary
+    history: list[Json]
 
-    samples: int
-    flops: float
-    seconds: float
-    metrics: dict[str, float] = field(default_factory=dict)
-    history: list[Json] = field(default_factory=list)
-    texts: dict[str, int] = field(default_factory=dict)
-    held_out_texts: dict[str, int] = field(default_factory=dict)
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Those of `RETRIEVAL_METRICS` that were measured on the held-out pairs."""
+        found = self.summary.retrieval | self.summary.zero_shot
+        return {name: value for name, value in found.items() if name in _RETRIEVAL}
+
+    def to_json(self) -> Json:
+        """Return the fields of the summary, `metrics` and `history`: the record of the cell."""
+        return {**self.summary.to_json(), "metrics": self.metrics, "history": self.history}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
     OUT/study.json                  the study, the versions and labels that it uses, its cells
     OUT/cells/<digest>.json         ONE FINISHED CELL: its outcome, or why it failed; the outcome
-                                    of a dense cell is a whole `finetune.cell_files.DenseResult`
+                                    of a pretraining is its whole `pretrain.run_files.RunSummary`,
+                                    that of a dense cell a `finetune.cell_files.DenseResult`
     OUT/pictures/<digest>/          sample predictions of a dense cell
     OUT/runs/<digest>/              log and model of every pretraining, and cells in progress; dense
                                     cells and sweeps leave nothing here once finished
@@ -26,8 +27,10 @@ from pretrain.data.cuts import Cuts
 
 FORMAT = 1
 STUDY_FILE, CELLS = "study.json", "cells"
-_AGAIN = "restore a copy, or repeat the same `curator study`: it runs this cell again"
-_ANEW = "restore a copy, or remove the file and repeat the same `curator study`: it rewrites it"
+_AGAIN = "restore it from a backup, or repeat the same `curator study`: it runs this cell again"
+_ANEW = (
+    "restore it from a backup, or remove it and repeat the same `curator study`, which rewrites it"
+)
 
 Json = dict[str, Any]
 
@@ -75,6 +78,9 @@ def _read_cell(out: Path, path: Path) -> Json:
         raise DamageError("the record belongs to another run", where=path, hint=_AGAIN)
     for name, sha256 in record.get(sealed.FILES, {}).items():
         sealed.check_file(out / name, sha256, path.name, hint=_AGAIN)
+    outcome = record.get("outcome", {})
+    if "samples" in outcome:  # the name in cells of earlier versions
+        outcome["samples_seen"] = outcome.pop("samples")
     return record
 
 
@@ -112,7 +118,7 @@ def rows_of(plan: Mapping[str, Any], records: Mapping[str, Json]) -> list[Json]:
             "num_test": outcome["num_test"] if dense else None,
             "lr": outcome["lr"] if dense else None,
             "budget_samples": cell["budget"],
-            "pretrain_samples": before.get("samples"),
+            "pretrain_samples": before.get("samples_seen"),
             "pretrain_flops": before.get("flops"),
             "pretrain_seconds": before.get("seconds"),
             "texts_cut": Cuts(**before["texts"]).share if before.get("texts") else None,

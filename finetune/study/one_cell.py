@@ -82,7 +82,7 @@ def _outcome(job: Job, runner: Runner, stop: StopRequest) -> Json:
     if isinstance(cell, PretrainCell):
         pretrained = runner.pretrain(cell, folder, stop)
         _check_numbers(pretrained.metrics)
-        return asdict(pretrained) | {"history": thinned(pretrained.history)}
+        return pretrained.to_json() | {"history": thinned(pretrained.history)}
     backbone = _weights(cell.backbone, job.out)
     if isinstance(cell, SweepCell):
         return asdict(runner.sweep(cell, backbone, folder, stop))

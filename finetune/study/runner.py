@@ -22,7 +22,6 @@ from finetune.cell_files import DenseResult, Sweep
 from finetune.feeding import Features
 from finetune.labels import examined
 from finetune.layouts import DenseSet, open_dense
-from finetune.metrics import RETRIEVAL_METRICS
 from finetune.options import parse_options
 from finetune.run import finetune, require_cells, sweep
 from finetune.study.cells import (
@@ -43,7 +42,6 @@ from pretrain.recipe import Recipe, read_recipe
 from pretrain.run import pretrain
 
 _PROBED_BATCH = 64
-_RETRIEVAL = {metric.name for metric in RETRIEVAL_METRICS}
 
 
 class ModelRunner:
@@ -133,19 +131,7 @@ class ModelRunner:
         # A study has many pretrainings, and only their models are read from now on.
         if (folder / "checkpoints").is_dir():
             fsops.remove_tree(folder / "checkpoints")
-        return PretrainOutcome(
-            samples=summary.samples_seen,
-            flops=summary.flops,
-            seconds=summary.seconds,
-            metrics={
-                name: value
-                for name, value in (summary.retrieval | summary.zero_shot).items()
-                if name in _RETRIEVAL
-            },
-            history=_history(folder / "log.jsonl"),
-            texts=summary.texts,
-            held_out_texts=summary.held_out_texts,
-        )
+        return PretrainOutcome(summary, _history(folder / "log.jsonl"))
 
     def sweep(self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest) -> Sweep:
         """Try the learning rates on val, or on a part of train, never on test."""

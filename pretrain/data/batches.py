@@ -267,6 +267,6 @@ def _changed(plan: BatchPlan, place: int, how: str) -> DamageError:
         f"the image of {plan.keys[place]!r} is not the one that was indexed: {how}",
         where=plan.paths[plan.file_of[place]],
         did="checkpoints are kept",
-        hint="restore the shard, or index it and decide again",
+        hint="restore the shard from a backup, or index it and decide again",
         reason="source.changed",
     )

@@ -50,7 +50,7 @@ class TarCaption:
     written_by: str
 
 
-class _Read(NamedTuple):
+class _ReadShard(NamedTuple):
     """A shard that was read: the sha256 of the file, and its samples in the columns of ROWS."""
 
     sha256: str
@@ -67,7 +67,7 @@ class TarTables:
         self.manifest = read_manifest(dataset.root)
         self._counts = self._from_manifest(dataset.root)
         self._sha256: list[str] = []
-        self._kept: dict[int, tuple[tuple[int, ...], _Read]] = {}
+        self._kept: dict[int, tuple[tuple[int, ...], _ReadShard]] = {}
         self._kept_bytes = 0.0
         self._keeping = Lock()
 
@@ -126,7 +126,7 @@ class TarTables:
         """See `Tables`."""
         return self.read(shard).rows["image_sha256"]
 
-    def _read(self, shard: int) -> _Read:
+    def _read(self, shard: int) -> _ReadShard:
         """Return the kept table of a shard if its file is unchanged, else read it."""
         path = self._refs[shard].path
         stamp = _stamp(path)
@@ -146,7 +146,7 @@ class TarTables:
         if shard in self._kept:
             self._kept_bytes -= self._kept.pop(shard)[1].rows.estimated_size()
 
-    def _scan(self, shard: int) -> _Read:
+    def _scan(self, shard: int) -> _ReadShard:
         ref = self._refs[shard]
         scan = scan_shard(ref, options=ScanOptions())
         if not scan.sha256:
@@ -154,7 +154,7 @@ class TarTables:
         usable = [one for one in scan.samples if one.reason is None]
         with ShardReader(ref.path) as reader:
             captions = [captions_of(one, reader) for one in usable]
-        return _Read(scan.sha256, _table(usable, captions, need_text=self._need_text))
+        return _ReadShard(scan.sha256, _table(usable, captions, need_text=self._need_text))
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

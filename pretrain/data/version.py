@@ -32,7 +32,7 @@ from pretrain.data.tables import ROWS, ShardTable, count_all
 
 _PLACES = ("row", "key", "offset", "length", "image_sha256", "alt_text", "reason")
 _BAD_IMAGE = "image."
-_RESTORE = "restore the shard, or index it and decide again"
+_RESTORE = "restore the shard from a backup, or index it and decide again"
 
 
 class IndexTables:

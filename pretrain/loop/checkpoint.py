@@ -134,7 +134,7 @@ def newest_valid(folder: Path) -> Checkpoint | None:
             f"none of the {len(steps)} checkpoints is intact",
             where=folder,
             did="nothing was trained and nothing was changed",
-            hint="restore one from a copy; or start over at step 0 with another --out, or here "
+            hint="restore one from a backup; or start over at step 0 with another --out, or here "
             "after removing this folder",
             reason="checkpoint.damaged",
         )

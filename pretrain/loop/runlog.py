@@ -57,7 +57,7 @@ def read_log(path: Path) -> tuple[list[Row], int]:
     Raises:
         DamageError: a line fails its checksum.
     """
-    hint = "restore it from a copy, or remove it: the log is only for display"
+    hint = "restore it from a backup, or remove it: the log is only for display"
     return sealed.lines(path.read_bytes(), path, hint=hint)
 
 

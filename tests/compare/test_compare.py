@@ -214,7 +214,7 @@ def test_without_a_scorer_there_are_no_scores(tmp_path: Path) -> None:
     assert "Scores: none" in render_text(found)
     assert "never scored" in render_html(found, {})
     assert gate(found, min_mean_score_shift=0.0) == [
-        "there are no scores on both sides to take a shift from"
+        "the mean score cannot be compared: a version has no scores"
     ]
 
 
@@ -245,19 +245,19 @@ def test_gate(kit: Kit) -> None:
     limits = {"max_dropped_share": 0.2, "min_mean_score_shift": 0.06, "max_lost_names_share": 0.2}
     assert gate(better, **limits) == []
     assert gate(better, min_mean_score_shift=0.07, max_lost_names_share=0.1) == [
-        "the mean score moved by +0.0614, at least +0.0700",
-        "16.7% of the names and numbers are lost, at most 10.0%",
+        "the mean score changed by +0.0614; the minimum is +0.0700",
+        "16.7% of the names and numbers are lost; the limit is 10.0%",
     ]
-    assert gate(stricter, **limits) == ["50.0% of the samples are dropped, at most 20.0%"]
+    assert gate(stricter, **limits) == ["50.0% of the samples are dropped; the limit is 20.0%"]
 
 
 def test_verdict_says_better_only_beyond_noise(kit: Kit) -> None:
-    assert verdict(compare(kit, "alt", "alt")) == "v1 and v1 are the same decision."
+    assert verdict(compare(kit, "alt", "alt")) == "v1 and v1 hold the same captions."
     found = compare(kit, "alt", "best")
     assert verdict(found) == (
         "5 of 10 samples changed their text (1 gained one): the mean score by the scorer that "
-        "chose them is 0.289 over 9 texts instead of 0.228 over 8; a text has 5.4 words instead "
-        "of 4.4; 17% of the names and numbers in the alt texts are missing, 0% before."
+        "chose them is 0.289 over 9 texts (was 0.228 over 8); texts have 5.4 words on average "
+        "(was 4.4); 17% of the names and numbers in the alt texts are missing (was 0%)."
     )
     assert verdict(compare(kit, "alt", "strict")).startswith("4 of 10 samples lost their text: ")
     assert verdict(compare(kit, "strict", "alt")).startswith("4 of 10 samples gained a text: ")
@@ -265,7 +265,7 @@ def test_verdict_says_better_only_beyond_noise(kit: Kit) -> None:
     for low, high, words in (
         (0.1, 0.2, "score 0.150 ± 0.050 higher"),
         (-0.2, -0.1, "score 0.150 ± 0.050 lower"),
-        (-0.1, 0.1, "score the same within noise, +0.000 ± 0.100"),
+        (-0.1, 0.1, "score about the same, +0.000 ± 0.100"),
     ):
         paired = dataclasses.replace(
             found.scores.paired, low=low, high=high, mean=(low + high) / 2, n=9

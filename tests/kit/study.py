@@ -23,6 +23,7 @@ from finetune.study.cells import (
 )
 from finetune.study.recipe import Study, TaskSettings, parse_study
 from finetune.study.run import StudySummary, run_study
+from pretrain.run_files import RunSummary
 
 STUDY = """
 name = "made up"
@@ -135,6 +136,30 @@ def picture(seed: int, *, tone: float) -> bytes:
     return out.getvalue()
 
 
+def run_summary(**fields: Any) -> RunSummary:
+    """The summary of a pretraining on a CPU that took half a minute, but for `fields`."""
+    common = {
+        "recipe": "tiny",
+        "recipe_digest": "0" * 64,
+        "source": "shards-v1",
+        "source_id": "1" * 64,
+        "steps": 400,
+        "samples_seen": 6400,
+        "epochs": 2.5,
+        "flops": 7,
+        "seconds": 31.5,
+        "precision": "fp32",
+        "device": "cpu",
+        "num_processes": 1,
+        "num_parameters": 1000,
+        "final": {"step": 400, "loss": 0.5},
+        "retrieval": {},
+        "zero_shot": {},
+        "finished_at": 1_780_000_000.0,
+    }
+    return RunSummary(**{**common, **fields})
+
+
 class FakeRunner:
     """Numbers instead of models. `calls` has the label of every cell that was run.
 
@@ -177,21 +202,22 @@ class FakeRunner:
         texts = cell.recipe["objective"] == "clip"
         recall = 0.2 + 0.1 * quality + 0.01 * noise("recall", cell.arm, cell.seed)
         steps = range(0, 400, 10)
-        return PretrainOutcome(
-            samples=cell.recipe["samples_seen"],
-            flops=self.flops_per_sample(cell.data, cell.recipe) * cell.recipe["samples_seen"],
-            seconds=31.5,
-            metrics={"image_to_text_r1": max(recall, 0.004)} if texts else {},
-            history=[
-                {
-                    "step": step,
-                    "loss": 4.85 * np.exp(-step / 300 * (1 + quality / 3))
-                    + 0.1 * noise("loss", cell.arm, cell.seed, step),
-                }
-                for step in steps
-            ],
-            texts=self.texts(cell.arm, cell.recipe["samples_seen"]) if texts else {},
+        samples = cell.recipe["samples_seen"]
+        summary = run_summary(
+            samples_seen=samples,
+            flops=int(self.flops_per_sample(cell.data, cell.recipe) * samples),
+            retrieval={"image_to_text_r1": max(recall, 0.004)} if texts else {},
+            texts=self.texts(cell.arm, samples) if texts else {},
         )
+        history = [
+            {
+                "step": step,
+                "loss": 4.85 * np.exp(-step / 300 * (1 + quality / 3))
+                + 0.1 * noise("loss", cell.arm, cell.seed, step),
+            }
+            for step in steps
+        ]
+        return PretrainOutcome(summary, history)
 
     def texts(self, arm: str, samples: int) -> dict[str, int]:
         """True captions are long: every fourth of them is cut; of the others none is."""

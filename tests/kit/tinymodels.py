@@ -19,20 +19,20 @@ SENTENCES = [
     "Describe this image in one short sentence.",
     "Write a one-sentence caption in English for this photo.",
 ]
-TEXT: dict[str, Any] = {
+SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
+}
+TEXT: dict[str, Any] = {
+    **SMALL,
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
     "tie_word_embeddings": False,
 }
 VISION: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+    **SMALL,
     "image_size": 56,
     "patch_size": 14,
     "initializer_range": 0.02,  # BLIP's own 1e-10 would make it blind
@@ -83,6 +83,23 @@ def _ids(tok: Any, **named: str) -> dict[str, int]:
     return {key: tok.convert_tokens_to_ids(token) for key, token in named.items()}
 
 
+def _eos(tok: Any) -> dict[str, int]:
+    return {"eos_token_id": tok.eos_token_id, "pad_token_id": tok.pad_token_id, "bos_token_id": 1}
+
+
+def _text(model_type: str, tok: Any) -> dict[str, Any]:
+    """The config of a language model with the tokens of `tok`."""
+    return {"model_type": model_type, **TEXT, "vocab_size": len(tok), **_eos(tok)}
+
+
+def _clip_images(side: int) -> Any:
+    """An image processor that squeezes every image into a square of `side` pixels."""
+    from transformers import CLIPImageProcessor
+
+    size = {"height": side, "width": side}
+    return CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False)
+
+
 def blip(folder: Path) -> Path:
     from transformers import (
         BertTokenizerFast,
@@ -98,12 +115,9 @@ def blip(folder: Path) -> Path:
     vocab = {token: i for i, token in enumerate(dict.fromkeys(specials + words + letters))}
     tok = BertTokenizerFast(vocab=vocab)
     text = {
+        **SMALL,
         "vocab_size": len(vocab),
-        "hidden_size": 32,
         "encoder_hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
         "bos_token_id": vocab["[DEC]"],
         "sep_token_id": vocab["[SEP]"],
         "pad_token_id": vocab["[PAD]"],
@@ -137,7 +151,7 @@ def smolvlm(folder: Path) -> Path:
     )
     config = SmolVLMConfig(
         vision_config=VISION,
-        text_config={"model_type": "llama", **TEXT, "vocab_size": len(tok), **_eos(tok)},
+        text_config=_text("llama", tok),
         scale_factor=2,
         **_ids(tok, image_token_id="<image>", pad_token_id="<pad>"),
     )
@@ -150,10 +164,6 @@ def smolvlm(folder: Path) -> Path:
         chat_template=IMAGE_FIRST.replace("IMG", "<image>"),
     )
     return _save(folder, SmolVLMForConditionalGeneration(config), processor)
-
-
-def _eos(tok: Any) -> dict[str, int]:
-    return {"eos_token_id": tok.eos_token_id, "pad_token_id": tok.pad_token_id, "bos_token_id": 1}
 
 
 def qwen2_vl(folder: Path) -> Path:
@@ -175,14 +185,12 @@ def qwen2_vl(folder: Path) -> Path:
     )
     config = Qwen2_5_VLConfig(
         text_config={
-            **TEXT,
-            "vocab_size": len(tok),
+            **_text("qwen2_5_vl_text", tok),
             "rope_parameters": {
                 "rope_type": "default",
                 "mrope_section": [1, 1, 2],
                 "rope_theta": 1e4,
             },
-            **_eos(tok),
         },
         vision_config={
             "depth": 2,
@@ -208,7 +216,6 @@ def qwen2_vl(folder: Path) -> Path:
 
 def llava(folder: Path) -> Path:
     from transformers import (
-        CLIPImageProcessor,
         LlavaConfig,
         LlavaForConditionalGeneration,
         LlavaProcessor,
@@ -217,12 +224,11 @@ def llava(folder: Path) -> Path:
     tok = tokenizer("<image>", extra_special_tokens={"image_token": "<image>"})
     config = LlavaConfig(
         vision_config={"model_type": "clip_vision_model", **VISION, "projection_dim": 32},
-        text_config={"model_type": "llama", **TEXT, "vocab_size": len(tok), **_eos(tok)},
+        text_config=_text("llama", tok),
         image_token_index=tok.convert_tokens_to_ids("<image>"),
     )
-    size = {"height": 56, "width": 56}
     processor = LlavaProcessor(
-        CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
+        _clip_images(56),
         tok,
         patch_size=14,
         vision_feature_select_strategy="default",
@@ -234,7 +240,6 @@ def llava(folder: Path) -> Path:
 
 def fast_vlm(folder: Path) -> Path:
     from transformers import (
-        CLIPImageProcessor,
         FastVlmConfig,
         FastVlmForConditionalGeneration,
         LlavaProcessor,
@@ -248,13 +253,12 @@ def fast_vlm(folder: Path) -> Path:
             "do_pooling": True,
             "hidden_size": 96,
         },
-        text_config={"model_type": "qwen2", **TEXT, "vocab_size": len(tok), **_eos(tok)},
+        text_config=_text("qwen2", tok),
         image_token_id=tok.convert_tokens_to_ids("<image>"),
         image_seq_length=9,
     )
-    size = {"height": 96, "width": 96}
     processor = LlavaProcessor(
-        CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
+        _clip_images(96),
         tok,
         patch_size=32,
         vision_feature_select_strategy="full",
@@ -266,7 +270,6 @@ def fast_vlm(folder: Path) -> Path:
 
 def florence2(folder: Path) -> Path:
     from transformers import (
-        CLIPImageProcessor,
         Florence2Config,
         Florence2ForConditionalGeneration,
         Florence2Processor,
@@ -310,8 +313,7 @@ def florence2(folder: Path) -> Path:
         is_encoder_decoder=True,
         **ids,
     )
-    size = {"height": 64, "width": 64}
-    images = CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False)
+    images = _clip_images(64)
     images.image_seq_length = 5
     processor = Florence2Processor(images, tok, num_additional_image_tokens=1)
     return _save(folder, Florence2ForConditionalGeneration(config), processor)
@@ -330,14 +332,7 @@ def paligemma(folder: Path) -> Path:
     )
     config = PaliGemmaConfig(
         vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
-        text_config={
-            "model_type": "gemma",
-            **TEXT,
-            "head_dim": 8,
-            "vocab_size": len(tok),
-            "num_image_tokens": 16,
-            **_eos(tok),
-        },
+        text_config={**_text("gemma", tok), "head_dim": 8, "num_image_tokens": 16},
         image_token_index=tok.convert_tokens_to_ids("<image>"),
         projection_dim=32,
         hidden_size=32,
@@ -367,17 +362,9 @@ def blip2(folder: Path) -> Path:
         "max_position_embeddings": 512,
         **_eos(tok),
     }
-    qformer = {
-        "vocab_size": len(tok),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "encoder_hidden_size": 32,
-    }
     config = Blip2Config(
         vision_config=VISION,
-        qformer_config=qformer,
+        qformer_config={**SMALL, "vocab_size": len(tok), "encoder_hidden_size": 32},
         text_config=text,
         num_query_tokens=4,
         image_text_hidden_size=32,

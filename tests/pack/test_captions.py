@@ -263,7 +263,7 @@ def test_a_folder_without_captions_says_what_was_looked_for(tmp_path: Path) -> N
     report = run(source, tmp_path / "out")
     (warning,) = report.warnings
     for part in ("1 of 1 images have no caption", "NAME.caption", "metadata.jsonl", "train.csv",
-                 "other fields hold texts: prompt (--caption-column NAME"):  # fmt: skip
+                 "other fields have texts: prompt (--caption-column NAME"):  # fmt: skip
         assert part in warning
     error = fails(source, tmp_path / "out2", caption_column="promt")
     assert (error.code, error.reason) == (2, "input.column")

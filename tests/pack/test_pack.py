@@ -385,7 +385,7 @@ def test_coco(tmp_path: Path) -> None:
     assert json.loads(cat["json"])["source_width"] == 640
     for text in ('{"images": []}', "[]", "{", '{"images": 5, "annotations": 5}'):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(UsageError, match="no COCO captions"):
+        with pytest.raises(UsageError, match="not a COCO captions file"):
             pack(tmp_path / "bad.json", tmp_path / "bad", options=PackOptions(format="coco"))
 
 

@@ -23,7 +23,8 @@ from curator.cli.app import app
 from curator.cli.output import run_app
 from curator.core.errors import StoppedError, UsageError
 from pretrain.recipe import Recipe
-from pretrain.run import RunSummary, num_workers, pretrain, read_summary
+from pretrain.run import num_workers, pretrain
+from pretrain.run_files import RunSummary, read_summary
 from pretrain.towers.backbone import load_backbone
 from tests.kit.paths import ROOT
 from tests.kit.train import SIDE, config_file, recipe

@@ -415,7 +415,7 @@ def test_a_join_keeps_all_its_columns(kit: Kit) -> None:
     )
     assert table is not None
     assert table.column_names == ["key", "key_1"]
-    assert head["renamed"] == ["column 2, 'key', is called 'key_1': another has its name"]
+    assert head["renamed"] == ["column 2, 'key', is shown as 'key_1': its name is taken"]
 
 
 @pytest.mark.parametrize(

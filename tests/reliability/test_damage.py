@@ -162,7 +162,7 @@ def make_run(out: Path) -> None:
         save_checkpoint(out / "checkpoints", step, net, optimizer, {"flops": 7})
     log.close()
     fsops.write_atomic(out / "model" / "model.safetensors", bytes(range(1, 256)) * 9)
-    run_files.write_summary(out, {"steps": 2, "retrieval": {"r1": 0.5}})
+    run_files.write_summary(out, study.run_summary(steps=2, retrieval={"r1": 0.5}))
 
 
 def make_dense(out: Path) -> None:

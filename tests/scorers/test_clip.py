@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from curator.core import images
-from curator.core.errors import EngineError, NotFoundError, UsageError
+from curator.core.errors import EngineError, UsageError
 from curator.scorers.clip import ClipScorer, clip_score
-from curator.scorers.clip_model import load_clip, repository
+from curator.scorers.clip_model import load_clip
 from tests.kit.cli import check_whole, curator
 from tests.kit.tars import tar
 from tests.kit.tinyclip import photo, save_tiny_clip
@@ -365,17 +365,6 @@ def test_edited_texts_by_the_commands_that_are_named(folder: Path, tmp_path: Pat
     of_b = plain_cosines(folder, [(photo(1), "cat")])[0]
     totals = check_whole(shards)["totals"]
     assert totals["score_sum"] == pytest.approx(expected + of_b, abs=1e-5)
-
-
-def test_names_of_open_clip() -> None:
-    assert repository("ViT-B-32", "laion2b_s34b_b79k") == "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-    assert repository("ViT-B-16-SigLIP2-256", "webli") == "timm/ViT-B-16-SigLIP2-256"
-    with pytest.raises(NotFoundError, match="did you mean 'laion2b_s34b_b79k'"):
-        repository("ViT-B-32", "laion2b_s34b_b79")
-    with pytest.raises(NotFoundError, match=r"no model 'ViT-B-33'.*did you mean"):
-        repository("ViT-B-33", "openai")
-    with pytest.raises(UsageError, match="pickle"):  # only a pytorch_model.bin on the hub
-        repository("ViTamin-S", "datacomp1b")
 
 
 def test_clip_score() -> None:

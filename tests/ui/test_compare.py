@@ -47,7 +47,7 @@ def test_the_newest_two_versions_are_compared_and_stand_in_the_url(
     # As in tests/compare/test_compare.py: 4 reworded, 1 gained of 10.
     assert "5 of 10 samples changed their text (1 gained one)" in page
     assert "reworded 4, gained 1" in page
-    assert "The newer policy chose by this same scorer" in page
+    assert "The newer policy chose captions by this scorer" in page
     assert (app.query_params["old"], app.query_params["v"]) == ("v1", "v2")
 
 

@@ -182,7 +182,7 @@ def test_equal_names_and_what_json_has_no_word_for(
     sql = """select key, key, 'nan'::double as n, ['nan'::double] as l, 'x'::blob as b,
              interval 1 day as i from samples where key = 'a1'"""
     page = shown(run(open_page(kit), sql))
-    assert "column 2, &#x27;key&#x27;, is called &#x27;key_1&#x27;: another has its name" in page
+    assert "column 2, &#x27;key&#x27;, is shown as &#x27;key_1&#x27;: its name is taken" in page
     assert taken["CSV"].decode() == "key,key_1,n,l,b,i\na1,a1,NaN,[null],x,1 day\n"
     table = pl.read_parquet(io.BytesIO(taken["Parquet"]))
     assert table.columns == ["key", "key_1", "n", "l", "b", "i"]
@@ -296,7 +296,7 @@ def test_a_query_is_typed_run_and_taken_along(board: Board) -> None:
             page.get_by_role("button", name="CSV", exact=True).click()
         assert "a <b>bold</b> sign" in Path(found.value.path()).read_text()
         page.get_by_text("captions", exact=True).first.click()
-        page.get_by_text("identity of the text").first.wait_for()
+        page.get_by_text("SHA-256 of the text").first.wait_for()
         assert not scrolls_sideways(page)
         field.fill("select * from read_text('/etc/hostname')")
         page.get_by_role("button", name="Run").click()

@@ -24,7 +24,7 @@ from finetune.study.runner import ModelRunner, runner_of_job
 from pretrain.data.loader import Pipeline
 from pretrain.data.options import DataOptions
 from pretrain.data.source import Source
-from pretrain.run import read_summary
+from pretrain.run_files import read_summary
 
 STUDY = """
 name = "real"
@@ -110,9 +110,13 @@ def test_captions_that_were_cut_reach_the_cell(made: Study, tmp_path: Path) -> N
     assert isinstance(first, PretrainCell)
     found = runner.pretrain(first, tmp_path / "run", StopRequest())
     summary = read_summary(tmp_path / "run")
-    assert found.texts == summary.texts
-    assert found.texts["num_texts"] == 64
-    assert found.held_out_texts == summary.held_out_texts != {}
+    assert found.summary == summary
+    assert summary.texts["num_texts"] == 64
+    assert summary.held_out_texts != {}
+    record = found.to_json()
+    assert record["texts"] == summary.texts
+    assert record["metrics"]["image_to_text_r1"] == summary.retrieval["image_to_text_r1"]
+    assert "num_words" not in record["metrics"]  # a count, and no result of the arm
 
 
 def test_the_batch_that_is_counted_is_drawn_as_in_training(

@@ -420,6 +420,27 @@ def test_a_damaged_cell_is_named_and_run_again(
     assert read_cells(tmp_path / "out")[path.stem]["outcome"] == outcome
 
 
+def test_cells_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    """They held seven fields of a pretraining and called one of them otherwise."""
+    out = tmp_path / "out"
+    run(study(SMALL), out)
+    table = (out / FILE_NAME).read_bytes()
+    kept = ("flops", "seconds", "metrics", "history", "texts", "held_out_texts")
+    for path in (out / "cells").glob("*.json"):
+        record = json.loads(path.read_bytes())
+        outcome = record["outcome"]
+        if "samples_seen" in outcome:
+            record["outcome"] = {"samples": outcome["samples_seen"]}
+            record["outcome"] |= {name: outcome[name] for name in kept}
+            del record["checksum"]
+            path.write_text(json.dumps(record))
+    runner = FakeRunner()
+    run(study(SMALL), out, runner)
+    assert runner.calls == []
+    assert (out / FILE_NAME).read_bytes() == table
+    assert set(parquet.read(out / FILE_NAME, RESULTS_SCHEMA)["pretrain_samples"]) == {1000}
+
+
 def test_a_damaged_plan_is_refused_and_one_that_is_gone_is_written_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

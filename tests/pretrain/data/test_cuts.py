@@ -18,7 +18,8 @@ from curator.core.errors import StoppedError
 from pretrain.data.cuts import Cuts, percent
 from pretrain.data.loader import Pipeline, open_source
 from pretrain.data.options import DataOptions
-from pretrain.run import RunSummary, pretrain, read_summary
+from pretrain.run import pretrain
+from pretrain.run_files import RunSummary, read_summary
 from pretrain.towers.tokens import tokenizer
 from tests.kit import tars
 from tests.kit.train import CONTEXT, recipe
