@@ -13,8 +13,8 @@ engine runs (`ClipScorer`, `LocalCaptioner`), with the options that `recaption` 
                 that means) by prompt, and by number of things
 
 Intervals are 95 % bootstrap percentiles over scenes (`scipy.stats.bootstrap`). The text score is
-that of `curator score`: an empty text has none, so that noise is left out. tests/demo/test_models.py
-holds the models to their goals with the same functions, on fewer scenes.
+that of `curator score`: an empty text has none, so that noise is left out. On fewer scenes,
+tests/demo/test_models.py holds the models to their goals with the same functions.
 """
 
 from __future__ import annotations
