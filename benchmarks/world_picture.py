@@ -50,7 +50,7 @@ _NOTES = {
     "file_name": "a file name",
     "sku": "an article number",
     "spam": "an advertisement",
-    "other_caption": "another image's caption",
+    "other_caption": "of another image",
     "wrong_detail": "one detail is wrong",
     "vague": "says nothing",
     "foreign": "another language",
@@ -159,7 +159,8 @@ def draw(rows: Sequence[Row]) -> Image.Image:
         note = (_NOTES[row.noise], GREEN if right else RED)
         at = (left + PAD, top + SIDE + PAD)
         _write(pen, at, "ALT TEXT", row.alt_text, note, row.alt_score, struck=not right)
-        note = (f"wrong: {', '.join(row.wrong)}", RED) if row.wrong else ("right", GREEN)
+        more = "\u2026" if len(row.wrong) > 1 else ""  # no room for all
+        note = (f"wrong: {row.wrong[0]}{more}", RED) if row.wrong else ("right", GREEN)
         at = (left + PAD, top + SIDE + 2 * PAD + _BLOCK)
         _write(pen, at, "NEW CAPTION", row.caption, note, row.score, struck=False)
     return page
