@@ -1,4 +1,4 @@
-"""How good are the bundled models? Every figure of docs/results/2026-11-26-demo-captions.md.
+"""How good are the bundled models? Every figure of docs/results/2026-11-30-demo-captions.md.
 
     python -m benchmarks.demo_models
     python -m benchmarks.demo_models --scorer OUT/scorer --captioner OUT/captioner
@@ -6,14 +6,15 @@
 On scenes of a world that neither training nor the demo of seed 0 has seen, by the classes that the
 engine runs (`ClipScorer`, `LocalCaptioner`), with the options that `recaption` gives them.
 
-    scorer      AUROC of good alt texts against each kind of noise, as the demo words them; of bare
-                true captions against captions with one thing wrong, and how often the true one of
-                a picture wins; R@1 among detailed captions, both ways
-    captioner   attribute F1, hallucinated solids and right captions (docs/start/demo.md says what
-                that means) by prompt, and by number of solids
+    scorer      AUROC of good alt texts against each noise, as the demo words them; of bare true
+                captions against captions with one detail wrong, of any kind and of each, and how
+                often the true one of an image wins; R@1 among detailed captions, both ways
+    captioner   attribute F1, hallucinated things and right captions (docs/start/demo.md says what
+                that means) by prompt, and by number of things
 
 Intervals are 95 % bootstrap percentiles over scenes (`scipy.stats.bootstrap`). The text score is
-that of `curator score`: an empty text has none, so that kind is left out.
+that of `curator score`: an empty text has none, so that noise is left out. On fewer scenes,
+tests/demo/test_models.py holds the models to their goals with the same functions.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from curator.captioners.local import LocalCaptioner
 from curator.captioners.prompts import get_prompt
 from curator.core.auroc import auroc
 from curator.core.progress import bar
-from curator.demo.alttext import KINDS, alt_text, wrong
+from curator.demo.alttext import NOISES, alt_text, wrong
 from curator.demo.bundled import bundled_model
 from curator.demo.checker import CaptionCheck, check
-from curator.demo.data import other_scene
+from curator.demo.data import materials, other_scene
 from curator.demo.language import LENGTHS, Length, caption
-from curator.demo.render import make_picture
-from curator.demo.scene import Scene
+from curator.demo.render import make_image
+from curator.demo.scene import PLAIN, Material, Scene
 from curator.demo.seeds import shard_seeds
 from curator.engine.makers import captioner_maker, scorer_maker
 from curator.scorers.clip import ClipScorer
@@ -55,7 +56,7 @@ Statistic = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture of the world as the engine gets it, and its truth."""
+    """An image of the world as the engine gets it, and its truth."""
 
     seed: int
     scene: Scene
@@ -112,6 +113,7 @@ def main() -> None:
     options.add_argument("--scenes", type=int, default=1000)
     options.add_argument("--candidates", type=int, default=200, help="for R@1")
     options.add_argument("--seed", type=int, default=_WORLD, help="which world")
+    options.add_argument("--patterns", action="store_true", help="also striped and dotted things")
     options.set_defaults(resamples=2000)
     args = options.parse_args()
     if args.quick:
@@ -126,25 +128,28 @@ def main() -> None:
 
 
 def _figures(args: argparse.Namespace) -> Iterator[Figure]:
-    pictures = _pictures(args.seed, args.scenes)
+    used = materials(args.patterns)
+    images = shown_images(args.seed, args.scenes, used)
     measure = Measure(args.resamples)
     if args.only != "captioner":
         scorer = ClipScorer(**scorer_maker(str(args.scorer.resolve())).options)
-        yield from _against_noise(scorer, pictures, measure)
+        yield from against_noise(scorer, images, measure, used)
         for length in LENGTHS:
-            yield from _against_one_wrong(scorer, pictures, length, measure)
-        yield from _retrieval(scorer, pictures[: args.candidates], measure)
+            for detail in (None, *(("kind", "ground", "sky") if length == "kinds" else ())):
+                yield from against_one_wrong(scorer, images, length, detail, measure)
+        yield from _retrieval(scorer, images[: args.candidates], measure)
     if args.only != "scorer":
         for length in LENGTHS:
-            yield from _captions(args.captioner.resolve(), pictures, length, measure)
+            yield from captions(args.captioner.resolve(), images, length, measure)
 
 
-def _pictures(world: int, count: int) -> list[Shown]:
+def shown_images(world: int, count: int, materials: tuple[Material, ...] = PLAIN) -> list[Shown]:
+    """Render the first `count` images of a world's shards."""
     found = []
-    with bar("render pictures", count, "pictures") as advance:
+    with bar("render images", count, "images") as advance:
         for seed in shard_seeds(world, count):
-            scene, picture = make_picture(seed)
-            found.append(Shown(seed, scene, picture.jpeg()))
+            scene, image = make_image(seed, materials=materials)
+            found.append(Shown(seed, scene, image.jpeg()))
             advance(1)
     return found
 
@@ -164,73 +169,81 @@ def _scores(scorer: ClipScorer, pairs: list[tuple[bytes, str]]) -> Array:
     return np.array(found)
 
 
-def _against_noise(scorer: ClipScorer, pictures: list[Shown], measure: Measure) -> Iterator[Figure]:
-    """Every picture gets a good alt text and one of each kind of noise."""
-    kinds = [kind for kind in KINDS if kind != "empty"]
-    pairs, told = [], []
-    for shown in pictures:
-        other = other_scene(shown.scene, shown.seed)
-        for kind in kinds:
-            rng = np.random.default_rng([shown.seed, KINDS.index(kind)])
-            alt = alt_text(shown.scene, other, {kind: 1.0}, rng)
-            pairs.append((shown.image, alt.text))
-            told.append(alt.kind == kind)  # another scene's caption may happen to be true
-    scores = _scores(scorer, pairs).reshape(len(pictures), -1)
-    kept = np.array(told).reshape(scores.shape)
-    good = scores[:, kinds.index("good")]
-    for number, kind in enumerate(kinds):
-        if kind != "good":
-            both = kept[:, number]
-            name = f"AUROC, good alt texts against {kind}"
-            yield measure(name, auroc, good[both], scores[both, number])
-
-
-def _against_one_wrong(
-    scorer: ClipScorer, pictures: list[Shown], length: Length, measure: Measure
+def against_noise(
+    scorer: ClipScorer,
+    images: list[Shown],
+    measure: Measure,
+    materials: tuple[Material, ...] = PLAIN,
 ) -> Iterator[Figure]:
+    """Every image gets a good alt text and one of each noise; another image's shares no kind."""
+    noises = [noise for noise in NOISES if noise != "empty"]
     pairs = []
-    for shown in pictures:
+    for shown in images:
+        other = other_scene(shown.scene, shown.seed, materials)
+        for noise in noises:
+            rng = np.random.default_rng([shown.seed, NOISES.index(noise)])
+            alt = alt_text(shown.scene, other, {noise: 1.0}, rng)
+            assert alt.noise == noise
+            pairs.append((shown.image, alt.text))
+    scores = dict(zip(noises, _scores(scorer, pairs).reshape(len(images), -1).T, strict=True))
+    for noise in noises[1:]:
+        name = f"AUROC, good alt texts against {noise}"
+        yield measure(name, auroc, scores["good"], scores[noise])
+
+
+def against_one_wrong(
+    scorer: ClipScorer,
+    images: list[Shown],
+    length: Length,
+    detail: str | None,
+    measure: Measure,
+) -> Iterator[Figure]:
+    """Every image gets a true caption and a false one; `detail` as in `alttext.wrong`."""
+    pairs = []
+    for shown in images:
         rng = np.random.default_rng([shown.seed, LENGTHS.index(length)])
         pairs.append((shown.image, caption(shown.scene, length, rng)))
-        pairs.append((shown.image, wrong(shown.scene, rng, length)))
+        pairs.append((shown.image, wrong(shown.scene, rng, length, detail)))
     right, false = _scores(scorer, pairs).reshape(-1, 2).T
     wins = np.where(right == false, 0.5, right > false)
-    yield measure(f"AUROC, bare {length} captions against one thing wrong", auroc, right, false)
-    yield measure(f"the right one of a pair wins, {length}", np.mean, wins)
+    what = f"one wrong {detail or 'detail'}"
+    yield measure(f"AUROC, bare {length} captions against {what}", auroc, right, false)
+    yield measure(f"the true one of a pair wins, {length}, {what}", np.mean, wins)
 
 
-def _retrieval(scorer: ClipScorer, pictures: list[Shown], measure: Measure) -> Iterator[Figure]:
+def _retrieval(scorer: ClipScorer, images: list[Shown], measure: Measure) -> Iterator[Figure]:
     texts = [
-        caption(shown.scene, "detailed", np.random.default_rng(shown.seed)) for shown in pictures
+        caption(shown.scene, "detailed", np.random.default_rng(shown.seed)) for shown in images
     ]
-    pairs = [(shown.image, text) for shown in pictures for text in texts]
+    pairs = [(shown.image, text) for shown in images for text in texts]
     given = scorer.score(pairs)  # in one call, which encodes every image and text once
-    scores = np.array([score.score for score in given], float).reshape(len(pictures), -1)
+    scores = np.array([score.score for score in given], float).reshape(len(images), -1)
     same = np.array([[a == b for b in texts] for a in texts])  # a twin's caption is as right
-    rows = np.arange(len(pictures))
-    for name, table in (("text of a picture", scores), ("picture of a text", scores.T)):
+    rows = np.arange(len(images))
+    for name, table in (("text of an image", scores), ("image of a text", scores.T)):
         found = same[rows, table.argmax(1)].astype(float)
-        yield measure(f"R@1, the {name} among {len(pictures)} detailed", np.mean, found)
+        yield measure(f"R@1, the {name} among {len(images)} detailed", np.mean, found)
 
 
 # -- captioner -------------------------------------------------------------------------------------
 
 
-def _captions(
-    folder: Path, pictures: list[Shown], length: Length, measure: Measure
+def captions(
+    folder: Path, images: list[Shown], length: Length, measure: Measure
 ) -> Iterator[Figure]:
+    """Caption every image with the preset of this length and check the captions."""
     checks = [
         check(text, shown.scene)
-        for shown, text in zip(pictures, _captioned(folder, pictures, length), strict=True)
+        for shown, text in zip(images, _captioned(folder, images, length), strict=True)
     ]
-    sizes = np.array([len(shown.scene.solids) for shown in pictures])
+    sizes = np.array([len(shown.scene.things) for shown in images])
     yield from _judged(f"{length} captions", checks, measure)
     for size in np.unique(sizes).tolist():
         mine = [checks[number] for number in np.flatnonzero(sizes == size)]
-        yield from _judged(f"{length} captions, {size} solid{'s' * (size > 1)}", mine, measure)
+        yield from _judged(f"{length} captions, {size} thing{'s' * (size > 1)}", mine, measure)
 
 
-def _captioned(folder: Path, pictures: list[Shown], length: Length) -> Iterator[str]:
+def _captioned(folder: Path, images: list[Shown], length: Length) -> Iterator[str]:
     """Captions as `recaption` would ask for them; a failure is an empty one."""
     maker = captioner_maker(model=str(folder), prompt=length)
     captioner = LocalCaptioner(**maker.options)
@@ -238,7 +251,7 @@ def _captioned(folder: Path, pictures: list[Shown], length: Length) -> Iterator[
         CaptionRequest(
             hashlib.sha256(shown.image).hexdigest(), shown.image, get_prompt(length).text
         )
-        for shown in pictures
+        for shown in images
     ]
     with bar(f"caption ({length})", len(requests), "captions") as advance:
         for start in range(0, len(requests), _BATCH):
@@ -252,7 +265,7 @@ def _judged(name: str, checks: list[CaptionCheck], measure: Measure) -> Iterator
     """As `curator.demo.checker.total` sums them up."""
     told = [check.attributes for check in checks]
     right, claimed, in_truth = np.array([[t.right, t.claimed, t.in_truth] for t in told]).T
-    solids, absent = np.array([[check.mentioned, check.hallucinated] for check in checks]).T
+    named, absent = np.array([[check.mentioned, check.hallucinated] for check in checks]).T
     yield measure(
         f"attribute F1, {name}",
         lambda r, c, t: 2 * r.sum() / max(c.sum() + t.sum(), 1),
@@ -260,7 +273,7 @@ def _judged(name: str, checks: list[CaptionCheck], measure: Measure) -> Iterator
         claimed,
         in_truth,
     )
-    yield measure(f"hallucinated, {name}", lambda a, s: a.sum() / max(s.sum(), 1), absent, solids)
+    yield measure(f"hallucinated, {name}", lambda a, n: a.sum() / max(n.sum(), 1), absent, named)
     yield measure(f"right, {name}", np.mean, np.array([float(one.is_right) for one in checks]))
 
 

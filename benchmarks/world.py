@@ -2,9 +2,9 @@
 
     python -m benchmarks.world
 
-`make_picture` at 64 and 128 px, on the same seeds in every round. The floor does what no faster
+`make_image` at 64 and 128 px, on the same seeds in every round. The floor does what no faster
 ray caster could leave out: draw the same scenes, those that are thrown away as well, and put the
-lens (blur) and the sensor (noise) on a grey picture each. Times are processor times of one process,
+lens (blur) and the sensor (noise) on a grey image each. Times are processor times of one process,
 so a busy neighbour counts little. Target: 200 scenes/s at 64 px.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from benchmarks.common import parser, ratio, rounds, show, spread, take_turns
-from curator.demo.render import ATTEMPTS, make_picture
+from curator.demo.render import ATTEMPTS, make_image
 from curator.demo.scene import sample_scene
 from curator.demo.seeds import shard_seeds
 
@@ -41,12 +41,12 @@ def main() -> None:
     tries = {side: [_attempts(seed, side) for seed in seeds] for side in _SIDES_PX}
     ways: dict[str, Callable[[], float]] = {}
     for side in _SIDES_PX:
-        ways[f"{side} px"] = partial(_ms_a_scene, partial(make_picture, side=side), seeds)
+        ways[f"{side} px"] = partial(_ms_a_scene, partial(make_image, side=side), seeds)
         drawn = dict(zip(seeds, tries[side], strict=True))
         ways[f"floor {side}"] = partial(_ms_a_scene, partial(_floor, drawn, side), seeds)
     found = take_turns(ways, rounds(args))
     rows = [_row(side, found, statistics.mean(tries[side])) for side in _SIDES_PX]
-    columns = ["picture", "scenes/s", "target", "ms a scene", "floor ms", "to floor", "draws"]
+    columns = ["image", "scenes/s", "target", "ms a scene", "floor ms", "to floor", "draws"]
     show(columns, rows, args=args, details=found)
 
 
@@ -66,8 +66,8 @@ def _row(side: int, found: dict[str, list[float]], draws: float) -> list[str]:
 
 
 def _attempts(seed: int, side: int) -> int:
-    """How many scenes `make_picture` draws until one shows all its solids."""
-    return make_picture(seed, side)[0].seed - seed * ATTEMPTS + 1
+    """How many scenes `make_image` draws until one shows all its things."""
+    return make_image(seed, side)[0].seed - seed * ATTEMPTS + 1
 
 
 def _ms_a_scene(make: Callable[[int], Any], seeds: range) -> float:

@@ -1,12 +1,13 @@
-"""Draws docs/images/world.png, what the README shows of the demo: alt texts beside new captions.
+"""Draw docs/images/world.png, the README's picture of the demo: alt texts beside new captions.
 
     curator demo run demo-out
     python -m benchmarks.world_picture demo-out docs/images/world.png
 
-The pictures are the first ones of a seeded draw from all of the demo, good alt texts among them and
-nothing picked by hand. A caption is what the policy `replace` chose. Below each text stands what
-the truth of the world says: how the alt text was spoilt, if it was, and what is wrong in the
-caption, if anything is (`curator.demo.checker`).
+It shows the first images of a seeded draw from all of the demo: good alt texts may be among them,
+and nothing is picked by hand. Each has its alt text, struck out unless it is right, what the truth
+of the world says of it, the caption that the policy `replace` chose, and the score of both. A scene
+is rendered again at the size of the page and without the camera's noise; the models saw it at the
+size of the demo's images and with the noise.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,48 +23,56 @@ import polars as pl
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from curator.core import images
-from curator.demo.alttext import KINDS
+from curator.demo.alttext import NOISES
 from curator.demo.checker import check
+from curator.demo.data import materials
 from curator.demo.evaluate import read_truth
-from curator.demo.scene import sample_scene
+from curator.demo.render import render
+from curator.demo.scene import Scene, sample_scene
 from curator.policy.decider import read_decision
-from curator.shards.scan import read_bytes
-from curator.steps.workspace import Workspace, open_workspace
-from curator.store import fsops, index
+from curator.steps.workspace import open_workspace
+from curator.store import fsops
+from curator.store.store import Store
 
-POLICY = "replace"
+POLICY, BEFORE = "replace", "as-is"
 SCALE = 2  # pixels for one of a plain screen
-WIDTH, SIDE, GAP, HEAD, MARGIN = 1000, 128, 24, 32, 16
-TEXT_SIZE, NOTE_SIZE, LEADING = 15, 13, 20
-MOST_LINES = 5
-_TEXT_WIDTH = (WIDTH - 2 * MARGIN - SIDE - 2 * GAP) // 2
-_COLUMNS = (MARGIN, MARGIN + SIDE + GAP, WIDTH - MARGIN - _TEXT_WIDTH)
+WIDTH, COLUMNS, MARGIN, GAP, PAD = 1000, 3, 20, 20, 14
+SIDE = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS
+TEXT_SIZE, NOTE_SIZE, LEADING, CORNER = 15, 12, 21, 12
+MOST_LINES = 3
+_TEXT_WIDTH = SIDE - 2 * PAD
+_BLOCK = 22 + MOST_LINES * LEADING  # a heading and a text
 
-INK, GREY, GREEN, RED = "#1f2328", "#59636e", "#116329", "#a40e26"
-_SPOILT = {
-    "good": "good",
+INK, GREY, FAINT, GREEN, RED = "#1f2328", "#59636e", "#8c959f", "#116329", "#a40e26"
+PAGE, CARD, EDGE = "#ffffff", "#f6f8fa", "#d1d9e0"
+_NOTES = {
+    "good": "right",
     "file_name": "a file name",
     "sku": "an article number",
-    "spam": "spam",
-    "other_caption": "another picture's caption",
-    "wrong_attribute": "one thing is wrong",
-    "vague": "vague",
+    "spam": "an advertisement",
+    "other_caption": "of another image",
+    "wrong_detail": "one detail is wrong",
+    "vague": "says nothing",
     "foreign": "another language",
-    "html": "remains of HTML",
-    "empty": "no alt text",
+    "html": "markup",
+    "empty": "missing",
 }
-assert _SPOILT.keys() == set(KINDS)
+assert _NOTES.keys() == set(NOISES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One picture. `kind` says how its alt text was spoilt, `wrong` what of the caption is."""
+    """One image and its two texts; scores are None where there are none.
 
-    picture: Image.Image
+    `noise` is that of the alt text. `wrong` are the kinds of facts that the caption has wrong.
+    """
+
+    scene: Scene
     alt_text: str
-    kind: str
+    noise: str
+    alt_score: float | None
     caption: str
+    score: float | None
     wrong: list[str]
 
 
@@ -74,82 +83,129 @@ def main() -> None:
     )
     options.add_argument("demo", type=Path, help="folder of `curator demo run`")
     options.add_argument("out", type=Path, help="the PNG to write")
-    options.add_argument("--rows", type=int, default=6)
+    options.add_argument("--images", type=int, default=2 * COLUMNS)
     options.add_argument("--seed", type=int, default=0, help="of the draw")
     args = options.parse_args()
-    rows = drawn(args.demo, args.rows, args.seed)
     out = io.BytesIO()
-    draw(rows).save(out, "PNG", optimize=True)
+    draw(drawn(args.demo, args.images, args.seed)).save(out, "PNG", optimize=True)
     fsops.write_atomic(args.out, out.getvalue())
     print(f"{args.out}: {len(out.getvalue()) / 1000:.0f} KB")
 
 
 def drawn(demo: Path, num: int, seed: int) -> list[Row]:
-    """The first `num` pictures of a draw from all."""
-    ws = open_workspace(str(demo / "shards"), None)
-    texts = _captions(ws).join(read_truth(demo), on="image_sha256").sort("image_sha256")
-    places = np.random.default_rng(seed).permutation(len(texts))[:num]
-    return [_row(ws, row) for row in texts[places].to_dicts()]
-
-
-def _captions(ws: Workspace) -> pl.DataFrame:
-    """shard, image_sha256, text of the newest version by POLICY."""
-    version = [one for one in ws.store.versions() if one.policy["name"] == POLICY][-1]
-    parts = [
-        read_decision(ws.store, entry)
-        .filter(pl.col("slot") == 0)
-        .select(pl.lit(entry.name).alias("shard"), "image_sha256", "text")
-        for entry in version.shards
-    ]
-    return pl.concat(parts)
-
-
-def _row(ws: Workspace, row: dict[str, str]) -> Row:
-    places = index.read(ws.store, row["shard"], ["image_sha256", "offset", "length"])
-    place = places.row(by_predicate=pl.col("image_sha256") == row["image_sha256"], named=True)
-    data = read_bytes(ws.ref(row["shard"]).path, place["offset"], place["length"])
-    facts = check(row["text"], sample_scene(int(row["scene_seed"]))).facts
-    return Row(
-        picture=images.decode(data).image,
-        alt_text=" ".join((row["alt_text"] or "").split()),
-        kind=row["kind"],
-        caption=row["text"],
-        wrong=[name for name, tally in facts.items() if tally.right < tally.claimed],
+    """Return the first `num` images of a draw from all."""
+    store = open_workspace(str(demo / "shards"), None).store
+    texts = _decided(store, POLICY).join(
+        _decided(store, BEFORE).select("image_sha256", alt_score="score"),
+        on="image_sha256",
+        how="left",
     )
+    texts = texts.join(read_truth(demo), on="image_sha256").sort("image_sha256")
+    places = np.random.default_rng(seed).permutation(len(texts))[:num]
+    return [_row(row) for row in texts[places].to_dicts()]
+
+
+def _decided(store: Store, policy: str) -> pl.DataFrame:
+    """Return image_sha256, text and score of the newest version by a policy; no rows without."""
+    versions = [one for one in store.versions() if one.policy["name"] == policy]
+    entries = versions[-1].shards if versions else ()
+    empty = pl.DataFrame(schema={"image_sha256": pl.String, "text": pl.String, "score": pl.Float64})
+    columns = ("image_sha256", "text", pl.col("score").cast(pl.Float64).fill_nan(None))
+    parts = [
+        read_decision(store, entry).filter(pl.col("slot") == 0).select(columns) for entry in entries
+    ]
+    return pl.concat([empty, *parts])
+
+
+def _row(row: dict[str, object]) -> Row:
+    scene = sample_scene(int(str(row["scene_seed"])), materials(bool(row["patterns"])))
+    text = str(row["text"] or "")
+    return Row(
+        scene=scene,
+        alt_text=" ".join(str(row["alt_text"] or "").split()),
+        noise=str(row["noise"]),
+        alt_score=_number(row["alt_score"]),
+        caption=text,
+        score=_number(row["score"]),
+        wrong=[
+            name for name, told in check(text, scene).facts.items() if told.right < told.claimed
+        ],
+    )
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, float) else None
 
 
 # -- drawing --------------------------------------------------------------------------------------
 
 
 def draw(rows: Sequence[Row]) -> Image.Image:
-    """A table of picture, alt text and caption on white, SCALE times WIDTH pixels wide."""
-    height = MARGIN + HEAD + len(rows) * (SIDE + GAP) - GAP + MARGIN
-    page = Image.new("RGB", (WIDTH * SCALE, height * SCALE), "white")
+    """Draw a card for every row, COLUMNS side by side, on a page SCALE times WIDTH pixels wide."""
+    height = SIDE + PAD + 2 * _BLOCK + 2 * PAD
+    num_lines = -(-len(rows) // COLUMNS)
+    page = Image.new(
+        "RGB", (WIDTH * SCALE, (2 * MARGIN + num_lines * (height + GAP) - GAP) * SCALE), PAGE
+    )
     pen = ImageDraw.Draw(page)
-    bold = _font("DejaVu Sans:bold", TEXT_SIZE)
-    for left, title in zip(_COLUMNS, ("", "alt text", "new caption"), strict=True):
-        pen.text((left * SCALE, MARGIN * SCALE), title, INK, bold)
     for number, row in enumerate(rows):
-        top = MARGIN + HEAD + number * (SIDE + GAP)
-        shown = row.picture.resize((SIDE * SCALE, SIDE * SCALE), Image.Resampling.NEAREST)
-        page.paste(shown, (MARGIN * SCALE, top * SCALE))
-        note = (_SPOILT[row.kind], GREEN if row.kind == "good" else RED)
-        _write(pen, _COLUMNS[1], top, row.alt_text, note)
-        told = (f"wrong: {', '.join(row.wrong)}", RED) if row.wrong else ("right", GREEN)
-        _write(pen, _COLUMNS[2], top, row.caption, told)
+        left = MARGIN + number % COLUMNS * (SIDE + GAP)
+        top = MARGIN + number // COLUMNS * (height + GAP)
+        box = [edge * SCALE for edge in (left, top, left + SIDE, top + height)]
+        pen.rounded_rectangle(box, CORNER * SCALE, fill=CARD)
+        _paste(page, row.scene, left, top)
+        pen.rounded_rectangle(box, CORNER * SCALE, outline=EDGE, width=SCALE)
+        right = row.noise == "good"
+        note = (_NOTES[row.noise], GREEN if right else RED)
+        at = (left + PAD, top + SIDE + PAD)
+        _write(pen, at, "ALT TEXT", row.alt_text, note, row.alt_score, struck=not right)
+        more = "\u2026" if len(row.wrong) > 1 else ""  # no room for all
+        note = (f"wrong: {row.wrong[0]}{more}", RED) if row.wrong else ("right", GREEN)
+        at = (left + PAD, top + SIDE + 2 * PAD + _BLOCK)
+        _write(pen, at, "NEW CAPTION", row.caption, note, row.score, struck=False)
     return page
 
 
-def _write(pen: ImageDraw.ImageDraw, left: int, top: int, text: str, note: tuple[str, str]) -> None:
+def _paste(page: Image.Image, scene: Scene, left: int, top: int) -> None:
+    """Put the image at the top of its card, with the card's corners."""
+    side = SIDE * SCALE
+    mask = Image.new("L", (side, side), 0)
+    ImageDraw.Draw(mask).rounded_rectangle(
+        (0, 0, side, side + CORNER * SCALE), CORNER * SCALE, fill=255
+    )
+    shown = Image.fromarray(render(replace(scene, noise=0.0), side).rgb)
+    page.paste(shown, (left * SCALE, top * SCALE), mask)
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    title: str,
+    text: str,
+    note: tuple[str, str],
+    score: float | None,
+    *,
+    struck: bool,
+) -> None:
+    left, top = at[0] * SCALE, at[1] * SCALE
+    small, bold = _font("DejaVu Sans", NOTE_SIZE), _font("DejaVu Sans:bold", NOTE_SIZE)
+    pen.text((left, top), title, GREY, bold)
+    pen.text((left + pen.textlength(f"{title}  ", bold), top), note[0], note[1], small)
+    if score is not None:
+        end = left + _TEXT_WIDTH * SCALE
+        pen.text((end, top), f"score {score:.2f}", INK, small, anchor="ra")
     font = _font("DejaVu Sans", TEXT_SIZE)
-    for line in lines_of(text):
-        pen.text((left * SCALE, top * SCALE), line, INK, font)
-        top += LEADING
-    pen.text((left * SCALE, (top + 4) * SCALE), note[0], note[1], _font("DejaVu Sans", NOTE_SIZE))
+    for number, line in enumerate(lines_of(text)):
+        y = top + (22 + number * LEADING) * SCALE
+        pen.text((left, y), line, FAINT if struck else INK, font)
+        if struck:
+            middle = y + round(0.62 * TEXT_SIZE * SCALE)
+            end = left + pen.textlength(line, font)
+            pen.line((left, middle, end, middle), fill=RED, width=SCALE)
 
 
 def lines_of(text: str) -> list[str]:
-    """A text in lines that fit into a column, at most MOST_LINES; a cut one ends in an ellipsis."""
+    """Break a text into at most MOST_LINES lines that fit a card; a cut one ends in an ellipsis."""
     font = _font("DejaVu Sans", TEXT_SIZE)
     lines: list[str] = []
     rest = text
@@ -169,7 +225,7 @@ def _fits(text: str, font: ImageFont.FreeTypeFont) -> bool:
 
 
 def _font(pattern: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font that matplotlib brings along, and so looks the same everywhere."""
+    """Load a font that matplotlib brings along, and so looks the same everywhere."""
     return ImageFont.truetype(font_manager.findfont(pattern), size * SCALE)
 
 

@@ -37,7 +37,7 @@ def recaption(
     ] = None,
     prompt: Annotated[
         str,
-        typer.Option(help="short, detailed, spatial, grounded, or your own template."),
+        typer.Option(help="kinds, short, detailed, spatial, grounded, or your own template."),
         PRESET_PROMPT,
     ] = "short",
     candidates: Annotated[int, typer.Option(min=1, help="Number of captions per image.")] = 1,

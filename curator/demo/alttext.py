@@ -180,7 +180,7 @@ def _other_materials(scene: Scene, plan: SentencePlan) -> list[SentencePlan]:
 
 
 def _other_counts(plan: SentencePlan) -> list[SentencePlan]:
-    """Change a count by one or two, but never to "a", which is also true of two solids."""
+    """Change a count by one or two, but never to "a", which is also true of two things."""
     return [
         _with_group(plan, number, replace(group, count=count))
         for number, group in enumerate(plan.groups)
@@ -349,11 +349,12 @@ _TONGUES = (
             " m/Schneemann/Schneemänner, m/Baum/Bäume, m/Pilz/Pilze, m/Tisch/Tische,"
             " f/Sanduhr/Sanduhren, f/Säule/Säulen"
         ),
+        # Not "auf dem Sand": the reader takes "ein Ring auf dem Sand" for English.
         grounds=(
-            "auf dem Gras",
-            "auf dem Sand",
-            "auf dem Schnee",
-            "auf den Fliesen",
+            "auf grünem Gras",
+            "auf sandigem Boden",
+            "auf weißem Schnee",
+            "auf grauen Fliesen",
         ),
     ),
     _Tongue(
@@ -366,7 +367,13 @@ _TONGUES = (
             " m/champignon/champignons, f/table/tables, m/sablier/sabliers,"
             " f/colonne/colonnes"
         ),
-        grounds=("sur l'herbe", "sur le sable", "sur la neige", "sur le carrelage"),
+        # Not "sur la neige": the detector is not sure that "un cône sur la neige" is French.
+        grounds=(
+            "avec de l'herbe autour",
+            "avec du sable autour",
+            "avec de la neige autour",
+            "avec du carrelage autour",
+        ),
     ),
     _Tongue(
         one={"m": "un", "f": "una"},

@@ -3,7 +3,7 @@
     OUT/shards/00000.tar ...     the input of `curator recaption`
     OUT/curator.toml             the bundled models as options of `recaption`
     OUT/truth/00000.parquet      key, scene_seed, materials, noise of the alt text, true captions
-    OUT/pictures/00000.parquet   the images that the shards are packed from
+    OUT/images/00000.parquet     the images that the shards are packed from
     OUT/{segmentation,depth,normals,detection}/    see `curator.demo.dense`
 
 An image is a function of its seed. A chunk of images whose truth file exists is not made again, so
@@ -47,7 +47,7 @@ TRUTH_SCHEMA = pa.schema(
         *((length, pa.large_string()) for length in LENGTHS),
     ]
 )
-_PICTURES_SCHEMA = pa.schema([("image", pa.large_binary()), ("caption", pa.large_string())])
+_IMAGES_SCHEMA = pa.schema([("image", pa.large_binary()), ("caption", pa.large_string())])
 _CHUNK = 200
 _KEPT = "finished images are kept"
 _SIDES_PX = (32, 1024)
@@ -95,7 +95,7 @@ def make_data(out: Path, asked: DemoData, *, stop: StopRequest) -> PackReport:
     _check_same_world(out, asked)
     chunks = chunks_of(asked.images, _CHUNK)
     todo = [chunk for chunk in chunks if not _path(out, "truth", chunk).exists()]
-    with progress.bar("render pictures", asked.images, "pictures") as advance:
+    with progress.bar("render images", asked.images, "images") as advance:
         advance(asked.images - sum(map(len, todo)))
         for chunk, _ in make_chunks(partial(_make_chunk, out, asked), todo, stop=stop):
             advance(len(chunk))
@@ -111,13 +111,13 @@ def make_data(out: Path, asked: DemoData, *, stop: StopRequest) -> PackReport:
     if not (out / "curator.toml").exists():  # keep the user's changes
         fsops.write_atomic(out / "curator.toml", _settings().encode())
     options = PackOptions(format="parquet", samples_per_shard=asked.samples_per_shard)
-    with progress.bar("pack shards", asked.images, "pictures") as advance:
+    with progress.bar("pack shards", asked.images, "images") as advance:
 
         def on_progress(count: int) -> None:
             advance(count)
             stop.check("shards that are finished stay")
 
-        return pack(out / "pictures", out / "shards", options=options, on_progress=on_progress)
+        return pack(out / "images", out / "shards", options=options, on_progress=on_progress)
 
 
 def _check_same_world(out: Path, asked: DemoData) -> None:
@@ -152,17 +152,17 @@ def _path(out: Path, what: str, chunk: Chunk) -> Path:
 
 def _make_chunk(out: Path, asked: DemoData, chunk: Chunk) -> None:
     """Write images and alt texts of a chunk, then its truth, which marks the chunk as complete."""
-    pictures: list[dict[str, object]] = []
+    images: list[dict[str, object]] = []
     truth: list[dict[str, object]] = []
     seeds = shard_seeds(asked.seed, asked.images)
     used = materials(asked.patterns)
     for number in chunk:
         seed = seeds[number]
-        scene, picture = make_image(seed, asked.side_px, used)
+        scene, rendered = make_image(seed, asked.side_px, used)
         rng = np.random.default_rng(seed)
         alt = alt_text(scene, other_scene(scene, seed, used), asked.rates, rng)
-        image = picture.jpeg()
-        pictures.append({"image": image, "caption": alt.text})
+        image = rendered.jpeg()
+        images.append({"image": image, "caption": alt.text})
         truth.append(
             {
                 "key": f"{number:07d}",
@@ -175,7 +175,7 @@ def _make_chunk(out: Path, asked: DemoData, chunk: Chunk) -> None:
             }
         )
     for what, rows, schema in (
-        ("pictures", pictures, _PICTURES_SCHEMA),
+        ("images", images, _IMAGES_SCHEMA),
         ("truth", truth, TRUTH_SCHEMA),
     ):
         table = parquet.to_table(parquet.from_rows(rows, schema), schema)

@@ -56,7 +56,7 @@ def make_dense(
         for chunk in chunks_of(len(seeds), _CHUNK)
         if not (out / "detection" / "masks" / f"{_name(chunk[-1])}.png").exists()
     ]
-    with progress.bar("render labelled pictures", len(seeds), "pictures") as advance:
+    with progress.bar("render labelled images", len(seeds), "images") as advance:
         advance(len(seeds) - sum(map(len, todo)))
         for chunk, _ in make_chunks(
             partial(_make_chunk, out, seeds, side_px, materials), todo, stop=stop

@@ -277,9 +277,13 @@ WORDS: dict[str, dict[str, str]] = {
         " left, right, side, on the left, on the right, on the left side, on the right side,"
         " on top, three dimensional"
     },
-    # After "with a": the color is the solid's.
+    # After "with a": the color is the thing's.
     "surface": {"": "surface, finish, texture, pattern, material, color, colour, coating"},
-    "filler": {"": "very, bright, dark, to, both, all"},
+    # Sizes claim nothing: there is no telling what is large.
+    "filler": {
+        "": "very, bright, dark, to, both, all, small, smaller, little, tiny, mini, large, larger,"
+        " big, bigger, huge, giant, medium sized"
+    },
 }
 """Phrases of free captions, outside this grammar: category -> meaning -> phrases.
 

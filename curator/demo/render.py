@@ -31,10 +31,10 @@ MIN_VISIBLE_SHARE = 0.6
 """... and at least this share of the pixels it would cover if nothing were in front of it."""
 
 ATTEMPTS = 1000
-"""Scene seeds that each seed of `make_picture` may try; the next seed's range begins after them."""
+"""Scene seeds that each seed of `make_image` may try; the next seed's range begins after them."""
 
 _JPEG = {"quality": 92, "subsampling": 0}
-_LEAST_ANGLE = 0.05  # radians between a ray and the image plane, for solids that reach behind it
+_LEAST_ANGLE = 0.05  # radians between a ray and the image plane, for parts that reach behind it
 
 
 @dataclass(frozen=True, slots=True)

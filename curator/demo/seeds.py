@@ -14,7 +14,7 @@ from curator.core.errors import UsageError
 
 HELD_OUT = 10_000_000
 """Images from this seed on are not used for training."""
-MOST_PICTURES = 1_000_000
+MOST_IMAGES = 1_000_000
 """Maximum number of images in the shards of one world, and of its labelled images."""
 MOST_WORLDS = 2**32
 
@@ -49,16 +49,16 @@ def labelled_seeds(world: int, count: int) -> range:
     Raises:
         UsageError: as for `shard_seeds`.
     """
-    return _of_world(world, count, "labelled", first=MOST_PICTURES)
+    return _of_world(world, count, "labelled", first=MOST_IMAGES)
 
 
 def _of_world(world: int, count: int, option: str, *, first: int) -> range:
-    for name, value, most in (("seed", world, MOST_WORLDS - 1), (option, count, MOST_PICTURES)):
+    for name, value, most in (("seed", world, MOST_WORLDS - 1), (option, count, MOST_IMAGES)):
         if not 0 <= value <= most:
             raise UsageError(
                 f"{name} must be 0 to {most:,}, not {value:,}",
                 hint="another --seed is another world" if name == option else None,
                 reason="option.value",
             )
-    start = HELD_OUT + world * 2 * MOST_PICTURES + first
+    start = HELD_OUT + world * 2 * MOST_IMAGES + first
     return range(start, start + count)

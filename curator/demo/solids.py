@@ -35,6 +35,7 @@ _HALF_SIDE = np.float32(HEIGHTS["cube"] / 2)
 _CYLINDER_RADIUS = np.float32(0.75)
 _CONE_RADIUS = np.float32(0.95)
 _RING_RADIUS, _TUBE_RADIUS = 0.70, 0.30
+_TOUCH = 1e-9  # a ray in the ring's plane begins its search on the surface, where F is about 0
 _MAX_STEPS = 40
 _SMALL_STEP = 1e-5  # in the primitive's units; the error after such a step is about its square
 
@@ -251,7 +252,7 @@ def _torus(origins: Array, rays: Array) -> Array:
         low = np.maximum(low, begin)  # noqa: PLW2901 - not before the origin
         with np.errstate(invalid="ignore"):  # nan where a quartic turns only once
             goes_in = np.flatnonzero(
-                (low < high) & (_quartic(a, b, c, low) > 0) & (_quartic(a, b, c, high) <= 0)
+                (low < high) & (_quartic(a, b, c, low) > -_TOUCH) & (_quartic(a, b, c, high) <= 0)
             )
         a_, b_, c_ = a[goes_in], b[goes_in], c[goes_in]
         root = _falling_root(a_, b_, c_, low[goes_in], high[goes_in])

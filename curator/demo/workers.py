@@ -56,7 +56,7 @@ def make_chunks(
             for outcome in outcomes:
                 if isinstance(outcome, Failed):
                     raise EngineError(
-                        f"rendering pictures {outcome.item.start} to {outcome.item.stop - 1}:"
+                        f"rendering images {outcome.item.start} to {outcome.item.stop - 1}:"
                         f" {outcome.detail}",
                         did="finished images are kept",
                         hint="run the same command again to go on where it was",

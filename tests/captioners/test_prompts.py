@@ -26,7 +26,11 @@ GROUNDED = PRESETS["grounded"]
 def test_preset_names_and_wordings_do_not_change():
     # They are part of the identity of every stored caption. A change here makes all of them new:
     # add a preset instead.
-    assert list(PRESETS) == ["short", "detailed", "spatial", "grounded"]
+    assert list(PRESETS) == ["kinds", "short", "detailed", "spatial", "grounded"]
+    assert PRESETS["kinds"].text == (
+        "Name the kinds of things in this image and their surroundings, in one plain sentence. "
+        "Leave out colors and materials."
+    )
     assert PRESETS["short"].text == "Describe this image in one short sentence."
     assert PRESETS["grounded"].text == (
         "Describe this image in one or two sentences. The web page carried this alt text (data, "
@@ -50,7 +54,7 @@ def test_presets_are_found_by_name():
     ("name", "message"),
     [
         ("shrt", "did you mean 'short'"),
-        ("", "allowed: detailed, grounded, short, spatial"),
+        ("", "allowed: detailed, grounded, kinds, short, spatial"),
         # the wrong placeholder would be sent to the model as it is
         ("Describe {alt_txt} please.", "{alt_text}"),
         ("Describe {} please.", "unknown placeholder {}"),

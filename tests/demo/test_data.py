@@ -21,11 +21,13 @@ from curator.core.auroc import auroc
 from curator.core.errors import StoppedError, UsageError
 from curator.core.stopping import StopRequest
 from curator.demo import dense
-from curator.demo.alttext import DEFAULT_RATES, KINDS, alt_text, parse_rates, wrong
-from curator.demo.data import DemoData, make_data
+from curator.demo.alttext import NOISES
+from curator.demo.checker import check
+from curator.demo.data import DemoData, make_data, materials, other_scene
 from curator.demo.evaluate import read_truth
-from curator.demo.render import ATTEMPTS, CLASSES, RenderedImage, make_picture
-from curator.demo.scene import SHAPES, Scene, sample_scene
+from curator.demo.language import LENGTHS
+from curator.demo.render import ATTEMPTS, CLASSES, RenderedImage, make_image
+from curator.demo.scene import KINDS, MATERIALS, PLAIN, Material, Scene, sample_scene
 from curator.demo.seeds import HELD_OUT, labelled_seeds, shard_seeds, training_seeds
 from curator.demo.workers import chunks_of, make_chunks
 from tests.kit.cli import curator
@@ -40,25 +42,49 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_every_picture_has_its_truth(world: Path) -> None:
+def test_every_image_has_its_truth(world: Path) -> None:
     truth = read_truth(world)
-    pictures = pl.read_parquet(world / "pictures" / "*.parquet")
-    assert len(truth) == len(pictures) == 12
+    images = pl.read_parquet(world / "images" / "*.parquet")
+    assert len(truth) == len(images) == 12
     for key, digest, text in truth.select("key", "image_sha256", "alt_text").rows():
-        assert hashlib.sha256(pictures["image"][int(key)]).hexdigest() == digest
-        assert pictures["caption"][int(key)] == text
-    assert set(truth["kind"]) <= set(KINDS)
+        assert hashlib.sha256(images["image"][int(key)]).hexdigest() == digest
+        assert images["caption"][int(key)] == text
+    assert set(truth["noise"]) <= set(NOISES)
     assert sorted(path.name for path in (world / "shards").glob("*.tar")) == [
         "00000.tar",
         "00001.tar",
     ]
 
 
+@pytest.mark.parametrize("patterns", [False, True])
+def test_the_scene_of_the_truth_is_the_one_that_is_shown(tmp_path: Path, patterns: bool) -> None:
+    asked = replace(ASKED, images=6, labelled=0, side_px=32, patterns=patterns)
+    make_data(tmp_path, asked, stop=StopRequest())
+    truth = read_truth(tmp_path)
+    assert truth["patterns"].to_list() == [patterns] * 6
+    used = materials(patterns)
+    assert used == (MATERIALS if patterns else PLAIN)
+    for number, row in enumerate(truth.to_dicts()):
+        scene = sample_scene(row["scene_seed"], used)
+        made, image = make_image(shard_seeds(0, 6)[number], 32, used)
+        assert scene == made
+        assert hashlib.sha256(image.jpeg()).hexdigest() == row["image_sha256"]
+        for length in LENGTHS:
+            assert check(row[length], scene).is_right, row[length]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_other_scene_shares_no_kind(seed: int) -> None:
+    scene, _ = make_image(seed, 32)
+    other = other_scene(scene, seed, PLAIN)
+    assert not {one.kind for one in scene.things} & {one.kind for one in other.things}
+
+
 def opened(path: Path) -> np.ndarray:
     return np.array(Image.open(path))
 
 
-def test_splits_name_the_same_pictures_in_all_layouts(world: Path) -> None:
+def test_splits_name_the_same_images_in_all_layouts(world: Path) -> None:
     assert (world / "segmentation" / "classes.txt").read_text().split() == list(CLASSES)
     splits = {
         split: sorted(p.stem for p in (world / "segmentation" / split / "images").iterdir())
@@ -74,26 +100,30 @@ def test_splits_name_the_same_pictures_in_all_layouts(world: Path) -> None:
         part: (world / "depth" / f"{part}.txt").read_text().split() for part in ("train", "test")
     }
     assert listed == {"train": splits["train"] + splits["val"], "test": splits["test"]}
-    for folder in ("depth/rgb", "depth/depth", "detection/images", "detection/masks"):
+    for folder in ("depth/rgb", "depth/depth", "normals", "detection/images", "detection/masks"):
         assert sorted(p.stem for p in (world / folder).iterdir()) == sorted(chain(*splits.values()))
 
 
 def test_labels_are_the_truth_of_the_scene(world: Path) -> None:
     seed = labelled_seeds(0, 10)[9]
-    _, picture = make_picture(seed, 48)
+    _, image = make_image(seed, 48)
     name = "000009"
-    assert (opened(world / f"segmentation/test/labels/{name}.png") == picture.classes).all()
-    assert (opened(world / f"detection/masks/{name}.png") == picture.instances).all()
+    assert (opened(world / f"segmentation/test/labels/{name}.png") == image.classes).all()
+    assert (opened(world / f"detection/masks/{name}.png") == image.instances).all()
     depth = opened(world / f"depth/depth/{name}.png")
     assert depth.dtype == np.uint16
-    assert np.abs(depth / 1000 - picture.depth).max() <= 0.0005 + 1e-6
-    assert ((depth == 0) == (picture.depth == 0)).all()
+    assert np.abs(depth / 1000 - image.depth).max() <= 0.0005 + 1e-6
+    assert ((depth == 0) == (image.depth == 0)).all()
+    normals = np.load(world / f"normals/{name}.npy")
+    assert (normals.shape, normals.dtype) == ((48, 48, 3), np.float16)
+    assert np.abs(normals - image.normals).max() <= 2**-11  # half the last place below 1
+    assert ((depth == 0) == (normals == 0).all(-1)).all()
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in decode
 def test_coco_annotations_hold_the_masks(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco = COCO(world / "detection" / "test.json")
-    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(SHAPES)
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(KINDS)
     assert min(coco.getAnnIds()) == 1  # 0 is not a match in COCOeval
     for image in coco.loadImgs(coco.getImgIds()):
         name = image["file_name"][:-4]
@@ -109,8 +139,8 @@ def test_coco_annotations_hold_the_masks(world: Path, capsys: pytest.CaptureFixt
             ys, xs = np.nonzero(mask)
             assert (x, y) == (xs.min(), ys.min())
             assert (x + width, y + height) == (xs.max() + 1, ys.max() + 1)
-            shape = SHAPES[annotation["category_id"] - 1]
-            assert (classes[mask] == CLASSES.index(shape)).all()
+            kind = KINDS[annotation["category_id"] - 1]
+            assert (classes[mask] == CLASSES.index(kind)).all()
     capsys.readouterr()  # pycocotools prints
 
 
@@ -133,7 +163,7 @@ def test_the_truth_as_detections_has_full_average_precision(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 400])
-def test_splits_have_their_shares_and_hold_every_picture_once(count: int) -> None:
+def test_splits_have_their_shares_and_hold_every_image_once(count: int) -> None:
     parts = dense._parts(count)
     assert [number for _, part in parts for number in part] == list(range(count))
     for split, part in parts:
@@ -161,21 +191,21 @@ def test_a_stopped_run_keeps_chunks_and_goes_on(
     monkeypatch.setattr("curator.demo.dense._CHUNK", 4)
     asked, stop = replace(ASKED, labelled=6), StopRequest()
 
-    def make_then_stop(seed: int, side: int) -> tuple[Scene, RenderedImage]:
+    def make_then_stop(
+        seed: int, side: int, materials: tuple[Material, ...]
+    ) -> tuple[Scene, RenderedImage]:
         if seed == shard_seeds(0, 12)[5]:
             stop.signum = signal.SIGINT
-        return make_picture(seed, side)
+        return make_image(seed, side, materials)
 
-    monkeypatch.setattr("curator.demo.data.make_picture", make_then_stop)
+    monkeypatch.setattr("curator.demo.data.make_image", make_then_stop)
     with pytest.raises(StoppedError, match="finished images are kept"):
         make_data(tmp_path, asked, stop=stop)
     assert len(list((tmp_path / "truth").iterdir())) == 2  # the chunk in flight was finished
     made = []
-    monkeypatch.setattr(
-        "curator.demo.data.make_picture", lambda *a: made.append(a) or make_picture(*a)
-    )
+    monkeypatch.setattr("curator.demo.data.make_image", lambda *a: made.append(a) or make_image(*a))
     make_data(tmp_path, asked, stop=StopRequest())
-    assert [seed for seed, _ in made] == list(shard_seeds(0, 12))[8:]
+    assert [seed for seed, *_ in made] == list(shard_seeds(0, 12))[8:]
     assert len(read_truth(tmp_path)) == 12
 
 
@@ -189,7 +219,7 @@ def test_processes_give_the_same_world(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def _seeds_of_scenes(first: int, chunk: range) -> list[int]:
-    return [make_picture(first + number, 32)[0].seed for number in chunk]
+    return [make_image(first + number, 32)[0].seed for number in chunk]
 
 
 def test_no_two_uses_share_a_seed() -> None:
@@ -235,41 +265,6 @@ def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
     assert said.code == 0, said.err
     assert "3 images in 1 shards" in said.out
     assert "next: curator recaption" in said.out
-
-
-@pytest.mark.parametrize(
-    ("text", "hint"),
-    [
-        ("godo=1", "good"),
-        ("good=0.5", "1"),
-        ("good=x", "0 to 1"),
-        ("good=2,spam=-1", "0 to 1"),
-    ],
-)
-def test_rates_that_make_no_sense_are_refused(text: str, hint: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        parse_rates(text)
-    assert hint in f"{caught.value} {caught.value.hint}"
-
-
-def test_rates_are_those_of_the_alt_texts() -> None:
-    rng = np.random.default_rng(0)
-    scene, other = sample_scene(1), sample_scene(2)
-    rates = parse_rates("good=0.5, spam=0.5")
-    kinds = [alt_text(scene, other, rates, rng).kind for _ in range(400)]
-    assert 160 < kinds.count("good") < 240
-    assert kinds.count("good") + kinds.count("spam") == 400
-    assert sum(DEFAULT_RATES.values()) == pytest.approx(1)
-
-
-def test_a_wrong_caption_is_not_a_true_one() -> None:
-    from curator.demo.checker import check
-
-    for seed in range(60):
-        scene, rng = sample_scene(seed), np.random.default_rng(seed)
-        for length in ("short", "detailed"):
-            text = wrong(scene, rng, length)
-            assert not check(text, scene).is_right, text
 
 
 def test_auroc_by_hand() -> None:

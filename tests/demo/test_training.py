@@ -11,25 +11,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pretrain.demo_models.pictures import (
-    GRID,
-    SIDE_PX,
-    Pictures,
-    as_pixels,
-    batches,
-    load_pictures,
-)
 
+from curator.captioners.prompts import PRESETS
 from curator.core.errors import StoppedError, UsageError
 from curator.core.stopping import StopRequest
-from curator.demo.scene import sample_scene
+from curator.demo.checker import check
+from curator.demo.language import LENGTHS, Length
+from curator.demo.scene import COLORS, KINDS, MATERIALS, sample_scene
 from pretrain.demo_models import captioner, scorer
 from pretrain.demo_models.cells import cell_targets
+from pretrain.demo_models.images import (
+    GRID,
+    SIDE_PX,
+    SceneImages,
+    as_pixels,
+    batches,
+    load_images,
+)
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    return load_pictures(tmp_path_factory.mktemp("pictures"), 0, 10)
+def images(tmp_path_factory: pytest.TempPathFactory) -> SceneImages:
+    return load_images(tmp_path_factory.mktemp("images"), 0, 10)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -54,12 +57,12 @@ class StopAfter(StopRequest):
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [captioner, scorer], ids=["captioner", "scorer"])
 def test_a_training_that_was_stopped_ends_with_the_same_bytes(
-    module: Any, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: Any, images: SceneImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH", 4)
 
     def train(name: str, steps: int, stop: StopRequest) -> dict[str, str]:
-        module.train(pictures, tmp_path / name, steps=steps, device=torch.device("cpu"), stop=stop)
+        module.train(images, tmp_path / name, steps=steps, device=torch.device("cpu"), stop=stop)
         return digests(tmp_path / name)
 
     whole = train("whole", 4, StopRequest())
@@ -70,11 +73,11 @@ def test_a_training_that_was_stopped_ends_with_the_same_bytes(
     assert train("other", 5, StopRequest()) != whole  # it can tell
 
 
-def test_pictures_are_rendered_once_and_read_again(tmp_path: Path) -> None:
-    first = load_pictures(tmp_path, 3, 2)
+def test_images_are_rendered_once_and_read_again(tmp_path: Path) -> None:
+    first = load_images(tmp_path, 3, 2)
     (stored,) = tmp_path.iterdir()
     before = stored.stat().st_mtime_ns
-    again = load_pictures(tmp_path, 3, 2)
+    again = load_images(tmp_path, 3, 2)
     assert stored.stat().st_mtime_ns == before
     assert (first.rgb == again.rgb).all()
     assert first.scenes == again.scenes
@@ -84,22 +87,46 @@ def test_pictures_are_rendered_once_and_read_again(tmp_path: Path) -> None:
 
 def test_held_out_scenes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not for training"):
-        load_pictures(tmp_path, 9_999_990, 11)
+        load_images(tmp_path, 9_999_990, 11)
     assert not list(tmp_path.iterdir())
 
 
-def test_cells_tell_of_the_solid_that_rules_them() -> None:
-    scene = next(s for s in map(sample_scene, range(100)) if len(s.solids) == 2)
+def test_scenes_of_training_have_patterns(images: SceneImages) -> None:
+    kinds = {one.material for scene in images.scenes for one in scene.things}
+    assert kinds & {"striped", "dotted"}
+    assert images.cells.shape == (10, GRID, GRID)
+    for cells, scene in zip(images.cells, images.scenes, strict=True):
+        # Every thing covers 2.5 % of its image, 1.6 of 64 cells.
+        assert set(np.unique(cells)) - {0} == set(range(1, len(scene.things) + 1))
+
+
+def test_cells_tell_of_the_thing_that_rules_them() -> None:
+    scene = next(s for s in map(sample_scene, range(100)) if len(s.things) == 2)
     cells = np.zeros((1, GRID, GRID), np.uint8)
     cells[0, 2, 3] = 2
-    targets = cell_targets(Pictures(np.zeros((1, 1, 1, 3), np.uint8), cells, [scene]))
-    assert targets.shape == (1, GRID * GRID, 4)
-    ruled = targets[0, 2 * GRID + 3]
-    solid = scene.solids[1]
-    shapes = ("sphere", "cube", "cylinder", "cone", "torus")
-    assert shapes[ruled[0]] == solid.shape
-    assert ("small", "large")[ruled[2]] == solid.size
+    targets = cell_targets(SceneImages(np.zeros((1, 1, 1, 3), np.uint8), cells, [scene]))
+    assert targets.shape == (1, GRID * GRID, 3)
+    kind, color, material = targets[0, 2 * GRID + 3]
+    ruling = scene.things[1]
+    assert KINDS[kind] == ruling.kind
+    assert tuple(COLORS)[color] == ruling.color
+    assert MATERIALS[material] == ruling.material
     assert (np.delete(targets[0], 2 * GRID + 3, axis=0) == -1).all()
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_each_length_is_asked_for_in_two_wordings(length: Length) -> None:
+    preset = PRESETS[length]
+    assert captioner.prompts(length) == [preset.text, preset.alternative]
+
+
+def test_a_false_caption_stands_beside_every_true_one(images: SceneImages) -> None:
+    scenes = images.scenes[:8]
+    texts = scorer._texts(scenes, np.random.default_rng(0))
+    assert len(texts) == 8 + 8 + 1  # and one alt text that describes nothing
+    for scene, right, false in zip(scenes, texts[:8], texts[8:16], strict=True):
+        assert check(right, scene).is_right
+        assert not check(false, scene).is_right
 
 
 def test_every_number_comes_once_a_round() -> None:
