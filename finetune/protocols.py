@@ -53,16 +53,15 @@ SOLVED: Mapping[str, Any] = {
         "depth": "mean log metres over the cell's readings",
     },
     "row_weight": "share of the cell's pixels that are labelled",
-    "max_values": 100_000_000,  # cells times channels, 400 MB; beyond it cells are sampled
+    "max_values": 40_000_000,  # cells times channels, 160 MB; beyond it cells are sampled
     # L2 strength: half of it times the sum of squared weights is added to the mean loss of a cell.
     "strengths": (1e-2, 1e-3, 1e-4, 1e-5),
     "strength_step": 10.0,  # for extending the range while the best one is at its end
     "strength_limits": (1e-8, 1e2),
     "solver": "L-BFGS, strong Wolfe, preconditioned by the covariance; depth: closed form",
-    "history": 10,
-    "curvature": 0.1,  # assumed mean of p (1 - p), for the preconditioner only
-    "path_tolerance": 1e-3,  # of the gradient norm at zero weights, for choosing the strength
-    "tolerance": 1e-5,  # the same, for the weights that are evaluated
+    "history": 20,
+    "path_tolerance": 2e-3,  # of the gradient norm at zero weights, for choosing the strength
+    "tolerance": 1e-4,  # the same, for the weights that are evaluated
     "path_iterations": 60,
     "iterations": 300,
 }

@@ -297,14 +297,15 @@ class _Ridge(_Problem):
 class _Logistic(_Problem):
     """Multinomial logistic regression on soft labels.
 
-    The unknowns are preconditioned: weights = P v with P = (curvature * C + strength)^(-1/2), C the
-    covariance of the features. In v the loss is nearly round, so L-BFGS needs tens of iterations
-    where it needs hundreds in the weights.
+    The unknowns are preconditioned: the weights of a class are P v, P = (c C + strength)^(-1/2), C
+    the covariance of the features and c the mean of p (1 - p) of the class. In v the loss is nearly
+    round, so L-BFGS needs tens of iterations where it needs hundreds in the weights.
     """
 
     def __init__(self, rows: _Rows) -> None:
         super().__init__(rows)
         number = self.targets_NK.shape[1]
+        self.curvature_K = self.targets_NK.new_ones(number)
         # Zero weights, and the bias that fits the classes' shares; that of a class without a pixel
         # would be minus infinity.
         self.weights_DK = self.mean_D.new_zeros(self.num_channels, number)
@@ -316,10 +317,14 @@ class _Logistic(_Problem):
     def _at(
         self, weights_DK: torch.Tensor, bias_K: torch.Tensor
     ) -> tuple[float, torch.Tensor, torch.Tensor]:
-        """Return the mean loss of a cell and its gradient by weights and bias, no penalty."""
+        """Return the mean loss of a cell and its gradient by weights and bias, no penalty.
+
+        Sets `curvature_K`, the mean of p (1 - p).
+        """
         weights, bias = weights_DK.float(), bias_K.float()
         gradient = torch.zeros_like(weights_DK)
         bias_gradient = torch.zeros_like(bias_K)
+        curvature = torch.zeros_like(bias_K)
         loss = torch.zeros((), dtype=torch.float64, device=weights.device)
         for start in range(0, self.num_cells, _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -327,10 +332,13 @@ class _Logistic(_Problem):
             log_p = torch.addmm(bias, features, weights).log_softmax(1)
             weight = self.weights_N[part, None]
             loss -= (weight * target * log_p).sum(dtype=torch.float64)
-            error = weight * (log_p.exp_() - target)
+            p = log_p.exp_()
+            curvature += (weight * p * (1 - p)).sum(0)
+            error = weight * (p - target)
             gradient += features.T @ error
             bias_gradient += error.sum(0)
         self.flops += 4 * self.features_ND.numel() * weights.shape[1]
+        self.curvature_K = curvature.clamp(min=1e-4)
         return float(loss), gradient, bias_gradient
 
     def fit(self, strength: float, *, final: bool, stop: StopRequest) -> _Fit:
@@ -339,13 +347,14 @@ class _Logistic(_Problem):
         width, number = self.weights_DK.shape
         device = self.features_ND.device
         # The bias is one more row, of a feature of variance 1.
-        scale_D = (SOLVED["curvature"] * self.variances_D + strength).rsqrt()
-        scale_of_bias = SOLVED["curvature"] ** -0.5
+        variances = torch.cat([self.variances_D, self.variances_D.new_ones(1)])
+        scale_DK = (variances[:, None] * self.curvature_K + strength).rsqrt()
         norms: list[float] = []
 
         def unpacked(flat: Array) -> tuple[torch.Tensor, torch.Tensor]:
             found = torch.from_numpy(flat).to(device).view(width + 1, number)
-            return self.axes_DD @ (scale_D[:, None] * found[:width]), found[width] * scale_of_bias
+            found = scale_DK * found
+            return self.axes_DD @ found[:width], found[width]
 
         def loss_and_gradient(flat: Array) -> tuple[float, Array]:
             stop.check("nothing of this cell has been written yet")
@@ -353,12 +362,7 @@ class _Logistic(_Problem):
             loss, gradient, bias_gradient = self._at(weights, bias)
             gradient += strength * weights
             norms.append(_norm(gradient, bias_gradient))
-            by_unknown = torch.cat(
-                [
-                    scale_D[:, None] * (self.axes_DD.T @ gradient),
-                    bias_gradient[None] * scale_of_bias,
-                ]
-            )
+            by_unknown = scale_DK * torch.cat([self.axes_DD.T @ gradient, bias_gradient[None]])
             penalty = 0.5 * strength * float(weights.square().sum())
             return loss + penalty, by_unknown.flatten().cpu().numpy()
 
@@ -366,12 +370,7 @@ class _Logistic(_Problem):
             if norms[-1] <= goal:  # the point evaluated last is the one that was accepted
                 raise StopIteration
 
-        start = torch.cat(
-            [
-                (self.axes_DD.T @ self.weights_DK) / scale_D[:, None],
-                self.bias_K[None] / scale_of_bias,
-            ]
-        )
+        start = torch.cat([self.axes_DD.T @ self.weights_DK, self.bias_K[None]]) / scale_DK
         found = minimize(
             loss_and_gradient,
             start.flatten().cpu().numpy(),
