@@ -64,6 +64,7 @@ def study(
     from dataclasses import asdict
 
     from curator.core.stopping import stop_on_signals
+    from finetune.report.build import build_report
     from finetune.study.jobs import workers
     from finetune.study.recipe import read_study
     from finetune.study.run import run_study
@@ -88,8 +89,9 @@ def study(
             jobs=side_by_side,
             pretrain_only=pretrain_only,
         )
+    decision = build_report(folder).decision
     if json:
-        show_json({**asdict(summary), "folder": str(folder)})
+        show_json({**asdict(summary), "folder": str(folder), "decision": asdict(decision)})
     else:
         show(f"{summary.num_done} of {summary.num_cells} runs are finished in {folder}")
         for reason in summary.reasons:
@@ -97,6 +99,7 @@ def study(
         again = [recipe, "--out", folder, "--jobs", jobs]
         again += [part for setting in settings or () for part in ("--set", setting)]
         again += [*(("--store", store) if store else ()), *(("--device", device) if device else ())]
+        show(decision.sentence)
         follows = ["study", *again] if pretrain_only else ["report", folder]
         show(f"next: {shlex.join(['curator', *map(str, follows)])}")
     if summary.num_failed:
@@ -147,6 +150,8 @@ def report(
         page = out or Path("report.html")
         inspect.diff(target, other, html=page, store=store, json=json)
         return
+    from dataclasses import asdict
+
     from finetune.report.text import headline as headline_of
     from finetune.report.write import write_report
 
@@ -155,8 +160,11 @@ def report(
     if json:
         sentences = [{"task": task, "verdict": said} for task, said in headline]
         files = {"html": str(written.html), "markdown": str(written.markdown)}
-        show_json({**files, "verdict": sentences, "warnings": written.report.warnings})
+        decision = asdict(written.report.decision)
+        warnings = written.report.warnings
+        show_json({**files, "decision": decision, "verdict": sentences, "warnings": warnings})
         return
+    show(written.report.decision.sentence)
     for task, said in headline:
         show(f"{task}: {said}")
     for warning in written.report.warnings:
