@@ -39,7 +39,7 @@ from finetune.report.stats import (
     holm,
     pair,
     pooled_sd,
-    seeds_needed,
+    seeds_to_halve,
     smallest_detectable,
 )
 from finetune.report.values import Comparison, Decision, Progress, TaskResult
@@ -189,7 +189,6 @@ class _Visible:
     task: str
     metric: Metric
     n: int
-    sd: float
     alpha: float
     least: float
     largest: float
@@ -212,7 +211,6 @@ def _visible(told: Told) -> list[_Visible]:
                     task=task,
                     metric=first.metric,
                     n=n,
-                    sd=sd,
                     alpha=first.alpha,
                     least=smallest_detectable(sd, n, alpha=first.alpha),
                     largest=max(
@@ -248,7 +246,7 @@ def _why_unclear(told: Told, who: str, baseline: str, progress: Progress, *, sev
         return f"{text.seeds(n)} are too few to see any difference"
     under = _join([_amount(one, one.least, several=several) for one in possible])
     first = possible[0]
-    needed = seeds_needed(first.least / 2, first.sd, alpha=first.alpha, fewest=fewest)
+    needed = seeds_to_halve(n, alpha=first.alpha, fewest=fewest)
     if needed is None:
         return f"differences under {under} cannot be seen with {text.seeds(n)}"
     half = "half of that"

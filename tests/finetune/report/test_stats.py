@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from finetune.report.stats import (
@@ -162,6 +163,13 @@ def test_holm_by_hand() -> None:
     assert [one.p_adjusted for one in found] == pytest.approx([0.04, 0.03, 0.04, None])
     assert [one.num_compared for one in found] == [3, 3, 3, 1]  # one without a p is not counted
     assert holm([]) == []
+
+
+@pytest.mark.parametrize("number", [1, 2, 9])
+def test_holm_is_that_of_statsmodels(number: int) -> None:
+    values = list(np.random.default_rng(number).uniform(0, 0.3, number))
+    theirs = multipletests(values, method="holm")[1]
+    assert [one.p_adjusted for one in holm(list(map(with_p, values)))] == pytest.approx(theirs)
 
 
 def test_a_win_has_to_survive_the_correction() -> None:
