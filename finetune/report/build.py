@@ -277,18 +277,21 @@ def correct(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskRes
 
 def correct_gaps(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskResult]:
     """Set limits that hold simultaneously for all gaps of a family; see the module."""
-    num_of = {
-        asked: sum(
-            gap.efficiency.is_testable and (not verdict or gap.arm in verdict) is asked
+    families = {
+        asked: [
+            gap
             for task in tasks
             for gap in task.gaps
-        )
+            if gap.efficiency.is_testable and (not verdict or gap.arm in verdict) is asked
+        ]
         for asked in (True, False)
     }
 
     def corrected(gap: Gap) -> Gap:
-        number = num_of[not verdict or gap.arm in verdict]
-        told = replace(gap.efficiency, num_compared=max(number, 1))
+        asked = not verdict or gap.arm in verdict
+        family = families[asked]
+        fewest = fewest_pairs(len({one.arm for one in family}) or 1) if asked else MIN_PAIRS
+        told = replace(gap.efficiency, num_compared=max(len(family), 1), fewest=fewest)
         return replace(gap, efficiency=told)
 
     return [replace(task, gaps=[corrected(gap) for gap in task.gaps]) for task in tasks]

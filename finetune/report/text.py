@@ -210,6 +210,8 @@ def _why(gap: Gap) -> str:
     whole = _amount(gap, found.amounts[-1])
     if not found.is_testable:
         return "there is no interval" if found.n == 1 else "the seed does not affect these runs"
+    if found.n < found.fewest:
+        return f"{found.fewest} seeds are the least that tell a difference from chance"
     if not found.num_enough:
         return (
             f"with {whole} the difference is not significant ({_signed_gain(gap, found.ours[-1])})"
