@@ -43,6 +43,8 @@ def report(
         page = out or Path("report.html")
         diff(target, other, html=page, store=store, json=json)
         return
+    from dataclasses import asdict
+
     from finetune.report.text import headline as headline_of
     from finetune.report.write import write_report
 
@@ -51,8 +53,11 @@ def report(
     if json:
         sentences = [{"task": task, "verdict": said} for task, said in headline]
         files = {"html": str(written.html), "markdown": str(written.markdown)}
-        show_json({**files, "verdict": sentences, "warnings": written.report.warnings})
+        decision = asdict(written.report.decision)
+        warnings = written.report.warnings
+        show_json({**files, "decision": decision, "verdict": sentences, "warnings": warnings})
         return
+    show(written.report.decision.sentence)
     for task, said in headline:
         show(f"{task}: {said}")
     for warning in written.report.warnings:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from curator.cli import options as o
 from curator.cli.output import show, show_json
 from curator.core.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from finetune.report.forecast import Forecast
+    from finetune.study.cells import Runner
+    from finetune.study.recipe import Study
 
 _CELLS_FAILED = "study.cells_failed"
 
@@ -41,6 +46,21 @@ def study(
             help="Pretrain only; the same command without it adds the dense runs.",
         ),
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Only say what the study will cost and which differences it can show.",
+        ),
+    ] = False,
+    pilot: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="With --plan: take times and spreads from this study; default: from --out.",
+        ),
+    ] = None,
     json: o.Json = False,
 ) -> None:
     """Pretrain on versions, evaluate on dense tasks.
@@ -49,9 +69,12 @@ def study(
     the same command resumes after a stop or a crash. If a run fails, its reason is recorded, the
     others continue, and the exit code is 30.
 
+    With --plan nothing is run and nothing is written.
+
     Example:
 
         curator study study.toml --set steps=400
+        curator study study.toml --plan --from pilot
     """
     from contextlib import nullcontext
     from dataclasses import asdict
@@ -61,12 +84,29 @@ def study(
     from finetune.study.recipe import read_study
     from finetune.study.run import run_study
 
+    if pilot is not None and not plan:
+        raise UsageError("--from goes with --plan", reason="study.from")
     values = dict(_setting(setting) for setting in settings or ())
     asked = read_study(recipe, values)
 
     from finetune.study import runner  # loads torch, after mistakes in the study file
 
     folder = out or Path(asked.name)
+    again = [recipe, "--out", folder, "--jobs", jobs]
+    again += [part for setting in settings or () for part in ("--set", setting)]
+    again += [*(("--store", store) if store else ()), *(("--device", device) if device else ())]
+    if plan:
+        from finetune.report.forecast import lines
+
+        models = runner.ModelRunner(store, device)
+        found = _forecast(asked, folder, models, pilot, pretrain_only=pretrain_only)
+        if json:
+            show_json(asdict(found))
+            return
+        for line in lines(found, jobs=jobs):
+            show(line)
+        show(f"next: {_command('study', *again, *(['--pretrain-only'] if pretrain_only else []))}")
+        return
     with (
         stop_on_signals() as stop,
         workers(runner.runner_of_job, {"store": store, "device": device}, jobs)
@@ -81,17 +121,18 @@ def study(
             jobs=side_by_side,
             pretrain_only=pretrain_only,
         )
+    from finetune.report.build import build_report
+
+    decision = build_report(folder).decision
     if json:
-        show_json({**asdict(summary), "folder": str(folder)})
+        show_json({**asdict(summary), "folder": str(folder), "decision": asdict(decision)})
     else:
         show(f"{summary.num_done} of {summary.num_cells} runs are finished in {folder}")
         for reason in summary.reasons:
             show(f"failed: {reason}")
-        again = [recipe, "--out", folder, "--jobs", jobs]
-        again += [part for setting in settings or () for part in ("--set", setting)]
-        again += [*(("--store", store) if store else ()), *(("--device", device) if device else ())]
+        show(decision.sentence)
         follows = ["study", *again] if pretrain_only else ["report", folder]
-        show(f"next: {shlex.join(['curator', *map(str, follows)])}")
+        show(f"next: {_command(*follows)}")
     if summary.num_failed:
         raise EngineError(
             f"{summary.num_failed} of {summary.num_cells} runs failed",
@@ -100,6 +141,32 @@ def study(
             hint="the same command retries the failed runs",
             reason=_CELLS_FAILED,
         )
+
+
+def _forecast(
+    asked: Study, folder: Path, runner: Runner, pilot: Path | None, *, pretrain_only: bool
+) -> Forecast:
+    from finetune.report.forecast import forecast
+    from finetune.study.files import STUDY_FILE, read_cells
+    from finetune.study.plan import make_plan
+    from finetune.study.run import check_folder
+
+    check_folder(asked, folder)
+    made = make_plan(asked, runner)
+    cells = {cell.digest: cell for cell in made.cells}
+    plan = made.to_json()
+    if pretrain_only:
+        plan["cells"] = [cell for cell in plan["cells"] if cell["kind"] == "pretrain"]
+    return forecast(
+        plan,
+        read_cells(folder, damaged=[]),  # a damaged cell is run again
+        pilot=pilot or (folder if (folder / STUDY_FILE).is_file() else None),
+        rough=lambda cell: runner.rough_seconds(cells[cell["digest"]]),
+    )
+
+
+def _command(*words: object) -> str:
+    return shlex.join(["curator", *map(str, words)])
 
 
 def _setting(text: str) -> tuple[str, str]:

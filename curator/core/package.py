@@ -21,7 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "torch", "torchvision", "transformers", "open_clip", "timm", "huggingface_hub",
         "safetensors", "tokenizers", "num2words",
     ),
-    "train": ("h5py", "pycocotools", "tensorboardX", "torchmetrics", "scipy", "statsmodels"),
+    "train": ("h5py", "pycocotools", "tensorboardX", "torchmetrics", "scipy"),
     "ui": ("streamlit", "altair", "scipy", "statsmodels"),
 }  # fmt: skip
 INCLUDED = {"train": ("models",), "all": ("models", "train", "ui")}

@@ -15,12 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from finetune.metrics import RETRIEVAL, Metric
+from finetune.report.decision import decide
 from finetune.report.efficiency import Curve, efficiency
 from finetune.report.stats import (
     ALPHA,
+    MIN_PAIRS,
     Mean,
     Relative,
     difference,
+    fewest_pairs,
     holm,
     mean_of,
     pair,
@@ -31,12 +34,14 @@ from finetune.report.values import (
     Cost,
     Failure,
     Gap,
+    Progress,
     Report,
     ReportArm,
     ReportImage,
     TaskResult,
 )
 from finetune.report.warnings import cuts_of, warnings_of
+from finetune.study.costs import Times, cells_of_a_seed
 from finetune.study.files import Json, read_cells, read_plan, rows_of
 from finetune.study.results import metric_of, primary_metric
 
@@ -66,6 +71,7 @@ def build_report(folder: Path) -> Report:
         for digest in digests
         if records.get(digest, {}).get("status") == "failed"
     ]
+    candidates = study["verdict"] or [name for name in _names(study) if name != study["baseline"]]
     report = Report(
         name=study["name"],
         description=study["description"],
@@ -74,11 +80,17 @@ def build_report(folder: Path) -> Report:
         baseline=study["baseline"],
         mae=study["mae"],
         tasks=tasks,
+        decision=decide(
+            tasks,
+            baseline=study["baseline"],
+            candidates=candidates,
+            progress=_progress(plan, records, candidates),
+        ),
         verdict=[
             (task.name, comparison)
             for task in tasks
             for comparison in task.comparisons
-            if not study["verdict"] or comparison.arm in study["verdict"]
+            if comparison.arm in candidates
         ],
         retrieval=_retrieval(rows),
         warnings=[],
@@ -111,6 +123,42 @@ def arms_of(plan: Json) -> list[ReportArm]:
         )
         for name in _names(study)
     ]
+
+
+def _progress(plan: Json, records: Mapping[str, Json], candidates: Sequence[str]) -> Progress:
+    """Return what is left of the runs that the decision compares; failed ones are not waited for.
+
+    A run whose pretraining or sweep failed counts as failed.
+    """
+    asked = [plan["study"]["baseline"], *candidates]
+    cells = {cell["digest"]: cell for cell in plan["cells"]}
+    states = {digest: records.get(digest, {}).get("status", "waiting") for digest in cells}
+    top = max((cell["budget"] or 0 for cell in cells.values() if "budget" in cell), default=0)
+    most = {_title(task): max(task["fractions"]) for task in plan["study"]["task"]}
+    needed = [
+        cell
+        for cell in cells.values()
+        if cell["kind"] == "dense" and cell["arm"] in asked
+        and cell["budget"] in (None, top) and cell["fraction"] == most[cell["task"]]
+    ]  # fmt: skip
+
+    def chain(cell: Json) -> list[str]:
+        return [cell["digest"], *(cell[key] for key in ("pretrain", "sweep") if cell[key])]
+
+    waiting = [
+        cell
+        for cell in needed
+        if states[cell["digest"]] == "waiting"
+        and all(states[digest] != "failed" for digest in chain(cell))
+    ]
+    left = {digest for cell in waiting for digest in chain(cell) if states[digest] != "done"}
+    times = Times(plan, records)
+    return Progress(
+        num_needed=len(needed),
+        num_waiting=len(waiting),
+        seconds_left=times.total(cells[digest] for digest in left),
+        seconds_per_seed=times.total(cells_of_a_seed(plan, asked)),
+    )
 
 
 def _title(task: Json) -> str:
@@ -158,7 +206,7 @@ def _task(
         values=values,
         means=_means(values),
         others=[(metric_of(name), _means(by_arm)) for name, by_arm in found.items()],
-        comparisons=_comparisons(
+        comparisons=comparisons_of(
             values, study["baseline"], metric, _names(study), protocol=top[0]["protocol"]
         ),
         relative=_relative(values, study["mae"]),
@@ -184,14 +232,15 @@ def _means(values: Mapping[str, Mapping[int, float]]) -> dict[str, Mean]:
     return {arm: mean_of(list(by_seed.values())) for arm, by_seed in values.items()}
 
 
-def _comparisons(
+def comparisons_of(
     values: Mapping[str, Mapping[int, float]],
     baseline: str,
     metric: Metric,
     names: Sequence[str],
     *,
-    protocol: str,
+    protocol: str = "",
 ) -> list[Comparison]:
+    """Compare every arm of `names` with the baseline, before any correction."""
     found = []
     for name in names:
         if name == baseline:
@@ -223,9 +272,12 @@ def correct(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskRes
             if one.difference is not None and (not verdict or one.arm in verdict) is asked
         ]
         adjusted = holm([one.difference for one in family if one.difference is not None])
+        # Controls explain a result and win nothing: many of them need no more seeds.
+        fewest = fewest_pairs(len({one.arm for one in family}) or 1) if asked else MIN_PAIRS
         for one, gain in zip(family, adjusted, strict=True):
             alpha = ALPHA / max(gain.num_compared, 1)
-            corrected[id(one)] = replace(one, difference=gain, alpha=alpha)
+            told = replace(gain, fewest=fewest)
+            corrected[id(one)] = replace(one, difference=told, alpha=alpha)
     return [
         replace(task, comparisons=[corrected.get(id(one), one) for one in task.comparisons])
         for task in tasks
@@ -234,18 +286,21 @@ def correct(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskRes
 
 def correct_gaps(tasks: Sequence[TaskResult], verdict: Sequence[str]) -> list[TaskResult]:
     """Set limits that hold simultaneously for all gaps of a family; see the module."""
-    num_of = {
-        asked: sum(
-            gap.efficiency.is_testable and (not verdict or gap.arm in verdict) is asked
+    families = {
+        asked: [
+            gap
             for task in tasks
             for gap in task.gaps
-        )
+            if gap.efficiency.is_testable and (not verdict or gap.arm in verdict) is asked
+        ]
         for asked in (True, False)
     }
 
     def corrected(gap: Gap) -> Gap:
-        number = num_of[not verdict or gap.arm in verdict]
-        told = replace(gap.efficiency, num_compared=max(number, 1))
+        asked = not verdict or gap.arm in verdict
+        family = families[asked]
+        fewest = fewest_pairs(len({one.arm for one in family}) or 1) if asked else MIN_PAIRS
+        told = replace(gap.efficiency, num_compared=max(len(family), 1), fewest=fewest)
         return replace(gap, efficiency=told)
 
     return [replace(task, gaps=[corrected(gap) for gap in task.gaps]) for task in tasks]

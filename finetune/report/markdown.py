@@ -29,8 +29,9 @@ def render_markdown(report: Report) -> str:
     lines = [f"# {_safe(report.name)}", ""]
     if report.description:
         lines += [_safe(report.description), ""]
+    lines += [f"**{_safe(report.decision.sentence)}**", ""]
     for name, said in text.headline(report):
-        lines += [f"**{_safe(name[:1].upper() + name[1:])}:** {_safe(said)}", ""]
+        lines += [f"{_safe(name[:1].upper() + name[1:])}: {_safe(said)}", ""]
     if report.warnings or report.notes:
         lines += ["Before you believe this:", ""]
         lines += [f"* {_safe(line)}" for line in (*report.warnings, *report.notes)] + [""]

@@ -40,18 +40,18 @@ _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def sentence(comparison: Comparison) -> str:
     """Return one comparison as a sentence."""
-    gain, missing = comparison.difference, _missing(comparison)
+    gain, gone = comparison.difference, missing(comparison)
     both = f"{comparison.arm} and {comparison.reference}"
     if gain is None:
-        return f"Nothing to compare: {both} have no seed in common{missing}."
+        return f"Nothing to compare: {both} have no seed in common{gone}."
     if gain.low is None or gain.high is None:
         told = _signed(comparison.metric, gain.mean)
-        seeds = f"{_seeds(gain.n)}{missing}{_protocol(comparison)}"
-        head = f"{comparison.arm} against {comparison.reference}: {told}, {seeds}"
+        number = f"{seeds(gain.n)}{gone}{_protocol(comparison)}"
+        head = f"{comparison.arm} against {comparison.reference}: {told}, {number}"
         if gain.n == 1:
             return f"{head}, so there is no interval and no verdict."
         if gain.mean == 0:
-            return f"{both} gave the same numbers ({seeds}): they are the same runs."
+            return f"{both} gave the same numbers ({number}): they are the same runs."
         return f"{head}, the same for every seed: the seed does not affect these runs."
     if gain.outcome == "unclear":
         return _unclear(comparison, gain)
@@ -60,19 +60,19 @@ def sentence(comparison: Comparison) -> str:
 
 def _won(comparison: Comparison, gain: Difference) -> str:
     metric, won = comparison.metric, gain.outcome == "better"
-    verb, shown = ("beats", gain) if won else ("is worse than", _turned(gain))
+    verb, shown = ("beats", gain) if won else ("is worse than", turned(gain))
     less = "" if metric.higher_is_better else " (lower is better)"
     told = f"{metric.amount(shown.mean)} {interval(metric, shown)}{less}"
-    tail = f"{_seeds(gain.n)}{_missing(comparison)}{_protocol(comparison)}"
+    tail = f"{seeds(gain.n)}{missing(comparison)}{_protocol(comparison)}"
     return f"{comparison.arm} {verb} {comparison.reference} by {told}, {tail}."
 
 
 def _unclear(comparison: Comparison, gain: Difference) -> str:
     metric = comparison.metric
-    tail = f"{_seeds(gain.n)}{_missing(comparison)}{_protocol(comparison)}"
+    tail = f"{seeds(gain.n)}{missing(comparison)}{_protocol(comparison)}"
     head = f"{_signed(metric, gain.mean)} {interval(metric, gain, signed=True)}, {tail}"
     among = ""
-    if gain.excludes_zero and gain.p_adjusted is not None:
+    if gain.excludes_zero and gain.p_adjusted is not None and not gain.is_significant:
         among = (
             f"; significant on its own, but not among {gain.num_compared} comparisons "
             f"(adjusted p = {gain.p_adjusted:.2f})"
@@ -85,11 +85,13 @@ def _plan(comparison: Comparison, gain: Difference) -> str:
     """Say how many seeds would detect the difference, with 80 % power."""
     assert gain.sd is not None
     metric, alpha = comparison.metric, comparison.alpha
-    needed = seeds_needed(gain.mean, gain.sd, alpha=alpha)
+    needed = seeds_needed(gain.mean, gain.sd, alpha=alpha, fewest=gain.fewest)
     least = smallest_detectable(gain.sd, gain.n, alpha=alpha)
-    seen = f"{_seeds(gain.n)} detect {metric.amount(least)} or more"
-    if least >= max(map(abs, (*comparison.pairs.first, *comparison.pairs.second))):
-        seen = f"{_seeds(gain.n)} are too few to detect anything"
+    seen = f"{seeds(gain.n)} detect {metric.amount(least)} or more"
+    if gain.n < gain.fewest:
+        seen = f"a winner needs {gain.fewest} seeds"
+    elif least >= max(map(abs, (*comparison.pairs.first, *comparison.pairs.second))):
+        seen = f"{seeds(gain.n)} are too few to detect anything"
     if needed is None:
         return f"; {seen}, and {MAX_SEEDS_PLANNED:,} are too few for a difference this small"
     size = metric.number(abs(gain.mean))
@@ -98,7 +100,8 @@ def _plan(comparison: Comparison, gain: Difference) -> str:
     return f"; {seen}, {needed:,} seeds would detect {size}"
 
 
-def _missing(comparison: Comparison) -> str:
+def missing(comparison: Comparison) -> str:
+    """Return ` (v2 has no seed 3)`, or ""."""
     parts = [
         f"{arm} has no seed {', '.join(map(str, seeds))}"
         for arm, seeds in (
@@ -114,7 +117,8 @@ def _protocol(comparison: Comparison) -> str:
     return f" ({comparison.protocol})" if comparison.protocol else ""
 
 
-def _seeds(n: int) -> str:
+def seeds(n: int) -> str:
+    """Return `1 seed` or `4 seeds`."""
     return "1 seed" if n == 1 else f"{n:,} seeds"
 
 
@@ -125,11 +129,11 @@ def _signed(metric: Metric, gain: float) -> str:
     return f"{metric.amount(abs(gain))} {'better' if gain >= 0 else 'worse'}"
 
 
-def _turned(gain: Difference) -> Difference:
+def turned(gain: Difference) -> Difference:
     """Return the same gain from the other arm's side."""
-    assert gain.low is not None
-    assert gain.high is not None
-    return replace(gain, mean=-gain.mean, low=-gain.high, high=-gain.low)
+    low = None if gain.high is None else -gain.high
+    high = None if gain.low is None else -gain.low
+    return replace(gain, mean=-gain.mean, low=low, high=high)
 
 
 def interval(metric: Metric, found: Mean | Difference, *, signed: bool = False) -> str:
@@ -179,7 +183,7 @@ def gap_sentence(gap: Gap) -> str:
     found, arm, reference = gap.efficiency, gap.arm, gap.reference
     fewer = "less" if gap.what == "compute" else "fewer"
     whole = _amount(gap, found.amounts[-1])
-    tail = f"{_seeds(found.n)}."
+    tail = f"{seeds(found.n)}."
     if found.claimed is not None:
         place = -found.num_enough
         what = f"{arm} with {_amount(gap, found.amounts[place])} of {_noun(gap)}"
@@ -212,6 +216,8 @@ def _why(gap: Gap) -> str:
     whole = _amount(gap, found.amounts[-1])
     if not found.is_testable:
         return "there is no interval" if found.n == 1 else "the seed does not affect these runs"
+    if found.n < found.fewest:
+        return f"{found.fewest} seeds are the least that tell a difference from chance"
     if not found.num_enough:
         return (
             f"with {whole} the difference is not significant ({_signed_gain(gap, found.ours[-1])})"

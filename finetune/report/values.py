@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from finetune.metrics import Metric
 from finetune.report.efficiency import Curve, Efficiency
@@ -130,6 +130,37 @@ class Failure:
     message: str
 
 
+Choice = Literal["use", "keep", "by task", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do after the study, in one sentence.
+
+    `choice` is "use" (one of `arms`), "keep" (the baseline, which is in `arms`), "by task" (it is
+    better in one and worse in another) or "none" (the study does not decide).
+    """
+
+    choice: Choice
+    arms: tuple[str, ...]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What is left to run, as far as the decision needs it.
+
+    `num_needed` dense runs are compared, of which `num_waiting` are neither finished nor failed;
+    `seconds_left` is the time of what they need. `seconds_per_seed` is the time of one more seed of
+    the study. Seconds are None if no such run is finished.
+    """
+
+    num_needed: int
+    num_waiting: int
+    seconds_left: float | None
+    seconds_per_seed: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A whole report. `verdict` holds the comparisons that answer the question, by task.
@@ -145,6 +176,7 @@ class Report:
     baseline: str
     mae: str | None
     tasks: list[TaskResult]
+    decision: Decision
     verdict: list[tuple[str, Comparison]]
     retrieval: list[tuple[Metric, dict[str, Mean]]]
     warnings: list[str]

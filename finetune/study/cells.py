@@ -224,6 +224,9 @@ class Runner(Protocol):
     def flops_per_sample(self, data: str, recipe: Json) -> float:
         """Return the FLOPs of one training step on `data`, per sample."""
 
+    def rough_seconds(self, cell: Cell) -> float:
+        """Return roughly how long a cell takes, from a few passes through its tower."""
+
     def pretrain(self, cell: PretrainCell, folder: Path, stop: StopRequest) -> PretrainOutcome:
         """Pretrain into `folder`, or resume there."""
 

@@ -65,7 +65,7 @@ def run_study(
         StoppedError: a stop was requested; the next call resumes the cell in progress.
         CuratorError: a version, folder or recipe does not fit; nothing was run.
     """
-    _check_folder(study, out)
+    check_folder(study, out)
     fsops.make_dir(out)
     with fsops.locked(out / LOCK):
         plan = make_plan(study, runner)
@@ -78,7 +78,12 @@ def run_study(
             write_results(out, rows_of(read_plan(out), read_cells(out)))
 
 
-def _check_folder(study: Study, out: Path) -> None:
+def check_folder(study: Study, out: Path) -> None:
+    """Refuse a folder that the study cannot run in.
+
+    Raises:
+        UsageError: it holds another study, or files that are not a study.
+    """
     if (out / STUDY_FILE).exists():
         name = read_plan(out)["study"]["name"]
         if name != study.name:

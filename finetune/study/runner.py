@@ -6,13 +6,15 @@ The only module of studies and reports that imports torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from curator.core import hashing
 from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from curator.scorers import is_text_only
@@ -25,6 +27,7 @@ from finetune.layouts import DenseSet, open_dense
 from finetune.options import parse_options
 from finetune.run import finetune, require_cells, sweep
 from finetune.study.cells import (
+    Cell,
     DenseCell,
     Json,
     PretrainCell,
@@ -40,8 +43,11 @@ from pretrain.loop.runlog import read_log
 from pretrain.objectives import objective_class
 from pretrain.recipe import Recipe, read_recipe
 from pretrain.run import pretrain
+from pretrain.towers.backbone import load_backbone
 
 _PROBED_BATCH = 64
+_TIMED_IMAGES = 4
+_TIMED_SEC = 1.0
 
 
 class ModelRunner:
@@ -51,6 +57,7 @@ class ModelRunner:
         self._store, self._device = store, device
         self._sets: dict[tuple[str, str, str | None], DenseSet] = {}
         self._features = Features()
+        self._paces: dict[tuple[str, ...], float] = {}
 
     def recipe(self, name: str, options: Mapping[str, Any]) -> Json:
         """Read a built-in recipe or a file, and apply `options`.
@@ -104,7 +111,13 @@ class ModelRunner:
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
         """Count FLOPs on a batch drawn as in training, because its longest text sets the cost."""
-        asked = Recipe(**recipe)
+        step, batch_size = self._step(data, Recipe(**recipe))
+        with torch.random.fork_rng(devices=[]), counted() as count:
+            step()
+        return count.total / batch_size
+
+    def _step(self, data: str, asked: Recipe) -> tuple[Callable[[], None], int]:
+        """Return forward and backward on one batch of training, and its number of samples."""
         objective = objective_class(asked)(asked)
         stride_first(objective)
         source = open_source(data, self._store, need_text=asked.has_text)
@@ -112,9 +125,41 @@ class ModelRunner:
         options = replace(asked.data_options(), batch_size=batch_size)
         tokenize = objective.tokenizer() if asked.has_text else None
         batch = next(iter(Pipeline(source, options, tokenize=tokenize).batches(0)))
-        with torch.random.fork_rng(devices=[]), counted() as count:
+
+        def step() -> None:
             objective.losses(batch)["loss"].backward()
-        return count.total / options.batch_size
+
+        return step, batch_size
+
+    def rough_seconds(self, cell: Cell) -> float:
+        """Time a few passes on the CPU: forward and backward of a pretraining's batch, or forward
+        of the backbone at the task's size.
+
+        Left out are decoding, the optimizer and heads. A probe sees every image once, for its
+        features; each image of a finetuning step counts three times, for the backward pass.
+        """
+        if isinstance(cell, PretrainCell):
+            fixed = {**cell.recipe, "seed": 0, "samples_seen": 1}
+            key = ("pretrain", cell.data, hashing.digest(fixed))
+            if key not in self._paces:
+                step, batch_size = self._step(cell.data, Recipe(**cell.recipe))
+                self._paces[key] = _seconds_of(step) / batch_size
+            return self._paces[key] * int(cell.recipe["samples_seen"])
+        options = parse_options(cell.options)
+        tower = cell.backbone.cell
+        spec = cell.backbone.spec if tower is None else f"random:{tower.recipe['model']}"
+        size_key = ("dense", spec, str(options.image_px))
+        if size_key not in self._paces:
+            net = load_backbone(spec, image_px=options.image_px).eval()
+            images = torch.zeros(_TIMED_IMAGES, 3, *options.image_px)
+            with torch.inference_mode():
+                self._paces[size_key] = _seconds_of(lambda: net(images)) / _TIMED_IMAGES
+        train, test = (int(cell.labels.get(key, 0)) for key in ("num_train", "num_test"))
+        trained = train * options.fraction
+        if not options.freeze:
+            trained = 3 * options.steps * options.batch_size
+        runs = len(cell.task.lrs) if isinstance(cell, SweepCell) and not options.freeze else 1
+        return self._paces[size_key] * (runs * trained + test)
 
     def pretrain(self, cell: PretrainCell, folder: Path, stop: StopRequest) -> PretrainOutcome:
         """Pretrain into `folder`, or resume there."""
@@ -177,6 +222,16 @@ def runner_of_job(
     os.sched_setaffinity(0, cores[first : first + share])
     torch.set_num_threads(share)
     return ModelRunner(store, device)
+
+
+def _seconds_of(step: Callable[[], object]) -> float:
+    """Return the seconds of a call, the mean over about a second of them; the first is left out."""
+    step()
+    started, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - started < _TIMED_SEC:
+        step()
+        calls += 1
+    return (time.perf_counter() - started) / calls
 
 
 def _history(path: Path) -> list[Json]:

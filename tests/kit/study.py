@@ -15,6 +15,7 @@ from curator.core.errors import EngineError
 from curator.core.stopping import StopRequest
 from finetune.cell_files import DenseResult, SavedImages, Sweep
 from finetune.study.cells import (
+    Cell,
     DenseCell,
     Json,
     PretrainCell,
@@ -195,6 +196,9 @@ class FakeRunner:
 
     def flops_per_sample(self, data: str, recipe: Json) -> float:
         return 1.5e9 if recipe["objective"] == "clip" else 1.0e9
+
+    def rough_seconds(self, cell: Cell) -> float:
+        return 60.0 if isinstance(cell, PretrainCell) else 30.0
 
     def pretrain(self, cell: PretrainCell, folder: Path, stop: StopRequest) -> PretrainOutcome:
         self.at_cell(cell.label)

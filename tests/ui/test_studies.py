@@ -108,7 +108,13 @@ def test_the_verdict_comes_first_with_what_to_know(
     assert len(said) == 2
     for task, line in said:
         assert f"<b>{task[:1].upper()}{task[1:]}:</b> {html.escape(line)}" in page
-    assert page.index("cc-verdict") < page.index("Before you believe this") < page.index("cc-study")
+    first = page.index(f'<p class="cc-decision">{html.escape(report.decision.sentence)}</p>')
+    assert (
+        first
+        < page.index("cc-verdict")
+        < page.index("Before you believe this")
+        < page.index("cc-study")
+    )
     for line in (*report.warnings, *report.notes):
         assert told(page, line)
 

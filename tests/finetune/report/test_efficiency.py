@@ -94,6 +94,24 @@ def test_one_seed_and_seeds_that_do_nothing_tell_nothing(values: list[float]) ->
     assert (found.at_least, found.less_than, found.claimed) == (None, None, None)
 
 
+def test_two_seeds_tell_nothing_and_several_arms_need_four() -> None:
+    # 35 with 10 labels beats 30 with 100 in either, by the t test of two or three pairs.
+    v2 = curve(p1=[15.0, 15.1, 15.3], p10=[35.0, 35.2, 35.3], p100=[40.1, 40.2, 40.0])
+    assert told(v2, V1).claimed == 10.0
+    two = [{a: {s: row[s] for s in (0, 2)} for a, row in curves.items()} for curves in (v2, V1)]
+    found = told(*two)
+    assert found.ours[1].p is not None
+    assert found.ours[1].p < 0.05
+    assert (found.num_enough, found.num_too_little, found.num_lacking) == (0, 0, 0)
+    assert "3 seeds are the least that tell a difference from chance" in gap_sentence(gap_of(found))
+    # Of a family of two arms four seeds are the least; controls, which win nothing, need three.
+    for asked, claimed in ((["v2", "v3"], None), (["v1"], 10.0)):
+        gaps = [gap_of(told(v2, V1), arm=arm) for arm in ("v2", "v3")]
+        (task,) = correct_gaps([task_of(gaps)], asked)
+        wide = [replace(gap.efficiency, num_compared=1) for gap in task.gaps]
+        assert [one.claimed for one in wide] == [claimed, claimed]
+
+
 def test_only_complete_seeds_count() -> None:
     ours = {0.1: {0: 1.0, 1: 1.0}, 1.0: {0: 2.0}}
     theirs = {0.1: {0: 1.0}, 1.0: {0: 2.0, 1: 2.0}}

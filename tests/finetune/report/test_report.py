@@ -109,9 +109,17 @@ def test_nothing_at_all_needs_too_many_seeds() -> None:
 
 
 def test_too_few_seeds_for_anything_possible() -> None:
-    # Two seeds whose gains differ by 10 mIoU would show 81 mIoU, with scores of 50.
-    said = compared({0: 0.6, 1: 0.5}, {0: 0.5, 1: 0.5})
-    assert "2 seeds are too few to detect anything" in said
+    # Three seeds see 3.264 sd: 131 mIoU where gains of 40, -40 and 0 have one of 40.
+    said = compared({0: 0.9, 1: 0.1, 2: 0.5}, dict.fromkeys(range(3), 0.5))
+    assert "3 seeds are too few to detect anything" in said
+
+
+def test_two_seeds_name_no_winner() -> None:
+    # Gains of 1.00 and 1.01 mIoU: the interval excludes zero, p is 0.003. That the differences are
+    # normal is all that it rests on.
+    said = compared({0: 0.51, 1: 0.5201}, V1)
+    assert said.startswith("No significant difference between v2 and v1: +1.0 mIoU [+0.9, +1.1]")
+    assert "a winner needs 3 seeds" in said
 
 
 def test_noise_in_a_metric_where_less_is_better_says_better_or_worse() -> None:
@@ -308,7 +316,7 @@ def test_a_study_with_failures_and_gaps(tmp_path: Path) -> None:
 def test_before_any_dense_run(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(study(SMALL), out, FakeRunner(fails=("depth",)))
-    assert "No dense run is finished yet" in render_html(build_report(out), out)
+    assert "no seed is finished for both a and b" in render_html(build_report(out), out)
     with pytest.raises(UsageError, match="no study here"):
         build_report(tmp_path)
 
@@ -450,7 +458,7 @@ def test_a_picture_is_what_the_cell_gave(whole: Path, page: str) -> None:
 def test_markdown(report: Report) -> None:
     text = render_markdown(report)
     assert text.startswith("# made up\n")
-    assert "**Segmentation:** recaptioned beats noisy by" in text
+    assert "\nSegmentation: recaptioned beats noisy by" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     tables: dict[int, int] = {}
     for line in rows:

@@ -40,13 +40,15 @@ def test_study_then_report(
     command = ["study", "small.toml", "--set", "seeds=3"]
     assert run_app(app, [*command, "--pretrain-only", "--out", "first"]) == 0
     out = capsys.readouterr().out
-    assert "6 of 12 runs are finished in first\nnext: curator study small.toml --out first" in out
+    assert "6 of 12 runs are finished in first\nDo not decide yet: no dense run is" in out
+    assert "\nnext: curator study small.toml --out first" in out
     assert run_app(app, command) == 0
     said = capsys.readouterr()
-    assert "12 of 12 runs are finished in small" in said.out
+    assert "12 of 12 runs are finished in small\nUse b: 0.0" in said.out
     assert "[1/12] pretraining, a, seed 0, 1,000 samples: 20" in said.err
     assert run_app(app, ["report", "small"]) == 0
     out = capsys.readouterr().out
+    assert out.startswith("Use b: 0.0")
     assert "depth: b beats a by" in out
     assert "note: 3 seeds: intervals are wide" in out
     assert (tmp_path / "small/report.html").is_file()
@@ -54,6 +56,8 @@ def test_study_then_report(
     assert run_app(app, ["report", "small", "--json", "--out", "there/study.html"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"][0]["verdict"].startswith("b beats a")
+    assert (told["decision"]["choice"], told["decision"]["arms"]) == ("use", ["b"])
+    assert told["decision"]["sentence"].startswith("Use b: ")
     assert Path(told["html"]).is_file()
     assert Path(told["markdown"]).is_file()
 
@@ -71,6 +75,7 @@ def test_failed_runs_are_an_exit_code(
     said = capsys.readouterr()
     told = json.loads(said.out)
     assert (told["num_done"], told["num_failed"], told["num_blocked"]) == (6, 1, 1)
+    assert told["decision"]["sentence"].startswith("Do not decide on this: 1 seed cannot tell")
     assert "error[study.cells_failed]: 1 of 8 runs failed" in said.err
     with_runner(monkeypatch, FakeRunner())
     assert run_app(app, command) == 0

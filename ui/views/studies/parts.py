@@ -28,13 +28,14 @@ _TASK_PX, _CURVE_PX, _LOSS_PX = 1060, 600, 520
 
 
 def verdict(report: Report) -> None:
-    """Draw the sentences that answer the question."""
+    """Draw the decision, and the sentences that answer the question."""
     said = report_text.headline(report)
     lines = [
         f"<b>{parts.escaped(_capital(task))}:</b> {parts.escaped(line)}" for task, line in said
     ]
     body = "".join(f'<p class="cc-verdict">{line}</p>' for line in lines)
-    st.html(body or '<p class="cc-verdict">No dense run is finished yet.</p>')
+    decision = parts.escaped(report.decision.sentence)
+    st.html(f'<p class="cc-decision">{decision}</p>{body}')
 
 
 def doubts(report: Report) -> None:

@@ -1,0 +1,208 @@
+"""How often a report decides for an arm whose captions are those of the baseline.
+
+    python -m benchmarks.aa                      # simulated towers
+    python -m benchmarks.aa STUDY_FOLDER...      # towers of finished studies
+
+Every study here compares a baseline with candidates that do not differ from it, by the code that
+writes the first sentence of a report (`finetune.report.build.correct`, `finetune.report.decision`).
+A decision is an error: "use", "keep" or "choose by task". The promise is at most 5 % of studies.
+
+Simulated: the score of an arm, seed and task is that of its tower (the worlds below, a spread of 1
+or so) plus noise of its own (normal, 0.5), so tasks agree as far as towers differ. Towers of a
+folder: what is left of their scores after the mean of their arm is taken away, times sqrt(s/(s-1))
+for s seeds, all tasks of a tower together. Each study draws different towers, without replacement,
+from one arm if that has enough, else from all arms. Pairs of such a study share no seed, as the
+same captions with the same seed would be the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.common import parser, show
+from finetune.report.build import build_report, comparisons_of, correct
+from finetune.report.decision import decide
+from finetune.report.stats import ALPHA
+from finetune.report.values import Decision, Progress, TaskResult
+from finetune.study.results import metric_of
+
+MIOU = metric_of("mIoU")
+FINISHED = Progress(num_needed=1, num_waiting=0, seconds_left=None, seconds_per_seed=None)
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+WORLDS: dict[str, Draw] = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "heavy tails": lambda rng, shape: rng.standard_t(3, size=shape),
+    "1 in 20 fails": lambda rng, shape: rng.normal(size=shape) - 10 * (rng.random(shape) < 0.05),
+    "skewed": lambda rng, shape: rng.lognormal(size=shape),
+    "uniform": lambda rng, shape: rng.uniform(-2, 2, size=shape),
+    "half learn": lambda rng, shape: rng.normal(size=shape) + 20 * (rng.random(shape) < 0.5),
+    "4 in 5 learn": lambda rng, shape: rng.normal(size=shape) + 20 * (rng.random(shape) < 0.8),
+}
+"""World -> scores of towers, in mIoU."""
+
+FAMILIES = ((1, 1), (1, 2), (3, 2), (5, 3))
+"""(candidates, tasks)"""
+
+
+def decided(scores_TAS: np.ndarray) -> Decision:
+    """Return the decision of a study; `scores_TAS` are in mIoU, by task, arm (the first is the
+    baseline) and seed.
+    """
+    names = [f"v{arm}" for arm in range(scores_TAS.shape[1])]
+    tasks = []
+    for number, scores_AS in enumerate(scores_TAS):
+        values = {
+            name: {seed: float(score) / MIOU.scale for seed, score in enumerate(scores_S)}
+            for name, scores_S in zip(names, scores_AS, strict=True)
+        }
+        tasks.append(
+            TaskResult(
+                name=f"task {number}", kind="segmentation", mode="probe", metric=MIOU,
+                fraction=1.0, num_train=0, num_test=0, values=values, means={}, others=[],
+                comparisons=comparisons_of(values, names[0], MIOU, names), relative={},
+                curves={}, ladders={}, gaps=[], pictures=[],
+            )
+        )  # fmt: skip
+    candidates = names[1:]
+    corrected = correct(tasks, candidates)
+    return decide(corrected, baseline=names[0], candidates=candidates, progress=FINISHED)
+
+
+def simulated(
+    world: str, rng: np.random.Generator, *, studies: int, arms: int, seeds: int, tasks: int
+) -> np.ndarray:
+    """Return the scores of many studies, by study, task, arm and seed."""
+    towers = WORLDS[world](rng, (studies, 1, arms, seeds))
+    return 40 + towers + 0.5 * rng.normal(size=(studies, tasks, arms, seeds))
+
+
+def which_decide(scores_NTAS: np.ndarray) -> np.ndarray:
+    """Return which of the studies decide anything.
+
+    A decision needs a paired t test with p < 5 % before any correction, so that the studies without
+    one (nine in ten) need not be written out.
+    """
+    gains_NTAS = scores_NTAS[:, :, 1:] - scores_NTAS[:, :, :1]
+    p_NTA = stats.ttest_1samp(gains_NTAS, 0, axis=-1).pvalue
+    open_N = (p_NTA < ALPHA).any(axis=(1, 2))
+    return np.array(
+        [
+            told and decided(scores_TAS).choice != "none"
+            for told, scores_TAS in zip(open_N, scores_NTAS, strict=True)
+        ]
+    )
+
+
+def errors(
+    world: str, *, candidates: int, seeds: int, tasks: int, studies: int, looks: int = 1
+) -> int:
+    """Count simulated studies with a decision.
+
+    With two `looks`, as many seeds are added where the first decides nothing.
+    """
+    rng = np.random.default_rng([candidates, seeds, tasks, *world.encode()])
+    scores = simulated(
+        world, rng, studies=studies, arms=candidates + 1, seeds=seeds * looks, tasks=tasks
+    )
+    wrong_N = np.zeros(studies, dtype=bool)
+    for look in range(1, looks + 1):
+        wrong_N |= which_decide(scores[..., : seeds * look])
+    return int(wrong_N.sum())
+
+
+Towers = Mapping[str, np.ndarray]
+"""Arm -> scores of its towers around their mean, by tower and task."""
+
+
+def towers_of(folder: Path) -> Towers:
+    """Read the towers of a finished study; arms without two complete seeds are left out."""
+    found = {}
+    report = build_report(folder)
+    for arm in report.arms:
+        by_task = [task.values.get(arm.name, {}) for task in report.tasks]
+        seeds = sorted(set.intersection(*map(set, by_task))) if by_task else []
+        if len(seeds) > 1:
+            scores_NT = np.array([[values[seed] for values in by_task] for seed in seeds])
+            left_NT = scores_NT - scores_NT.mean(axis=0)
+            found[arm.name] = left_NT * MIOU.scale * np.sqrt(len(seeds) / (len(seeds) - 1))
+    return found
+
+
+def drawn_errors(towers: Towers, *, candidates: int, seeds: int, studies: int) -> int | None:
+    """Count studies of drawn towers with a decision; None if there are too few towers."""
+    needed = (candidates + 1) * seeds
+    pools = [found for found in towers.values() if len(found) >= needed]
+    every_NT = np.concatenate(list(towers.values()))
+    if not pools and len(every_NT) >= needed:
+        pools = [every_NT]
+    if not pools:
+        return None
+    rng = np.random.default_rng([candidates, seeds])
+    drawn = []
+    for _ in range(studies):
+        pool_NT = pools[rng.integers(len(pools))]
+        chosen_NT = pool_NT[rng.choice(len(pool_NT), needed, replace=False)]
+        drawn.append(40 + chosen_NT.T.reshape(-1, candidates + 1, seeds))
+    return int(which_decide(np.array(drawn)).sum())
+
+
+def _row(what: str, candidates: int, tasks: int, wrong: Mapping[int, int], n: int) -> list[str]:
+    cells = [f"{100 * wrong[s] / n:.1f}" if s in wrong else "" for s in SEEDS]
+    worst = max(wrong.values())
+    limit = stats.binomtest(worst, n).proportion_ci(method="exact").high
+    return [what, str(candidates), str(tasks), *cells, f"{100 * limit:.1f}"]
+
+
+SEEDS = (2, 3, 4, 5, 6, 7)
+
+
+def main() -> None:
+    """Count, print the table."""
+    options = parser(__doc__)
+    options.add_argument("folders", nargs="*", type=Path, metavar="STUDY_FOLDER")
+    options.add_argument("--studies", type=int, default=2000, help="of every cell of the table")
+    args = options.parse_args()
+    worlds, families = list(WORLDS), FAMILIES
+    if args.quick:
+        args.studies, worlds, families = 20, worlds[:1], families[:1]
+    n, rows, details = args.studies, [], {}
+    for folder in args.folders:
+        towers = towers_of(folder)
+        num_tasks = next(iter(towers.values())).shape[1]
+        for candidates in (1, 2, 3, 5):
+            wrong = {
+                seeds: found
+                for seeds in SEEDS
+                if (found := drawn_errors(towers, candidates=candidates, seeds=seeds, studies=n))
+                is not None
+            }
+            if wrong:
+                rows.append(_row(folder.name, candidates, num_tasks, wrong, n))
+                details[f"{folder.name}, {candidates} candidates"] = wrong
+    if not args.folders:
+        for world in worlds:
+            for candidates, tasks in families:
+                wrong = {
+                    seeds: errors(world, candidates=candidates, seeds=seeds, tasks=tasks, studies=n)
+                    for seeds in SEEDS
+                }
+                rows.append(_row(world, candidates, tasks, wrong, n))
+                details[f"{world}, {candidates} candidates, {tasks} tasks"] = wrong
+        for world in worlds:
+            again = {
+                seeds: errors(world, candidates=1, seeds=seeds, tasks=2, studies=n, looks=2)
+                for seeds in SEEDS[:3]
+            }
+            rows.append(_row(f"{world}, looked at twice", 1, 2, again, n))
+            details[f"{world}, looked at twice"] = again
+    head = ["towers", "candidates", "tasks", *(f"{seeds} seeds, %" for seeds in SEEDS)]
+    show([*head, "worst, at most %"], rows, args=args, details=details)
+
+
+if __name__ == "__main__":
+    main()
