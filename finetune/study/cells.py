@@ -34,7 +34,8 @@ class PretrainOutcome:
     """The outcome of one pretraining; `metrics` are of the held-out pairs, `flops` are in total.
 
     `texts` is `pretrain.data.cuts.Cuts` of the training texts, `held_out_texts` of the held-out
-    texts; empty for objectives without text.
+    texts; empty for objectives without text. `device` and `num_devices` are those of
+    `finetune.cell_files.DenseResult`.
     """
 
     samples: int
@@ -44,6 +45,8 @@ class PretrainOutcome:
     history: list[Json] = field(default_factory=list)
     texts: dict[str, int] = field(default_factory=dict)
     held_out_texts: dict[str, int] = field(default_factory=dict)
+    device: str = ""
+    num_devices: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

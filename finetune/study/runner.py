@@ -34,6 +34,7 @@ from finetune.study.cells import (
 )
 from finetune.study.recipe import TaskSettings
 from finetune.tasks import TASKS
+from pretrain import distributed
 from pretrain.data.loader import Pipeline, open_source
 from pretrain.loop.flops import counted
 from pretrain.loop.onednn_workaround import stride_first
@@ -130,6 +131,7 @@ class ModelRunner:
             device=self._device,
             stop=stop,
         )
+        device, num_devices = distributed.occupied(torch.device(summary.device))
         # A study has many pretrainings, and only their models are read from now on.
         if (folder / "checkpoints").is_dir():
             fsops.remove_tree(folder / "checkpoints")
@@ -145,6 +147,8 @@ class ModelRunner:
             history=_history(folder / "log.jsonl"),
             texts=summary.texts,
             held_out_texts=summary.held_out_texts,
+            device=device,
+            num_devices=num_devices,
         )
 
     def sweep(self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest) -> Sweep:
