@@ -18,7 +18,10 @@ from curator.core.hashing import digest
 
 DIGEST_LENGTH = 8
 
-_OF_TRAINING = ("head", "steps", "lr", "layer_decay", "weight_decay", "scale", "precision")
+_OF_TRAINING = ("head", "steps", "lr", "weight_decay", "scale", "precision")
+_OF_FINETUNING = ("layer_decay", "drop_path", "dropout", "aux_weight", "frozen_norms")
+_OF_WHOLE_IMAGES = ("inference", "stride_px", "short_side_px", "flip_averaging")
+"""Options that a frozen backbone whose features are kept has no use for."""
 _NOT_PROTOCOL = ("task", "fraction", "seed", "protocol", "lr", "swept")
 
 
@@ -90,12 +93,12 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "solved": Protocol(
         help="linear probe at its optimum, strength chosen on validation images",
         tasks=("segmentation", "depth"),
-        unused=(*_OF_TRAINING, "inference"),
+        unused=(*_OF_TRAINING, *_OF_FINETUNING, *_OF_WHOLE_IMAGES),
         constants=SOLVED,
     ),
     "quick": Protocol(
         help="linear probe by a few hundred steps of AdamW",
-        unused=("layer_decay", "scale", "inference"),
+        unused=(*_OF_FINETUNING, "scale", *_OF_WHOLE_IMAGES),
         constants=QUICK,
     ),
 }

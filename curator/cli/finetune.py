@@ -80,7 +80,17 @@ def finetune(
     inference: Annotated[
         str | None,
         typer.Option(
-            help="whole: the resized image; slide: a sliding window. Default: by protocol."
+            help="whole: the resized image; keep: at its aspect ratio; slide: through a window of "
+            "--size. Default: by protocol."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set one of the other options (drop_path=0.2, stride_px=[256,256]); repeat for "
+            "more. docs/reference/finetune.md lists them.",
         ),
     ] = None,
     out: Annotated[
@@ -119,6 +129,7 @@ def finetune(
         "inference": inference,
     }
     values = {name: value for name, value in given.items() if value is not None}
+    values |= _settings(settings or [], given)
     cells = [
         parse_options({**values, "fraction": one, "seed": seed})
         for one in _fractions(fraction)
@@ -148,6 +159,25 @@ def _fractions(text: str) -> list[float]:
         raise UsageError(
             f"--fraction is {text!r}", hint="e.g. 0.01,0.1,1", reason="option.value"
         ) from error
+
+
+def _settings(settings: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of --set; `flags` are those that have an option of their own."""
+    from curator.core.validation import toml_value
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, sign, text = (part.strip() for part in setting.partition("="))
+        if not sign:
+            raise UsageError(f"--set {setting!r}", hint="write --set KEY=VALUE")
+        if key in flags or key in ("fraction", "seed", "swept"):
+            raise UsageError(
+                f"--set {key}: it has an option of its own",
+                hint="see curator finetune --help",
+                reason="option.value",
+            )
+        found[key] = toml_value(text)
+    return found
 
 
 def _pixels(text: str) -> tuple[int, int]:

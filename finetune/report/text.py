@@ -26,6 +26,11 @@ NONE = "\u2013"
 """Shown in an empty table cell."""
 
 COSTS_ARE = "Means over seeds, of one pretraining and of one dense run on top of it."
+NETS_ARE = (
+    "FLOPs of an image are those of its evaluation; those of training leave out the backbone where "
+    "its features were computed once for several runs. Hours are of training and evaluation, times "
+    "the GPUs or CPU threads that worked."
+)
 RETRIEVAL_IS = (
     "Retrieval and zero-shot word recognition use held-out pairs of each arm's own version: "
     "they show how well pretraining worked and do not rank the captions."
@@ -339,6 +344,16 @@ def flops(number: float) -> str:
     """Return FLOPs as `7.7 · 10¹³`."""
     mantissa, _, exponent = f"{number:.1e}".partition("e")
     return f"{mantissa} · 10{str(int(exponent)).translate(_RAISED)}"
+
+
+def millions(number: int) -> str:
+    """Return a number of parameters as `85.8 M`, with three digits."""
+    return f"{number / 1e6:.3g} M" if number else NONE
+
+
+def device_hours(seconds: float, device: str, number: float) -> str:
+    """Return `0.42 GPU-hours`; nothing for results that do not say what worked."""
+    return f"{seconds * number / 3600:.2g} {device.upper()}-hours" if device else ""
 
 
 def share(fraction: float) -> str:

@@ -34,10 +34,15 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PretrainOutcome:
-    """The outcome of one pretraining: its whole summary, and the log of its loop."""
+    """The outcome of one pretraining: its whole summary, and the log of its loop.
+
+    `device` and `num_devices` are those of `finetune.cell_files.DenseResult`.
+    """
 
     summary: RunSummary
     history: list[Json]
+    device: str = ""
+    num_devices: int = 1
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -46,8 +51,10 @@ class PretrainOutcome:
         return {name: value for name, value in found.items() if name in _RETRIEVAL}
 
     def to_json(self) -> Json:
-        """Return the fields of the summary, `metrics` and `history`: the record of the cell."""
-        return {**self.summary.to_json(), "metrics": self.metrics, "history": self.history}
+        """Return the fields of the summary and the others: the record of the cell."""
+        own = {"metrics": self.metrics, "history": self.history}
+        where = {"device": self.device, "num_devices": self.num_devices}
+        return {**self.summary.to_json(), **own, **where}
 
 
 @dataclass(frozen=True, kw_only=True)

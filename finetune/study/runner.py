@@ -36,6 +36,7 @@ from finetune.study.cells import (
 )
 from finetune.study.recipe import TaskSettings
 from finetune.tasks import TASKS
+from pretrain import distributed
 from pretrain.data.loader import Pipeline, open_source
 from pretrain.loop.flops import counted
 from pretrain.loop.onednn_workaround import stride_first
@@ -173,10 +174,11 @@ class ModelRunner:
             device=self._device,
             stop=stop,
         )
+        device, num_devices = distributed.occupied(torch.device(summary.device))
         # A study has many pretrainings, and only their models are read from now on.
         if (folder / "checkpoints").is_dir():
             fsops.remove_tree(folder / "checkpoints")
-        return PretrainOutcome(summary, _history(folder / "log.jsonl"))
+        return PretrainOutcome(summary, _history(folder / "log.jsonl"), device, num_devices)
 
     def sweep(self, cell: SweepCell, backbone: str, folder: Path, stop: StopRequest) -> Sweep:
         """Try the learning rates on val, or on a part of train, never on test."""

@@ -167,6 +167,11 @@ def test_a_class_that_never_occurs_is_said_and_stored(
             "layer_decay: the protocol quick does not",
         ),
         (("--layer-decay", "1.5"), "layer_decay is 1.5"),
+        (("--set", "drop_path=1"), "drop_path is 1"),
+        (("--set", "stride_px=[8,8]"), "stride_px: only for inference slide"),
+        (("--set", "eval_crop=eigen"), "eval_crop: segmentation does not use it, depth does"),
+        (("--set", "lr=0.1"), "--set lr: it has an option of its own"),
+        (("--set", "drop_path"), "--set 'drop_path'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

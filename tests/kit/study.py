@@ -221,7 +221,7 @@ class FakeRunner:
             }
             for step in steps
         ]
-        return PretrainOutcome(summary, history)
+        return PretrainOutcome(summary, history, device="cpu", num_devices=2)
 
     def texts(self, arm: str, samples: int) -> dict[str, int]:
         """True captions are long: every fourth of them is cut; of the others none is."""
@@ -269,6 +269,10 @@ class FakeRunner:
             lr=options["lr"] or 0.001,
             seconds=12.0,
             flops=3_000_000_000_000,
+            parameters={"backbone": 2_220_000, "all": 2_225_000, "trained": 5_000},
+            image_flops=140_000_000,
+            device="cpu",
+            num_devices=2,
             history=[{"step": step, "loss": 2 * np.exp(-step / 20)} for step in range(40)],
             predictions=tuple(
                 SavedImages(
