@@ -117,10 +117,10 @@ def run(
 
     shards = out / "shards"
     curator = context.find_root().command
+    data_options = f"--images {images} --labelled {min(2000, images)} --seed {seed}".split()
     _run_all(
         curator,
-        ["demo", "data", str(out), "--images", str(images), "--labelled", str(min(2000, images))]
-        + ["--seed", str(seed)],
+        ["demo", "data", str(out), *data_options],
         ["recaption", str(shards)],  # its options are in the folder's curator.toml
         ["decide", str(shards), "--policy", "as-is"],
         ["decide", str(shards), "--policy", "replace"],
