@@ -119,8 +119,10 @@ def run(
     curator = context.find_root().command
     _run_all(
         curator,
-        ["demo", "data", str(out), "--images", str(images), "--labelled", str(min(2000, images))]
-        + ["--seed", str(seed)],
+        [
+            *("demo", "data", str(out), "--images", str(images)),
+            *("--labelled", str(min(2000, images)), "--seed", str(seed)),
+        ],
         ["recaption", str(shards)],  # its options are in the folder's curator.toml
         ["decide", str(shards), "--policy", "as-is"],
         ["decide", str(shards), "--policy", "replace"],
