@@ -41,8 +41,7 @@ def train(
 ) -> None:
     """Train the scorer and the captioner of the rendered world from scratch.
 
-    Takes two to three hours on one core that multiplies bf16 in hardware, nine on one that does
-    not.
+    Each takes about 40 minutes on one core that multiplies bf16 in hardware.
     """
     torch.set_num_threads(threads)
     where = choose_device(device)
