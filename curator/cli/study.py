@@ -23,7 +23,9 @@ _CELLS_FAILED = "study.cells_failed"
 def study(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="STUDY", help="A .toml file, or a built-in study: demo, reference, world."),
+        typer.Argument(
+            metavar="STUDY", help="A .toml file, or a built-in study: demo, reference, world."
+        ),
     ],
     *,
     out: Annotated[
