@@ -179,7 +179,11 @@ class PixelTask(BackboneTask):
         window = self.options.image_px
         height, width = item.image.shape[:2]
         cover = max(window[0] / height, window[1] / width)
-        size = (max(window[0], round(height * cover)), max(window[1], round(width * cover)))
+        # Rounded as MMSegmentation does.
+        size = (
+            max(window[0], int(height * cover + 0.5)),
+            max(window[1], int(width * cover + 0.5)),
+        )
 
         def output(images: torch.Tensor) -> torch.Tensor:
             return scaled(self.decoded(self.features(images)), window)
