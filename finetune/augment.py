@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms.v2 import functional as tvf
 
+from curator.core.errors import UsageError
 from finetune.layouts import IGNORE, Boxes, LabelledImage
 
 Target = torch.Tensor | dict[str, torch.Tensor]
@@ -35,7 +37,7 @@ _MIN_SIDE_PX = 1.0
 
 @dataclass(frozen=True, slots=True)
 class AugmentedSample:
-    """An image (3, h, w) uint8 and its label at the same size."""
+    """An image (3, h, w), uint8 or float32 from 0 to 255, and its label at the same size."""
 
     name: str
     image: torch.Tensor
@@ -91,6 +93,140 @@ def augmented(
     if "depth" in fields:
         fields["depth"] = fields["depth"] / zoom
     return _sample(item, fields)
+
+
+def short_side_view(
+    item: LabelledImage,
+    image_px: tuple[int, int],
+    scale: tuple[float, float],
+    constants: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> AugmentedSample:
+    """Return a view as in DINOv2's and DINOv3's linear segmentation (MMSegmentation's pipeline).
+
+    The short side becomes that of `image_px` times a factor in `scale`; then a crop in which no
+    class has more than `cat_max_ratio` of the labelled pixels (after ten tries, any), a flip,
+    colours, and padding on the right and below.
+    """
+    height, width = item.image.shape[:2]
+    short = int(min(image_px) * rng.uniform(*scale))
+    long = int(short * max(height, width) / min(height, width) + 0.5)
+    size = (long, short) if height > width else (short, long)
+    fields = {name: _resize(value, size) for name, value in _fields(item).items()}
+    crop = (min(image_px[0], size[0]), min(image_px[1], size[1]))
+
+    def corner() -> tuple[int, int]:
+        return (
+            int(rng.integers(size[0] - crop[0] + 1)),
+            int(rng.integers(size[1] - crop[1] + 1)),
+        )
+
+    top, left = corner()
+    for _ in range(constants["crop_tries"]):
+        seen = tvf.crop(fields["classes"], top, left, *crop)
+        counts = torch.bincount(seen[seen != IGNORE].long().flatten())
+        present = counts[counts > 0]
+        if len(present) > 1 and present.max() < constants["cat_max_ratio"] * present.sum():
+            break
+        top, left = corner()
+    is_flipped = rng.random() < constants["flip"]
+    for name, value in fields.items():
+        cropped = tvf.crop(value, top, left, *crop)
+        fields[name] = tvf.horizontal_flip(cropped) if is_flipped else cropped
+    fields["image"] = _distorted(fields["image"], constants, rng)
+    for name, fill in (("image", constants["pad"]), ("classes", IGNORE)):
+        fields[name] = _placed(fields[name], 0, 0, image_px, fill)
+    return _sample(item, fields)
+
+
+def _distorted(
+    image: torch.Tensor, constants: Mapping[str, Any], rng: np.random.Generator
+) -> torch.Tensor:
+    """Change brightness, contrast, saturation and hue, each in half of the images.
+
+    The contrast comes before or after the other two. "HSV" scales the saturation and turns the hue
+    there, as OpenCV does; "torchvision" blends with grey.
+    """
+
+    def contrast(here: torch.Tensor) -> torch.Tensor:
+        if not rng.integers(2):
+            return here
+        return (here.float() * rng.uniform(*constants["contrast"])).clamp(0, 255).byte()
+
+    if rng.integers(2):
+        delta = rng.uniform(-constants["brightness"], constants["brightness"])
+        image = (image.float() + delta).clamp(0, 255).byte()
+    contrast_first = bool(rng.integers(2))
+    if contrast_first:
+        image = contrast(image)
+    saturation = rng.uniform(*constants["saturation"]) if rng.integers(2) else 1.0
+    hue = rng.uniform(-constants["hue"], constants["hue"]) if rng.integers(2) else 0.0
+    if constants["colours"] == "HSV":
+        hsv = np.array(tvf.to_pil_image(image.as_subclass(torch.Tensor)).convert("HSV"))
+        hsv[..., 0] = (hsv[..., 0].astype(int) + round(256 * hue)) % 256
+        hsv[..., 1] = np.clip(hsv[..., 1] * saturation, 0, 255)
+        image = tvf.pil_to_tensor(Image.fromarray(hsv, "HSV").convert("RGB"))
+    else:
+        image = tvf.adjust_hue(tvf.adjust_saturation(image, saturation), hue)
+    return image if contrast_first else contrast(image)
+
+
+def nyu_view(
+    item: LabelledImage,
+    crop_px: tuple[int, int],
+    constants: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> AugmentedSample:
+    """Return a view as in DINOv3's depth on NYUv2; the image is float32, 0 to 255.
+
+    The borders that NYUv2's depth lacks are cut off; then a small turn, a flip, a crop of `crop_px`
+    and other colours.
+
+    Raises:
+        UsageError: the image is smaller than the crop.
+    """
+    height, width = item.image.shape[:2]
+    top, left, bottom, right = box_of(constants["nyu_crop"], (height, width))
+    if bottom - top < crop_px[0] or right - left < crop_px[1]:
+        raise UsageError(
+            f"an image of {height} x {width} has {bottom - top} x {right - left} pixels without "
+            f"NYUv2's borders, the crop {crop_px[0]} x {crop_px[1]}",
+            where=item.name,
+            hint="give a smaller --size; the protocol's name then says so",
+            reason="option.value",
+        )
+    fields = _fields(item)
+    fields["image"] = tv_tensors.Image(fields["image"].float())
+    angle = rng.uniform(-1, 1) * constants["rotation"] if rng.random() < 0.5 else 0.0  # noqa: PLR2004 - half of them
+    is_flipped = rng.random() < constants["flip"]
+    y = int(rng.integers(bottom - top - crop_px[0] + 1))
+    x = int(rng.integers(right - left - crop_px[1] + 1))
+    for name, value in fields.items():
+        turned = tvf.crop(value, top, left, bottom - top, right - left)
+        if angle:
+            turned = tvf.rotate(
+                turned, angle, interpolation=tvf.InterpolationMode.BILINEAR
+            )  # masks by nearest neighbour
+        turned = tvf.horizontal_flip(turned) if is_flipped else turned
+        fields[name] = tvf.crop(turned, y, x, *crop_px)
+    if rng.random() < 0.5:  # noqa: PLR2004 - half of them
+        image = fields["image"].as_subclass(torch.Tensor)
+        image = image ** rng.uniform(*constants["gamma"]) * rng.uniform(*constants["brightness"])
+        colours = torch.tensor(rng.uniform(*constants["colour"], 3), dtype=torch.float32)
+        fields["image"] = (image * colours[:, None, None]).clamp(0, 255)
+    return _sample(item, fields)
+
+
+def box_of(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return (top, left, bottom, right) of a box (x0, y0, x1, y1) of 640 x 480, at another size."""
+    x0, y0, x1, y1 = box
+    height, width = size
+    return (
+        int(y0 / 480 * height),
+        int(x0 / 640 * width),
+        int(y1 / 480 * height),
+        int(x1 / 640 * width),
+    )
 
 
 def _gaps(size: tuple[int, int], image_px: tuple[int, int]) -> tuple[int, int]:

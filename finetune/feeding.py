@@ -23,7 +23,14 @@ import torch
 
 from curator.core.progress import bar
 from curator.core.stopping import StopRequest
-from finetune.augment import AugmentedSample, Target, augmented, plain
+from finetune.augment import (
+    AugmentedSample,
+    Target,
+    augmented,
+    nyu_view,
+    plain,
+    short_side_view,
+)
 from finetune.layouts import LabelledImage, Split
 from pretrain import distributed
 
@@ -192,14 +199,20 @@ class Feed:
         item = self._split[place]
         if options.keeps_features:
             return plain(item, options.image_px)
+        rng = np.random.default_rng((options.seed, position, 1))
+        if options.protocol == "dinov3-depth":
+            return nyu_view(item, options.image_px, options.protocol_spec.constants, rng)
         assert options.scale is not None, "options are settled"
+        if options.protocol in ("dinov2-linear", "dinov3-linear"):
+            constants = options.protocol_spec.constants
+            return short_side_view(item, options.image_px, options.scale, constants, rng)
         return augmented(
             item,
             options.image_px,
             scale=options.scale,
             base=options.size_at_zoom_1(*item.image.shape[:2]),
             at_corner=options.inference == "keep" and options.spec.has_own_head,
-            rng=np.random.default_rng((options.seed, position, 1)),
+            rng=rng,
         )
 
 

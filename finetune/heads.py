@@ -134,7 +134,8 @@ class UPerHead(nn.Module):
         self.inner = UperNetHead(  # type: ignore[no-untyped-call]  # transformers has few types
             config, in_channels=list(channels)
         )
-        self.inner.classifier = nn.Sequential(nn.Dropout2d(dropout), self.inner.classifier)
+        classifier = nn.Sequential(nn.Dropout2d(dropout), self.inner.classifier)
+        self.inner.classifier = classifier  # type: ignore[assignment]  # declared as a Conv2d
 
     def forward(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
         """Maps, finest first -> (B, K, h, w) at the finest map's size."""
@@ -154,7 +155,8 @@ class FCNHead(nn.Module):
         )
         config.num_labels = num_out
         self.inner = UperNetFCNHead(config, in_channels=list(channels), in_index=FCN_LEVEL)
-        self.inner.classifier = nn.Sequential(nn.Dropout2d(dropout), self.inner.classifier)
+        classifier = nn.Sequential(nn.Dropout2d(dropout), self.inner.classifier)
+        self.inner.classifier = classifier  # type: ignore[assignment]  # declared as a Conv2d
 
     def forward(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
         """Maps, finest first -> (B, K, h, w) at the size of level `FCN_LEVEL`."""
@@ -162,8 +164,5 @@ class FCNHead(nn.Module):
         return result
 
 
-HEADS: dict[str, type[LinearHead | SemanticFPN | UPerHead]] = {
-    "linear": LinearHead,
-    "fpn": SemanticFPN,
-    "upernet": UPerHead,
-}
+DECODERS: dict[str, type[SemanticFPN | UPerHead]] = {"fpn": SemanticFPN, "upernet": UPerHead}
+"""The heads besides the linear one."""

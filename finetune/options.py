@@ -144,7 +144,8 @@ class DenseOptions(BaseModel):
         for key in PROTOCOLS[name].unused:
             if values.get(key, cls.model_fields[key].default) != cls.model_fields[key].default:
                 raise ValueError(f"{key}: the protocol {name} does not use it; leave it out")
-        return {**PROTOCOLS[name].defaults, **values}
+        given = {key: value for key, value in values.items() if value is not None}
+        return {**PROTOCOLS[name].defaults, **given}
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -223,7 +224,7 @@ class DenseOptions(BaseModel):
     @property
     def keeps_features(self) -> bool:
         """Whether images are not augmented, so that a frozen backbone sees each of them once."""
-        return self.freeze and self.inference == "whole"
+        return self.freeze and not self.protocol_spec.augments
 
     @property
     def protocol_name(self) -> str:

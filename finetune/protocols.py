@@ -35,6 +35,8 @@ class Protocol:
         defaults: options (`finetune.options.DenseOptions`) that have another default here.
         unused: options that it has no use for; giving one is an error.
         constants: all other settings.
+        augments: whether images are augmented in training, so that features cannot be kept.
+        final_norm: whether the maps of a plain ViT go through its final layer norm.
         named_after_paper: whether its name says that it is somebody's protocol, so that any changed
             option must be said wherever the name is printed.
     """
@@ -44,6 +46,8 @@ class Protocol:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     constants: Mapping[str, Any] = field(default_factory=dict)
+    augments: bool = False
+    final_norm: bool = False
     named_after_paper: bool = False
 
 
@@ -78,9 +82,16 @@ QUICK: Mapping[str, Any] = {
         "depth": "scale-invariant log, variance focus 0.5",
         "detection": "torchvision's",
     },
-    "optimizer": "AdamW, betas 0.9 and 0.999, eps 1e-6, gradients clipped to 1",
-    "schedule": "linear warm-up over 5 % of the steps, then half a cosine",
     "augmentation": "none",
+    # Of AdamW and `pretrain.loop.options.LoopOptions`.
+    "warmup_fraction": 0.05,
+    "loop": {
+        "schedule": "cosine",
+        "beta2": 0.999,
+        "eps": 1e-6,
+        "decay_all": False,
+        "clip_grad": 1.0,
+    },
 }
 FINETUNE: Mapping[str, Any] = {
     **QUICK,
@@ -88,8 +99,113 @@ FINETUNE: Mapping[str, Any] = {
     "augmentation": "zoom within scale, crop, flip, colours",
 }
 
+_LINEAR: dict[str, Any] = {
+    "version": 1,
+    "features": "last map; of a plain ViT after its final norm",
+    "loss": "cross entropy at the images' size, divided by all pixels, ignored ones included",
+    "resize": "short side, bilinear with antialiasing",
+    "cat_max_ratio": 0.75,
+    "crop_tries": 10,
+    "flip": 0.5,
+    "brightness": 32,
+    "contrast": (0.5, 1.5),
+    "saturation": (0.5, 1.5),
+    "pad": 124,
+    "test": "short side of the window's, logits of windows averaged",
+    "mean": "over the classes that occur in truth or prediction",
+    "reported": "after the last step",
+    "warmup_fraction": 1500 / 40_000,
+}
+DINOV2_LINEAR: dict[str, Any] = {
+    **_LINEAR,
+    "dropout": 0.0,
+    "colours": "HSV",  # saturation and hue as OpenCV does them, in HSV
+    "hue": 0.1,  # of a turn
+    "loop": {
+        "schedule": "poly",
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "decay_all": True,
+        "clip_grad": 0.0,
+    },
+}
+DINOV3_LINEAR: dict[str, Any] = {
+    **_LINEAR,
+    "dropout": 0.1,  # of whole channels, before the norm
+    "colours": "torchvision",
+    "hue": 0.5,
+    "loop": {
+        "schedule": "dinov3-linear",
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "decay_all": True,
+        "clip_grad": 0.0,
+    },
+}
+"""DINOv2's `*_ade20k_linear_config.py` and DINOv3's `config-ade20k-linear-training.yaml`.
+
+What is different here, because a published number was not meant to be comparable in it: DINOv3
+reports the best of 8 evaluations on the images that it reports on, this the last one; DINOv2
+resizes with OpenCV, without antialiasing; padding is grey 124 instead of the mean colour; shortened
+runs shorten the warm-up in proportion."""
+
+DINOV3_DEPTH: dict[str, Any] = {
+    "version": 1,
+    "features": "last map; of a plain ViT after its final norm",
+    "head": "affine batch norm, 256 bins, ReLU + 0.1, normalised, expectation",
+    "bins": 256,
+    "metres": (0.001, 10.0),  # of the bins, of the predictions, and of the readings that count
+    "loss": "sqrt of the variance plus 0.15 times the squared mean of log differences",
+    "loss_eps": 1e-3,
+    "loss_mean": 0.15,
+    "loss_warmup": 100,  # steps without the variance
+    "nyu_crop": (43, 45, 608, 472),  # x0, y0, x1, y1 of 640 x 480
+    "rotation": 2.5,  # degrees, in half of the images
+    "flip": 0.5,
+    "gamma": (0.9, 1.1),  # on 0 to 255, in half of the images, with the next two
+    "brightness": (0.75, 1.25),
+    "colour": (0.9, 1.1),
+    "eigen_crop": (41, 45, 601, 471),
+    "test": "whole image at its own size, mean with its mirror image",
+    "reported": "after the last step",
+    "warmup_fraction": 12_800 / 38_400,
+    "loop": {
+        "schedule": "dinov3-depth",
+        "beta2": 0.99,
+        "eps": 1e-8,
+        "decay_all": True,
+        "clip_grad": 35.0,
+    },
+}
+"""DINOv3's `eval/depth/configs/config-nyu.yaml`. The first momentum is 0 in its warm-up and rises
+from 0.85 to 0.95 after it, as its scheduler does it. Different here: the metrics of the last step
+are reported, and sizes that are no multiple of the patch are resized, not padded."""
+
+HUMMINGBIRD: dict[str, Any] = {
+    "version": 1,
+    "features": "last map; of a plain ViT after its final norm; scaled to length 1",
+    "neighbours": 30,
+    "temperature": 0.02,
+    "memory": 102_400,  # patches, drawn per image by class frequency times noise
+    "labels": "class shares of a patch's pixels; ignored pixels count as class 0",
+    "augmentation": "none, one pass",
+    "test": "images and labels at the same size as the memory's, ignored pixels left out",
+    "mean": "over the classes that occur in truth or prediction",
+}
+"""`vpariza/open-hummingbird-eval`, with exact neighbours."""
+
+_DINO_SEGMENTATION: dict[str, Any] = {
+    "steps": 40_000,
+    "batch_size": 16,
+    "lr": 1e-3,
+    "image_px": (512, 512),
+    "scale": (0.5, 2.0),
+    "inference": "slide",
+    "precision": "fp32",
+}
+
 PROTOCOLS: Mapping[str, Protocol] = {
-    "finetune": Protocol(help="train everything (default)", constants=FINETUNE),
+    "finetune": Protocol(help="train everything (default)", augments=True, constants=FINETUNE),
     "solved": Protocol(
         help="linear probe at its optimum, strength chosen on validation images",
         tasks=("segmentation", "depth"),
@@ -100,6 +216,52 @@ PROTOCOLS: Mapping[str, Protocol] = {
         help="linear probe by a few hundred steps of AdamW",
         unused=(*_OF_FINETUNING, "scale", *_OF_WHOLE_IMAGES),
         constants=QUICK,
+    ),
+    "hummingbird": Protocol(
+        help="30 nearest patches of the training images, nothing is trained",
+        tasks=("segmentation",),
+        defaults={"image_px": (512, 512)},
+        unused=(*_OF_TRAINING, *_OF_FINETUNING, *_OF_WHOLE_IMAGES),
+        constants=HUMMINGBIRD,
+        final_norm=True,
+        named_after_paper=True,
+    ),
+    "dinov2-linear": Protocol(
+        help="DINOv2's linear segmentation",
+        tasks=("segmentation",),
+        defaults={**_DINO_SEGMENTATION, "weight_decay": 1e-4},
+        unused=("head", *_OF_FINETUNING, *_OF_WHOLE_IMAGES[1:]),
+        constants=DINOV2_LINEAR,
+        augments=True,
+        final_norm=True,
+        named_after_paper=True,
+    ),
+    "dinov3-linear": Protocol(
+        help="DINOv3's linear segmentation",
+        tasks=("segmentation",),
+        defaults={**_DINO_SEGMENTATION, "weight_decay": 1e-3},
+        unused=("head", *_OF_FINETUNING, *_OF_WHOLE_IMAGES[1:]),
+        constants=DINOV3_LINEAR,
+        augments=True,
+        final_norm=True,
+        named_after_paper=True,
+    ),
+    "dinov3-depth": Protocol(
+        help="DINOv3's linear depth",
+        tasks=("depth",),
+        defaults={
+            "steps": 38_400,
+            "batch_size": 16,
+            "lr": 3e-4,
+            "weight_decay": 1e-4,
+            "image_px": (416, 544),
+            "precision": "fp32",
+        },
+        unused=("head", "scale", "eval_crop", "depth_cap_m", *_OF_FINETUNING, *_OF_WHOLE_IMAGES),
+        constants=DINOV3_DEPTH,
+        augments=True,
+        final_norm=True,
+        named_after_paper=True,
     ),
 }
 

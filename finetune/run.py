@@ -34,6 +34,8 @@ from finetune.images import png
 from finetune.labels import depth_range, require_labels, require_told_apart
 from finetune.layouts import DenseSet, Split, take_fraction
 from finetune.options import DenseOptions
+from finetune.probes.hummingbird import remember, resized
+from finetune.probes.published import PUBLISHED, BinnedDepth
 from finetune.probes.solved import solve
 from finetune.synced_norms import synchronise
 from finetune.tasks import TASKS, DenseTask, Evaluation
@@ -43,7 +45,6 @@ from pretrain.loop.loop import TrainResult, train
 from pretrain.loop.options import LoopOptions
 from pretrain.towers.backbone import Backbone, load_backbone
 
-WARMUP_FRACTION = 0.05
 HELD_OUT_FRACTION = 0.2
 NUM_EXAMPLES = 6
 
@@ -109,7 +110,7 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
     options, data = cell.options, cell.data
     began = time.monotonic()
     subset = take_fraction(data.train, options.fraction, options.seed)
-    backbone = load_backbone(cell.backbone, image_px=options.image_px, seed=options.seed)
+    backbone = _load(cell, options.image_px)
     weights = _weights_digest(backbone)
     task = _build(backbone, options, data, subset)
     if distributed.size() > 1:
@@ -117,6 +118,8 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
     # On a CPU this saves a quarter of the time of a frozen conv net, a tenth of a trained one.
     task.to(on, memory_format=torch.channels_last)
     task.eval()
+    if isinstance(task, BinnedDepth):
+        task.load_at = lambda px: _load(cell, px)
     owner = (weights, options.image_px)
 
     def kept_of(split: Split) -> Any:
@@ -126,7 +129,7 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
             else None
         )
 
-    certificate = None
+    certificate, test = None, data.test
     flops, history = 0, list[dict[str, float]]()
     if options.protocol == "solved":
         apart, chosen_on = held_out(data, options, stop)
@@ -141,6 +144,9 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
         )
         certificate, flops = solved.to_json(), solved.flops
         seconds = 0.0
+    elif options.protocol == "hummingbird":
+        remember(task, subset, kept_of(subset), stop)
+        test, seconds = resized(data.test, options.image_px), 0.0
     else:
         feed = Feed(subset, options, kept_of(subset))
         before = time.monotonic()
@@ -149,8 +155,8 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
         # Steps before a stop count too.
         seconds = trained.seconds - (time.monotonic() - before)
     with torch.random.fork_rng(devices=[]):
-        evaluation: Evaluation = task.evaluate(data.test, kept=kept_of(data.test), stop=stop)
-    shown, image_flops = _shown(task, data.test)
+        evaluation: Evaluation = task.evaluate(test, kept=kept_of(test), stop=stop)
+    shown, image_flops = _shown(task, test)
     device, num_devices = distributed.occupied(on)
     return DenseResult(
         metrics=evaluation.metrics,
@@ -179,6 +185,11 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
     )
 
 
+def _load(cell: _Cell, image_px: tuple[int, int]) -> Backbone:
+    norm = {"final_norm": True} if cell.options.protocol_spec.final_norm else {}
+    return load_backbone(cell.backbone, image_px=image_px, seed=cell.options.seed, **norm)
+
+
 def _number(parameters: Iterable[torch.nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
@@ -187,20 +198,23 @@ def _build(backbone: Backbone, options: DenseOptions, data: DenseSet, subset: Sp
     """Build the task, with a head from the seed, without changing the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        return TASKS.get(options.task)(backbone, options, data, subset)
+        of_protocol = PUBLISHED.get(options.protocol, TASKS.get(options.task))
+        return of_protocol(backbone, options, data, subset)
 
 
 def _train(task: Any, feed: Feed, cell: _Cell, stop: StopRequest) -> TrainResult:
     options = cell.options
     assert options.lr is not None, "options are settled"
+    constants = options.protocol_spec.constants
     loop = LoopOptions(
         total_steps=options.steps,
         lr=options.lr,
-        warmup_steps=math.ceil(options.steps * WARMUP_FRACTION),
+        warmup_steps=math.ceil(options.steps * constants["warmup_fraction"]),
         weight_decay=options.weight_decay,
         precision=options.precision,
         log_every=max(1, options.steps // 50),
         seed=options.seed,
+        **constants["loop"],
     )
     what = f"{options.protocol} {options.task}"
     return train(

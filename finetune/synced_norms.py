@@ -12,7 +12,7 @@ features whose mean is large.
 from __future__ import annotations
 
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -50,13 +50,13 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         return _normalised(self, features_BChw)
 
 
-class SyncedBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]  # timm has no types
+class SyncedBatchNormAct2d(BatchNormAct2d):
     """timm's BatchNormAct2d over all processes."""
 
     def forward(self, features_BChw: torch.Tensor) -> torch.Tensor:
         """See BatchNormAct2d; every process must call it."""
         if not self.training:
-            evaluated: torch.Tensor = super().forward(features_BChw)
+            evaluated: torch.Tensor = super().forward(features_BChw)  # type: ignore[no-untyped-call]
             return evaluated
         found: torch.Tensor = self.act(self.drop(_normalised(self, features_BChw)))
         return found
@@ -83,7 +83,8 @@ def _normalised(norm: _BatchNorm, features_BChw: torch.Tensor) -> torch.Tensor:
         found = centred * (variance + norm.eps).rsqrt()[:, None, None]
         if norm.affine:
             found = found * norm.weight[:, None, None] + norm.bias[:, None, None]
-    return found.to(features_BChw.dtype)
+        result: torch.Tensor = found.to(features_BChw.dtype)
+    return result
 
 
 def _remember(norm: _BatchNorm, mean_C: torch.Tensor, variance_C: torch.Tensor) -> None:

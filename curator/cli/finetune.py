@@ -190,6 +190,7 @@ def _pixels(text: str) -> tuple[int, int]:
 
 
 def _show(task: str, found: Grid) -> None:
+    from finetune.report.text import flops, parameters
     from finetune.study.results import metric_of
 
     data, swept = found.data, found.swept
@@ -215,6 +216,11 @@ def _show(task: str, found: Grid) -> None:
         seconds = statistics.mean(run.seconds for run in runs)
         rows.append([runs[0].num_train, len(runs), *spread, f"{seconds:,.0f} s"])
     show(table(rows, ["labels", "seeds", *(metric.heading for metric in metrics), "time"]))
+    sizes = every[0].parameters
+    show(
+        f"{parameters(sizes['all'])} parameters, {parameters(sizes['backbone'])} of them in the "
+        f"backbone; {flops(every[0].image_flops)} FLOPs to evaluate an image"
+    )
     if len(next(iter(found.results.values()))) == 1:
         show("to compare backbones, use --seeds 3: one seed does not show the spread")
     else:

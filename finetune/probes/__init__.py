@@ -1,1 +1,1 @@
-"""Probes that are not trained by the loop: `solved`."""
+"""Probes of frozen features besides `quick`: solved, nearest neighbours, published ones."""

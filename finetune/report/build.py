@@ -36,7 +36,6 @@ from finetune.report.values import (
     Failure,
     Gap,
     Net,
-    Progress,
     Report,
     ReportArm,
     ReportImage,
@@ -384,7 +383,7 @@ def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -
     for arm in arms:
         spent: dict[str, dict[str, list[float]]] = {"pretrain": defaultdict(list)}
         spent["dense"] = defaultdict(list)
-        device = ""
+        pretrained: list[Json] = []
         for cell in plan["cells"]:
             outcome = records.get(cell["digest"], {}).get("outcome")
             wanted = cell["arm"] == arm.name and cell.get("budget") in (None, top)
@@ -394,7 +393,7 @@ def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -
                 if key in outcome:
                     spent[cell["kind"]][key].append(outcome[key])
             if cell["kind"] == "pretrain":
-                device = outcome.get("device", "")
+                pretrained.append(outcome)
         before = {key: mean_of(values) for key, values in spent["pretrain"].items()}
         dense = spent["dense"].get("seconds")
         found.append(
@@ -404,12 +403,18 @@ def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -
                 flops=before.get("flops"),
                 seconds=before.get("seconds"),
                 dense_seconds=mean_of(dense) if dense else None,
-                hours=device_hours(before["seconds"].mean, device, before["num_devices"].mean)
-                if device
-                else "",
+                hours=_hours(pretrained),
             )
         )
     return found
+
+
+def _hours(outcomes: Sequence[Json]) -> str:
+    """Return the device hours of one run; nothing for records that do not say what worked."""
+    if not outcomes or any(not outcome.get("num_devices") for outcome in outcomes):
+        return ""
+    hours = mean_of([one["seconds"] * one["num_devices"] for one in outcomes]).mean / 3600
+    return device_hours(hours, "CPU" if outcomes[0]["device"] == "cpu" else "GPU")
 
 
 def _nets(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -> list[Net]:
@@ -429,7 +434,6 @@ def _nets(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) ->
         runs.items(), key=lambda one: [named.name for named in arms].index(one[0][1])
     ):
         first = own[0]
-        seconds = mean_of([one["seconds"] for one in own]).mean
         found.append(
             Net(
                 arm=arm,
@@ -438,7 +442,7 @@ def _nets(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) ->
                 parameters=first["parameters"]["all"],
                 image_flops=first["image_flops"],
                 train_flops=mean_of([one["flops"] for one in own]).mean,
-                hours=device_hours(seconds, first["device"], first["num_devices"]),
+                hours=_hours(own),
             )
         )
     return found

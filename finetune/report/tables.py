@@ -70,8 +70,8 @@ def net_table(report: Report) -> tuple[list[str], list[list[str]]]:
         [
             net.arm,
             net.task,
-            text.millions(net.backbone),
-            text.millions(net.parameters),
+            text.parameters(net.backbone),
+            text.parameters(net.parameters),
             text.flops(net.image_flops),
             text.flops(net.train_flops),
             net.hours,

@@ -346,14 +346,14 @@ def flops(number: float) -> str:
     return f"{mantissa} · 10{str(int(exponent)).translate(_RAISED)}"
 
 
-def millions(number: int) -> str:
-    """Return a number of parameters as `85.8 M`, with three digits."""
-    return f"{number / 1e6:.3g} M" if number else NONE
+def parameters(number: int) -> str:
+    """Return a number of parameters as `85.8 M` or `6.63 k`, with three digits."""
+    return f"{number / 1e6:.3g} M" if number >= 1e6 else f"{number / 1e3:.3g} k"  # noqa: PLR2004
 
 
-def device_hours(seconds: float, device: str, number: float) -> str:
-    """Return `0.42 GPU-hours`; nothing for results that do not say what worked."""
-    return f"{seconds * number / 3600:.2g} {device.upper()}-hours" if device else ""
+def device_hours(hours: float, device: str) -> str:
+    """Return `0.42 GPU-hours`, with two digits."""
+    return f"{float(f'{hours:.2g}'):,g} {device}-hours"
 
 
 def share(fraction: float) -> str:

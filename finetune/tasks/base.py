@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,7 +17,15 @@ from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from finetune.augment import whole_image
 from finetune.feeding import DenseBatch, Kept, stacked
-from finetune.heads import HEADS, UPERNET_WIDTH, FCNHead, LinearHead, head_width
+from finetune.heads import (
+    DECODERS,
+    UPERNET_WIDTH,
+    FCNHead,
+    LinearHead,
+    SemanticFPN,
+    UPerHead,
+    head_width,
+)
 from finetune.layouts import LabelledImage, Split
 from finetune.necks import SimpleFeaturePyramid
 from finetune.scaling import scaled
@@ -160,7 +168,7 @@ class BackboneTask(nn.Module):
     def size_of(self, item: LabelledImage) -> tuple[int, int]:
         """Return the size (height, width) that an image is resized to in evaluation."""
         height, width = self.options.size_at_zoom_1(*item.image.shape[:2])
-        return max(1, round(height)), max(1, round(width))
+        return max(1, int(height + 0.5)), max(1, int(width + 0.5))  # as MMSegmentation rounds
 
     def chunks(
         self, split: Split, kept: Sequence[Kept] | None, stop: StopRequest
@@ -210,17 +218,20 @@ class PixelTask(BackboneTask):
             width = head_width(UPERNET_WIDTH, channels)
             neck = SimpleFeaturePyramid(channels[-1], backbone.strides[-1], width)
             self.neck, channels = neck, neck.channels
-        is_linear = HEADS[name] is LinearHead
+        is_linear = name == "linear"
         if is_linear and (options.dropout or options.aux_weight):
             raise UsageError(
-                f"head is {name}, which has no dropout and no auxiliary head",
+                "head is linear, which has no dropout and no auxiliary head",
                 hint="leave out dropout and aux_weight, or use the head upernet or fpn",
                 reason="option.value",
             )
         given = options.dropout
         self.dropout = 0.0 if is_linear else dropout if given is None else given
-        kinds: Any = HEADS[name]
-        self.head = kinds(channels, num_out, *(() if is_linear else (self.dropout,)))
+        self.head: LinearHead | SemanticFPN | UPerHead = (
+            LinearHead(channels, num_out)
+            if is_linear
+            else DECODERS[name](channels, num_out, self.dropout)
+        )
         usual = aux_weight if name == "upernet" else 0.0
         self.aux_weight = usual if options.aux_weight is None else options.aux_weight
         self.aux_head = FCNHead(channels, num_out, self.dropout) if self.aux_weight else None
@@ -244,6 +255,17 @@ class PixelTask(BackboneTask):
         """Return `outputs`, and behind them those of the auxiliary head if there is one."""
         maps = self.neck(self.maps_of(batch))
         heads = [self.head] if self.aux_head is None else [self.head, self.aux_head]
+        return [scaled(head(maps).float(), self.options.image_px) for head in heads]
+
+    def averaged(self, outputs_nKHW: torch.Tensor) -> torch.Tensor:
+        """Return (K, H, W) of the outputs for an image and its mirror image."""
+        return outputs_nKHW.mean(0)
+
+    def outputs_and_aux(self, batch: DenseBatch) -> list[torch.Tensor]:
+        """Return `outputs`, and behind them those of the auxiliary head if there is one."""
+        if self.aux_head is None:
+            return [self.outputs(batch)]
+        maps, heads = self.neck(self.maps_of(batch)), (self.head, self.aux_head)
         return [scaled(head(maps).float(), self.options.image_px) for head in heads]
 
     def averaged(self, outputs_nKHW: torch.Tensor) -> torch.Tensor:

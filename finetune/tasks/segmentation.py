@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 
 
 class Segmentation(PixelTask):
-    """Predicts one class per pixel."""
+    """Predicts one class per pixel.
+
+    With `counts_absent` a class that is only predicted counts as 0 in the mean, as it does in
+    MMSegmentation.
+    """
+
+    counts_absent = False
 
     def __init__(
         self, backbone: Backbone, options: DenseOptions, data: DenseSet, _train: Split
@@ -85,7 +91,8 @@ class Segmentation(PixelTask):
         if not total.sum():
             raise UsageError("no image to evaluate on has a labelled pixel", reason="dense.empty")
         iou, found = shares(total)
-        iou[total.sum(1) == 0] = math.nan
+        if not self.counts_absent:
+            iou[total.sum(1) == 0] = math.nan
         by_class = dict(zip(self.classes, iou.tolist(), strict=True))
         return Evaluation(
             metrics={"mIoU": float(iou.nanmean()), "mAcc": float(found.nanmean())},

@@ -243,6 +243,7 @@ class _Training:
         rate = options.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = options.lr * group["lr_scale"] * rate
+            group["betas"] = (options.beta1(self.step), options.beta2)
         self.optimizer.zero_grad()
         if self.flops:
             losses = self._backward(batch)
@@ -322,16 +323,20 @@ class _Training:
 
 
 def _optimizer(groups: Sequence[ParamGroup], options: LoopOptions) -> torch.optim.AdamW:
-    """Build AdamW, with decay on matrices and kernels only: not on biases, norms, other vectors."""
+    """Build AdamW, with decay on matrices and kernels only: not on biases, norms, other vectors.
+
+    `decay_all` decays them too.
+    """
     parts = []
     for group in groups:
         for decays in (True, False):
             chosen = [p for p in group.parameters if p.requires_grad and _is_matrix(p) == decays]
-            decay = options.weight_decay if decays else 0.0
+            decay = options.weight_decay if decays or options.decay_all else 0.0
             if chosen:
                 part = {"params": chosen, "weight_decay": decay, "lr_scale": group.lr_scale}
                 parts.append(part)
-    return torch.optim.AdamW(parts, lr=options.lr, betas=(0.9, options.beta2), eps=1e-6, fused=True)
+    betas = (options.beta1(0), options.beta2)
+    return torch.optim.AdamW(parts, lr=options.lr, betas=betas, eps=options.eps, fused=True)
 
 
 def _is_matrix(parameter: torch.Tensor) -> bool:

@@ -91,21 +91,25 @@ class Backbone(nn.Module, ABC):
         """
 
 
-def load_backbone(spec: str, *, image_px: Size, seed: int = 0) -> Backbone:
+def load_backbone(
+    spec: str, *, image_px: Size, seed: int = 0, final_norm: bool = False
+) -> Backbone:
     """Load the backbone that `spec` names, for images of `image_px` (height, width) pixels.
 
-    The module lists the forms of `spec`; `seed` is used by `random:`. The backbone is on the CPU,
-    in training mode.
+    The module lists the forms of `spec`; `seed` is used by `random:`. With `final_norm` the maps of
+    a plain ViT go through its final layer norm, as in DINOv2's linear evaluation; a pyramid has
+    none. The backbone is on the CPU, in training mode.
 
     Raises:
         UsageError: unknown form, model or weights.
         NotFoundError: the folder does not exist, or the hub does not have the weights.
         EngineError: the weights cannot be fetched, or belong to another model.
     """
-    return as_backbone(open_tower(spec, image_px=image_px, seed=seed), image_px)
+    tower = open_tower(spec, image_px=image_px, seed=seed)
+    return as_backbone(tower, image_px, final_norm=final_norm)
 
 
-def as_backbone(tower: Tower, image_px: Size) -> Backbone:
+def as_backbone(tower: Tower, image_px: Size, *, final_norm: bool = False) -> Backbone:
     """Turn a tower in memory into a backbone, removing from it what the maps do not need.
 
     Raises:
@@ -114,16 +118,16 @@ def as_backbone(tower: Tower, image_px: Size) -> Backbone:
     net = tower.net
     backbone: Backbone
     if isinstance(net, VisionTransformer):
-        backbone = _OpenClipVit(net)
+        backbone = _OpenClipVit(net, final_norm=final_norm)
     elif isinstance(net, ModifiedResNet):
         backbone = _OpenClipResNet(net)
     elif isinstance(net, ViTMAEModel):
-        backbone = _MaeVit(net, image_px)
+        backbone = _MaeVit(net, image_px, final_norm=final_norm)
     else:
         trunk: Any = net.trunk if isinstance(net, TimmModel) else net
         if not hasattr(trunk, "forward_intermediates"):
             raise UsageError(f"{tower.name}: {type(trunk).__name__} gives no feature maps")
-        backbone = _Timm(trunk, fit(trunk, image_px, tower.name))
+        backbone = _Timm(trunk, fit(trunk, image_px, tower.name), final_norm=final_norm)
     backbone.name, backbone.mean, backbone.std = tower.name, tower.mean, tower.std
     backbone.image_px = image_px if backbone.takes_one_size else None
     return backbone
@@ -155,16 +159,19 @@ class _Plain(Backbone):
 
 
 class _OpenClipVit(_Plain):
-    def __init__(self, net: Any) -> None:
+    def __init__(self, net: Any, *, final_norm: bool) -> None:
         super().__init__(net.transformer.width, int(net.patch_size[0]))
-        self.indices = spread(net.transformer.layers)
-        net.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
+        self.indices, self.final_norm = spread(net.transformer.layers), final_norm
+        net.prune_intermediate_layers(self.indices, prune_norm=not final_norm, prune_head=True)
         net.attn_pool = None
         self.net = net
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         seen = self.net.forward_intermediates(
-            self._fitted(images), indices=self.indices, intermediates_only=True
+            self._fitted(images),
+            indices=self.indices,
+            normalize_intermediates=self.final_norm,
+            intermediates_only=True,
         )
         return _filled(seen["image_intermediates"])
 
@@ -175,12 +182,13 @@ class _OpenClipVit(_Plain):
 class _MaeVit(_Plain):
     """The encoder of a transformers ViTMAE, without its masking."""
 
-    def __init__(self, net: Any, image_px: Size) -> None:
+    def __init__(self, net: Any, image_px: Size, *, final_norm: bool) -> None:
         patch = int(net.config.patch_size)
         super().__init__(int(net.config.hidden_size), patch)
         self.indices = spread(len(net.layers))
         self.patches = net.embeddings.patch_embeddings.projection
         self.layers = net.layers
+        self.norm = net.layernorm if final_norm else nn.Identity()
         self.first = net.embeddings.cls_token
         # Fixed in pretraining, trained from here on, as in MAE's finetuning.
         height, width = whole_patches(image_px, patch)
@@ -198,7 +206,7 @@ class _MaeVit(_Plain):
         for number, layer in enumerate(self.layers):
             tokens = layer(tokens)
             if number in self.indices:
-                maps.append(tokens[:, 1:].mT.reshape(grid.shape).contiguous())
+                maps.append(self.norm(tokens)[:, 1:].mT.reshape(grid.shape).contiguous())
         return _filled(maps)
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
@@ -229,7 +237,7 @@ class _OpenClipResNet(Backbone):
 class _Timm(_Plain):
     """A timm model, alone or as the trunk of an open_clip tower: a pyramid or a plain ViT."""
 
-    def __init__(self, trunk: Any, how: Fit) -> None:
+    def __init__(self, trunk: Any, how: Fit, *, final_norm: bool) -> None:
         info = [(int(level["num_chs"]), int(level["reduction"])) for level in trunk.feature_info]
         super().__init__(*info[-1])
         self.is_fixed = how.is_fixed
@@ -244,7 +252,10 @@ class _Timm(_Plain):
             self.step = max(self.strides) if how.is_fixed else 1
         else:
             self.indices = spread(len(info))
-        trunk.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
+        self.final_norm = final_norm and not self.is_pyramid
+        trunk.prune_intermediate_layers(
+            self.indices, prune_norm=not self.final_norm, prune_head=True
+        )
         self.trunk = trunk
 
     @property
@@ -267,7 +278,7 @@ class _Timm(_Plain):
 
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         maps: list[torch.Tensor] = self.trunk.forward_intermediates(
-            images, indices=self.indices, intermediates_only=True
+            images, indices=self.indices, norm=self.final_norm, intermediates_only=True
         )
         return maps
 

@@ -8,12 +8,16 @@ open_clip, which get a `.0` behind their name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import nn
 from transformers.models.vit_mae.modeling_vit_mae import ViTMAELayer
+
+_PLACE = re.compile(r"drop_path\d?")
 
 
 def set_drop_path(net: nn.Module, rate: float) -> list[float]:
@@ -25,7 +29,8 @@ def set_drop_path(net: nn.Module, rate: float) -> list[float]:
     rates = [rate * number / max(1, len(blocks) - 1) for number in range(len(blocks))]
     for (block, places), own in zip(blocks, rates, strict=True):
         for place in places:
-            branch, drop = getattr(block, place, None), DropPath(own)
+            branch: Any = getattr(block, place, None)
+            drop = DropPath(own)
             keeps = branch is None or isinstance(branch, nn.Identity | nn.Dropout | DropPath)
             setattr(block, place, drop if keeps else nn.Sequential(branch, drop))
     return rates
@@ -43,7 +48,7 @@ def _blocks(net: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
             places = tuple(
                 name
                 for name, slot in slots.items()
-                if name.startswith("drop_path")
+                if _PLACE.fullmatch(name)
                 and (slot is None or isinstance(slot, nn.Identity | DropPath))
             )
             if places:

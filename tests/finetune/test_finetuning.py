@@ -19,6 +19,8 @@ from pycocotools.cocoeval import COCOeval
 from timm.layers import DropPath
 from torch import nn
 from torch.nn.functional import cross_entropy
+from transformers import ViTMAEConfig
+from transformers.models.vit_mae.modeling_vit_mae import ViTMAELayer
 
 from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
@@ -151,6 +153,35 @@ def test_drop_path_leaves_branches_out_in_training_only(layer_scale: float | Non
     assert torch.equal(blocks[1].train()(tokens), tokens)
     assert torch.equal(blocks[1].eval()(tokens), expected)
     assert not torch.equal(blocks[0].train()(tokens), tokens), "the first block keeps its branches"
+
+
+def test_maes_layers_leave_both_of_their_branches_out() -> None:
+    """At a rate close to 1 the second layer is the identity; attention alone would show."""
+    config = ViTMAEConfig(hidden_size=8, num_attention_heads=1, intermediate_size=16)
+    config._attn_implementation = "eager"
+    layers = nn.ModuleList(ViTMAELayer(config) for _ in range(2))
+    assert set_drop_path(layers, 1 - 1e-9) == pytest.approx([0, 1])
+    tokens = torch.randn(2, 5, 8)
+    assert torch.equal(layers[1].train()(tokens), tokens)
+    assert not torch.equal(layers[1].eval()(tokens), tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("resnet18", 8),
+        ("convnext_atto", 12),
+        ("fastvit_t8", 10),
+        ("swin_tiny_patch4_window7_224", 12),
+    ],
+)
+def test_nets_of_timm_have_a_rate_in_each_of_their_blocks(name: str, blocks: int) -> None:
+    with torch.device("meta"):
+        net = timm.create_model(name)
+    rates = set_drop_path(net, 0.2)
+    assert len(rates) == blocks
+    assert rates[-1] == pytest.approx(0.2)
+    assert any(isinstance(one, DropPath) and one.drop_prob == 0.2 for one in net.modules())
 
 
 def test_a_net_without_residual_blocks_has_no_drop_path() -> None:

@@ -57,6 +57,21 @@ def test_four_maps_of_any_size(
     check(backbone, *size)
 
 
+@pytest.mark.parametrize("name", ["random:tiny-vit", "random:timm:test_vit"])
+def test_the_final_norm_of_a_plain_vit_is_left_out_unless_asked_for(name: str) -> None:
+    """A layer norm that was not trained gives mean 0 and variance 1 over the channels."""
+    without, normed = (
+        maps_of(load_backbone(name, image_px=(32, 32), final_norm=asked), 32, 32)[-1]
+        for asked in (False, True)
+    )
+    assert normed.mean(1).abs().max() < 1e-5
+    assert (normed.var(1, correction=0) - 1).abs().max() < 1e-2
+    assert without.mean(1).abs().max() > 1e-3
+    centred = without - without.mean(1, keepdim=True)
+    wanted = centred / (without.var(1, correction=0, keepdim=True) + 1e-6).sqrt()
+    assert torch.allclose(normed, wanted, atol=1e-2)
+
+
 @pytest.mark.slow
 def test_mobileclip_s2_at_the_size_of_a_camera_image() -> None:
     backbone = load_backbone("random:MobileCLIP-S2", image_px=(360, 480))
