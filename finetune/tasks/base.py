@@ -249,17 +249,7 @@ class PixelTask(BackboneTask):
 
     def outputs(self, batch: DenseBatch) -> torch.Tensor:
         """Return (B, K, h, w) of a batch, at the size of its targets."""
-        return self.outputs_and_aux(batch)[0]
-
-    def outputs_and_aux(self, batch: DenseBatch) -> list[torch.Tensor]:
-        """Return `outputs`, and behind them those of the auxiliary head if there is one."""
-        maps = self.neck(self.maps_of(batch))
-        heads = [self.head] if self.aux_head is None else [self.head, self.aux_head]
-        return [scaled(head(maps).float(), self.options.image_px) for head in heads]
-
-    def averaged(self, outputs_nKHW: torch.Tensor) -> torch.Tensor:
-        """Return (K, H, W) of the outputs for an image and its mirror image."""
-        return outputs_nKHW.mean(0)
+        return scaled(self.decoded(self.maps_of(batch)), self.options.image_px)
 
     def outputs_and_aux(self, batch: DenseBatch) -> list[torch.Tensor]:
         """Return `outputs`, and behind them those of the auxiliary head if there is one."""
