@@ -70,7 +70,13 @@ def decided(scores_TAS: np.ndarray) -> Decision:
         )  # fmt: skip
     candidates = names[1:]
     corrected = correct(tasks, candidates)
-    return decide(corrected, baseline=names[0], candidates=candidates, progress=FINISHED)
+    return decide(
+        corrected,
+        asked=[task.name for task in tasks],
+        baseline=names[0],
+        candidates=candidates,
+        progress=FINISHED,
+    )
 
 
 def simulated(
