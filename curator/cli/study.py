@@ -71,12 +71,12 @@ def study(
     the same command resumes after a stop or a crash. If a run fails, its reason is recorded, the
     others continue, and the exit code is 30.
 
-    With --plan nothing is run and nothing is written.
+    --plan says what the study will cost and which differences it can show, by the runs in --from;
+    it runs and writes nothing.
 
     Example:
 
         curator study study.toml --set steps=400
-        curator study study.toml --plan --from pilot
     """
     from contextlib import nullcontext
     from dataclasses import asdict

@@ -84,6 +84,7 @@ def build_report(folder: Path) -> Report:
         tasks=tasks,
         decision=decide(
             tasks,
+            asked=[_title(task) for task in study["task"]],
             baseline=study["baseline"],
             candidates=candidates,
             progress=_progress(plan, records, candidates),

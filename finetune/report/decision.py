@@ -49,9 +49,17 @@ Told = Sequence[tuple[str, Comparison]]
 
 
 def decide(
-    tasks: Sequence[TaskResult], *, baseline: str, candidates: Sequence[str], progress: Progress
+    tasks: Sequence[TaskResult],
+    *,
+    asked: Sequence[str],
+    baseline: str,
+    candidates: Sequence[str],
+    progress: Progress,
 ) -> Decision:
-    """Return the decision; `tasks` are those with a finished run, corrected for the family."""
+    """Return the decision over the tasks of these names.
+
+    `tasks` are those with a finished run, after the correction for multiple comparisons.
+    """
     if not candidates:
         return _none(f"Nothing to decide: {baseline} is the only arm.")
     if progress.num_waiting:
@@ -66,28 +74,31 @@ def decide(
         for arm in candidates
     }
     kinds = {arm: _kind(told) for arm, told in found.items()}
-    several = len(tasks) > 1
+    gone = _gone(found, asked, baseline)
+    several = len(asked) > 1
     if better := [arm for arm in candidates if kinds[arm] == "better"]:
-        return _use(tasks, better, found, kinds, several=several)
+        return _use(tasks, better, found, kinds, gone, several=several)
     if mixed := [arm for arm in candidates if kinds[arm] == "mixed"]:
         each = [
             f"{arm} is better, {_gains(_only(found[arm], 'better'), several=several)}, and worse, "
             f"{_gains(_only(found[arm], 'worse'), several=several)}"
             for arm in mixed
         ]
-        said = f"{_join(each)} (against {baseline}, {_seeds(found, mixed)}{_others(kinds, mixed)})"
+        tail = f"{_seeds(found, mixed)}{_others(kinds, mixed)}{gone}"
+        said = f"{_join(each)} (against {baseline}, {tail})"
         return Decision(choice="by task", arms=tuple(mixed), sentence=f"Choose by task: {said}.")
     if set(kinds.values()) == {"worse"}:
         each = [
             f"{arm} is worse, {_gains(_only(told, 'worse'), several=several)}"
             for arm, told in found.items()
         ]
-        said = f"Keep {baseline}: {_join(each)}, {_seeds(found, candidates)}."
+        said = f"Keep {baseline}: {_join(each)}, {_seeds(found, candidates)}{gone}."
         return Decision(choice="keep", arms=(baseline,), sentence=said)
     unclear = [arm for arm in candidates if kinds[arm] == "unclear"]
     told = [one for arm in unclear for one in found[arm]]
     why = _why_unclear(told, _join(unclear, "or"), baseline, progress, several=several)
-    return _none(f"Do not decide on this: {why}{_others(kinds, unclear)}.")
+    gone = gone if told else ""  # said in `why`
+    return _none(f"Do not decide on this: {why}{_others(kinds, unclear)}{gone}.")
 
 
 def _none(sentence: str) -> Decision:
@@ -121,11 +132,12 @@ def _use(
     better: Sequence[str],
     found: Mapping[str, Told],
     kinds: Mapping[str, str],
+    gone: str,
     *,
     several: bool,
 ) -> Decision:
     between = _between(tasks, better)
-    tail = f"{_seeds(found, better)}{_others(kinds, better)}"
+    tail = f"{_seeds(found, better)}{_others(kinds, better)}{gone}"
 
     def gains(arm: str) -> str:
         return _gains(_only(found[arm], "better"), several=several)
@@ -317,6 +329,16 @@ def _seeds(found: Mapping[str, Told], arms: Sequence[str]) -> str:
         number = f"{min(counts)} to {number}"
     missing = "".join(dict.fromkeys(text.missing(one) for one in told))
     return f"{number}{missing}"
+
+
+def _gone(found: Mapping[str, Told], asked: Sequence[str], baseline: str) -> str:
+    """Name the tasks in which runs failed, so that a candidate was not compared at all."""
+    said = []
+    for task in asked:
+        arms = [arm for arm, told in found.items() if task not in {name for name, _ in told}]
+        if arms:
+            said.append(f"; no seed of {task} is finished for both {baseline} and {_join(arms)}")
+    return "".join(said)
 
 
 _SAID = {

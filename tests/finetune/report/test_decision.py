@@ -39,9 +39,20 @@ def task(metric: str, scores: Scores) -> TaskResult:
     )  # fmt: skip
 
 
-def decided(*tasks: TaskResult, arms: Sequence[str] = ("v2",), at: Progress = FINISHED) -> Decision:
-    corrected = correct(tasks, arms)
-    return decide(corrected, baseline="v1", candidates=arms, progress=at)
+def decided(
+    *tasks: TaskResult,
+    arms: Sequence[str] = ("v2",),
+    at: Progress = FINISHED,
+    failed: Sequence[str] = (),
+) -> Decision:
+    """The decision on v1; `failed` are tasks without a finished run."""
+    return decide(
+        correct(tasks, arms),
+        asked=[*(one.name for one in tasks), *failed],
+        baseline="v1",
+        candidates=arms,
+        progress=at,
+    )
 
 
 def said(*tasks: TaskResult, arms: Sequence[str] = ("v2",), at: Progress = FINISHED) -> str:
@@ -172,6 +183,20 @@ def test_failed_runs_leave_fewer_seeds() -> None:
     assert said(task("mIoU", {"v1": {0: 50.0}, "v2": {1: 50.0}})) == (
         "Do not decide on this: no seed is finished for both v1 and v2; the same study command "
         "runs what failed again."
+    )
+
+
+def test_a_task_that_failed_is_named() -> None:
+    won = task("mIoU", {"v1": V1, "v2": miou(9, 10, 9, 10)})
+    assert decided(won, failed=["depth"]).sentence == (
+        "Use v2: +9.5 mIoU [8.6, 10.4] in segmentation over v1, 4 seeds; no seed of depth is "
+        "finished for both v1 and v2."
+    )
+    # Its runs of one candidate alone.
+    part = task("RMSE", {"v1": DEEP, "v3": rmse(0.2, 0.3, 0.2, 0.3)})
+    lost = task("mIoU", {"v1": V1, "v2": miou(-9, -10, -9, -10), "v3": miou(-9, -9, -10, -10)})
+    assert decided(lost, part, arms=("v2", "v3")).sentence.endswith(
+        "; v2 is worse; no seed of depth is finished for both v1 and v2)."
     )
 
 
