@@ -151,7 +151,8 @@ def _distorted(
     def contrast(here: torch.Tensor) -> torch.Tensor:
         if not rng.integers(2):
             return here
-        return (here.float() * rng.uniform(*constants["contrast"])).clamp(0, 255).byte()
+        scaled: torch.Tensor = here.float() * rng.uniform(*constants["contrast"])
+        return scaled.clamp(0, 255).byte()
 
     if rng.integers(2):
         delta = rng.uniform(-constants["brightness"], constants["brightness"])
@@ -212,7 +213,8 @@ def nyu_view(
     if rng.random() < 0.5:  # noqa: PLR2004 - half of them
         image = fields["image"].as_subclass(torch.Tensor)
         image = image ** rng.uniform(*constants["gamma"]) * rng.uniform(*constants["brightness"])
-        colours = torch.tensor(rng.uniform(*constants["colour"], 3), dtype=torch.float32)
+        low, high = constants["colour"]
+        colours = torch.tensor(rng.uniform(low, high, 3), dtype=torch.float32)
         fields["image"] = (image * colours[:, None, None]).clamp(0, 255)
     return _sample(item, fields)
 

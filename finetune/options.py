@@ -139,7 +139,7 @@ class DenseOptions(BaseModel):
     def _of_the_protocol(cls, values: Any) -> Any:
         """Fill in the protocol's defaults, and refuse options that it has no use for."""
         name = values.get("protocol", "finetune") if isinstance(values, Mapping) else None
-        if name not in PROTOCOLS:
+        if not isinstance(name, str) or name not in PROTOCOLS:
             return values
         for key in PROTOCOLS[name].unused:
             if values.get(key, cls.model_fields[key].default) != cls.model_fields[key].default:

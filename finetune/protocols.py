@@ -55,6 +55,7 @@ SOLVED: Mapping[str, Any] = {
     "version": 1,
     # Rows: the cells of the finest map, with all levels scaled to it bilinearly.
     "features": "all levels at the finest map's size, standardised over the cells",
+    "finer": 1,  # rows along a side of a cell
     "targets": {
         "segmentation": "shares of the classes among the cell's labelled pixels",
         "depth": "mean log metres over the cell's readings",

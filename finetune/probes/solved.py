@@ -425,7 +425,8 @@ def _rows(task: PixelTask, split: Split, kept: Sequence[Kept] | None, stop: Stop
     levels: list[int] = []
     first, end, num_cells = 0, 0, 0
     for items, maps_BChw in task.chunks(split, kept, stop):
-        size = (maps_BChw[0].shape[-2], maps_BChw[0].shape[-1])
+        finest = (maps_BChw[0].shape[-2], maps_BChw[0].shape[-1])
+        size = (SOLVED["finer"] * finest[0], SOLVED["finer"] * finest[1])
         if not levels:
             levels = _different(maps_BChw)
             width = sum(maps_BChw[level].shape[1] for level in levels)
@@ -434,7 +435,9 @@ def _rows(task: PixelTask, split: Split, kept: Sequence[Kept] | None, stop: Stop
                 num_cells * len(split), SOLVED["max_values"] // width, task.options.seed
             )
             features = torch.empty(len(chosen), width, device=device)
-        scaled_up = torch.cat([scaled(maps_BChw[level].float(), size) for level in levels], 1)
+        # As the head does it: to the finest map, and from there to the pixels.
+        finest_maps = [scaled(maps_BChw[level].float(), finest) for level in levels]
+        scaled_up = scaled(torch.cat(finest_maps, 1), size)
         rows_BnD = scaled_up.permute(0, 2, 3, 1).flatten(1, 2)
         for item, rows_nD in zip(items, rows_BnD, strict=True):
             last = np.searchsorted(chosen, (first + 1) * num_cells)

@@ -441,7 +441,7 @@ OF_ONES_OWN = {
     "pretrain": "device held-out out recipe reference set",
     "doctor": "captioner model scorer url",
     "finetune": "batch-size data device fraction head inference layer-decay layout lr out "
-    "probe seeds size steps sweep task",
+    "protocol seeds size steps sweep task",
     "study": "device jobs out pretrain-only set",
     "report": "out",
     "ui": "host port studies",

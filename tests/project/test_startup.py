@@ -43,7 +43,7 @@ MODEL_CODE = frozenset(
 ) | frozenset(
     f"finetune.{name}"
     for name in (
-        "augment", "feeding", "grid", "heads", "images", "necks", "run", "scaling",
+        "augment", "feeding", "grid", "heads", "images", "necks", "probes", "run", "scaling",
         "sliding_window", "study.runner", "tasks.base", "tasks.depth", "tasks.detection",
         "tasks.segmentation",
     )

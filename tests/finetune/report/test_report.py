@@ -10,12 +10,14 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from curator.core.errors import DamageError, UsageError
 from curator.store import sealed
+from finetune.cell_files import DenseResult
 from finetune.report.build import build_report
 from finetune.report.html import render_html
 from finetune.report.markdown import render_markdown
@@ -323,6 +325,29 @@ def test_sentences_follow_what_was_run(tmp_path: Path) -> None:
     assert all("(finetune, 1,000 steps)" in sentence(one) for one in task.comparisons)
     # The paper's figures stand only where the same metric is shown.
     assert "+12.1" not in relative_is(report)
+
+
+class Unsolved(FakeRunner):
+    """Probes that stopped early."""
+
+    def finetune(self, *asked: Any) -> DenseResult:
+        certificate = {"hit_cap": True, "at_edge": False}
+        return replace(super().finetune(*asked), certificate=certificate)
+
+
+def test_a_solved_probe_is_named_and_an_unsolved_one_is_said(tmp_path: Path) -> None:
+    text = SMALL.replace('task = "depth"', 'task = "depth"\nprotocol = "solved"')
+    run(study(text), tmp_path / "out", Unsolved())
+    report = build_report(tmp_path / "out")
+    (task,) = report.tasks
+    assert task.protocol == "solved"
+    said = "The probe of depth stopped before the gradient was small enough in 4 of 4 runs."
+    assert said in report.warnings
+    assert not any("learning rate" in warning for warning in report.warnings)
+    page = render_markdown(report)
+    assert "| arm | seeds | RMSE, solved |" in page
+    assert f"Protocol solved [{task.protocol_digest}]" in page
+    assert all("(solved)" in sentence(one) for one in task.comparisons)
 
 
 def test_a_study_with_failures_and_gaps(tmp_path: Path) -> None:
