@@ -17,15 +17,7 @@ from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from finetune.augment import whole_image
 from finetune.feeding import DenseBatch, Kept, stacked
-from finetune.heads import (
-    DECODERS,
-    UPERNET_WIDTH,
-    FCNHead,
-    LinearHead,
-    SemanticFPN,
-    UPerHead,
-    head_width,
-)
+from finetune.heads import DECODERS, UPERNET_WIDTH, FCNHead, LinearHead, head_width
 from finetune.layouts import LabelledImage, Split
 from finetune.necks import SimpleFeaturePyramid
 from finetune.scaling import scaled
@@ -227,7 +219,7 @@ class PixelTask(BackboneTask):
             )
         given = options.dropout
         self.dropout = 0.0 if is_linear else dropout if given is None else given
-        self.head: LinearHead | SemanticFPN | UPerHead = (
+        self.head: nn.Module = (
             LinearHead(channels, num_out)
             if is_linear
             else DECODERS[name](channels, num_out, self.dropout)
