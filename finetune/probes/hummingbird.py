@@ -48,7 +48,8 @@ class Memory(nn.Module):
         queries = nn.functional.normalize(queries, dim=-1)
         number = min(HUMMINGBIRD["neighbours"], len(self.keys_MC))
         found = []
-        for part in queries.split(_QUERIES):
+        for start in range(0, len(queries), _QUERIES):
+            part = queries[start : start + _QUERIES]
             nearest = (part @ self.keys_MC.T).topk(number, dim=1)
             weights = (nearest.values / HUMMINGBIRD["temperature"]).softmax(1)
             found.append((weights[..., None] * self.labels_MK[nearest.indices]).sum(1))

@@ -247,7 +247,9 @@ class _Problem:
     def write(self, head: LinearHead) -> None:
         """Set the head's weights to those fitted last."""
         start = 0
-        for level, (norm, share) in enumerate(zip(head.norms, head.shares, strict=True)):
+        norms: Any = head.norms  # a ModuleList says only Module
+        shares: Any = head.shares
+        for level, (norm, share) in enumerate(zip(norms, shares, strict=True)):
             share.weight.data.zero_()
             norm.running_mean.zero_()
             norm.running_var.fill_(1 - _NORM_EPS)  # the norm only subtracts the mean
@@ -260,7 +262,7 @@ class _Problem:
             share.weight.data.copy_(
                 (self.weights_DK[part] / self.spread_D[part, None]).T[:, :, None, None]
             )
-        head.shares[0].bias.data.copy_(self.bias_K)
+        shares[0].bias.data.copy_(self.bias_K)
 
 
 class _Ridge(_Problem):

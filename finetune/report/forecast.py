@@ -147,7 +147,7 @@ def _pairs(study: Json, candidates: Sequence[str]) -> int:
     """Return the pairs of the candidate that has fewest."""
     asked = {study["baseline"], *candidates}
     limits = [arm["seeds"] for arm in study["arm"] if arm["name"] in asked]
-    return min([len(study["seeds"]), *(limit for limit in limits if limit is not None)])
+    return int(min([len(study["seeds"]), *(limit for limit in limits if limit is not None)]))
 
 
 def _visible(
