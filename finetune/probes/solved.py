@@ -40,6 +40,7 @@ from finetune.protocols import SOLVED
 from finetune.scaling import scaled
 from finetune.tasks.base import PixelTask
 from finetune.tasks.depth import Depth
+from finetune.tasks.segmentation import Segmentation
 
 _CHUNK = 1 << 15
 _NORM_EPS = 1e-5
@@ -104,7 +105,7 @@ class Certificate:
 
 
 def solve(
-    task: PixelTask,
+    task: Depth | Segmentation,
     *,
     train: Split,
     rest: Split,
