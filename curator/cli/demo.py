@@ -42,7 +42,7 @@ def data(
     labelled: Annotated[
         int,
         typer.Option(min=0, help="Number of images with dense labels: 60/10/30 % train/val/test."),
-    ] = 2000,
+    ] = 1000,
     side: Annotated[
         int, typer.Option(help="Width and height of each image in pixels, 32 to 1024.")
     ] = 128,
@@ -117,7 +117,7 @@ def run(
 
     shards = out / "shards"
     curator = context.find_root().command
-    data_options = f"--images {images} --labelled {min(2000, images)} --seed {seed}".split()
+    data_options = f"--images {images} --labelled {min(1000, images)} --seed {seed}".split()
     _run_all(
         curator,
         ["demo", "data", str(out), *data_options],
@@ -152,7 +152,7 @@ def _study_command(out: Path, *, quick: bool) -> list[str]:
 
     settings = {"demo": str(out)}
     if quick:
-        settings |= {"seeds": "3", "samples": "3000", "steps": "100"}
+        settings |= {"seeds": "3", "samples": "16000"}
     asked = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     jobs = min(_MOST_JOBS, os.cpu_count() or 1)
     return ["study", "demo", *asked, "--out", str(out / "study"), "--jobs", str(jobs)]
