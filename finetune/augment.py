@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torchvision import tv_tensors
+from torchvision.ops import masks_to_boxes
 from torchvision.transforms.v2 import functional as tvf
 
 from curator.core.errors import UsageError
@@ -49,10 +50,12 @@ def plain(item: LabelledImage, image_px: tuple[int, int]) -> AugmentedSample:
     return _sample(item, {name: _resize(value, image_px) for name, value in fields.items()})
 
 
-def whole_image(item: LabelledImage, image_px: tuple[int, int]) -> torch.Tensor:
-    """Return only the image of `plain`."""
-    resized: torch.Tensor = _resize(_image(item), image_px).as_subclass(torch.Tensor)
-    return resized.contiguous()
+def whole_image(
+    item: LabelledImage, size: tuple[int, int], image_px: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """Return the image resized to `size`, then padded below and on the right to `image_px`."""
+    resized = _placed(_resize(_image(item), size), 0, 0, image_px or size, _GREY)
+    return resized.as_subclass(torch.Tensor).contiguous()
 
 
 def augmented(
@@ -60,27 +63,32 @@ def augmented(
     image_px: tuple[int, int],
     *,
     scale: tuple[float, float],
-    keep_shape: bool,
+    base: tuple[float, float],
     rng: np.random.Generator,
+    at_corner: bool = False,
 ) -> AugmentedSample:
     """Return a random view: zoomed by a factor in `scale`, cropped or padded, flipped, recoloured.
 
-    At zoom 1 the image is squeezed to `image_px`, as in "whole" inference. With `keep_shape` it
-    covers `image_px` and keeps its aspect ratio, as for the sliding window.
+    At zoom 1 the image has the size `base` (`DenseOptions.size_at_zoom_1`). `at_corner` pads below
+    and on the right only, else on random sides. With it, boxes of objects that have masks enclose
+    what is left of the mask, as in detectron2's large-scale jitter (`recompute_boxes`).
     """
     zoom = float(rng.uniform(*scale))
-    height, width = item.image.shape[:2]
-    base: tuple[float, float] = image_px
-    if keep_shape:
-        cover = max(image_px[0] / height, image_px[1] / width)
-        base = (height * cover, width * cover)
     size = (max(1, round(base[0] * zoom)), max(1, round(base[1] * zoom)))
-    top, left = (int(rng.integers(min(0, gap), max(0, gap) + 1)) for gap in _gaps(size, image_px))
+    top, left = (
+        int(rng.integers(0 if at_corner else min(0, gap), max(0, gap) + 1))
+        for gap in _gaps(size, image_px)
+    )
     is_flipped = bool(rng.random() < 0.5)  # noqa: PLR2004 - half of them
     fields = _fields(item)
     for name, value in fields.items():
-        moved = _placed(_resize(value, size), top, left, image_px, _filling(item, name))
-        fields[name] = tvf.horizontal_flip(moved) if is_flipped else moved
+        zoomed = _resize(value, size)
+        if is_flipped and at_corner:  # before the padding, which would move to the left
+            zoomed = tvf.horizontal_flip(zoomed)
+        moved = _placed(zoomed, top, left, image_px, _filling(item, name))
+        fields[name] = tvf.horizontal_flip(moved) if is_flipped and not at_corner else moved
+    if at_corner and "masks" in fields:
+        fields["boxes"] = _around(fields["masks"])
     fields["image"] = _recoloured(fields["image"], rng)
     if "depth" in fields:
         fields["depth"] = fields["depth"] / zoom
@@ -269,6 +277,16 @@ def _placed(
     padded = tvf.pad(value, padding, fill=fill)
     window: torch.Tensor = tvf.crop(padded, max(0, top), max(0, left), *size)
     return window
+
+
+def _around(masks_nHW: torch.Tensor) -> torch.Tensor:
+    """Return (n, 4) boxes around masks, ends excluded; 0 for an empty one."""
+    masks = masks_nHW.as_subclass(torch.Tensor).bool()
+    boxes = torch.zeros(len(masks), 4)
+    seen = masks.flatten(1).any(1)
+    # torchvision's ends are the last pixels.
+    boxes[seen] = masks_to_boxes(masks[seen]) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    return boxes
 
 
 def _recoloured(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

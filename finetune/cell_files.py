@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,11 @@ class DenseResult:
         flops: of training; for a probe on stored features those of the head only.
         history: the log of the training loop.
         lr: the peak learning rate; None for a protocol without one.
-        layer_decay: the value used; None for a frozen backbone.
+        built: what the options left to the architecture: head, layer decay, drop path, dropout,
+            weight of the auxiliary loss.
+        parameters: numbers of the `backbone`, of `all` of the net, and of those `trained`.
+        image_flops: of evaluating one test image as the options say (windows, mirror image).
+        device: gpu or cpu; `num_devices` GPUs or CPU threads worked for `seconds`.
         protocol: as printed beside the number, with the digest of every setting that defines it
             (`finetune.protocols`).
         certificate: of a solved probe (`finetune.probes.solved.Certificate`).
@@ -71,7 +75,11 @@ class DenseResult:
     history: list[dict[str, float]]
     weights: str
     predictions: tuple[SavedImages, ...]
-    layer_decay: float | None = None
+    built: dict[str, float | str | None] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
+    image_flops: int = 0
+    device: str = ""
+    num_devices: int = 1
     protocol: str = ""
     protocol_digest: str = ""
     certificate: dict[str, Any] | None = None

@@ -210,7 +210,8 @@ class Feed:
             item,
             options.image_px,
             scale=options.scale,
-            keep_shape=options.inference == "slide",
+            base=options.size_at_zoom_1(*item.image.shape[:2]),
+            at_corner=options.inference == "keep" and options.spec.has_own_head,
             rng=rng,
         )
 

@@ -7,6 +7,9 @@ that the two tasks differ only in the loss.
 * `LinearHead`, the probe: batch norm and one linear map on the features of all levels.
 * `SemanticFPN` (Kirillov et al. 2019, "Panoptic feature pyramid networks"), for conv nets.
 * `UPerHead`: transformers' UperNetHead (Xiao et al. 2018), for the pyramid of a plain ViT.
+* `FCNHead`: the auxiliary head of UPerNet in training, on the third level; no part of the answer.
+
+Dropout before the classifier drops whole channels, as MMSegmentation's decode heads do.
 
 Widths follow the papers (256/128 and 512) and are smaller for narrow backbones, whose cost the head
 would dwarf otherwise. Shapes: B images, C channels, K output channels, h x w positions.
@@ -22,12 +25,15 @@ import torch
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 from transformers.models.upernet.configuration_upernet import UperNetConfig
-from transformers.models.upernet.modeling_upernet import UperNetHead
+from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
 
 from finetune.scaling import scaled
 
 FPN_WIDTH = 256
 UPERNET_WIDTH = 512
+FCN_WIDTH = 256
+FCN_LEVEL = 2
+"""The level of the auxiliary head, counted from the finest; `in_index` in MMSegmentation."""
 _MAX_NORM_GROUPS = 32
 
 
@@ -83,7 +89,7 @@ class SemanticFPN(nn.Module):
     scaling to the size of the next map is equivalent and also fits odd sizes.
     """
 
-    def __init__(self, channels: Sequence[int], num_out: int) -> None:
+    def __init__(self, channels: Sequence[int], num_out: int, dropout: float = 0.0) -> None:
         super().__init__()
         width = head_width(FPN_WIDTH, channels)
         branch = width // 2
@@ -100,6 +106,7 @@ class SemanticFPN(nn.Module):
             for number in num_steps
             for step in range(number)
         )
+        self.dropout = nn.Dropout2d(dropout)
         self.predict = nn.Conv2d(branch, num_out, 1)
 
     def forward(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -113,20 +120,22 @@ class SemanticFPN(nn.Module):
             for finer in reversed(levels[:level]):
                 features = _resized(next(steps)(features), finer)
             total = total + features
-        result: torch.Tensor = self.predict(total)
+        result: torch.Tensor = self.predict(self.dropout(total))
         return result
 
 
 class UPerHead(nn.Module):
     """transformers' UperNetHead at `head_width`. Training needs batches of two or more."""
 
-    def __init__(self, channels: Sequence[int], num_out: int) -> None:
+    def __init__(self, channels: Sequence[int], num_out: int, dropout: float = 0.0) -> None:
         super().__init__()
         config = UperNetConfig(hidden_size=head_width(UPERNET_WIDTH, channels))
         config.num_labels = num_out
         self.inner = UperNetHead(  # type: ignore[no-untyped-call]  # transformers has few types
             config, in_channels=list(channels)
         )
+        classifier = nn.Sequential(nn.Dropout2d(dropout), self.inner.classifier)
+        self.inner.classifier = classifier  # type: ignore[assignment]  # declared as a Conv2d
 
     def forward(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
         """Maps, finest first -> (B, K, h, w) at the finest map's size."""
@@ -134,8 +143,26 @@ class UPerHead(nn.Module):
         return result
 
 
-HEADS: dict[str, type[LinearHead | SemanticFPN | UPerHead]] = {
-    "linear": LinearHead,
-    "fpn": SemanticFPN,
-    "upernet": UPerHead,
-}
+class FCNHead(nn.Module):
+    """transformers' UperNetFCNHead: a 3x3 convolution and a classifier on level `FCN_LEVEL`."""
+
+    def __init__(self, channels: Sequence[int], num_out: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        config = UperNetConfig(
+            auxiliary_channels=head_width(FCN_WIDTH, channels),
+            auxiliary_num_convs=1,
+            auxiliary_concat_input=False,
+        )
+        config.num_labels = num_out
+        self.inner = UperNetFCNHead(config, in_channels=list(channels), in_index=FCN_LEVEL)
+        classifier = nn.Sequential(nn.Dropout2d(dropout), self.inner.classifier)
+        self.inner.classifier = classifier  # type: ignore[assignment]  # declared as a Conv2d
+
+    def forward(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Maps, finest first -> (B, K, h, w) at the size of level `FCN_LEVEL`."""
+        result: torch.Tensor = self.inner(list(maps_BChw))
+        return result
+
+
+DECODERS: dict[str, type[SemanticFPN | UPerHead]] = {"fpn": SemanticFPN, "upernet": UPerHead}
+"""The heads besides the linear one."""

@@ -64,6 +64,9 @@ HEADS_SWEEP = (1e-4, 3e-4, 1e-3, 3e-3)
 
 MIN_BATCH = 2
 
+_OF_MAPS = ("stride_px", "short_side_px", "flip_averaging", "dropout")
+"""Options of tasks that predict maps."""
+
 
 class DenseOptions(BaseModel):
     """Options of one cell. Immutable; unknown names are errors, and values are checked on creation.
@@ -83,8 +86,25 @@ class DenseOptions(BaseModel):
         fraction: fraction of the training images; for one seed, smaller fractions are subsets of
             larger ones.
         scale: range of the random zoom in training; (1, 1), the default of depth, is not a zoom.
-        inference: "whole" resizes the image to `image_px`; "slide" keeps its aspect ratio and moves
-            a window of `image_px` over it, with an overlap of a third.
+        inference: "whole" resizes the image to `image_px`. The others keep its aspect ratio:
+            "slide" moves a window of `image_px` over it; "keep" sees it at once, in detection as
+            large as fits into `image_px`, padded below and on the right.
+        stride_px: step of the window, (down, right); None is two thirds of it, 341 of 512.
+        short_side_px: shorter side of the image in "slide" and "keep", and at zoom 1 of training;
+            None is as small as covers `image_px`.
+        flip_averaging: whether predictions are averaged over the image and its mirror image:
+            probabilities in segmentation, metres in depth.
+        eval_crop: "eigen" evaluates depth on the window of Eigen et al. only, rows 45 to 470 and
+            columns 41 to 600 of labels of 480 x 640.
+        depth_cap_m: readings of this many metres or more are not evaluated, and predictions are
+            clamped to it; None is no cap besides the data set's own.
+        drop_path: rate of drop path at the last block (`pretrain.towers.drop_path`); None is the
+            default of the architecture (`finetune.tasks.base.drop_path_of`).
+        dropout: rate at which channels are dropped before the classifier; None is the task's
+            default: 0.1 for UPerNet and Semantic FPN in segmentation, else 0.
+        aux_weight: weight of the loss of an auxiliary head (FCN) in segmentation; None is 0.4 for
+            UPerNet, else 0.
+        frozen_norms: whether the backbone's batch norms keep their statistics, scale and shift.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,7 +123,16 @@ class DenseOptions(BaseModel):
     seed: int = Field(default=0, ge=0)
     scale: tuple[float, float] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    inference: Literal["whole", "slide"] = "whole"
+    inference: Literal["whole", "keep", "slide"] = "whole"
+    stride_px: tuple[int, int] | None = None
+    short_side_px: int | None = Field(default=None, ge=1)
+    flip_averaging: bool = False
+    eval_crop: Literal["none", "eigen"] = "none"
+    depth_cap_m: float | None = Field(default=None, gt=0)
+    drop_path: float | None = Field(default=None, ge=0, lt=1)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    aux_weight: float | None = Field(default=None, ge=0)
+    frozen_norms: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -127,7 +156,14 @@ class DenseOptions(BaseModel):
         if self.spec.has_own_head and self.head != "auto":
             raise ValueError(f"head: {self.task} has its own heads; leave it at auto")
         if self.inference == "slide" and self.spec.has_own_head:
-            raise ValueError(f"inference: {self.task} sees whole images only")
+            raise ValueError(f"inference: {self.task} has no sliding window; allowed: whole, keep")
+        self._check_sizes()
+        for name, spec in ((name, TASKS.spec(name)) for name in TASKS):
+            for key in spec.own_options:
+                if key not in self.spec.own_options and self._is_set(key):
+                    raise ValueError(f"{key}: {self.task} does not use it, {name} does")
+        if self.spec.has_own_head and (given := [key for key in _OF_MAPS if self._is_set(key)]):
+            raise ValueError(f"{given[0]}: {self.task} does not use it; leave it out")
         allowed = self.protocol_spec.tasks
         if allowed and self.task not in allowed:
             fitting = [
@@ -138,6 +174,37 @@ class DenseOptions(BaseModel):
                 f"allowed: {', '.join(fitting)}"
             )
         return self
+
+    def _is_set(self, key: str) -> bool:
+        return bool(getattr(self, key) != type(self).model_fields[key].default)
+
+    def _check_sizes(self) -> None:
+        if self.stride_px is not None:
+            if self.inference != "slide":
+                raise ValueError("stride_px: only for inference slide")
+            if not all(0 < a <= b for a, b in zip(self.stride_px, self.image_px, strict=True)):
+                raise ValueError("stride_px: from 1 to image_px, or pixels would be left out")
+        if self.short_side_px is not None:
+            if self.inference == "whole":
+                raise ValueError("short_side_px: only for inference slide or keep")
+            if self.inference == "slide" and self.short_side_px < max(self.image_px):
+                raise ValueError("short_side_px: at least both sides of image_px, the window")
+
+    def size_at_zoom_1(self, height: int, width: int) -> tuple[float, float]:
+        """Return the size that an image of (height, width) is scaled to, before it is rounded.
+
+        In training this is the size at zoom 1.
+        """
+        if self.inference == "whole":
+            return self.image_px
+        ratios = (self.image_px[0] / height, self.image_px[1] / width)
+        if self.spec.has_own_head:
+            factor = min(ratios)
+        elif self.short_side_px is None:
+            factor = max(ratios)
+        else:
+            factor = self.short_side_px / min(height, width)
+        return height * factor, width * factor
 
     @property
     def spec(self) -> TaskSpec:

@@ -18,7 +18,10 @@ from curator.core.hashing import digest
 
 DIGEST_LENGTH = 8
 
-_OF_TRAINING = ("head", "steps", "lr", "layer_decay", "weight_decay", "scale", "precision")
+_OF_TRAINING = ("head", "steps", "lr", "weight_decay", "scale", "precision")
+_OF_FINETUNING = ("layer_decay", "drop_path", "dropout", "aux_weight", "frozen_norms")
+_OF_WHOLE_IMAGES = ("inference", "stride_px", "short_side_px", "flip_averaging")
+"""Options that a frozen backbone whose features are kept has no use for."""
 _NOT_PROTOCOL = ("task", "fraction", "seed", "protocol", "lr", "swept")
 
 
@@ -207,19 +210,19 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "solved": Protocol(
         help="linear probe at its optimum, strength chosen on validation images",
         tasks=("segmentation", "depth"),
-        unused=(*_OF_TRAINING, "inference"),
+        unused=(*_OF_TRAINING, *_OF_FINETUNING, *_OF_WHOLE_IMAGES),
         constants=SOLVED,
     ),
     "quick": Protocol(
         help="linear probe by a few hundred steps of AdamW",
-        unused=("layer_decay", "scale", "inference"),
+        unused=(*_OF_FINETUNING, "scale", *_OF_WHOLE_IMAGES),
         constants=QUICK,
     ),
     "hummingbird": Protocol(
         help="30 nearest patches of the training images, nothing is trained",
         tasks=("segmentation",),
         defaults={"image_px": (512, 512)},
-        unused=(*_OF_TRAINING, "inference"),
+        unused=(*_OF_TRAINING, *_OF_FINETUNING, *_OF_WHOLE_IMAGES),
         constants=HUMMINGBIRD,
         final_norm=True,
         named_after_paper=True,
@@ -228,7 +231,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         help="DINOv2's linear segmentation",
         tasks=("segmentation",),
         defaults={**_DINO_SEGMENTATION, "weight_decay": 1e-4},
-        unused=("head", "layer_decay"),
+        unused=("head", *_OF_FINETUNING, *_OF_WHOLE_IMAGES[1:]),
         constants=DINOV2_LINEAR,
         augments=True,
         final_norm=True,
@@ -238,7 +241,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         help="DINOv3's linear segmentation",
         tasks=("segmentation",),
         defaults={**_DINO_SEGMENTATION, "weight_decay": 1e-3},
-        unused=("head", "layer_decay"),
+        unused=("head", *_OF_FINETUNING, *_OF_WHOLE_IMAGES[1:]),
         constants=DINOV3_LINEAR,
         augments=True,
         final_norm=True,
@@ -255,7 +258,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "image_px": (416, 544),
             "precision": "fp32",
         },
-        unused=("head", "layer_decay", "scale", "inference"),
+        unused=("head", "scale", "eval_crop", "depth_cap_m", *_OF_FINETUNING, *_OF_WHOLE_IMAGES),
         constants=DINOV3_DEPTH,
         augments=True,
         final_norm=True,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,10 @@ from finetune.options import DenseOptions
 from finetune.probes.hummingbird import remember, resized
 from finetune.probes.published import PUBLISHED, BinnedDepth
 from finetune.probes.solved import solve
+from finetune.synced_norms import synchronise
 from finetune.tasks import TASKS, DenseTask, Evaluation
 from pretrain import distributed
+from pretrain.loop.flops import counted
 from pretrain.loop.loop import TrainResult, train
 from pretrain.loop.options import LoopOptions
 from pretrain.towers.backbone import Backbone, load_backbone
@@ -111,6 +113,8 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
     backbone = _load(cell, options.image_px)
     weights = _weights_digest(backbone)
     task = _build(backbone, options, data, subset)
+    if distributed.size() > 1:
+        synchronise(task)
     # On a CPU this saves a quarter of the time of a frozen conv net, a tenth of a trained one.
     task.to(on, memory_format=torch.channels_last)
     task.eval()
@@ -152,7 +156,8 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
         seconds = trained.seconds - (time.monotonic() - before)
     with torch.random.fork_rng(devices=[]):
         evaluation: Evaluation = task.evaluate(test, kept=kept_of(test), stop=stop)
-    shown = _shown(task, test)
+    shown, image_flops = _shown(task, test)
+    device, num_devices = distributed.occupied(on)
     return DenseResult(
         metrics=evaluation.metrics,
         per_image=evaluation.per_image,
@@ -165,7 +170,15 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
         history=history,
         weights=weights,
         predictions=shown,
-        layer_decay=task.layer_decay,
+        built=task.built,
+        parameters={
+            "backbone": _number(backbone.parameters()),
+            "all": _number(task.parameters()),
+            "trained": _number(one for one in task.parameters() if one.requires_grad),
+        },
+        image_flops=image_flops,
+        device=device,
+        num_devices=num_devices,
         protocol=options.protocol_name,
         protocol_digest=options.protocol_digest,
         certificate=certificate,
@@ -175,6 +188,10 @@ def _run(cell: _Cell, on: torch.device, features: Features, stop: StopRequest) -
 def _load(cell: _Cell, image_px: tuple[int, int]) -> Backbone:
     norm = {"final_norm": True} if cell.options.protocol_spec.final_norm else {}
     return load_backbone(cell.backbone, image_px=image_px, seed=cell.options.seed, **norm)
+
+
+def _number(parameters: Iterable[torch.nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
 
 
 def _build(backbone: Backbone, options: DenseOptions, data: DenseSet, subset: Split) -> Any:
@@ -206,15 +223,21 @@ def _train(task: Any, feed: Feed, cell: _Cell, stop: StopRequest) -> TrainResult
     )  # fmt: skip
 
 
-def _shown(task: DenseTask, test: Split) -> tuple[SavedImages, ...]:
-    """Return test images spread over the split, with their predictions."""
+def _shown(task: DenseTask, test: Split) -> tuple[tuple[SavedImages, ...], int]:
+    """Return test images spread over the split with their predictions, and the FLOPs of one."""
     number = min(NUM_EXAMPLES, len(test))
-    shown = []
+    shown, flops = [], 0
     for place in [index * len(test) // number for index in range(number)]:
         item = test[place]
-        image, truth, prediction = (png(one) for one in task.example(item))
+        if place:
+            example = task.example(item)
+        else:
+            with counted() as count:
+                example = task.example(item)
+            flops = count.total
+        image, truth, prediction = (png(one) for one in example)
         shown.append(SavedImages(name=item.name, image=image, truth=truth, prediction=prediction))
-    return tuple(shown)
+    return tuple(shown), flops
 
 
 def _weights_digest(backbone: Backbone) -> str:

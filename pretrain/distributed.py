@@ -56,6 +56,13 @@ def joined(device: str | None) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
+def occupied(device: torch.device) -> tuple[str, int]:
+    """Return gpu or cpu, and how many GPUs, or CPU threads, a training on `device` occupies."""
+    if device.type == "cpu":
+        return "cpu", torch.get_num_threads() * size()
+    return "gpu", size()
+
+
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace every gradient by its mean over the processes; does nothing for one process.
 

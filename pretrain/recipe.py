@@ -39,7 +39,7 @@ from pydantic import (
 from curator.core.errors import UsageError, nearest
 from curator.core.hashing import digest
 from curator.core.presets import Presets
-from curator.core.validation import explain
+from curator.core.validation import explain, toml_value
 from pretrain.data.options import Captions, Control, DataOptions
 from pretrain.loop.options import LoopOptions
 from pretrain.objectives import OBJECTIVES, ObjectiveSpec
@@ -200,9 +200,9 @@ class Recipe(BaseModel):
                 raise UsageError(f"--set {setting!r}", hint="write --set key=value")
             table, dot, inner = key.strip().partition(".")
             if dot:
-                values[table] = {**values.get(table, {}), inner: _value(text.strip())}
+                values[table] = {**values.get(table, {}), inner: toml_value(text.strip())}
             else:
-                values[table] = _value(text.strip())
+                values[table] = toml_value(text.strip())
         return self.with_values(values, where="--set")
 
     def with_values(self, values: Mapping[str, Any], *, where: str) -> Recipe:
@@ -221,13 +221,6 @@ class Recipe(BaseModel):
         elif isinstance(table, Mapping):
             merged[self.objective] = {**self.options, **table}
         return _validated(merged, where=where)
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return None if text in ("none", "None") else text  # a bare word is a string
 
 
 PRESETS = Presets("recipe", "pretrain", "recipes")

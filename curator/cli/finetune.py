@@ -85,7 +85,17 @@ def finetune(
     inference: Annotated[
         str | None,
         typer.Option(
-            help="whole: the resized image; slide: a sliding window. Default: by protocol."
+            help="whole: the resized image; keep: at its aspect ratio; slide: through a window of "
+            "--size. Default: by protocol."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set one of the other options (drop_path=0.2, stride_px=[256,256]); repeat for "
+            "more. docs/reference/finetune.md lists them.",
         ),
     ] = None,
     out: Annotated[
@@ -124,6 +134,7 @@ def finetune(
         "inference": inference,
     }
     values = {name: value for name, value in given.items() if value is not None}
+    values |= _settings(settings or [], given)
     cells = [
         parse_options({**values, "fraction": one, "seed": seed})
         for one in _fractions(fraction)
@@ -155,6 +166,25 @@ def _fractions(text: str) -> list[float]:
         ) from error
 
 
+def _settings(settings: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of --set; `flags` are those that have an option of their own."""
+    from curator.core.validation import toml_value
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, sign, text = (part.strip() for part in setting.partition("="))
+        if not sign:
+            raise UsageError(f"--set {setting!r}", hint="write --set KEY=VALUE")
+        if key in flags or key in ("fraction", "seed", "swept"):
+            raise UsageError(
+                f"--set {key}: it has an option of its own",
+                hint="see curator finetune --help",
+                reason="option.value",
+            )
+        found[key] = toml_value(text)
+    return found
+
+
 def _pixels(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal()):
@@ -165,6 +195,7 @@ def _pixels(text: str) -> tuple[int, int]:
 
 
 def _show(task: str, found: Grid) -> None:
+    from finetune.report.text import flops, parameters
     from finetune.study.results import metric_of
 
     data, swept = found.data, found.swept
@@ -190,6 +221,11 @@ def _show(task: str, found: Grid) -> None:
         seconds = statistics.mean(run.seconds for run in runs)
         rows.append([runs[0].num_train, len(runs), *spread, f"{seconds:,.0f} s"])
     show(table(rows, ["labels", "seeds", *(metric.heading for metric in metrics), "time"]))
+    sizes = every[0].parameters
+    show(
+        f"{parameters(sizes['all'])} parameters, {parameters(sizes['backbone'])} of them in the "
+        f"backbone; {flops(every[0].image_flops)} FLOPs to evaluate an image"
+    )
     if len(next(iter(found.results.values()))) == 1:
         show("to compare backbones, use --seeds 3: one seed does not show the spread")
     else:

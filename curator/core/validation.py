@@ -1,7 +1,8 @@
-"""Explain a pydantic validation error of an options file in one sentence."""
+"""Read the values of options, and explain a pydantic validation error in one sentence."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -10,6 +11,14 @@ from pydantic import BaseModel, ValidationError
 from curator.core.errors import nearest
 
 _SCALARS = (str, int, float, bool)
+
+
+def toml_value(text: str) -> Any:
+    """Return a value written as in TOML: 3, [1, 2], true; a bare word is a string, none is None."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return None if text in ("none", "None") else text
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

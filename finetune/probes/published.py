@@ -31,7 +31,6 @@ from finetune.scaling import scaled
 from finetune.tasks import Evaluation
 from finetune.tasks.depth import Depth
 from finetune.tasks.segmentation import Segmentation
-from pretrain import distributed
 from pretrain.towers.backbone import Backbone
 
 if TYPE_CHECKING:
@@ -41,15 +40,13 @@ if TYPE_CHECKING:
 class LastMapHead(nn.Module):
     """Dropout of channels, batch norm with scale and shift, and a 1x1 convolution of the last map.
 
-    The batch norm's statistics are over all processes.
+    The batch norm's statistics are over all processes (`finetune.synced_norms`).
     """
 
     def __init__(self, channels: int, num_out: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout2d(dropout)
-        self.norm = (
-            nn.SyncBatchNorm(channels) if distributed.size() > 1 else nn.BatchNorm2d(channels)
-        )
+        self.norm = nn.BatchNorm2d(channels)
         self.linear = nn.Conv2d(channels, num_out, 1)
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)  # type: ignore[arg-type]  # it has one

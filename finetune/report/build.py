@@ -26,11 +26,13 @@ from finetune.report.stats import (
     pair,
     relative_change,
 )
+from finetune.report.text import device_hours
 from finetune.report.values import (
     Comparison,
     Cost,
     Failure,
     Gap,
+    Net,
     Report,
     ReportArm,
     ReportImage,
@@ -84,6 +86,7 @@ def build_report(folder: Path) -> Report:
         warnings=[],
         notes=tuple(study["notes"]),
         costs=_costs(arms, plan, records),
+        nets=_nets(arms, plan, records),
         cuts=cuts_of(plan, records),
         learning=_learning(plan, records),
         failures=failures,
@@ -326,6 +329,7 @@ def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -
     for arm in arms:
         spent: dict[str, dict[str, list[float]]] = {"pretrain": defaultdict(list)}
         spent["dense"] = defaultdict(list)
+        pretrained: list[Json] = []
         for cell in plan["cells"]:
             outcome = records.get(cell["digest"], {}).get("outcome")
             wanted = cell["arm"] == arm.name and cell.get("budget") in (None, top)
@@ -334,6 +338,8 @@ def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -
             for key in ("samples", "flops", "seconds"):
                 if key in outcome:
                     spent[cell["kind"]][key].append(outcome[key])
+            if cell["kind"] == "pretrain":
+                pretrained.append(outcome)
         before = {key: mean_of(values) for key, values in spent["pretrain"].items()}
         dense = spent["dense"].get("seconds")
         found.append(
@@ -343,6 +349,46 @@ def _costs(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -
                 flops=before.get("flops"),
                 seconds=before.get("seconds"),
                 dense_seconds=mean_of(dense) if dense else None,
+                hours=_hours(pretrained),
+            )
+        )
+    return found
+
+
+def _hours(outcomes: Sequence[Json]) -> str:
+    """Return the device hours of one run; nothing for records that do not say what worked."""
+    if not outcomes or any(not outcome.get("num_devices") for outcome in outcomes):
+        return ""
+    hours = mean_of([one["seconds"] * one["num_devices"] for one in outcomes]).mean / 3600
+    return device_hours(hours, "CPU" if outcomes[0]["device"] == "cpu" else "GPU")
+
+
+def _nets(arms: Sequence[ReportArm], plan: Json, records: Mapping[str, Json]) -> list[Net]:
+    """Return the net of every arm and task, of the runs of the table; older ones counted none."""
+    top = max((cell["budget"] or 0 for cell in plan["cells"] if "budget" in cell), default=0)
+    runs: dict[tuple[str, str], list[Json]] = defaultdict(list)
+    for task in plan["study"]["task"]:
+        for cell in plan["cells"]:
+            if cell["kind"] != "dense" or cell["task"] != _title(task):
+                continue
+            outcome = records.get(cell["digest"], {}).get("outcome")
+            is_top = cell["budget"] in (None, top) and cell["fraction"] == max(task["fractions"])
+            if outcome is not None and is_top and outcome.get("parameters"):
+                runs[_title(task), cell["arm"]].append(outcome)
+    found = []
+    for (task_name, arm), own in sorted(
+        runs.items(), key=lambda one: [named.name for named in arms].index(one[0][1])
+    ):
+        first = own[0]
+        found.append(
+            Net(
+                arm=arm,
+                task=task_name,
+                backbone=first["parameters"]["backbone"],
+                parameters=first["parameters"]["all"],
+                image_flops=first["image_flops"],
+                train_flops=mean_of([one["flops"] for one in own]).mean,
+                hours=_hours(own),
             )
         )
     return found

@@ -25,6 +25,8 @@ def render_html(report: Report, folder: Path) -> str:
         headline=text.headline(report),
         none_=text.NONE,
         costs_are=text.COSTS_ARE,
+        nets_are=text.NETS_ARE,
+        net_table=tables.net_table(report),
         gaps_are=text.GAPS_ARE,
         relative_is=text.relative_is(report),
         matched=text.matched(report),

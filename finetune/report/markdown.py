@@ -16,6 +16,7 @@ from finetune.report.tables import (
     families,
     gap_columns,
     gap_rows,
+    net_table,
     study_lines,
     task_lines,
 )
@@ -174,16 +175,22 @@ def _costs(report: Report) -> Iterator[str]:
             f"{cost.samples.mean:,.0f}" if cost.samples else text.NONE,
             text.flops(cost.flops.mean) if cost.flops else text.NONE,
             duration(cost.seconds.mean) if cost.seconds else text.NONE,
+            cost.hours or text.NONE,
             duration(cost.dense_seconds.mean) if cost.dense_seconds else text.NONE,
             *(_mean(means.get(cost.arm), metric) for metric, means in report.retrieval),
         ]
         for cost in report.costs
     ]
-    head = ["arm", "samples seen", "FLOPs", "pretraining", "one dense run"]
+    head = ["arm", "samples seen", "FLOPs", "pretraining", "device time", "one dense run"]
     yield from _table([*head, *(metric.label for metric, _ in report.retrieval)], rows)
     yield ""
     if report.retrieval:
         yield text.RETRIEVAL_IS
+        yield ""
+    if report.nets:
+        yield text.NETS_ARE
+        yield ""
+        yield from _table(*net_table(report))
         yield ""
 
 

@@ -55,6 +55,32 @@ def asked_gaps(report: Report) -> list[Gap]:
     return [gap for task in report.tasks for gap in task.gaps if gap.arm in asked]
 
 
+def net_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of the table of nets: size, arithmetic and time by task."""
+    head = [
+        "arm",
+        "task",
+        "backbone",
+        "whole net",
+        "FLOPs an image",
+        "FLOPs to train",
+        "device time",
+    ]
+    rows = [
+        [
+            net.arm,
+            net.task,
+            text.parameters(net.backbone),
+            text.parameters(net.parameters),
+            text.flops(net.image_flops),
+            text.flops(net.train_flops),
+            net.hours,
+        ]
+        for net in report.nets
+    ]
+    return head, rows
+
+
 # -- how it was made -----------------------------------------------------------------------------
 
 

@@ -26,6 +26,11 @@ NONE = "\u2013"
 """Shown in an empty table cell."""
 
 COSTS_ARE = "Means over seeds, of one pretraining and of one dense run on top of it."
+NETS_ARE = (
+    "FLOPs of an image are those of its evaluation; those of training leave out the backbone where "
+    "its features were computed once for several runs. Hours are of training and evaluation, times "
+    "the GPUs or CPU threads that worked."
+)
 RETRIEVAL_IS = (
     "Retrieval and zero-shot word recognition use held-out pairs of each arm's own version: "
     "they show how well pretraining worked and do not rank the captions."
@@ -333,6 +338,16 @@ def flops(number: float) -> str:
     """Return FLOPs as `7.7 · 10¹³`."""
     mantissa, _, exponent = f"{number:.1e}".partition("e")
     return f"{mantissa} · 10{str(int(exponent)).translate(_RAISED)}"
+
+
+def parameters(number: int) -> str:
+    """Return a number of parameters as `85.8 M` or `6.63 k`, with three digits."""
+    return f"{number / 1e6:.3g} M" if number >= 1e6 else f"{number / 1e3:.3g} k"  # noqa: PLR2004
+
+
+def device_hours(hours: float, device: str) -> str:
+    """Return `0.42 GPU-hours`, with two digits."""
+    return f"{float(f'{hours:.2g}'):,g} {device}-hours"
 
 
 def share(fraction: float) -> str:

@@ -102,13 +102,38 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """The cost of one arm, means over its seeds; None if it was not pretrained here."""
+    """The cost of one arm, means over its seeds; None if it was not pretrained here.
+
+    `hours` is the time of a pretraining as printed, with what worked: "0.4 CPU-hours".
+    """
 
     arm: str
     samples: Mean | None
     flops: Mean | None
     seconds: Mean | None
     dense_seconds: Mean | None
+    hours: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Net:
+    """The net that an arm has in a task, and what one run of it cost, at the largest fraction.
+
+    Attributes:
+        backbone, parameters: numbers of parameters, of the backbone and of the whole net.
+        image_flops: of evaluating one test image, with all its windows.
+        train_flops: of training the net; those of the backbone are left out where its features were
+            computed once for several runs.
+        hours: of training and evaluation as printed, with what worked: "0.4 CPU-hours".
+    """
+
+    arm: str
+    task: str
+    backbone: int
+    parameters: int
+    image_flops: int
+    train_flops: float
+    hours: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +175,7 @@ class Report:
     warnings: list[str]
     notes: tuple[str, ...]
     costs: list[Cost]
+    nets: list[Net]
     cuts: dict[str, ArmCuts]
     learning: dict[str, dict[str, list[list[tuple[float, float]]]]]
     failures: list[Failure]

@@ -8,7 +8,7 @@ class is imported when a task is built.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,8 +52,8 @@ class DenseTask(Protocol):
         ...
 
     @property
-    def layer_decay(self) -> float | None:
-        """The layer-wise learning rate decay; None for a frozen backbone."""
+    def built(self) -> dict[str, float | str | None]:
+        """What options leave to the architecture, as it was built: stored with the result."""
         ...
 
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
@@ -87,7 +87,9 @@ class TaskSpec(Spec):
         labels: the kind of labels that it reads, one of `finetune.layouts.LABELS`; a new task works
             with every layout of this kind.
         metrics: all of its metrics. The first one decides, and learning rates are chosen by it.
+            Others may be missing where nothing counts for them, as AP of a size that no object has.
         scale: default range of the random zoom in training.
+        own_options: options that only tasks with them in their row use.
         has_own_head: whether the class has its own heads, as Mask R-CNN does. Then `head` cannot be
             set, a probe trains those heads (not a linear one), and inference uses whole images.
     """
@@ -95,8 +97,12 @@ class TaskSpec(Spec):
     labels: str
     metrics: tuple[Metric, ...]
     scale: tuple[float, float] = (1.0, 1.0)
+    own_options: tuple[str, ...] = ()
     has_own_head: bool = False
 
+
+SIZES: Mapping[str, str] = {"s": "small", "m": "medium", "l": "large"}
+"""COCO's sizes of objects, by area: below 32 x 32 pixels, to 96 x 96, and above."""
 
 TASKS: Registry[TaskSpec] = Registry(
     "task",
@@ -107,6 +113,7 @@ TASKS: Registry[TaskSpec] = Registry(
             labels="segmentation",
             metrics=(percent("mIoU", primary=True), percent("mAcc")),
             scale=(0.5, 2.0),
+            own_options=("aux_weight",),
             tiny="tests.kit.dense:tiny_segmentation",
         ),
         "depth": TaskSpec(
@@ -119,17 +126,20 @@ TASKS: Registry[TaskSpec] = Registry(
                 percent("delta1", label="\u03b4\u2081"),
                 Metric(name="RMSE pooled", label="RMSE pooled", higher_is_better=False, unit="m"),
             ),
+            own_options=("eval_crop", "depth_cap_m"),
             tiny="tests.kit.dense:tiny_depth",
         ),
         "detection": TaskSpec(
             "finetune.tasks.detection:Detection",
-            help="boxes, and masks where the data has them: COCO AP",
+            help="boxes, and masks where the data has them: COCO AP, also by size",
             labels="detection",
             metrics=(
                 percent("box AP", primary=True),
                 percent("box AP50"),
+                *(percent(f"box AP_{size}") for size in SIZES),
                 percent("mask AP"),
                 percent("mask AP50"),
+                *(percent(f"mask AP_{size}") for size in SIZES),
             ),
             scale=(0.8, 1.25),
             has_own_head=True,

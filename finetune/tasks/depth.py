@@ -10,7 +10,10 @@ pixels with a reading, then averaged over images. RMSE is therefore a mean of pe
 somewhat below the RMSE over all pixels together, which is reported as `RMSE pooled`. Predictions
 are clamped to the data set's own limits if it has some (NYUv2: 1 mm to 10 m), else to the range of
 all its training labels, for any fraction of them: the exponential of a head that saw a handful of
-images may be a million metres. Predictions are neither cropped nor scaled to the truth.
+images may be a million metres. Predictions are not scaled to the truth.
+
+With `eval_crop` eigen and `depth_cap_m` 10, the pixels that count on NYUv2 are those of BTS,
+AdaBins and DINOv2: rows 45 to 470, columns 41 to 600, readings below 10 m.
 """
 
 from __future__ import annotations
@@ -40,6 +43,10 @@ _VARIANCE_SHARE = 0.5
 _TINY = 1e-6
 _LEAST_SPREAD = 1e-2
 
+EIGEN_CROP = (slice(45, 471), slice(41, 601))
+"""Rows and columns of a label of `NYU_SIZE`, ends excluded."""
+NYU_SIZE = (480, 640)
+
 
 class Depth(PixelTask):
     """Predicts one log depth per pixel."""
@@ -55,7 +62,16 @@ class Depth(PixelTask):
         mean, spread = log_depth_moments(data, train)
         self.register_buffer("log_mean", torch.tensor(mean))
         self.register_buffer("log_spread", torch.tensor(max(spread, _LEAST_SPREAD)))
-        self.register_buffer("log_range", torch.tensor(depth_range(data)).log())
+        nearest, farthest = depth_range(data)
+        if options.depth_cap_m is not None:
+            if options.depth_cap_m <= nearest:
+                raise UsageError(
+                    f"depth_cap_m is {options.depth_cap_m:g}, and the nearest depth {nearest:g} m",
+                    hint="a larger cap",
+                    reason="option.value",
+                )
+            farthest = min(farthest, options.depth_cap_m)
+        self.register_buffer("log_range", torch.tensor((nearest, farthest)).log())
 
     def log_depth(self, output: torch.Tensor) -> torch.Tensor:
         """Convert the head's output to log metres."""
@@ -64,6 +80,34 @@ class Depth(PixelTask):
     def depth(self, output: torch.Tensor) -> torch.Tensor:
         """Convert the head's output to metres, clamped to the data set's range."""
         return self.log_depth(output).clamp(*self.log_range.tolist()).exp()
+
+    def averaged(self, outputs_nKHW: torch.Tensor) -> torch.Tensor:
+        """Return the output for the mean of the depths in metres, as AdaBins and DINOv2 average."""
+        mean = self.depth(outputs_nKHW).mean(0)
+        return (mean.log() - self.log_mean) / self.log_spread
+
+    def counted(self, item: LabelledImage) -> Array:
+        """Return (H, W) bool: the readings of a label that are evaluated.
+
+        Raises:
+            UsageError: the Eigen crop is for labels of another size.
+        """
+        truth = _truth(item)
+        counts: Array = truth > 0
+        if self.options.depth_cap_m is not None:
+            counts &= truth < self.options.depth_cap_m
+        if self.options.eval_crop == "eigen":
+            if truth.shape != NYU_SIZE:
+                height, width = truth.shape
+                raise UsageError(
+                    f"eval_crop is eigen, and the label of {item.name} has {height} x {width} px",
+                    hint="it is for NYUv2, 480 x 640; leave it out",
+                    reason="option.value",
+                )
+            inside = np.zeros(NYU_SIZE, bool)
+            inside[EIGEN_CROP] = True
+            counts &= inside
+        return counts
 
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
         """Return the scale-invariant log loss over all readings of the batch."""
@@ -85,7 +129,7 @@ class Depth(PixelTask):
         per_image, squares, count = {}, 0.0, 0
         for item, output in self.predictions(split, kept, stop):
             truth = _truth(item)
-            valid = truth > 0
+            valid = self.counted(item)
             if not valid.any():
                 continue
             found = self.depth(output[0]).double().cpu().numpy()

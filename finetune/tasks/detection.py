@@ -10,7 +10,13 @@ strides wide on images of 800 pixels, the usual size of recipes, and shrink with
 Backbones narrower than 256 channels get heads of their own width, and fewer regions per image.
 
 AP is COCO's, the mean over IoU 0.50 to 0.95 and over the classes that occur in the truth of the
-split, by pycocotools; crowds are ignored. Values are from 0 to 1.
+split, by pycocotools; crowds are ignored. AP_s, AP_m and AP_l are those of objects below 32 x 32
+pixels, to 96 x 96, and above, by the area of the mask where there are masks, else of the box, in
+the original image. A size that no object of the split has is left out. Values are from 0 to 1.
+
+With `inference` keep, images keep their aspect ratio, padded below and on the right, in training
+zoomed by `scale`: with (0.1, 2) this is the large-scale jitter of ViTDet and of MMDetection's lsj
+configs.
 """
 
 from __future__ import annotations
@@ -38,7 +44,7 @@ from finetune.heads import FPN_WIDTH, head_width
 from finetune.images import palette, to_tensor
 from finetune.layouts import Boxes, DenseSet, LabelledImage, Split
 from finetune.necks import SimpleFeaturePyramid
-from finetune.tasks import Evaluation
+from finetune.tasks import SIZES, Evaluation
 from finetune.tasks.base import BackboneTask
 from pretrain.towers.backbone import Backbone
 
@@ -103,18 +109,22 @@ class Detection(BackboneTask):
         for one in batch.targets:
             assert isinstance(one, dict), "the target of detection are boxes"
             targets.append({name: value.to(device) for name, value in one.items()})
-        parts, _ = self._through(self.maps_of(batch), targets)
+        sizes = [self.options.image_px] * len(batch)
+        parts, _ = self._through(self.maps_of(batch), sizes, targets)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     def _through(
-        self, maps: Sequence[torch.Tensor], targets: list[dict[str, torch.Tensor]] | None
+        self,
+        maps: Sequence[torch.Tensor],
+        sizes: list[tuple[int, int]],
+        targets: list[dict[str, torch.Tensor]] | None,
     ) -> tuple[dict[str, torch.Tensor], list[Found]]:
+        """Return losses and detections; boxes are clipped to `sizes`, without the padding."""
         detector = self.detector
         height, width = self.options.image_px
         number = len(maps[0])
         # Only the shape of the images is used from here on.
-        images = ImageList(self.mean.new_zeros(1).expand(number, 3, height, width), [
-            (height, width)] * number)  # fmt: skip
+        images = ImageList(self.mean.new_zeros(1).expand(number, 3, height, width), sizes)
         levels = detector.backbone(maps)
         proposals, of_proposals = detector.rpn(images, levels, targets)
         found, of_regions = detector.roi_heads(levels, proposals, images.image_sizes, targets)
@@ -124,16 +134,16 @@ class Detection(BackboneTask):
     def found(self, items: Sequence[LabelledImage], maps: Sequence[torch.Tensor]) -> list[Found]:
         """Return the detections, at the images' original sizes. Needs evaluation mode."""
         self.eval()
-        _, found = self._through([level.float() for level in maps], None)
+        resized = [self.size_of(item) for item in items]
+        _, found = self._through([level.float() for level in maps], resized, None)
         sizes = [(item.image.shape[0], item.image.shape[1]) for item in items]
-        resized = [self.options.image_px] * len(items)
         placed: list[Found] = self.detector.transform.postprocess(found, resized, sizes)
         return placed
 
     def evaluate(
         self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest
     ) -> Evaluation:
-        """Return box AP, and mask AP if there are masks, each also at IoU 0.5 only."""
+        """Return box AP, and mask AP if there are masks, also at IoU 0.5 only and by size."""
         kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm")
         kinds = kinds if self.has_masks else kinds[:1]
         metric = MeanAveragePrecision(iou_type=kinds, backend="pycocotools", class_metrics=True)
@@ -152,6 +162,9 @@ class Detection(BackboneTask):
             prefix = f"{kind}_" if self.has_masks else ""
             metrics[f"{name} AP"] = float(values[f"{prefix}map"])
             metrics[f"{name} AP50"] = float(values[f"{prefix}map_50"])
+            by_size = {size: float(values[f"{prefix}map_{word}"]) for size, word in SIZES.items()}
+            # -1: no object of the split has this size.
+            metrics |= {f"{name} AP_{size}": ap for size, ap in by_size.items() if ap >= 0}
         return Evaluation(metrics=metrics, per_class=self._by_class(values))
 
     def _by_class(self, values: dict[str, Any]) -> dict[str, float]:

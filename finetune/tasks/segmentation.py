@@ -45,16 +45,30 @@ class Segmentation(PixelTask):
     def __init__(
         self, backbone: Backbone, options: DenseOptions, data: DenseSet, _train: Split
     ) -> None:
-        super().__init__(backbone, options, len(data.classes))
+        super().__init__(backbone, options, len(data.classes), dropout=0.1, aux_weight=0.4)
         self.classes = data.classes
 
     def losses(self, batch: DenseBatch) -> dict[str, torch.Tensor]:
-        """Return the cross entropy, the mean over the labelled pixels of the batch."""
-        logits = self.outputs(batch)
-        target = torch.stack([_tensor(one) for one in batch.targets]).to(logits.device).long()
-        total = cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
+        """Return the cross entropy, the mean over the labelled pixels of the batch.
+
+        That of the auxiliary head is added with its weight, and logged as `loss_aux` without it.
+        """
+        outputs = self.outputs_and_aux(batch)
+        device = outputs[0].device
+        target = torch.stack([_tensor(one) for one in batch.targets]).to(device).long()
         # A batch may have no labelled pixel at all; its mean would be NaN.
-        return {"loss": total / (target != IGNORE).sum().clamp(min=1)}
+        count = (target != IGNORE).sum().clamp(min=1)
+        loss, *of_aux = (
+            cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum") / count
+            for logits in outputs
+        )
+        if not of_aux:
+            return {"loss": loss}
+        return {"loss": loss + self.aux_weight * of_aux[0], "loss_aux": of_aux[0]}
+
+    def averaged(self, outputs_nKHW: torch.Tensor) -> torch.Tensor:
+        """Return the log of the mean probabilities, as MMSegmentation averages views."""
+        return outputs_nKHW.softmax(1).mean(0).log()
 
     def evaluate(
         self, split: Split, *, kept: Sequence[Kept] | None, stop: StopRequest

@@ -87,7 +87,7 @@ def test_a_loss_is_finite_and_reaches_all_that_learns(name: str, tmp_path: Path)
                 grads = [one.grad for one in group.parameters if one.grad is not None]
                 assert any(grad.abs().sum() > 0 for grad in grads)
             assert all(one.grad is None for one in task.backbone.parameters()) is freeze
-            assert (task.layer_decay is None) is freeze
+            assert (task.built["layer_decay"] is None) is freeze
 
 
 @every_task
@@ -95,8 +95,13 @@ def test_truth_gives_the_best_value_of_every_metric_and_nonsense_the_worst(
     name: str, tmp_path: Path
 ) -> None:
     best, worst = (evaluated(name, right=right).metrics for right in (True, False))
-    assert list(best) == list(worst) == [metric.name for metric in TASKS.spec(name).metrics]
-    for metric in TASKS.spec(name).metrics:
+    of_row = TASKS.spec(name).metrics
+    assert of_row[0].name in best
+    # Some may have nothing to count here, as AP of large objects.
+    assert list(best) == list(worst) == [one.name for one in of_row if one.name in best]
+    for metric in of_row:
+        if metric.name not in best:
+            continue
         ideal = 1.0 if metric.higher_is_better else 0.0
         assert best[metric.name] == pytest.approx(ideal, abs=1e-4), metric.name
         if metric.higher_is_better:

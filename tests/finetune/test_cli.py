@@ -72,7 +72,9 @@ def test_shares_and_seeds_give_a_table_with_the_spread(
     assert re.split(" {2,}", said[2]) == headings
     assert [line.split()[:2] for line in said[3:5]] == [["2", "2"], ["4", "2"]]
     assert said[3].count("±") == 2
-    assert said[5].startswith("run the same for another backbone to compare")
+    size = "6.63 k parameters, 6.44 k of them in the backbone; "
+    assert re.fullmatch(rf"{re.escape(size)}\S+ · \S+ FLOPs to evaluate an image", said[5])
+    assert said[6].startswith("run the same for another backbone to compare")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {f"labels-{share}-seed-{seed}" for share in ("0.5", "1") for seed in (0, 1)}
     assert curator(*asked, *wanted) == 0
@@ -167,6 +169,11 @@ def test_a_class_that_never_occurs_is_said_and_stored(
             "layer_decay: the protocol quick does not",
         ),
         (("--layer-decay", "1.5"), "layer_decay is 1.5"),
+        (("--set", "drop_path=1"), "drop_path is 1"),
+        (("--set", "stride_px=[8,8]"), "stride_px: only for inference slide"),
+        (("--set", "eval_crop=eigen"), "eval_crop: segmentation does not use it, depth does"),
+        (("--set", "lr=0.1"), "--set lr: it has an option of its own"),
+        (("--set", "drop_path"), "--set 'drop_path'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from finetune.heads import HEADS, LinearHead, head_width
+from finetune.heads import DECODERS, LinearHead, head_width
 from finetune.necks import SimpleFeaturePyramid
 
 CHANNELS = (8, 12, 16, 24)
+HEADS = {"linear": LinearHead, **DECODERS}
 
 
 def pyramid(height: int, width: int, batch: int = 2) -> list[torch.Tensor]:

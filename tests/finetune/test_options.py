@@ -34,7 +34,7 @@ from finetune.tasks.base import layer_decay_of
         ({"image_px": (8, 64)}, "image_px"),
         ({"scale": (2.0, 1.0)}, "scale"),
         ({"task": "detection", "head": "fpn"}, "head"),
-        ({"task": "detection", "inference": "slide"}, "inference"),
+        ({"task": "detection", "inference": "slide"}, "no sliding window; allowed: whole, keep"),
         ({"protocol": "quick", "inference": "slide"}, "inference"),
         ({"protocol": "quick", "layer_decay": 0.65}, "layer_decay: the protocol quick does not"),
         ({"protocol": "solved", "steps": 5}, "steps: the protocol solved does not use it"),
@@ -45,6 +45,11 @@ from finetune.tasks.base import layer_decay_of
             "solved is for segmentation and depth, not for detection; allowed: finetune, quick",
         ),
         ({"epochs": 3}, "unknown key 'epochs'"),
+        ({"protocol": "quick", "drop_path": 0.1}, "drop_path: the protocol quick does not use it"),
+        ({"protocol": "solved", "flip_averaging": True}, "flip_averaging: the protocol solved"),
+        ({"task": "detection", "dropout": 0.1}, "dropout: detection does not use it"),
+        ({"task": "depth", "aux_weight": 0.4}, "aux_weight: depth does not use it, segmentation"),
+        ({"short_side_px": 512}, "short_side_px: only for inference slide or keep"),
     ],
 )
 def test_what_is_wrong_is_named(wrong: dict[str, Any], said: str) -> None:

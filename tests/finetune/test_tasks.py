@@ -238,8 +238,9 @@ def test_ap_of_one_perfect_and_one_missed_box(crowd: list[bool], share: float) -
     assert isinstance(task, Detection)
     task.found = lambda _items, _maps: [found_boxes([4, 4, 14, 14])]
     found = task.evaluate(data.test, kept=None, stop=StopRequest())
-    assert list(found.metrics) == [metric.name for metric in TASKS.spec("detection").metrics]
-    assert list(found.metrics.values()) == pytest.approx([share] * 4)
+    names = [f"{kind} AP{what}" for kind in ("box", "mask") for what in ("", "50", "_s")]
+    assert list(found.metrics) == names  # both boxes are small, so there is no AP_m and no AP_l
+    assert list(found.metrics.values()) == pytest.approx([share] * 6)
     assert found.per_class == {"thing": pytest.approx(share)}
 
 
@@ -277,7 +278,7 @@ def test_data_without_masks_get_boxes_only() -> None:
     losses = task.losses(next(Feed(data.train, task.options, None).batches(0)))
     assert "loss_mask" not in losses
     metrics = task.evaluate(data.test, kept=None, stop=StopRequest()).metrics
-    assert set(metrics) == {"box AP", "box AP50"}
+    assert set(metrics) == {"box AP", "box AP50", "box AP_s"}
 
 
 # -- learning --------------------------------------------------------------------------------------
@@ -381,13 +382,15 @@ def test_one_window_over_all_is_the_whole_picture(backbone: type[Backbone]) -> N
 # -- images on their way to a batch --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keep_shape", [False, True])
-def test_picture_and_label_stay_together_through_every_augmentation(keep_shape: bool) -> None:
+@pytest.mark.parametrize("base", [SIZE, (48, 72)])
+def test_picture_and_label_stay_together_through_every_augmentation(
+    base: tuple[float, float],
+) -> None:
     """The label of a pixel is its colour, so a misplaced label shows."""
     item = block_item("a", (60, 80), 3)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        sample = augmented(item, SIZE, scale=(0.5, 2.0), keep_shape=keep_shape, rng=rng)
+        sample = augmented(item, SIZE, scale=(0.5, 2.0), base=base, rng=rng)
         assert isinstance(sample.target, torch.Tensor)
         assert sample.image.shape == (3, *SIZE)
         assert sample.target.shape == SIZE
@@ -402,7 +405,7 @@ def test_zoomed_depth_is_nearer() -> None:
         name="a", image=np.zeros((*SIZE, 3), np.uint8), target=np.full(SIZE, 6.0, np.float32)
     )
     rng = np.random.default_rng(0)
-    sample = augmented(item, SIZE, scale=(1.5, 1.5), keep_shape=False, rng=rng)
+    sample = augmented(item, SIZE, scale=(1.5, 1.5), base=SIZE, rng=rng)
     assert isinstance(sample.target, torch.Tensor)
     assert sample.target.unique().tolist() == [4.0]
 
@@ -412,7 +415,7 @@ def test_boxes_keep_to_their_masks() -> None:
     seen = 0
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        target = augmented(item, SIZE, scale=(0.8, 2.0), keep_shape=False, rng=rng).target
+        target = augmented(item, SIZE, scale=(0.8, 2.0), base=SIZE, rng=rng).target
         assert isinstance(target, dict)
         assert len(target["boxes"]) == len(target["masks"]) == len(target["labels"])
         for box, mask in zip(target["boxes"], target["masks"], strict=True):

@@ -239,6 +239,10 @@ class FakeRunner:
             lr=options["lr"] or 0.001,
             seconds=12.0,
             flops=3_000_000_000_000,
+            parameters={"backbone": 2_220_000, "all": 2_225_000, "trained": 5_000},
+            image_flops=140_000_000,
+            device="cpu",
+            num_devices=2,
             history=[{"step": step, "loss": 2 * np.exp(-step / 20)} for step in range(40)],
             predictions=tuple(
                 SavedImages(

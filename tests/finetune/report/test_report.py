@@ -22,7 +22,8 @@ from finetune.report.build import build_report
 from finetune.report.html import render_html
 from finetune.report.markdown import render_markdown
 from finetune.report.stats import ALPHA, Relative, difference, holm, mean_of, pair
-from finetune.report.text import how_trained, matched, relative, relative_is, sentence
+from finetune.report.tables import net_table
+from finetune.report.text import device_hours, how_trained, matched, relative, relative_is, sentence
 from finetune.report.values import Comparison, Report
 from finetune.report.warnings import warnings_of
 from finetune.report.write import write_report
@@ -48,6 +49,29 @@ def report(whole: Path) -> Report:
 @pytest.fixture(scope="module")
 def page(whole: Path, report: Report) -> str:
     return render_html(report, whole)
+
+
+# -- sizes and costs -------------------------------------------------------------------------------
+
+
+def test_every_arm_and_task_has_its_size_its_arithmetic_and_its_time(report: Report) -> None:
+    """Of the made-up runs: 12 s on two threads are 0.0067 CPU-hours."""
+    head, rows = net_table(report)
+    assert head[2:4] == ["backbone", "whole net"]
+    assert {(row[0], row[1]) for row in rows} == {
+        (arm, task.name) for task in report.tasks for arm in task.means
+    }
+    for row in rows:
+        assert row[2:] == ["2.22 M", "2.23 M", "1.4 · 10⁸", "3.0 · 10¹²", "0.0067 CPU-hours"]
+    text = render_markdown(report)
+    assert f"| {' | '.join(rows[0])} |" in text
+    # The made-up pretrainings do not say what they ran on.
+    assert [cost.hours for cost in report.costs] == [""] * len(report.costs)
+
+
+def test_a_run_on_gpus_is_counted_in_gpu_hours() -> None:
+    assert device_hours(0.4211, "GPU") == "0.42 GPU-hours"
+    assert device_hours(1234.5, "CPU") == "1,200 CPU-hours"
 
 
 # -- sentences -------------------------------------------------------------------------------------

@@ -256,15 +256,21 @@ def costs(report: Report) -> None:
             f"{cost.samples.mean:,.0f}" if cost.samples else none,
             report_text.flops(cost.flops.mean) if cost.flops else none,
             duration(cost.seconds.mean) if cost.seconds else none,
+            cost.hours or none,
             duration(cost.dense_seconds.mean) if cost.dense_seconds else none,
             *(_mean(means.get(cost.arm), metric) for metric, means in report.retrieval),
         ]
         for cost in report.costs
     ]
-    head = ["arm", "runs", "samples seen", "FLOPs", "pretraining", "one dense run"]
+    head = ["arm", "runs", "samples seen", "FLOPs", "pretraining", "device time", "one dense run"]
     head += [metric.label for metric, _ in report.retrieval]
     table(head, rows, marked=[cost.arm == report.baseline for cost in report.costs])
     hint(f"{report_text.COSTS_ARE} {report_text.RETRIEVAL_IS if report.retrieval else ''}")
+    if report.nets:
+        head, rows = report_tables.net_table(report)
+        shown = [[arm_name(report, name), *map(parts.escaped, rest)] for name, *rest in rows]
+        table(head, shown, marked=[name == report.baseline for name, *_ in rows])
+        hint(report_text.NETS_ARE)
 
 
 def made(report: Report) -> None:
