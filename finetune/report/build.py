@@ -36,7 +36,6 @@ from finetune.report.values import (
     Failure,
     Gap,
     Net,
-    Progress,
     Report,
     ReportArm,
     ReportImage,
