@@ -48,7 +48,7 @@ class Memory(nn.Module):
         queries = nn.functional.normalize(queries, dim=-1)
         number = min(HUMMINGBIRD["neighbours"], len(self.keys_MC))
         found = []
-        for part in queries.split(_QUERIES):
+        for part in torch.split(queries, _QUERIES):
             nearest = (part @ self.keys_MC.T).topk(number, dim=1)
             weights = (nearest.values / HUMMINGBIRD["temperature"]).softmax(1)
             found.append((weights[..., None] * self.labels_MK[nearest.indices]).sum(1))
@@ -59,7 +59,7 @@ class Memory(nn.Module):
 def remember(task: PixelTask, train: Split, kept: Sequence[Kept] | None, stop: StopRequest) -> None:
     """Fill a memory with patches of the training images, and make it the task's head."""
     image_px = task.options.image_px
-    num_classes = task.head.shares[0].out_channels  # type: ignore[union-attr,index]  # linear
+    num_classes = task.head.shares[0].out_channels
     generator = torch.Generator().manual_seed(task.options.seed)
     keys, labels = [], []
     for items, maps in task.chunks(train, kept, stop):

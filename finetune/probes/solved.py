@@ -136,7 +136,7 @@ def solve(
     def attempt(strength: float) -> None:
         fit = problem.fit(strength, final=False, stop=stop)
         weights[strength] = problem.weights_DK, problem.bias_K
-        problem.write(task.head)  # type: ignore[arg-type]  # asserted above
+        problem.write(task.head)
         score = task.evaluate(val, kept=kept, stop=stop).metrics[metric.name]
         tried[strength] = Tried(
             strength=strength,
@@ -247,6 +247,8 @@ class _Problem:
     def write(self, head: LinearHead) -> None:
         """Set the head's weights to those fitted last."""
         start = 0
+        norm: Any
+        share: Any
         for level, (norm, share) in enumerate(zip(head.norms, head.shares, strict=True)):
             share.weight.data.zero_()
             norm.running_mean.zero_()
@@ -260,7 +262,8 @@ class _Problem:
             share.weight.data.copy_(
                 (self.weights_DK[part] / self.spread_D[part, None]).T[:, :, None, None]
             )
-        head.shares[0].bias.data.copy_(self.bias_K)
+        first: Any = head.shares[0]
+        first.bias.data.copy_(self.bias_K)
 
 
 class _Ridge(_Problem):
@@ -502,7 +505,7 @@ def _labels(task: PixelTask, target: Array | Boxes, size: tuple[int, int]) -> tu
         mean = total / np.maximum(number, 1)
         target_n = (mean - float(task.log_mean)) / float(task.log_spread)
         return target_n[:, None], number / np.maximum(pixels, 1)
-    num_classes = task.head.shares[0].out_channels  # type: ignore[union-attr,index]  # linear
+    num_classes = task.head.shares[0].out_channels
     is_labelled = flat != IGNORE
     counts = np.bincount(
         cell[is_labelled] * num_classes + flat[is_labelled], minlength=num_cells * num_classes

@@ -6,7 +6,7 @@ Shapes: B images, C channels, h x w positions, K output channels, H x W pixels o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -149,7 +149,7 @@ class PixelTask(BackboneTask):
             width = head_width(UPERNET_WIDTH, channels)
             neck = SimpleFeaturePyramid(channels[-1], backbone.strides[-1], width)
             self.neck, channels = neck, neck.channels
-        self.head = HEADS[name](channels, num_out)
+        self.head: Any = HEADS[name](channels, num_out)  # other protocols have other heads
 
     def decoded(self, maps_BChw: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return (B, K, h, w) float32 of feature maps, at the finest map's size."""
