@@ -62,7 +62,8 @@ def decided(scores_TAS: np.ndarray) -> Decision:
         }
         tasks.append(
             TaskResult(
-                name=f"task {number}", kind="segmentation", protocol="quick", protocol_digest="", metric=MIOU,
+                name=f"task {number}", kind="segmentation",
+                protocol="quick", protocol_digest="", metric=MIOU,
                 fraction=1.0, num_train=0, num_test=0, values=values, means={}, others=[],
                 comparisons=comparisons_of(values, names[0], MIOU, names), relative={},
                 curves={}, ladders={}, gaps=[], pictures=[],

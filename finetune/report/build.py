@@ -36,6 +36,7 @@ from finetune.report.values import (
     Failure,
     Gap,
     Net,
+    Progress,
     Report,
     ReportArm,
     ReportImage,

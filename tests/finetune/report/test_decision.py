@@ -32,7 +32,8 @@ def task(metric: str, scores: Scores) -> TaskResult:
         for arm, by_seed in scores.items()
     }
     return TaskResult(
-        name="segmentation" if metric == "mIoU" else "depth", kind="", protocol="", protocol_digest="", metric=found,
+        name="segmentation" if metric == "mIoU" else "depth", kind="",
+        protocol="", protocol_digest="", metric=found,
         fraction=1.0, num_train=240, num_test=120, values=values, means={}, others=[],
         comparisons=comparisons_of(values, "v1", found, list(scores)),
         relative={}, curves={}, ladders={}, gaps=[], pictures=[],

@@ -62,11 +62,13 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", STUDIES.names())
 def test_ready_studies(name: str) -> None:
-    made = read_study(name, {name: "folder", "seeds": "2"})
+    folder = "demo" if name == "demo" else "world"
+    made = read_study(name, {folder: "folder", "seeds": "2"})
     assert made.name == name
     assert made.seeds == (0, 1)
-    assert made.arm_named(made.baseline).data == "folder/shards@v2"
-    assert {task.protocol for task in made.task} == {"quick"}
+    alt_texts = "folder/alt_texts.parquet:right_37" if name == "reference" else "v2"
+    assert made.arm_named(made.baseline).data == f"folder/shards@{alt_texts}"
+    assert {task.protocol for task in made.task} == {"solved"}
     assert {"captions", "images", "random"} <= {arm.kind for arm in made.arm}
     assert made.pretrain.recipe in RECIPES.names()
 
