@@ -12,6 +12,7 @@ import typer
 
 from curator.cli import study as study_command
 from curator.cli.output import run_app
+from curator.cli.report import report
 from finetune.report.build import build_report
 from finetune.report.forecast import Forecast, forecast, lines
 from finetune.report.stats import smallest_detectable
@@ -139,7 +140,8 @@ def test_lines_of_a_rough_part() -> None:
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     made = typer.Typer(pretty_exceptions_enable=False)
-    study_command.register(made)
+    made.command()(study_command.study)
+    made.command()(report)  # with one command alone typer would take no name
     monkeypatch.setattr("finetune.study.runner.ModelRunner", lambda _store, _device: FakeRunner())
     return made
 

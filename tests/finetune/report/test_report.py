@@ -65,8 +65,8 @@ def test_every_arm_and_task_has_its_size_its_arithmetic_and_its_time(report: Rep
         assert row[2:] == ["2.22 M", "2.23 M", "1.4 · 10⁸", "3.0 · 10¹²", "0.0067 CPU-hours"]
     text = render_markdown(report)
     assert f"| {' | '.join(rows[0])} |" in text
-    # The made-up pretrainings do not say what they ran on.
-    assert [cost.hours for cost in report.costs] == [""] * len(report.costs)
+    # 31.5 s on two threads; a random net is not pretrained.
+    assert {cost.hours for cost in report.costs} == {"0.018 CPU-hours", ""}
 
 
 def test_a_run_on_gpus_is_counted_in_gpu_hours() -> None:
@@ -290,21 +290,23 @@ WORDS = {"two", "three", "five", "six", "seven", "eight", "nine", "ten", "hundre
 @pytest.mark.parametrize("name", STUDIES.names())
 @pytest.mark.long
 def test_no_sentence_has_numbers_of_other_settings(tmp_path: Path, name: str) -> None:
-    """A ready study with other settings than its own: 113 steps, three seeds, 3,210 samples."""
-    values = {"seeds": "3", "steps": "113", "samples": "3210"}
+    """A ready study with other settings than its own: three seeds, 3,210 samples."""
+    values = {"seeds": "3", "samples": "3210"}
     made = read_study(name, values)
     run(made, tmp_path / "out")
     report = build_report(tmp_path / "out")
     notes = " ".join([report.description, *report.notes])
     notes = re.sub(r"docs/\S+", "", notes)  # pages are named after their date
-    allowed = {"113", "3", "3,210", "3210"}
+    allowed = {"3", "3,210", "3210"}
     assert set(re.findall(r"\d[\d,.]*\b", notes)) <= allowed
     assert not set(re.findall(r"[a-z]+", notes.lower())) & WORDS
     for text in (render_markdown(report), *report.warnings):
         assert "200 steps" not in text
         assert "100,000" not in text
         for seeds in re.findall(r"(\w+) seeds?\b(?! would)", text):
-            assert seeds in ("3", "1", "One", "over", "has", "the", "every", "needs", "no", "of")
+            assert seeds in (
+                *("3", "1", "One", "over", "has", "the", "every", "needs", "no", "of", "more"),
+            )
 
 
 def test_sentences_follow_what_was_run(tmp_path: Path) -> None:
