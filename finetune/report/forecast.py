@@ -215,7 +215,7 @@ def lines(found: Forecast, *, jobs: int = 1) -> list[str]:
         )
     elif found.seeds_for_half is not None and found.seconds_for_half is not None:
         said.append(
-            f"half of that: {found.seeds_for_half:,} seeds, "
+            f"half of what {text.seeds(found.seeds)} show: {found.seeds_for_half:,} seeds, "
             f"{duration(found.seconds_for_half / jobs)} more"
         )
     said.append(
@@ -229,7 +229,7 @@ def _how_timed(found: Forecast) -> str:
     if not found.num_rough:
         return "" if found.pilot is None else f", by the times of {found.pilot}"
     which = "" if found.num_rough == found.num_missing else f" for {found.num_rough:,} of them"
-    return f"; a rough estimate{which}: passes through the tower, without heads and decoding"
+    return f"; a rough estimate{which}: passes through the tower, on the machine as busy as it is"
 
 
 def _line(task: Visible, found: Forecast) -> str:

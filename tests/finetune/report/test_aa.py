@@ -1,4 +1,7 @@
-"""Equal captions get a decision in at most 5 % of studies; benchmarks/aa.py counts more of them."""
+"""Equal captions are called better or worse in at most 5 % of studies.
+
+benchmarks/aa.py counts more of them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ MOST = int(scipy_stats.binom.ppf(0.999, STUDIES, 0.05))
     ],
 )
 def test_equal_captions(world: str, candidates: int, tasks: int, seeds: int) -> None:
-    found = errors(world, candidates=candidates, tasks=tasks, seeds=seeds, studies=STUDIES)
+    # 100 of either kind, so all that name a difference, are told by the report's own code.
+    found = errors(
+        world, candidates=candidates, tasks=tasks, seeds=seeds, studies=STUDIES, checked=100
+    )
     assert found <= MOST
 
 

@@ -55,12 +55,12 @@ def test_without_a_pilot() -> None:
     said = lines(found)
     assert said[0] == "small: 16 runs, 0 of them finished; nothing was started"
     assert said[1] == (
-        "16 runs to do: about 12 min; a rough estimate: passes through the tower, without heads "
-        "and decoding"
+        "16 runs to do: about 12 min; a rough estimate: passes through the tower, on the "
+        "machine as busy as it is"
     )
     assert "16 runs to do: about 6 min with 2 jobs" in lines(found, jobs=2)[1]
     assert "a pilot of 3 seeds measures it" in said[2]
-    assert said[3] == "half of that: 10 seeds, 18 min more"
+    assert said[3] == "half of what 4 seeds show: 10 seeds, 18 min more"
     assert said[4] == "(80 % power, paired, two-sided 5 % over 1 comparison)"
 
 
