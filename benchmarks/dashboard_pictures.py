@@ -106,7 +106,7 @@ def _prepare(name: str, page: Page) -> None:
     """What has to be clicked before a page shows what it is for."""
     if name == "query":
         page.get_by_role("button", name="Run").click()
-        page.get_by_text("all there are").wait_for()
+        page.get_by_text(", complete.").wait_for()
         page.mouse.move(0, 0)
     if name == "overview":
         page.get_by_text("unusable samples").wait_for()
