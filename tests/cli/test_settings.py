@@ -441,8 +441,8 @@ OF_ONES_OWN = {
     "pretrain": "device held-out out recipe reference set",
     "doctor": "captioner model scorer url",
     "finetune": "batch-size data device fraction head inference layer-decay layout lr out "
-    "protocol seeds size steps sweep task",
-    "study": "device jobs out pretrain-only set",
+    "protocol seeds set size steps sweep task",
+    "study": "device from jobs out plan pretrain-only set",
     "report": "out",
     "ui": "host port studies",
     "edits apply": "who",

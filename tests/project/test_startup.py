@@ -44,8 +44,8 @@ MODEL_CODE = frozenset(
     f"finetune.{name}"
     for name in (
         "augment", "feeding", "grid", "heads", "images", "necks", "probes", "run", "scaling",
-        "sliding_window", "study.runner", "tasks.base", "tasks.depth", "tasks.detection",
-        "tasks.segmentation",
+        "sliding_window", "study.runner", "synced_norms", "tasks.base", "tasks.depth",
+        "tasks.detection", "tasks.segmentation",
     )
 )  # fmt: skip  # what may import torch there; a package stands for all that is in it
 MAX_MODULES = 300

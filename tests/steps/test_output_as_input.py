@@ -115,6 +115,6 @@ def test_pack_does_not_take_tables_of_stores_and_outputs_for_its_source(
     shutil.move(tmp_path / "packed", tables / "packed")
     small_store(tmp_path / "shards", ["alt"], store=tables / ".curator")
     assert pack(tables, tmp_path / "again").num_rows == 3
-    assert f"left out: {tables}/packed was written by curator pack or export" in (
+    assert f"skipped: {tables}/packed was written by curator pack or export" in (
         capsys.readouterr().err
     )
