@@ -97,7 +97,7 @@ def run(
         bool, typer.Option(help="End with a study on dense tasks: 10 to 30 minutes on two cores.")
     ] = True,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Run a smaller study: 4 minutes on two cores.")
+        bool, typer.Option("--quick", help="Run a smaller study, too small to name a winner.")
     ] = False,
     seed: Annotated[
         int, typer.Option(min=0, help="Random seed of the dataset; another seed, other images.")
@@ -115,6 +115,8 @@ def run(
     """
     from curator.core.progress import say
 
+    if study and quick:
+        say("--quick: three seeds and half the samples, too few to name a winner")
     shards = out / "shards"
     curator = context.find_root().command
     data_options = f"--images {images} --labelled {min(1000, images)} --seed {seed}".split()
