@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import re
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -38,12 +37,11 @@ ROWS = (
 
 
 @pytest.fixture
-def _one_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        patch.syspath_prepend(EXTEND)
-        row = importlib.import_module("policy_field").DISTINCT_WORDS
-        patch.setitem(FIELDS, NAME, row)
-        yield
+def _one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not in a context of its own: a test that changes the row again would put it back afterwards.
+    monkeypatch.syspath_prepend(EXTEND)
+    row = importlib.import_module("policy_field").DISTINCT_WORDS
+    monkeypatch.setitem(FIELDS, NAME, row)
 
 
 def test_the_page_can_be_followed(tmp_path: Path) -> None:
