@@ -56,7 +56,9 @@ class SyncedBatchNormAct2d(BatchNormAct2d):
     def forward(self, features_BChw: torch.Tensor) -> torch.Tensor:
         """See BatchNormAct2d; every process must call it."""
         if not self.training:
-            evaluated: torch.Tensor = super().forward(features_BChw)  # type: ignore[no-untyped-call]
+            evaluated: torch.Tensor = super().forward(  # type: ignore[no-untyped-call]  # timm has no types
+                features_BChw
+            )
             return evaluated
         found: torch.Tensor = self.act(self.drop(_normalised(self, features_BChw)))
         return found
@@ -73,11 +75,11 @@ def _normalised(norm: _BatchNorm, features_BChw: torch.Tensor) -> torch.Tensor:
         features = features_BChw.float()
         own = features.new_tensor([features.numel() / features.shape[1]])
         # Processes may have different numbers of pixels.
-        sums = all_reduce(torch.cat([features.sum((0, 2, 3)), own]))  # type: ignore[no-untyped-call]
+        sums = all_reduce(torch.cat([features.sum((0, 2, 3)), own]))  # type: ignore[no-untyped-call]  # no types
         count = sums[-1]
         mean = sums[:-1] / count
         centred = features - mean[:, None, None]
-        squares = all_reduce(centred.square().sum((0, 2, 3)))  # type: ignore[no-untyped-call]
+        squares = all_reduce(centred.square().sum((0, 2, 3)))  # type: ignore[no-untyped-call]  # no types
         variance = squares / count
         _remember(norm, mean.detach(), (squares / (count - 1).clamp(min=1)).detach())
         found = centred * (variance + norm.eps).rsqrt()[:, None, None]

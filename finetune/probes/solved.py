@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -200,7 +201,7 @@ class _Fit:
     evaluations: int
 
 
-class _Problem:
+class _Problem(ABC):
     """Standardised rows, and the weights that were fitted last, from which a fit starts."""
 
     gradient_norm_at_zero: float
@@ -241,9 +242,9 @@ class _Problem:
             moments += weighted.T @ part
         return mean, moments
 
+    @abstractmethod
     def fit(self, strength: float, *, final: bool, stop: StopRequest) -> _Fit:
         """Minimise the loss at a strength, starting at the weights fitted last."""
-        raise NotImplementedError
 
     def write(self, head: LinearHead) -> None:
         """Set the head's weights to those fitted last."""

@@ -348,7 +348,8 @@ def flops(number: float) -> str:
 
 def parameters(number: int) -> str:
     """Return a number of parameters as `85.8 M` or `6.63 k`, with three digits."""
-    return f"{number / 1e6:.3g} M" if number >= 1e6 else f"{number / 1e3:.3g} k"  # noqa: PLR2004
+    size, unit = (1e6, "M") if number >= 1e6 else (1e3, "k")  # noqa: PLR2004 - a million
+    return f"{number / size:.3g} {unit}"
 
 
 def device_hours(hours: float, device: str) -> str:
