@@ -84,6 +84,11 @@ QUICK: Mapping[str, Any] = {
         "detection": "torchvision's",
     },
     "augmentation": "none",
+    # Of detection: proposals for images of at least `recipe_px`. Of smaller ones in proportion to
+    # the side, as anchors are, but at least `least_share` of them: an image of 64 pixels has a
+    # thousand anchors in all, and without a limit the heads would look at every one.
+    "recipe_px": 800,
+    "proposals": {"training": 2_000, "evaluation": 1_000, "least_share": 0.1},
     # Of AdamW and `pretrain.loop.options.LoopOptions`.
     "warmup_fraction": 0.05,
     "loop": {

@@ -6,7 +6,8 @@ R-CNN.
 
 torchvision's parts are called one by one, not through its `forward`, because images are resized and
 normalised like those of the other tasks, and a frozen backbone's maps can be kept. Anchors are 8
-strides wide on images of 800 pixels, the usual size of recipes, and shrink with smaller images.
+strides wide on images of 800 pixels, the usual size of recipes, and shrink with smaller images. So
+does the number of proposals.
 Backbones narrower than 256 channels get heads of their own width, and fewer regions per image.
 
 AP is COCO's, the mean over IoU 0.50 to 0.95 and over the classes that occur in the truth of the
@@ -44,6 +45,7 @@ from finetune.heads import FPN_WIDTH, head_width
 from finetune.images import palette, to_tensor
 from finetune.layouts import Boxes, DenseSet, LabelledImage, Split
 from finetune.necks import SimpleFeaturePyramid
+from finetune.protocols import QUICK
 from finetune.tasks import SIZES, Evaluation
 from finetune.tasks.base import BackboneTask
 from pretrain.towers.backbone import Backbone
@@ -51,7 +53,6 @@ from pretrain.towers.backbone import Backbone
 if TYPE_CHECKING:
     from finetune.options import DenseOptions
 
-_RECIPE_SIDE_PX = 800
 _ANCHOR_STRIDES = 8
 _ASPECTS = (0.5, 1.0, 2.0)
 _BOX_POOL = 7
@@ -210,14 +211,18 @@ def _detector(
     pyramid: _Pyramid, num_classes: int, image_px: tuple[int, int], *, has_masks: bool
 ) -> FasterRCNN:
     width = pyramid.out_channels
-    shrink = min(1.0, min(image_px) / _RECIPE_SIDE_PX)
+    shrink = min(1.0, min(image_px) / QUICK["recipe_px"])
     sizes = tuple((_ANCHOR_STRIDES * stride * shrink,) for stride in pyramid.strides)
     hidden = 4 * width
+    proposals = QUICK["proposals"]
+    share = max(shrink, proposals["least_share"])
     parts: dict[str, Any] = {
         "rpn_anchor_generator": AnchorGenerator(sizes, (_ASPECTS,) * len(sizes)),
         "box_head": TwoMLPHead(width * _BOX_POOL**2, hidden),
         "box_predictor": FastRCNNPredictor(hidden, num_classes),
         "box_batch_size_per_image": 2 * width,
+        "rpn_post_nms_top_n_train": round(proposals["training"] * share),
+        "rpn_post_nms_top_n_test": round(proposals["evaluation"] * share),
     }
     if not has_masks:
         return FasterRCNN(pyramid, **parts)

@@ -270,6 +270,18 @@ def test_mask_rcnn_trains_and_answers_at_the_pictures_size(
     assert [tuple(shown.shape) for shown in task.example(items[0])] == [(3, 50, 70)] * 3
 
 
+@pytest.mark.parametrize(
+    ("side_px", "training", "evaluation"),
+    [(64, 200, 100), (400, 1_000, 500), (800, 2_000, 1_000), (1_024, 2_000, 1_000)],
+)
+def test_small_images_have_fewer_proposals(side_px: int, training: int, evaluation: int) -> None:
+    data = dense_set("detection", [box_item("0", SIZE, 0)], [])
+    task = a_task("detection", data, image_px=(side_px, 1_024))
+    assert isinstance(task, Detection)
+    rpn = task.detector.rpn
+    assert rpn._post_nms_top_n == {"training": training, "testing": evaluation}
+
+
 def test_data_without_masks_get_boxes_only() -> None:
     items = [box_item(f"{n}", SIZE, n, has_masks=False) for n in range(2)]
     data = dense_set("detection", items, items)
