@@ -77,11 +77,12 @@ def compared(scores_TAS: np.ndarray) -> list[TaskResult]:
 def decided(scores_TAS: np.ndarray) -> Decision:
     """Return the first sentence of the report."""
     tasks = compared(scores_TAS)
+    candidates = [one.arm for one in tasks[0].comparisons]
     return decide(
         tasks,
-        asked=[task.name for task in tasks],
+        asked={task.name: ["v0", *candidates] for task in tasks},
         baseline="v0",
-        candidates=[one.arm for one in tasks[0].comparisons],
+        candidates=candidates,
         progress=FINISHED,
     )
 

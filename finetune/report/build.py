@@ -84,7 +84,7 @@ def build_report(folder: Path) -> Report:
         tasks=tasks,
         decision=decide(
             tasks,
-            asked=[_title(task) for task in study["task"]],
+            asked={_title(task): _run_on(task, study) for task in study["task"]},
             baseline=study["baseline"],
             candidates=candidates,
             progress=_progress(plan, records, candidates),
@@ -211,7 +211,11 @@ def _task(
         means=_means(values),
         others=[(metric_of(name), _means(by_arm)) for name, by_arm in found.items()],
         comparisons=comparisons_of(
-            values, study["baseline"], metric, _names(study), protocol=top[0]["protocol"]
+            values,
+            study["baseline"],
+            metric,
+            _run_on(task, study),
+            protocol=top[0]["protocol"],
         ),
         relative=_relative(values, study["mae"]),
         curves=curves,
@@ -223,6 +227,11 @@ def _task(
 
 def _names(study: Json) -> list[str]:
     return [arm["name"] for arm in study["arm"]]
+
+
+def _run_on(task: Json, study: Json) -> list[str]:
+    """Return the arms of a task; older studies ran all arms on every task."""
+    return task.get("arms") or _names(study)
 
 
 def _by_arm(rows: Iterable[Json]) -> dict[str, dict[int, float]]:

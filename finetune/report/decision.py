@@ -51,14 +51,15 @@ Told = Sequence[tuple[str, Comparison]]
 def decide(
     tasks: Sequence[TaskResult],
     *,
-    asked: Sequence[str],
+    asked: Mapping[str, Sequence[str]],
     baseline: str,
     candidates: Sequence[str],
     progress: Progress,
 ) -> Decision:
     """Return the decision over the tasks of these names.
 
-    `tasks` are those with a finished run, after the correction for multiple comparisons.
+    `tasks` are those with a finished run, after the correction for multiple comparisons. `asked`
+    has every task of the study with the arms that it is run on.
     """
     if not candidates:
         return _none(f"Nothing to decide: {baseline} is the only arm.")
@@ -331,11 +332,15 @@ def _seeds(found: Mapping[str, Told], arms: Sequence[str]) -> str:
     return f"{number}{missing}"
 
 
-def _gone(found: Mapping[str, Told], asked: Sequence[str], baseline: str) -> str:
+def _gone(found: Mapping[str, Told], asked: Mapping[str, Sequence[str]], baseline: str) -> str:
     """Name the tasks in which runs failed, so that a candidate was not compared at all."""
     said = []
-    for task in asked:
-        arms = [arm for arm, told in found.items() if task not in {name for name, _ in told}]
+    for task, run_on in asked.items():
+        arms = [
+            arm
+            for arm, told in found.items()
+            if arm in run_on and task not in {name for name, _ in told}
+        ]
         if arms:
             said.append(f"; no seed of {task} is finished for both {baseline} and {_join(arms)}")
     return "".join(said)

@@ -81,6 +81,8 @@ def make_plan(study: Study, runner: Runner) -> StudyPlan:
             backbones[arm.name] = [(cell.budget, BackboneSource(cell=cell)) for cell in made]
         for task in study.task:
             for name, rungs in backbones.items():
+                if task.arms and name not in task.arms:
+                    continue
                 key = (name, task.title)
                 if len(task.lrs) > 1 and key not in sweeps:
                     sweeps[key] = SweepCell(

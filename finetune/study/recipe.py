@@ -130,7 +130,10 @@ class Pretraining(_Strict):
 
 
 class TaskSettings(_Strict):
-    """One dense task. More than one rate in `lrs` means a sweep; `options` are `DenseOptions`."""
+    """One dense task. More than one rate in `lrs` means a sweep; `options` are `DenseOptions`.
+
+    `arms` limits a costly task to some arms; empty is all.
+    """
 
     task: TaskName
     data: str
@@ -139,6 +142,7 @@ class TaskSettings(_Strict):
     protocol: ProtocolName = "finetune"
     fractions: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = (1.0,)
     lrs: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = ()
+    arms: tuple[_Name, ...] = ()
     options: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -194,6 +198,17 @@ class Study(_Strict):
             if arm not in names or arm == self.baseline:
                 others = [name for name in names if name != self.baseline]
                 raise ValueError(f"`verdict` {arm!r}: {nearest(arm, others)}")
+        for task in self.task:
+            for arm in task.arms:
+                if arm not in names:
+                    raise ValueError(
+                        f"`arms` of task {task.title}: {arm!r} is not an arm: {nearest(arm, names)}"
+                    )
+            if task.arms and self.baseline not in task.arms:
+                raise ValueError(
+                    f"`arms` of task {task.title} lacks the baseline, {self.baseline!r}: nothing "
+                    "could be compared"
+                )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError("`seeds` must be a number above 0, or a list of different numbers")
         return self

@@ -45,11 +45,18 @@ def decided(
     arms: Sequence[str] = ("v2",),
     at: Progress = FINISHED,
     failed: Sequence[str] = (),
+    not_asked: Sequence[str] = (),
 ) -> Decision:
-    """The decision on v1; `failed` are tasks without a finished run."""
+    """The decision on v1; `failed` are tasks without a finished run, `not_asked` those that are
+    not run on v2.
+    """
+    names = [*(one.name for one in tasks), *failed]
     return decide(
         correct(tasks, arms),
-        asked=[*(one.name for one in tasks), *failed],
+        asked={
+            name: ["v1", *(arm for arm in arms if arm != "v2" or name not in not_asked)]
+            for name in names
+        },
         baseline="v1",
         candidates=arms,
         progress=at,
@@ -192,6 +199,10 @@ def test_a_task_that_failed_is_named() -> None:
     assert decided(won, failed=["depth"]).sentence == (
         "Use v2: +9.5 mIoU [8.6, 10.4] in segmentation over v1, 4 seeds; no seed of depth is "
         "finished for both v1 and v2."
+    )
+    # It was not to be run on v2.
+    assert decided(won, failed=["depth"], not_asked=["depth"]).sentence == (
+        "Use v2: +9.5 mIoU [8.6, 10.4] in segmentation over v1, 4 seeds."
     )
     # Its runs of one candidate alone.
     part = task("RMSE", {"v1": DEEP, "v3": rmse(0.2, 0.3, 0.2, 0.3)})

@@ -101,6 +101,8 @@ MISTAKES = [
     ('data = "shards@v2"', 'data = "x"\nobjektive = "mae"', "did you mean 'objective'"),
     ('task = "depth"', 'task = "deph"', "task.0.task"),
     ('task = "depth"', 'task = "depth"\nfractions = [0, 1]', "above 0 and at most 1"),
+    ('task = "depth"', 'task = "depth"\narms = ["a", "c"]', "task depth: 'c' is not an arm"),
+    ('task = "depth"', 'task = "depth"\narms = ["b"]', "task depth lacks the baseline, 'a'"),
     ("image_px = [32, 32]", "image_px = [32, 32], seed = 3", "seed is set by the study"),
     ("image_px = [32, 32]", "image_pixels = 3", "image_pixels"),
     ("image_px = [32, 32]", "steps = 0", "steps"),

@@ -83,6 +83,18 @@ def test_an_arm_may_take_fewer_seeds_than_the_study(asked: int, taken: set[int])
     assert {cell.digest for cell in cells} <= digests(STUDY)
 
 
+def test_a_costly_task_may_be_run_on_some_arms_only() -> None:
+    text = STUDY.replace('task = "depth"', 'task = "depth"\narms = ["noisy", "random"]')
+    cells = make_plan(study(text), FakeRunner()).cells
+    run_on: dict[str, set[str]] = {}
+    for cell in cells:
+        if isinstance(cell, DenseCell):
+            run_on.setdefault(cell.task.title, set()).add(cell.arm)
+    assert run_on["depth"] == {"noisy", "random"}
+    assert len(run_on["segmentation"]) == 6
+    assert {cell.digest for cell in cells} < digests(STUDY)
+
+
 def digests(text: str, runner: FakeRunner | None = None) -> set[str]:
     return {cell.digest for cell in make_plan(study(text), runner or FakeRunner()).cells}
 
