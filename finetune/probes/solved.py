@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ from finetune.tasks.segmentation import Segmentation
 
 _CHUNK = 1 << 15
 _NORM_EPS = 1e-5
+_FLAT = 1e-3  # of a score: less is no reason to want a wider range of strengths
 
 KeptOf = Callable[[Split], Sequence[Kept] | None]
 """Split -> its kept feature maps, or None if they do not fit in memory."""
@@ -72,7 +73,8 @@ class Certificate:
     Attributes:
         strength: the one chosen; `curve` has all that were tried, descending.
         metric: what it was chosen by, on the images that `chosen_on` describes.
-        at_edge: whether the best strength is the last one allowed.
+        at_edge: whether the best strength is the last one allowed, and the one beside it is worse
+            by more than a thousandth: a wider range might do better.
         loss: the mean loss of a cell plus the penalty, at the weights that were evaluated.
         gradient_norm: of that loss by the weights, Euclidean; `gradient_norm_at_zero`: the same at
             zero weights, for scale.
@@ -174,7 +176,7 @@ def solve(
         metric=metric.name,
         chosen_on=chosen_on,
         curve=[tried[one] for one in sorted(tried, reverse=True)],
-        at_edge=len(tried) > 1 and chosen in (min(tried), max(tried)),
+        at_edge=_at_edge(tried, chosen),
         loss=fit.loss,
         gradient_norm=fit.gradient_norm,
         gradient_norm_at_zero=problem.gradient_norm_at_zero,
@@ -187,6 +189,17 @@ def solve(
         seconds=time.monotonic() - began,
         flops=problem.flops,
     )
+
+
+def _at_edge(tried: Mapping[float, Tried], chosen: float) -> bool:
+    if len(tried) < 2:  # noqa: PLR2004 - a single strength has none beside it
+        return False
+    order = sorted(tried)
+    beside = {order[0]: order[1], order[-1]: order[-2]}
+    if chosen not in beside:
+        return False
+    score = tried[chosen].score
+    return abs(score - tried[beside[chosen]].score) > _FLAT * abs(score)
 
 
 def _next(strength: float, factor: float) -> float:

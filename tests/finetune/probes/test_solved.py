@@ -19,7 +19,7 @@ from finetune.cell_files import DenseResult
 from finetune.feeding import Features
 from finetune.layouts import Array, DenseSet, LabelledImage
 from finetune.options import DenseOptions
-from finetune.probes.solved import _labels
+from finetune.probes.solved import Tried, _at_edge, _labels
 from finetune.protocols import SOLVED
 from finetune.run import finetune
 from pretrain.towers.backbone import Backbone
@@ -225,7 +225,29 @@ def test_the_range_grows_while_its_end_is_best(monkeypatch: pytest.MonkeyPatch) 
     assert tried == sorted(tried, reverse=True)
     best = tried.index(found["strength"])
     assert 0 < best < len(tried) - 1 or found["strength"] in (10.0, 1e-8)
-    assert found["at_edge"] == (found["strength"] in (10.0, 1e-8))
+    assert not found["at_edge"] or found["strength"] in (10.0, 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("scores", "at_edge"),
+    [
+        ({1.0: 1.20, 1e-7: 1.09, 1e-8: 1.08}, True),
+        ({1.0: 1.20, 1e-7: 1.0801, 1e-8: 1.08}, False),  # better by a ten-thousandth: flat
+        ({1e2: 1.08, 1.0: 1.10, 1e-8: 1.20}, True),
+        ({1.0: 1.20, 1e-7: 1.08, 1e-8: 1.09}, False),
+        ({1.0: 1.20}, False),
+    ],
+)
+def test_a_flat_end_of_the_range_is_no_reason_to_want_a_wider_one(
+    scores: dict[float, float], at_edge: bool
+) -> None:
+    tried = {
+        strength: Tried(
+            strength=strength, score=rmse, loss=0.0, gradient_norm=0.0, iterations=0, evaluations=0
+        )
+        for strength, rmse in scores.items()
+    }
+    assert _at_edge(tried, min(scores, key=lambda strength: scores[strength])) is at_edge
 
 
 def test_more_cells_than_fit_are_drawn_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
