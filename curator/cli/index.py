@@ -10,6 +10,7 @@ import typer
 from curator.cli import options as o
 from curator.cli.output import show, show_json
 from curator.core.errors import DamageError
+from curator.core.run_options import DEFAULTS, RunOptions
 
 
 def index(
@@ -18,6 +19,8 @@ def index(
     caption_field: o.CaptionField = None,
     image_ext: o.ImageExt = None,
     workers: o.Workers = 1,
+    executor: o.Executor = DEFAULTS.executor,
+    ray_address: o.RayAddress = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Accept this dataset as the store's own, moved here.")
     ] = False,
@@ -32,7 +35,6 @@ def index(
 
         curator index shards/
     """
-    from curator.core.run_options import RunOptions
     from curator.core.stopping import stop_on_signals
     from curator.shards.scan import ScanOptions
     from curator.steps.index import make_index, say_index
@@ -43,9 +45,10 @@ def index(
     scan = ScanOptions(
         caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None
     )
+    run_options = RunOptions(workers=workers, executor=executor, ray_address=ray_address)
     ws = open_workspace(dataset, store, create=True, adopt=adopt)
     with stop_on_signals() as stop, open_run(ws.store, "index", {"dataset": dataset}) as run:
-        report = make_index(ws, scan, RunOptions(workers=workers), stop=stop)
+        report = make_index(ws, scan, run_options, stop=stop)
         say_index(report, run)
     with contextlib.suppress(
         DamageError

@@ -10,7 +10,7 @@ import typer
 from curator.cli.trust import BUNDLED_MODEL, HARMLESS, INSIDE, PRESET_POLICY
 from curator.core.model_spec import ModelSpec
 from curator.core.registry import Registry
-from curator.core.run_options import DEFAULTS
+from curator.core.run_options import DEFAULTS, ExecutorName
 from curator.scorers import OF_MODELS, SCORERS, ScorerSpec
 
 
@@ -75,6 +75,26 @@ Workers = Annotated[
         "--workers",
         min=1,
         help="Number of worker processes; each loads the model on a GPU of its own.",
+    ),
+]
+Executor = Annotated[
+    ExecutorName,
+    typer.Option("--executor", help="local: this machine; ray: a Ray cluster (extra ray)."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Ray cluster (default: RAY_ADDRESS, else the one of this machine, else a new one).",
+    ),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus",
+        min=0,
+        help="GPUs of a worker on Ray; 0.5: two share one (default: 1, where there are any).",
     ),
 ]
 BatchSize = Annotated[

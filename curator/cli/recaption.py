@@ -65,6 +65,9 @@ def recaption(
     device: o.Device = None,
     dtype: o.Dtype = None,
     workers: o.Workers = DEFAULTS.workers,
+    executor: o.Executor = DEFAULTS.executor,
+    ray_address: o.RayAddress = None,
+    gpus: o.Gpus = None,
     batch_size: o.BatchSize = None,
     stall_timeout: o.StallTimeout = DEFAULTS.stall_timeout_sec,
     max_quarantine: o.MaxQuarantine = DEFAULTS.max_quarantine,
@@ -142,6 +145,9 @@ def recaption(
         caption_batch_size=batch_size or DEFAULTS.caption_batch_size,
         stall_timeout_sec=stall_timeout,
         max_quarantine=max_quarantine,
+        executor=executor,
+        ray_address=ray_address,
+        gpus=gpus,
     )
     reach_server(dataset, store, generate)
     ws = open_workspace(dataset, store, create=True)

@@ -22,6 +22,9 @@ def score(
     device: o.Device = None,
     dtype: o.Dtype = None,
     workers: o.Workers = DEFAULTS.workers,
+    executor: o.Executor = DEFAULTS.executor,
+    ray_address: o.RayAddress = None,
+    gpus: o.Gpus = None,
     batch_size: o.BatchSize = None,
     stall_timeout: o.StallTimeout = DEFAULTS.stall_timeout_sec,
     max_quarantine: o.MaxQuarantine = DEFAULTS.max_quarantine,
@@ -59,6 +62,9 @@ def score(
         score_batch_size=batch_size or DEFAULTS.score_batch_size,
         stall_timeout_sec=stall_timeout,
         max_quarantine=max_quarantine,
+        executor=executor,
+        ray_address=ray_address,
+        gpus=gpus,
     )
     scan = ScanOptions(
         caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None

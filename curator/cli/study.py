@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +12,12 @@ import typer
 from curator.cli import options as o
 from curator.cli.output import show, show_json
 from curator.core.errors import EngineError, UsageError
+from curator.core.run_options import ExecutorName, require_ray_for
 
 if TYPE_CHECKING:
     from finetune.report.forecast import Forecast
     from finetune.study.cells import Runner
+    from finetune.study.jobs import Jobs
     from finetune.study.recipe import Study
 
 _CELLS_FAILED = "study.cells_failed"
@@ -40,6 +43,8 @@ def study(
         int,
         typer.Option(min=1, help="Parallel runs, each on one GPU or a part of the cores."),
     ] = 1,
+    executor: o.Executor = "local",
+    ray_address: o.RayAddress = None,
     device: o.Device = None,
     pretrain_only: Annotated[
         bool,
@@ -78,11 +83,9 @@ def study(
 
         curator study study.toml --set steps=400
     """
-    from contextlib import nullcontext
     from dataclasses import asdict
 
     from curator.core.stopping import stop_on_signals
-    from finetune.study.jobs import workers
     from finetune.study.recipe import read_study
     from finetune.study.run import run_study
 
@@ -97,6 +100,8 @@ def study(
     again = [recipe, "--out", folder, "--jobs", jobs]
     again += [part for setting in settings or () for part in ("--set", setting)]
     again += [*(("--store", store) if store else ()), *(("--device", device) if device else ())]
+    again += [] if executor == "local" else ["--executor", executor]
+    again += ["--ray-address", ray_address] if ray_address else []
     if plan:
         from finetune.report.forecast import lines
 
@@ -109,18 +114,13 @@ def study(
             show(line)
         show(f"next: {_command('study', *again, *(['--pretrain-only'] if pretrain_only else []))}")
         return
-    with (
-        stop_on_signals() as stop,
-        workers(runner.runner_of_job, {"store": store, "device": device}, jobs)
-        if jobs > 1
-        else nullcontext() as side_by_side,
-    ):
+    with stop_on_signals() as stop, _jobs(executor, ray_address, jobs, store, device) as running:
         summary = run_study(
             asked,
             folder,
             runner=runner.ModelRunner(store, device),
             stop=stop,
-            jobs=side_by_side,
+            jobs=running,
             pretrain_only=pretrain_only,
         )
     from finetune.report.build import build_report
@@ -143,6 +143,26 @@ def study(
             hint="the same command retries the failed runs",
             reason=_CELLS_FAILED,
         )
+
+
+def _jobs(
+    executor: ExecutorName, address: str | None, number: int, store: Path | None, device: str | None
+) -> AbstractContextManager[Jobs | None]:
+    """Return where the runs are run; None is one after the other, in this process."""
+    require_ray_for(executor, {"--ray-address": address})
+    from finetune.study import runner
+
+    arguments = {"store": store, "device": device}
+    if executor == "ray":
+        from curator.core.package import require
+
+        require("ray", "--executor ray")
+        from finetune.study.jobs_on_ray import on_ray  # loads ray
+
+        return on_ray(runner.runner_on_node, arguments, number, address)
+    from finetune.study.jobs import workers
+
+    return workers(runner.runner_of_job, arguments, number) if number > 1 else nullcontext()
 
 
 def _forecast(

@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     ),
     "train": ("h5py", "pycocotools", "tensorboardX", "torchmetrics", "scipy"),
     "ui": ("streamlit", "altair", "scipy", "statsmodels"),
+    "ray": ("ray",),
 }  # fmt: skip
 INCLUDED = {"train": ("models",), "all": ("models", "train", "ui")}
 

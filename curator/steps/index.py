@@ -14,6 +14,7 @@ import numpy as np
 
 from curator.core import progress
 from curator.core.errors import UsageError
+from curator.core.package import require
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest, without_ctrl_c
 from curator.shards.alttext_counts import AltTexts
@@ -83,7 +84,7 @@ def make_index(
     todo = [ref for ref in ws.shards if index.current(ws.store, ref, options) is None]
     num_changed = 0
     with progress.bar("index", len(todo), "shards") as advance:
-        for ref, scan in _scans(todo, options, run_options.workers):
+        for ref, scan in _scans(todo, options, run_options):
             before = _indexed_bytes(ws, ref)
             num_changed += before is not None and before != scan.sha256
             index.write(ws.store, ref, scan, options)
@@ -145,9 +146,16 @@ def _shown(value: object, usual: str) -> str:
 
 
 def _scans(
-    todo: Sequence[ShardRef], options: ScanOptions, num_workers: int
+    todo: Sequence[ShardRef], options: ScanOptions, run_options: RunOptions
 ) -> Iterator[tuple[ShardRef, ShardScan]]:
     scan = partial(scan_shard, options=options)
+    num_workers = run_options.workers
+    if run_options.executor == "ray" and todo:
+        require("ray", "--executor ray")
+        from curator.engine.executors.on_ray import mapped  # loads ray
+
+        yield from mapped(scan, todo, run_options.ray_address)
+        return
     if num_workers <= 1 or len(todo) <= 1:
         yield from zip(todo, map(scan, todo), strict=True)
         return

@@ -52,7 +52,7 @@ class Inline:
     def submit(self, job: Job) -> Future[Json]:
         """See `Jobs`; returns when the cell is finished."""
         future: Future[Json] = Future()
-        future.set_result(_run(job, self._runner, self._stop))
+        future.set_result(run_or_stop(job, self._runner, self._stop))
         return future
 
     def stop(self, signum: int) -> None:
@@ -117,7 +117,8 @@ def died() -> EngineError:
     )
 
 
-def _run(job: Job, runner: Runner, stop: StopRequest) -> Json:
+def run_or_stop(job: Job, runner: Runner, stop: StopRequest) -> Json:
+    """Run a cell; return its record, or STOPPED."""
     try:
         return run_cell(job, runner, stop)
     except StoppedError:
@@ -166,4 +167,4 @@ def _follow(parent: Any, flag: Any) -> None:
 def _run_here(job: Job) -> Json:
     assert _here is not None, "the worker was started"
     with _at_work:
-        return _run(job, *_here)
+        return run_or_stop(job, *_here)

@@ -226,6 +226,14 @@ def runner_of_job(
     return ModelRunner(store, device)
 
 
+def runner_on_node(
+    *, threads: int, store: Path | None = None, device: str | None = None
+) -> ModelRunner:
+    """Return the runner of a process on a Ray cluster; Ray has chosen its GPU."""
+    torch.set_num_threads(threads)
+    return ModelRunner(store, device)
+
+
 def _seconds_of(step: Callable[[], object]) -> float:
     """Return the seconds of a call, the mean over about a second of them; the first is left out."""
     step()

@@ -427,12 +427,13 @@ HARMLESS = {
     **dict.fromkeys(("quarantine list", "quarantine retry"), "store"),
 }
 OF_ONES_OWN = {
-    "recaption": "batch-size candidates captioner device dtype max-quarantine max-tokens only "
-    "stall-timeout url workers",
-    "score": "batch-size device dtype generated max-quarantine stall-timeout workers",
+    "recaption": "batch-size candidates captioner device dtype executor gpus max-quarantine "
+    "max-tokens only ray-address stall-timeout url workers",
+    "score": "batch-size device dtype executor generated gpus max-quarantine ray-address "
+    "stall-timeout workers",
     "decide": "generator max-quarantine use-scorer",
     "pack": "samples-per-shard",
-    "index": "adopt workers",
+    "index": "adopt executor ray-address workers",
     "export": "license other-members preset to",
     "diff": "changes html",
     "query": "timeout",
@@ -442,7 +443,7 @@ OF_ONES_OWN = {
     "doctor": "captioner model scorer url",
     "finetune": "batch-size data device fraction head inference layer-decay layout lr out "
     "protocol seeds set size steps sweep task",
-    "study": "device from jobs out plan pretrain-only set",
+    "study": "device executor from jobs out plan pretrain-only ray-address set",
     "report": "out",
     "ui": "host port studies",
     "edits apply": "who",
@@ -495,6 +496,8 @@ def example(param: Any) -> str:
         return '["x"]'
     if param.name in ("to", "max_quarantine"):
         return '"wds"' if param.name == "to" else "1"
+    if param.name == "executor":
+        return '"ray"'
     return "2" if kind in (int, float) else '"/tmp/x"'
 
 

@@ -70,6 +70,12 @@ def runner_of_job(
     return Slow(seconds) if seconds else Odd(job, fails=fails, dies_at=dies_at, meet_in=meet_in)
 
 
+def runner_on_node(*, threads: int, fails: tuple[str, ...] = ()) -> study.FakeRunner:
+    """The runner of a process on a Ray cluster."""
+    assert threads >= 1
+    return study.FakeRunner(fails)
+
+
 def main(out: Path, seconds: float = 0.0, jobs: int = 1) -> None:
     """Run the small study in `out`."""
     if jobs == 1:

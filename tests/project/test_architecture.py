@@ -179,6 +179,8 @@ def test_only_the_command_line_prints() -> None:
 # file -> why something is imported there when a function runs
 LATE = {
     "curator/core/models.py": "a folder is found without huggingface_hub and without open_clip",
+    "curator/engine/executors/local.py": "ray is an extra, and loads half a second",
+    "curator/steps/index.py": "the same",
     "curator/engine/makers.py": "curator.core.devices loads torch, and not every maker asks it",
     "curator/steps/doctor.py": "it also runs where torch and huggingface_hub are not installed",
 }

@@ -23,6 +23,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from curator.core.errors import EngineError
 from curator.core.model_spec import ModelSpec
+from curator.core.package import require
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import without_ctrl_c
 from curator.engine.executors import Done, Executor, Failed, Worker
@@ -58,9 +59,23 @@ class InlineExecutor:
 
 
 def executor_of(spec: ModelSpec, run_options: RunOptions) -> Executor:
-    """Return the executor for a row of a table."""
+    """Return the executor for a row of a table.
+
+    Raises:
+        MissingExtraError: --executor ray without the extra.
+    """
     if spec.in_process:
         return InlineExecutor()
+    if run_options.executor == "ray":
+        require("ray", "--executor ray")
+        from curator.engine.executors.on_ray import RayExecutor  # loads ray
+
+        return RayExecutor(
+            run_options.workers,
+            run_options.stall_timeout_sec,
+            address=run_options.ray_address,
+            gpus=run_options.gpus if spec.needs == "model" else 0.0,
+        )
     return ProcessExecutor(run_options.workers, run_options.stall_timeout_sec)
 
 
