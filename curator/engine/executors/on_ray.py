@@ -333,7 +333,8 @@ class _Run:
         """Decide whether the item (its probe fails too) or the engine is at fault."""
         timeout = self._options.stall_timeout_sec
         how = "died" if crashed else f"did not answer for {timeout:.0f} s"
-        probed = ray.remote(num_cpus=0, max_retries=0)(_call).remote(self._probe, item)
+        task: Any = ray.remote(num_cpus=0, max_retries=0)(_call)
+        probed = task.remote(self._probe, item)
         try:
             ray.get(probed, timeout=_PROBE_TIMEOUT_SEC)
         except WorkerCrashedError:
