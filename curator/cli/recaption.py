@@ -33,8 +33,22 @@ def recaption(
         BUNDLED_MODEL,
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="Base URL of the server, e.g. http://gpu:8000/v1.")
+        list[str] | None,
+        typer.Option(help="Base URL of a server, e.g. http://gpu:8000/v1; may be repeated."),
     ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Requests each server has at once (default: as many as make it faster)."
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(help="Make larger images smaller before a server gets them (e.g. 1000000)."),
+    ] = None,
+    server_wait: Annotated[
+        float, typer.Option(help="Seconds to wait when no server is there, then the run ends.")
+    ] = DEFAULTS.server_wait_sec,
     prompt: Annotated[
         str,
         typer.Option(help="kinds, short, detailed, spatial, grounded, or your own template."),
@@ -111,6 +125,9 @@ def recaption(
                 device=device,
                 dtype=dtype,
                 stall_timeout_sec=stall_timeout,
+                server_wait_sec=server_wait,
+                concurrency=concurrency,
+                max_pixels=max_pixels,
                 candidates=candidates,
             )
             if chosen.needs_generated
@@ -141,6 +158,7 @@ def recaption(
         score_batch_size=batch_size or DEFAULTS.score_batch_size,
         caption_batch_size=batch_size or DEFAULTS.caption_batch_size,
         stall_timeout_sec=stall_timeout,
+        server_wait_sec=server_wait,
         max_quarantine=max_quarantine,
     )
     reach_server(dataset, store, generate)

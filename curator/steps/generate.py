@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from curator.captioners import Caption, CaptionFailure
+from curator.captioners import CAPTIONERS, Caption, CaptionFailure
 from curator.captioners.prompts import Prompt, get_prompt, render
 from curator.captioners.stuck_detector import MAX_IMAGES, StuckDetector
 from curator.core import clock, progress
@@ -20,10 +20,11 @@ from curator.core.hashing import text_sha256
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.engine.executors import Done, Executor, Failed
-from curator.engine.executors.local import executor_of
+from curator.engine.executors.local import ProcessExecutor, executor_of
+from curator.engine.executors.stream import StreamExecutor
 from curator.engine.facts_loop import FactsLoop, Record, Tally, crash_reason
 from curator.engine.makers import Maker
-from curator.engine.worker import CaptionItem, CaptionWorker, ImageRef
+from curator.engine.worker import CaptionItem, CaptionStream, CaptionWorker, ImageRef, PrepareWorker
 from curator.policy.candidates import has_alt_text
 from curator.policy.model import ALT_TEXT, Policy
 from curator.shards.scan import ShardRef
@@ -75,16 +76,29 @@ def generate(
             advance(index.shard_facts(ws.store, ref.name).num_samples * candidates - len(pending))
             yield ref.name, _items(ref, prompt, pending)
 
+    build: Any = partial(
+        CaptionWorker,
+        maker.row,
+        maker.options,
+        prompt=maker.recipe["prompt"],
+        language=maker.recipe["language"],
+    )
+    if executor is None and hasattr(CAPTIONERS.get(maker.row), "connect"):
+        build = partial(PrepareWorker, maker.row, maker.options)
+        executor = StreamExecutor(
+            ProcessExecutor(run_options.workers, run_options.stall_timeout_sec),
+            lambda stop: CaptionStream(
+                maker.row,
+                maker.options,
+                prompt=str(maker.recipe["prompt"]),
+                language=str(maker.recipe["language"]),
+                stop=stop,
+            ),
+        )
     with progress.bar(f"caption ({maker.row})", total * candidates, "captions") as advance:
         loop = FactsLoop(
             facts=facts,
-            build=partial(
-                CaptionWorker,
-                maker.row,
-                maker.options,
-                prompt=maker.recipe["prompt"],
-                language=maker.recipe["language"],
-            ),
+            build=build,
             to_records=_to_records,
             executor=executor or executor_of(maker.spec, run_options),
             batch_size=run_options.caption_batch_size,
