@@ -19,6 +19,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 from aiohttp import web
 
@@ -64,7 +65,7 @@ class Model:
         response = web.Response(text=text, content_type="application/json")
         await response.prepare(request)
         await response.write_eof()
-        os.write(self._log, f"{image} {num}\n".encode())
+        os.write(self._log, f"{image} {num} {time.monotonic()}\n".encode())
         if self._answers_left is not None:
             self._answers_left -= 1
         return response
@@ -118,8 +119,6 @@ def main() -> None:
         _, status = os.waitpid(child, 0)
         deaths_left -= os.waitstatus_to_exitcode(status) == 2
         if options.away:
-            import time
-
             time.sleep(options.away)
 
 
