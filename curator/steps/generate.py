@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from curator.engine.executors.local import ProcessExecutor, executor_of
 from curator.engine.executors.stream import StreamExecutor
 from curator.engine.facts_loop import FactsLoop, Record, Tally, crash_reason
 from curator.engine.makers import Maker
+from curator.engine.serve import LocalServers
 from curator.engine.worker import CaptionItem, CaptionStream, CaptionWorker, ImageRef, PrepareWorker
 from curator.policy.candidates import has_alt_text
 from curator.policy.model import ALT_TEXT, Policy
@@ -52,9 +53,12 @@ def generate(
     candidates: int = 1,
     only: Only | None = None,
     executor: Executor | None = None,
+    servers: LocalServers | None = None,
     stop: StopRequest,
 ) -> Tally:
     """Caption every image that has no caption from this maker yet.
+
+    `servers` are started when there is something to caption.
 
     Raises:
         same as `curator.engine.facts_loop.FactsLoop.run`.
@@ -85,16 +89,20 @@ def generate(
     )
     if executor is None and hasattr(CAPTIONERS.get(maker.row), "connect"):
         build = partial(PrepareWorker, maker.row, maker.options)
-        executor = StreamExecutor(
-            ProcessExecutor(run_options.workers, run_options.stall_timeout_sec),
-            lambda stop: CaptionStream(
+
+        def connect(stop: Callable[[], bool]) -> CaptionStream:
+            if servers is not None:
+                servers.start(progress.say, stop)
+            return CaptionStream(
                 maker.row,
                 maker.options,
                 prompt=str(maker.recipe["prompt"]),
                 language=str(maker.recipe["language"]),
                 stop=stop,
-            ),
-        )
+            )
+
+        processes = ProcessExecutor(run_options.workers, run_options.stall_timeout_sec)
+        executor = StreamExecutor(processes, connect)
     with progress.bar(f"caption ({maker.row})", total * candidates, "captions") as advance:
         loop = FactsLoop(
             facts=facts,

@@ -12,6 +12,7 @@ from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.engine.facts_loop import Tally
 from curator.engine.makers import Maker
+from curator.engine.serve import LocalServers
 from curator.policy.model import Policy
 from curator.shards.scan import ScanOptions
 from curator.steps.decide import MakerChoice, check_scorer, decide
@@ -125,9 +126,12 @@ def recaption(
     asked: Recaption,
     run_options: RunOptions = DEFAULTS,
     *,
+    servers: LocalServers | None = None,
     stop: StopRequest,
 ) -> RecaptionReport:
     """Run all stages; each continues where an earlier run stopped.
+
+    `servers` are started if they are needed; who made them stops them.
 
     Raises:
         StoppedError, QuarantineLimitError, EngineError, DamageError, StorageError: finished facts
@@ -151,6 +155,7 @@ def recaption(
                 run_options,
                 candidates=asked.candidates,
                 only=only,
+                servers=servers,
                 stop=stop,
             )
             check_failures(ws, asked.captioner, asked.policy, run_options, only=only)

@@ -61,7 +61,8 @@ class Model:
             }
             for i in range(num)
         ]
-        text = json.dumps({"choices": choices, "usage": {"completion_tokens": 9 * num}})
+        usage = {"prompt_tokens": 1, "completion_tokens": 9 * num, "total_tokens": 1 + 9 * num}
+        text = json.dumps({"choices": choices, "usage": usage})
         response = web.Response(text=text, content_type="application/json")
         await response.prepare(request)
         await response.write_eof()
