@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
 from types import TracebackType
 
 from curator.core.errors import EngineError, UsageError
@@ -164,8 +165,6 @@ def _free_ports(num: int) -> list[int]:
 
 def _answers(port: int) -> bool:
     """Whether the server has loaded its model: it answers with something else than an error."""
-    from http.client import HTTPConnection, HTTPException
-
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/v1/models")
@@ -201,7 +200,7 @@ def watch(command: list[str]) -> int:
             start_new_session=True,
         )
     except OSError as error:
-        sys.stdout.write(f"{command[0]}: {error.strerror}\n")
+        os.write(1, f"{command[0]}: {error.strerror}\n".encode())
         return 127
 
     def on_end_of_pipe() -> None:
@@ -216,7 +215,8 @@ def watch(command: list[str]) -> int:
     code = server.wait()
     _end(server)  # what it started may be there still, with the pipe
     reader.join(2.0)
-    sys.stdout.write("".join(line[:300].rstrip("\n") + "\n" for line in last))
+    lines = "".join(line[:300].rstrip("\n") + "\n" for line in last)
+    os.write(1, lines.encode())  # to the run, which reads it when this process has ended
     return code if code >= 0 else 128 - code
 
 

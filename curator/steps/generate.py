@@ -33,6 +33,9 @@ from curator.steps.workspace import Workspace
 from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
 
+_DECODE_SEC = 60.0
+"""A worker that only reads and decodes a batch hangs when it takes longer."""
+
 _Detectors = defaultdict[str, StuckDetector[tuple[str, int]]]
 """One per shard: it keeps every caption, and is deleted when the shard is finished."""
 
@@ -101,7 +104,8 @@ def generate(
                 stop=stop,
             )
 
-        processes = ProcessExecutor(run_options.workers, run_options.stall_timeout_sec)
+        stall_sec = min(_DECODE_SEC, run_options.stall_timeout_sec)
+        processes = ProcessExecutor(run_options.workers, stall_sec)
         executor = StreamExecutor(processes, connect)
     with progress.bar(f"caption ({maker.row})", total * candidates, "captions") as advance:
         loop = FactsLoop(

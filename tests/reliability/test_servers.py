@@ -103,6 +103,21 @@ def test_the_others_go_on_when_one_server_is_gone(tmp_path: Path, serve: Serve) 
     assert max(map(len, both)) > 150  # it did not wait for the one that had to be started again
 
 
+def test_one_server_of_two_is_enough_to_begin(tmp_path: Path, serve: Serve) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    files = [(f"{number}.jpg", picture(number).image) for number in range(20)]
+    (shards / "0.tar").write_bytes(tars.tar(files))
+    urls = ("--url", serve(), "--url", "http://127.0.0.1:9/v1")  # nobody listens at the second
+    said = curator(
+        "recaption", shards, "--captioner", "server", "--model", "m", *urls, "--policy", "replace",
+        "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert said.json["captioned"]["made"] == 20
+    assert "continuing with the other servers" in said.err
+
+
 def test_a_server_that_only_gives_errors_does_not_spoil_the_work_of_the_other(
     tmp_path: Path, serve: Serve
 ) -> None:
