@@ -67,7 +67,8 @@ class Captioner(Protocol):
         needs      keywords
         nothing    those of `sampling`, `language` that its constructor has
         model      `model`, `revision`, `device`, `dtype`, `sampling`
-        server     `model`, `url`, `stall_timeout_sec`, `sampling`
+        server     `model`, `url` (a list for several), `stall_timeout_sec`, `sampling`, and those
+                   of `concurrency`, `max_pixels`, `server_wait_sec` that its constructor has
 
     It may have a method `prefetch(requests)`, which gets the batch after the next call of
     `caption` and returns at once.

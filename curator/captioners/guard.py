@@ -29,9 +29,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from curator.captioners import LENGTH, TRIMMED, Caption, Captioner, CaptionFailure, CaptionRequest
 from curator.captioners.answers import CleanAnswer, open_answer
@@ -47,6 +47,11 @@ from curator.scorers import talk
 from curator.scorers.text import check_text
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Outcomes: TypeAlias = list[Caption | CaptionFailure]
+Rounds: TypeAlias = Generator[Sequence[CaptionRequest], Outcomes, T]
+"""Yields requests, is sent one outcome for each, and returns T."""
 
 # The first flag that is set gives the reason: a refusal in French is a refusal.
 _REASONS = {
@@ -106,20 +111,54 @@ class Guarded:
         Raises:
             EngineError: the model gives garbage for the test image too.
         """
-        outcomes = self._ask(requests)
-        if any(_reason(outcome) == "vlm.garbage" for outcome in outcomes) and self._recovered():
-            outcomes = self._ask(requests)
-        bad = [i for i, outcome in enumerate(outcomes) if _reason(outcome) in _TRIED_AGAIN]
-        if not bad:
-            return outcomes
-        for i, second in zip(bad, self._ask([self._other(requests[i]) for i in bad]), strict=True):
-            outcomes[i] = second if isinstance(second, Caption) else _both(outcomes[i], second)
-        return outcomes
+        return self._run(self.rounds(requests))
 
     def healthy(self) -> bool:
         """Whether the model gives something other than garbage for a plain test image."""
+        return self._run(self._is_healthy())
+
+    def _run(self, rounds: Rounds[T]) -> T:
+        try:
+            asked = next(rounds)
+            while True:
+                asked = rounds.send(self._ask(asked))
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+    def rounds(self, requests: Sequence[CaptionRequest]) -> Rounds[Outcomes]:
+        """Yield the requests to ask, round by round, and be sent the answers; return the outcomes.
+
+        Whoever asks, in batches or one by one, follows these rules: tidy, ask a second time in
+        other words, and look for the fault in the engine when an answer is garbage.
+
+        Raises:
+            EngineError: the model gives garbage for the test image too.
+        """
+        outcomes = yield from self._judged_answers(requests)
+        if any(_reason(outcome) == "vlm.garbage" for outcome in outcomes):
+            recovered = yield from self._recovered()
+            if recovered:
+                outcomes = yield from self._judged_answers(requests)
+        bad = [i for i, outcome in enumerate(outcomes) if _reason(outcome) in _TRIED_AGAIN]
+        if not bad:
+            return outcomes
+        seconds = yield from self._judged_answers([self._other(requests[i]) for i in bad])
+        for i, second in zip(bad, seconds, strict=True):
+            outcomes[i] = second if isinstance(second, Caption) else _both(outcomes[i], second)
+        return outcomes
+
+    def _judged_answers(self, requests: Sequence[CaptionRequest]) -> Rounds[Outcomes]:
+        outcomes = yield requests
+        return [
+            self._judged(request, outcome)
+            for request, outcome in zip(requests, outcomes, strict=True)
+        ]
+
+    def _is_healthy(self) -> Rounds[bool]:
         request = replace(probe_request(), prompt=self._prompt.bare)
-        return _reason(self._ask([request])[0]) != "vlm.garbage"
+        outcomes = yield from self._judged_answers([request])
+        return _reason(outcomes[0]) != "vlm.garbage"
 
     def _other(self, request: CaptionRequest) -> CaptionRequest:
         prompt = request.prompt
@@ -127,7 +166,7 @@ class Guarded:
             prompt = reword(self._prompt, request.prompt)
         return replace(request, prompt=prompt, candidate=request.candidate + RETRY_CANDIDATE)
 
-    def _ask(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
+    def _ask(self, requests: Sequence[CaptionRequest]) -> Outcomes:
         outcomes = self._call(requests)
         if len(outcomes) != len(requests):
             # Which answer belongs to which request is unknown, so none is used.
@@ -135,10 +174,7 @@ class Guarded:
                 "%d answers to %d requests: asking one by one", len(outcomes), len(requests)
             )
             outcomes = [self._ask_single(request) for request in requests]
-        return [
-            self._judged(request, outcome)
-            for request, outcome in zip(requests, outcomes, strict=True)
-        ]
+        return outcomes
 
     def _call(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionFailure]:
         """Ask the captioner; its answers are checked here and nowhere else, but for their number.
@@ -185,13 +221,15 @@ class Guarded:
         failure = judge(answer.text, prompt=request.prompt, language=self._language)
         return failure or _finished(outcome, answer)
 
-    def _recovered(self) -> bool:
+    def _recovered(self) -> Rounds[bool]:
         """Whether the model was switched to fp32; raises if that does not help."""
-        if self.healthy():
+        is_healthy = yield from self._is_healthy()
+        if is_healthy:
             return False
         if isinstance(self._captioner, HasFp32) and self._captioner.to_fp32():
             log.warning("the model gives garbage (overflow); it now runs in fp32, which is slower")
-            if self.healthy():
+            is_healthy = yield from self._is_healthy()
+            if is_healthy:
                 return True
         raise EngineError(
             "the model gives garbage, even for a plain test image",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from curator.captioners import LENGTH, STOP, Caption, CaptionFailure, CaptionRequest
+from PIL import Image
+
+from curator.captioners import LENGTH, STOP, Caption, CaptionFailure
 from curator.captioners.options import Sampling
 from curator.core.images import decode
 
@@ -20,75 +24,109 @@ class Mismatch(Exception):
     """Raised for an answer without exactly one text."""
 
 
-def body_of(request: CaptionRequest, *, model: str, sampling: Sampling) -> bytes:
-    """Return the JSON body for one caption, with the image before the text as in Qwen's training.
+def body_of(
+    image: bytes, prompt: str, candidate: int, num: int = 1, *, model: str, sampling: Sampling
+) -> bytes:
+    """Return the JSON body that asks for `num` captions of one image, from `candidate` on.
 
-    Raises:
-        Unusable: the image cannot be decoded. Servers fill truncated images with grey.
+    `image` is a `data:` URI; it goes before the text, as in Qwen's training. `n` is sent only to
+    ask for more than one caption. vLLM draws the i-th of them with the seed `seed + i`, which is
+    what a request of its own would be sent with, so how captions are asked for changes nothing.
     """
     content = [
-        {"type": "image_url", "image_url": {"url": data_uri(request.image)}},
-        {"type": "text", "text": request.prompt},
+        {"type": "image_url", "image_url": {"url": ""}},
+        {"type": "text", "text": prompt},
     ]
-    return json.dumps(
-        {
-            "model": model,
-            "messages": [{"role": "user", "content": content}],
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed_of(request.candidate),
-        }
-    ).encode()
+    document: dict[str, Any] = {
+        "messages": [{"role": "user", "content": content}],
+        "model": model,
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed_of(candidate),
+    }
+    if num > 1:
+        document["n"] = num
+    # The image is put in afterwards, so that a megabyte is not searched for what JSON escapes.
+    head, url, tail = json.dumps(document).partition('"url": "')
+    return b"".join(((head + url).encode(), image, tail.encode()))
 
 
-def data_uri(image: bytes) -> str:
+def data_uri(image: bytes, max_pixels: int | None = None) -> bytes:
     """Return the image as a `data:` URI: its own bytes if all servers read them alike, else a PNG.
 
     Most servers ignore the EXIF orientation and drop transparency (which shows hidden colours), and
     they differ on CMYK, palettes, 16 bits and animations; such images are sent as decoded by
-    `curator.core.images`.
+    `curator.core.images`. An image of more than `max_pixels` is made smaller, with its aspect
+    ratio, and sent as a JPEG of quality 95.
 
     Raises:
-        Unusable: the image cannot be decoded.
+        Unusable: the image cannot be decoded. Servers fill truncated images with grey.
     """
-    decoded = decode(image)
+    decoded = decode(image, at_least=lambda info: _fitted(info.width, info.height, max_pixels))
     mime = _MIME.get(decoded.info.format)
-    if decoded.info.notes or mime is None:
-        buffer = io.BytesIO()
+    buffer = io.BytesIO()
+    size = (decoded.info.width, decoded.info.height)
+    smaller = _fitted(*size, max_pixels)
+    if smaller != size:
+        decoded.image.resize(smaller, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=95)
+        image, mime = buffer.getvalue(), "image/jpeg"
+    elif decoded.info.notes or mime is None:
         decoded.image.save(buffer, format="PNG", compress_level=1)
         image, mime = buffer.getvalue(), "image/png"
-    return f"data:{mime};base64,{base64.b64encode(image).decode('ascii')}"
+    return f"data:{mime};base64,".encode() + base64.b64encode(image)
+
+
+def _fitted(width: int, height: int, max_pixels: int | None) -> tuple[int, int]:
+    """Return the largest size with the same aspect ratio and at most `max_pixels`."""
+    if max_pixels is None or width * height <= max_pixels:
+        return width, height
+    scale = math.sqrt(max_pixels / (width * height))
+    return max(1, int(width * scale)), max(1, int(height * scale))
 
 
 _AT_LIMIT = frozenset(("length", "max_tokens", "max_length", "model_length", "token_limit"))
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
 
 
-def caption_of(answer: bytes, *, seed: int, max_tokens: int) -> Caption | CaptionFailure:
-    """Return the caption in an answer, or a failure if the server's content filter removed it.
+def captions_of(
+    answer: bytes, *, seeds: Sequence[int], max_tokens: int
+) -> list[Caption | CaptionFailure]:
+    """Return the captions in an answer to a request for one caption of each seed, maybe fewer.
 
-    Some servers return "stop" for captions cut at `max_tokens`, so the number of tokens is checked
-    too. Thinking that a server returns separately is never used as the caption, even without
-    another text.
+    Servers that do not know `n` give one. A caption that the server's content filter removed is a
+    failure. Some servers return "stop" for captions cut at `max_tokens`, so the number of tokens
+    is checked too; it is known only of a single caption, since servers count all of an answer.
+    Thinking that a server returns separately is never used as the caption, even without another
+    text.
 
     Raises:
-        Mismatch: not JSON, or not exactly one choice with a message.
+        Mismatch: not JSON, no choice, more choices than seeds, or one without a message.
     """
     document = _json(answer)
     choices = document.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+    if not isinstance(choices, list) or not 1 <= len(choices) <= len(seeds):
         number = len(choices) if isinstance(choices, list) else "no"
-        raise Mismatch(f"{number} choices in the answer to one request")
-    message = choices[0].get("message")
-    if not isinstance(message, dict):
-        raise Mismatch("a choice without a message")
-    finish_reason = choices[0].get("finish_reason")
-    if finish_reason == "content_filter" or message.get("refusal"):
-        return CaptionFailure("vlm.refusal", str(message.get("refusal") or finish_reason)[:200])
+        asked = "one request" if len(seeds) == 1 else f"a request for {len(seeds)}"
+        raise Mismatch(f"{number} choices in the answer to {asked}")
     usage = document.get("usage")
     counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    num_tokens = counted if isinstance(counted, int) else 0
+    num_tokens = counted if isinstance(counted, int) and len(choices) == 1 else 0
+    return [
+        _caption_of(choice, seed=seed, num_tokens=num_tokens, max_tokens=max_tokens)
+        for choice, seed in zip(choices, seeds, strict=False)
+    ]
+
+
+def _caption_of(
+    choice: object, *, seed: int, num_tokens: int, max_tokens: int
+) -> Caption | CaptionFailure:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise Mismatch("a choice without a message")
+    finish_reason = choice.get("finish_reason")
+    if finish_reason == "content_filter" or message.get("refusal"):
+        return CaptionFailure("vlm.refusal", str(message.get("refusal") or finish_reason)[:200])
     at_limit = str(finish_reason).lower() in _AT_LIMIT or num_tokens >= max_tokens
     thoughts = (message.get(name) for name in _REASONING_FIELDS)
     return Caption(

@@ -22,7 +22,9 @@ def doctor(
     ] = None,
     captioner: Annotated[str | None, typer.Option(help="Captioner of the run.")] = None,
     model: Annotated[str | None, typer.Option(help="Model of the captioner.")] = None,
-    url: Annotated[str | None, typer.Option(help="URL of the server that captions.")] = None,
+    url: Annotated[
+        list[str] | None, typer.Option(help="URL of a server that captions; may be repeated.")
+    ] = None,
     store: o.StoreOption = None,
     json: o.Json = False,
 ) -> None:
@@ -48,7 +50,7 @@ def doctor(
             scorer=scorer,
             captioner=captioner,
             model=model,
-            url=url,
+            urls=url or (),
         )
     )
     if json:

@@ -33,8 +33,30 @@ def recaption(
         BUNDLED_MODEL,
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="Base URL of the server, e.g. http://gpu:8000/v1.")
+        list[str] | None,
+        typer.Option(help="Base URL of a server, e.g. http://gpu:8000/v1; may be repeated."),
     ] = None,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="vllm|COMMAND",
+            help="Start servers for this run, one per worker and GPU: `vllm serve MODEL`, or a "
+            "command with {model} and {port}.",
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Requests each server has at once (default: as many as make it faster)."
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(help="Make larger images smaller before a server gets them (e.g. 1000000)."),
+    ] = None,
+    server_wait: Annotated[
+        float, typer.Option(help="Seconds to wait when no server is there, then the run ends.")
+    ] = DEFAULTS.server_wait_sec,
     prompt: Annotated[
         str,
         typer.Option(help="kinds, short, detailed, spatial, grounded, or your own template."),
@@ -85,8 +107,11 @@ def recaption(
         curator recaption shards/ --captioner server --url http://gpu:8000/v1 \\
             --model Qwen/Qwen3-VL-8B-Instruct --policy best
     """
+    from contextlib import nullcontext
+
     from curator.core.stopping import stop_on_signals
     from curator.engine.makers import all_of, captioner_maker, checker_maker, scorer_maker
+    from curator.engine.serve import LocalServers
     from curator.policy.model import load_policy
     from curator.shards.scan import ScanOptions, discover
     from curator.steps.recaption import Recaption, reach_server
@@ -98,6 +123,16 @@ def recaption(
     worst = _worst_percent(only)
     if worst is not None:  # --only captions some samples; the others keep their alt text
         chosen = chosen.model_copy(update={"otherwise": "keep_alt"})
+    servers = None
+    if serve is not None and chosen.needs_generated:
+        if url or not model:
+            raise UsageError(
+                "--serve starts servers for --model, and takes no --url",
+                hint="e.g. --captioner server --model Qwen/Qwen3-VL-8B-Instruct --serve vllm",
+                reason="option.value",
+            )
+        servers = LocalServers(serve, model=model, num=workers)
+        url = servers.urls
     discover(dataset)  # report a wrong path before a model is downloaded
     generate, by, checker = all_of(
         lambda: (
@@ -114,6 +149,9 @@ def recaption(
                 device=device,
                 dtype=dtype,
                 stall_timeout_sec=stall_timeout,
+                server_wait_sec=server_wait,
+                concurrency=concurrency,
+                max_pixels=max_pixels,
                 candidates=candidates,
             )
             if chosen.needs_generated
@@ -144,15 +182,17 @@ def recaption(
         score_batch_size=batch_size or DEFAULTS.score_batch_size,
         caption_batch_size=batch_size or DEFAULTS.caption_batch_size,
         stall_timeout_sec=stall_timeout,
+        server_wait_sec=server_wait,
         max_quarantine=max_quarantine,
         executor=executor,
         ray_address=ray_address,
         gpus=gpus,
     )
-    reach_server(dataset, store, generate)
+    if servers is None:
+        reach_server(dataset, store, generate)
     ws = open_workspace(dataset, store, create=True)
-    with stop_on_signals() as stop:
-        report = run(ws, asked, run_options, stop=stop)
+    with stop_on_signals() as stop, servers or nullcontext():
+        report = run(ws, asked, run_options, servers=servers, stop=stop)
     if json:
         show_json(_recaption_json(report))
     else:

@@ -19,7 +19,7 @@ from curator.core.errors import MissingExtraError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "models": (
         "torch", "torchvision", "transformers", "open_clip", "timm", "huggingface_hub",
-        "safetensors", "tokenizers", "num2words",
+        "safetensors", "tokenizers", "num2words", "httpx",
     ),
     "train": ("h5py", "pycocotools", "tensorboardX", "torchmetrics", "scipy"),
     "ui": ("streamlit", "altair", "scipy", "statsmodels"),

@@ -20,6 +20,7 @@ class RunOptions:
         score_batch_size: images per batch that a scorer is given, with all their texts.
         caption_batch_size: images per batch that a captioner is given.
         stall_timeout_sec: seconds without an answer after which a model is started again.
+        server_wait_sec: seconds without any captioning server after which a run ends.
         max_quarantine: the largest fraction of unusable samples, 0 to 1; above it a run stops.
         executor: "local", this machine, or "ray", a Ray cluster; `ray_address` is where it is, as
             in `ray.init`, and `gpus` the share of GPUs that a worker with a model gets there (None:
@@ -30,6 +31,7 @@ class RunOptions:
     score_batch_size: int = 32
     caption_batch_size: int = 16
     stall_timeout_sec: float = 600.0
+    server_wait_sec: float = 600.0
     max_quarantine: float = 0.05
     executor: ExecutorName = "local"
     ray_address: str | None = None

@@ -1,14 +1,18 @@
 """Makers: a model with its settings. A maker's name contains a digest of them: facts never mix.
 
 A recipe holds everything that changes an answer (model, revision, prompt, sampling) and nothing
-that does not (device, batch size, server address, number of candidates).
+that does not (device, batch size, server address, number of candidates, requests at once).
+
+How candidates are asked for is not in it: candidate c has the seed `seed + c` in a request of its
+own, and also in one for several, at servers that count seeds up as vLLM does. Other servers draw
+it from the same distribution with a seed of theirs (`curator.captioners.server`).
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -180,7 +184,7 @@ def captioner_maker(
     *,
     model: str | None = None,
     revision: str | None = None,
-    url: str | None = None,
+    url: str | Sequence[str] | None = None,
     prompt: str = "short",
     language: str = "en",
     max_tokens: int | None = None,
@@ -190,6 +194,9 @@ def captioner_maker(
     device: str | None = None,
     dtype: str | None = None,
     stall_timeout_sec: float = DEFAULTS.stall_timeout_sec,
+    server_wait_sec: float = DEFAULTS.server_wait_sec,
+    concurrency: int | None = None,
+    max_pixels: int | None = None,
     candidates: int = 1,
 ) -> Maker:
     """Return the maker for `--captioner`, a name of CAPTIONERS, and its options.
@@ -216,12 +223,14 @@ def captioner_maker(
             reason="option.value",
         )
     servers = " or ".join(name for name, row in CAPTIONERS.rows.items() if row.needs == "server")
-    if url is not None and spec.needs != "server":
-        raise UsageError(
-            f"--url works only with --captioner {servers}",
-            hint=f"add --captioner {servers}",
-            reason="option.value",
-        )
+    of_servers = {"--url": url, "--concurrency": concurrency, "--max-pixels": max_pixels}
+    for option, value in of_servers.items():
+        if value and spec.needs != "server":
+            raise UsageError(
+                f"{option} works only with --captioner {servers}",
+                hint=f"add --captioner {servers}",
+                reason="option.value",
+            )
     pinned: str | None
     options: dict[str, Any]
     if spec.needs == "nothing":
@@ -243,6 +252,13 @@ def captioner_maker(
             "stall_timeout_sec": stall_timeout_sec,
             "sampling": sampling,
         }
+        taken = inspect.signature(CAPTIONERS.get(captioner)).parameters
+        more = {
+            "concurrency": concurrency,
+            "max_pixels": max_pixels,
+            "server_wait_sec": server_wait_sec,
+        }
+        options |= {name: value for name, value in more.items() if name in taken}
         named, pinned = str(model), revision
         label = f"{named}-{asked.name}"
     else:
@@ -271,6 +287,8 @@ def captioner_maker(
         "language": language,
         "sampling": asdict(sampling),
     }
+    if max_pixels is not None:
+        recipe["max_pixels"] = max_pixels
     if spec.needs != "nothing" and spec.version > 1:
         recipe["version"] = spec.version
     return Maker(
@@ -282,20 +300,25 @@ def captioner_maker(
     )
 
 
-def _checked_url(captioner: str, url: str | None, model: str | None) -> str:
-    if not url or not model:
+def _checked_url(
+    captioner: str, url: str | Sequence[str] | None, model: str | None
+) -> str | list[str]:
+    """Return the URL, or the list of several."""
+    urls = [url] if isinstance(url, str) else list(dict.fromkeys(url or ()))
+    if not urls or not model:
         raise UsageError(
             f"--captioner {captioner} needs --url and --model",
             hint="e.g. --url http://localhost:8000/v1 --model Qwen/Qwen2.5-VL-7B-Instruct",
             reason="option.missing",
         )
-    if not re.match(r"https?://[^/]", url):
-        raise UsageError(
-            f"--url is {url!r}",
-            hint="allowed: http://HOST:PORT/v1 or https://...",
-            reason="option.value",
-        )
-    return url
+    for one in urls:
+        if not re.match(r"https?://[^/]", one):
+            raise UsageError(
+                f"--url is {one!r}",
+                hint="allowed: http://HOST:PORT/v1 or https://...",
+                reason="option.value",
+            )
+    return urls[0] if len(urls) == 1 else urls
 
 
 def _find_model(

@@ -9,11 +9,12 @@ import contextlib
 import hashlib
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from numbers import Real
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from curator.captioners import CAPTIONERS, Caption, Captioner, CaptionFailure, CaptionRequest
 from curator.captioners.guard import Guarded
@@ -23,6 +24,9 @@ from curator.core.errors import DamageError, Unusable, nearest
 from curator.core.reasons import REASONS
 from curator.scorers import SCORERS, Score, Scorer
 from curator.shards.scan import read_bytes
+
+if TYPE_CHECKING:
+    from curator.captioners.server import ServerCaptioner
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -105,6 +109,87 @@ class CaptionWorker:
     def __call__(self, items: Sequence[CaptionItem]) -> list[Caption | CaptionFailure]:
         """Return one outcome per item."""
         return self._captioner.caption([self._read.of(item) or _request(item) for item in items])
+
+
+class PrepareWorker:
+    """Reads, decodes and packs the images of captions that servers write; see `CaptionStream`."""
+
+    def __init__(self, captioner: str, options: Mapping[str, Any]) -> None:
+        self._captioner: ServerCaptioner = contract.build(CAPTIONERS, captioner, options)
+
+    def __call__(self, items: Sequence[CaptionItem]) -> list[bytes | CaptionFailure]:
+        """Return the image of every item as it is sent; those of one image share their bytes."""
+        prepared = {
+            item.image: self._captioner.prepare(_request(item))
+            for item in {item.image: item for item in items}.values()
+        }
+        return [prepared[item.image] for item in items]
+
+
+class CaptionStream:
+    """Asks servers for captions of prepared images, one group of items at a time.
+
+    Runs in the event loop of `curator.engine.executors.stream`; any number of `answer` calls may
+    wait at the same time.
+    """
+
+    def __init__(
+        self,
+        captioner: str,
+        options: Mapping[str, Any],
+        *,
+        prompt: str,
+        language: str,
+        stop: Callable[[], bool],
+    ) -> None:
+        built: ServerCaptioner = contract.build(CAPTIONERS, captioner, options)
+        self._guard = Guarded(built, prompt=get_prompt(prompt), language=language)
+        self._servers = built.connect(stop)
+
+    async def __aenter__(self) -> CaptionStream:
+        await self._servers.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._servers.__aexit__(*error)
+
+    @property
+    def room(self) -> int:
+        """Return how many groups may be unfinished at the same time."""
+        return self._servers.fleet.room
+
+    @property
+    def num_flying(self) -> int:
+        """Return how many requests the servers have now."""
+        return self._servers.fleet.num_flying
+
+    def summary(self) -> list[str]:
+        """Return a line for each server on what it did."""
+        return self._servers.fleet.summary()
+
+    @staticmethod
+    def group(items: Sequence[CaptionItem]) -> list[list[CaptionItem]]:
+        """Put neighbours of one image and prompt together: one request asks for all of them."""
+        return [list(group) for _, group in groupby(items, lambda one: (one.image, one.prompt))]
+
+    async def answer(
+        self, items: Sequence[CaptionItem], image: bytes
+    ) -> list[Caption | CaptionFailure]:
+        """Return one outcome for each item of a group, under the rules of `Guarded`.
+
+        Raises:
+            EngineError: as `Guarded.caption`.
+        """
+        rounds = self._guard.rounds(
+            [CaptionRequest(one.image.sha256, b"", one.prompt, one.candidate) for one in items]
+        )
+        try:
+            asked = next(rounds)
+            while True:
+                asked = rounds.send(await self._servers.ask(asked, image))
+        except StopIteration as end:
+            found: list[Caption | CaptionFailure] = end.value
+            return found
 
 
 class ScoreWorker:

@@ -7,7 +7,7 @@ import re
 import resource
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.metadata import version as package_version
@@ -48,12 +48,12 @@ def doctor(
     scorer: str | None = None,
     captioner: str | None = None,
     model: str | None = None,
-    url: str | None = None,
+    urls: Sequence[str] = (),
 ) -> Iterator[DoctorCheck]:
     """Run all checks for a store in this folder, which may not exist yet.
 
     `dataset` must exist. `scorer` and `captioner` are the values for --scorer and --captioner of
-    the planned run, `model` and `url` those of the captioner; None means the default of a run.
+    the planned run, `model` and `urls` those of the captioner; None means the default of a run.
     """
     if dataset is not None and not dataset.exists():
         yield DoctorCheck("dataset", "fail", f"{dataset} does not exist")
@@ -74,15 +74,15 @@ def doctor(
     row, named = (scorer or OF_MODELS), None
     if row not in SCORERS and ("/" in row or ":" in row):
         row, named = OF_MODELS, row
-    yield from _needs(SCORERS, row, named, None, asked=scorer is not None)
-    if captioner is None and url is not None:
+    yield from _needs(SCORERS, row, named, (), asked=scorer is not None)
+    if captioner is None and urls:
         captioner = next(name for name, spec in CAPTIONERS.rows.items() if spec.needs == "server")
     is_asked = captioner is not None
-    yield from _needs(CAPTIONERS, captioner or DEFAULT_CAPTIONER, model, url, asked=is_asked)
+    yield from _needs(CAPTIONERS, captioner or DEFAULT_CAPTIONER, model, urls, asked=is_asked)
 
 
 def _needs(
-    table: Registry[Any], row: str, model: str | None, url: str | None, *, asked: bool
+    table: Registry[Any], row: str, model: str | None, urls: Sequence[str], *, asked: bool
 ) -> Iterator[DoctorCheck]:
     """Check that the model or server that a row of a table needs is available.
 
@@ -101,10 +101,9 @@ def _needs(
         yield DoctorCheck(table.kind, "fail", str(error))
         return
     if spec.needs == "server":
-        if url is None:
+        if not urls:
             yield DoctorCheck("server", "fail", f"{table.kind} {row!r} needs --url")
-        else:
-            yield _server(url)
+        yield from map(_server, urls)
     elif spec.needs == "model":
         named = model or default_model(spec, None)
         if named is None:

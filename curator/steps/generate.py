@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from curator.captioners import Caption, CaptionFailure
+from curator.captioners import CAPTIONERS, Caption, CaptionFailure
 from curator.captioners.prompts import Prompt, get_prompt, render
 from curator.captioners.stuck_detector import MAX_IMAGES, StuckDetector
 from curator.core import clock, progress
@@ -20,16 +20,21 @@ from curator.core.hashing import text_sha256
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.engine.executors import Done, Executor, Failed
-from curator.engine.executors.local import executor_of
+from curator.engine.executors.local import ProcessExecutor, executor_of
+from curator.engine.executors.stream import StreamExecutor
 from curator.engine.facts_loop import FactsLoop, Record, Tally, crash_reason
 from curator.engine.makers import Maker
-from curator.engine.worker import CaptionItem, CaptionWorker, ImageRef
+from curator.engine.serve import LocalServers
+from curator.engine.worker import CaptionItem, CaptionStream, CaptionWorker, ImageRef, PrepareWorker
 from curator.policy.candidates import has_alt_text
 from curator.policy.model import ALT_TEXT, Policy
 from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
 from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
+
+_DECODE_SEC = 60.0
+"""A worker that only reads and decodes a batch hangs when it takes longer."""
 
 _Detectors = defaultdict[str, StuckDetector[tuple[str, int]]]
 """One per shard: it keeps every caption, and is deleted when the shard is finished."""
@@ -51,9 +56,12 @@ def generate(
     candidates: int = 1,
     only: Only | None = None,
     executor: Executor | None = None,
+    servers: LocalServers | None = None,
     stop: StopRequest,
 ) -> Tally:
     """Caption every image that has no caption from this maker yet.
+
+    `servers` are started when there is something to caption.
 
     Raises:
         same as `curator.engine.facts_loop.FactsLoop.run`.
@@ -75,16 +83,34 @@ def generate(
             advance(index.shard_facts(ws.store, ref.name).num_samples * candidates - len(pending))
             yield ref.name, _items(ref, prompt, pending)
 
+    build: Any = partial(
+        CaptionWorker,
+        maker.row,
+        maker.options,
+        prompt=maker.recipe["prompt"],
+        language=maker.recipe["language"],
+    )
+    if executor is None and hasattr(CAPTIONERS.get(maker.row), "connect"):
+        build = partial(PrepareWorker, maker.row, maker.options)
+
+        def connect(stop: Callable[[], bool]) -> CaptionStream:
+            if servers is not None:
+                servers.start(progress.say, stop)
+            return CaptionStream(
+                maker.row,
+                maker.options,
+                prompt=str(maker.recipe["prompt"]),
+                language=str(maker.recipe["language"]),
+                stop=stop,
+            )
+
+        stall_sec = min(_DECODE_SEC, run_options.stall_timeout_sec)
+        processes = ProcessExecutor(run_options.workers, stall_sec)
+        executor = StreamExecutor(processes, connect)
     with progress.bar(f"caption ({maker.row})", total * candidates, "captions") as advance:
         loop = FactsLoop(
             facts=facts,
-            build=partial(
-                CaptionWorker,
-                maker.row,
-                maker.options,
-                prompt=maker.recipe["prompt"],
-                language=maker.recipe["language"],
-            ),
+            build=build,
             to_records=_to_records,
             executor=executor or executor_of(maker.spec, run_options),
             batch_size=run_options.caption_batch_size,

@@ -12,6 +12,7 @@ from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.engine.facts_loop import Tally
 from curator.engine.makers import Maker
+from curator.engine.serve import LocalServers
 from curator.policy.model import Policy
 from curator.shards.scan import ScanOptions
 from curator.steps.decide import MakerChoice, check_scorer, decide
@@ -89,26 +90,35 @@ class RecaptionReport:
 
 
 def reach_server(spec: str, store: Path | None, captioner: Maker | None) -> None:
-    """Check that the captioner's server answers, before reading the shards, which can take hours.
+    """Check that a server answers, before reading the shards, which can take hours.
 
-    Only a warning if the store has captions of this captioner: it may need no new ones.
+    Only a warning if another server answers, or if the store has captions of this captioner: it may
+    need no new ones.
 
     Raises:
-        EngineError: the server does not answer, and the store has no captions of this captioner.
+        EngineError: no server answers, and the store has no captions of this captioner.
     """
     if captioner is None or captioner.spec.needs != "server":
         return
-    try:
-        reach(captioner.options["url"])
-    except EngineError as error:
+    url = captioner.options["url"]
+    urls = [url] if isinstance(url, str) else url
+    errors = []
+    for one in urls:
+        try:
+            reach(one)
+        except EngineError as error:
+            errors.append(error)
+    if len(errors) == len(urls):
         try:
             known = open_workspace(spec, store).store.makers(CAPTIONS)
         except NotFoundError:
             known = []
         if captioner.name not in known:
-            raise
-        error.did = "continuing with the existing captions"  # not "nothing was read or written"
-        progress.say(f"warning: {error}")
+            raise errors[0]
+    rest = "existing captions" if len(errors) == len(urls) else "other servers"
+    for failed in errors:
+        failed.did = f"continuing with the {rest}"  # not "nothing was read or written"
+        progress.say(f"warning: {failed}")
 
 
 def recaption(
@@ -116,9 +126,12 @@ def recaption(
     asked: Recaption,
     run_options: RunOptions = DEFAULTS,
     *,
+    servers: LocalServers | None = None,
     stop: StopRequest,
 ) -> RecaptionReport:
     """Run all stages; each continues where an earlier run stopped.
+
+    `servers` are started if they are needed; who made them stops them.
 
     Raises:
         StoppedError, QuarantineLimitError, EngineError, DamageError, StorageError: finished facts
@@ -142,6 +155,7 @@ def recaption(
                 run_options,
                 candidates=asked.candidates,
                 only=only,
+                servers=servers,
                 stop=stop,
             )
             check_failures(ws, asked.captioner, asked.policy, run_options, only=only)

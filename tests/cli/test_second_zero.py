@@ -50,7 +50,7 @@ SERVED = ("--captioner", "server", "--model", "m", "--policy", "replace")
 def test_a_server_that_does_not_answer_is_said_before_anything_is_read(shards: Path) -> None:
     said = curator("recaption", shards, *SERVED, "--url", "http://127.0.0.1:9/v1")
     assert said.code == 30
-    assert "the server does not answer (ConnectError) in http://127.0.0.1:9/v1" in said.err
+    assert "the server does not answer (ClientConnectorError) in http://127.0.0.1:9/v1" in said.err
     assert not (shards / ".curator").exists()
 
 

@@ -427,8 +427,8 @@ HARMLESS = {
     **dict.fromkeys(("quarantine list", "quarantine retry"), "store"),
 }
 OF_ONES_OWN = {
-    "recaption": "batch-size candidates captioner device dtype executor gpus max-quarantine "
-    "max-tokens only ray-address stall-timeout url workers",
+    "recaption": "batch-size candidates captioner concurrency device dtype executor gpus max-pixels "
+    "max-quarantine max-tokens only ray-address serve server-wait stall-timeout url workers",
     "score": "batch-size device dtype executor generated gpus max-quarantine ray-address "
     "stall-timeout workers",
     "decide": "generator max-quarantine use-scorer",

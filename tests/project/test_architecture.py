@@ -147,6 +147,7 @@ _DANGEROUS = re.compile(
     r"|subprocess\.\w+)$"
 )
 MAY_START_PROCESSES = {
+    "curator/engine/serve.py": "the command that the user types for --serve, and its watcher",
     "curator/query/run.py": "our own query process: fixed arguments, no shell",
 }
 

@@ -21,7 +21,7 @@ HEAVY = frozenset(
     (
         "torch", "torchvision", "transformers", "open_clip", "timm", "polars", "pyarrow", "duckdb",
         "numpy", "rich", "PIL", "matplotlib", "pandas", "httpx", "huggingface_hub", "webdataset",
-        "streamlit", "jinja2", "lingua", "pebble",
+        "streamlit", "jinja2", "lingua", "pebble", "aiohttp",
     )
 )  # fmt: skip  # not pydantic: typer takes it itself
 LEAVES = frozenset(

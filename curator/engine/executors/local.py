@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing import get_context
@@ -109,6 +110,18 @@ class ProcessExecutor:
         stop: Callable[[], bool],
     ) -> Generator[list[Done[T, R] | Failed[T]]]:
         """See `curator.engine.executors.Executor`."""
+        with closing(self.steps(build, batches, probe=probe, stop=stop)) as steps:
+            yield from filter(None, steps)
+
+    def steps(
+        self,
+        build: Callable[[], Worker[T, R]],
+        batches: Iterable[Sequence[T]],
+        *,
+        probe: Callable[[Any], object],
+        stop: Callable[[], bool],
+    ) -> Generator[list[Done[T, R] | Failed[T]]]:
+        """As `run`, and an empty list whenever nothing has finished for a fifth of a second."""
         source = iter(batches)
         first = list(islice(source, 1))
         if not first:
@@ -157,6 +170,8 @@ class ProcessExecutor:
             if not flying or (deadline is not None and time.monotonic() > deadline):
                 return
             ready, _ = wait(flying, timeout=_POLL_SEC, return_when=FIRST_COMPLETED)
+            if not ready:
+                yield []
             for lane in lanes:
                 while lane.queue and lane.queue[0][1] in ready:
                     batch, future = lane.queue.popleft()
