@@ -421,6 +421,16 @@ def _raise(error: Exception, place: Remote) -> NoReturn:
     said = " ".join(one[1].strip() for one in (status, code) if one)
     number = status[1][:3] if status else ""
     did = "finished work is kept"
+    if _is_about_credentials(text):
+        raise StorageError(
+            "there are no credentials for the store",
+            where=place,
+            did=did,
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (gs: "
+            "GOOGLE_APPLICATION_CREDENTIALS; az: AZURE_STORAGE_ACCOUNT_NAME and _KEY); for a "
+            "public bucket set AWS_SKIP_SIGNATURE=true",
+            reason="storage.no_credentials",
+        ) from None
     if number == "412" or isinstance(error, PreconditionError):
         raise _changed(place, "it was written again") from None
     if "NoSuchBucket" in text or "ContainerNotFound" in text or "bucket does not exist" in text:
@@ -441,16 +451,6 @@ def _raise(error: Exception, place: Remote) -> NoReturn:
             "may do; for a public bucket set AWS_SKIP_SIGNATURE=true",
             reason="storage.no_permission",
         ) from None
-    if _is_about_credentials(text):
-        raise StorageError(
-            "there are no credentials for the store",
-            where=place,
-            did=did,
-            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (gs: "
-            "GOOGLE_APPLICATION_CREDENTIALS; az: AZURE_STORAGE_ACCOUNT_NAME and _KEY); for a "
-            "public bucket set AWS_SKIP_SIGNATURE=true",
-            reason="storage.no_credentials",
-        ) from None
     if number[:1] in ("3", "4") and number not in ("408", "409", "425", "429"):
         raise StorageError(
             f"the store refuses the request ({said})",
@@ -470,7 +470,8 @@ def _raise(error: Exception, place: Remote) -> NoReturn:
 
 
 def _is_about_credentials(text: str) -> bool:
-    marks = ("169.254.169.254", "metadata.google", "instance metadata", "credential", "Token")
+    """Whether the machine's own service was asked for credentials, and gave none."""
+    marks = ("/latest/api/token", "/latest/meta-data", "computeMetadata", "Account must be")
     return any(mark in text for mark in marks)
 
 

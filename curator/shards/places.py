@@ -21,7 +21,9 @@ __all__ = ["Place", "Remote", "Stamp", "is_remote", "parse"]
 Place = Path | Remote
 
 _SPARSE = 4
-"""Less than one byte in so many of a shard is asked for by ranges."""
+"""Less than one byte in so many of a shard is asked for by ranges, ..."""
+_SMALL_BYTES = 1 << 20
+"""... unless the whole shard is about one range."""
 
 
 def stamp(place: Place) -> Stamp | None:
@@ -62,7 +64,8 @@ def sha256(place: Place) -> str:
 def sparse(place: Place, num_bytes: int) -> Place:
     """Return the place as it is best read for `num_bytes` of it: whole, or by ranges."""
     if isinstance(place, Remote) and place.stamp is not None:
-        return replace(place, whole=num_bytes * _SPARSE >= place.stamp.size_bytes)
+        size = place.stamp.size_bytes
+        return replace(place, whole=size <= _SMALL_BYTES or num_bytes * _SPARSE >= size)
     return place
 
 

@@ -141,7 +141,13 @@ def split_spec(spec: str) -> tuple[str, str | None]:
 
 
 def folder_of(spec: str) -> Path:
-    """Return the absolute path before any pattern character; it need not exist."""
+    """Return the absolute path before any pattern character; it need not exist.
+
+    For a URL the folder on the local disk that its store is in.
+    """
+    if is_remote(spec):
+        fixed = itertools.takewhile(_MAGIC.isdisjoint, split_spec(spec)[0].split("/"))
+        return default_store(Remote("/".join(fixed).rstrip("/"))).parent
     path = Path(os.path.expanduser(split_spec(spec)[0]))
     if not os.path.exists(path):  # a pattern: the folder above its first special character
         path = Path(*itertools.takewhile(_MAGIC.isdisjoint, path.parts))

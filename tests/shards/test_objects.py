@@ -361,3 +361,96 @@ def test_a_wrong_size_of_the_cache_is_refused(monkeypatch: pytest.MonkeyPatch, s
     monkeypatch.setenv("CURATOR_CACHE_SIZE", size)
     with pytest.raises(UsageError, match="allowed: gigabytes above 0"):
         cache.limit_bytes()
+
+
+# -- who reads shards ------------------------------------------------------------------------------
+
+
+def test_missing_credentials_are_told(
+    one_server: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine's own service is asked then; here, a server that refuses."""
+    with objects.faulty(one_server, lambda _method, _path: 403) as (proxy, _):
+        use(monkeypatch, one_server, here)
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", proxy)
+        line = fails(f"s3://{BUCKET}/x")
+        assert (line["code"], line["error"]) == (20, "storage.no_credentials")
+        assert "AWS_SKIP_SIGNATURE" in str(line["hint"])
+
+
+def test_few_images_are_read_by_ranges_and_many_as_a_whole(
+    one_server: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = shards(here)
+    (local / "00001.tar").unlink()
+    # Two megabytes that nobody asks for: the images are few of its bytes.
+    noise = [("zzz.bin", bytes(2_000_000))]
+    (local / "00000.tar").write_bytes(tars.tar([*tars.samples(4), *noise]))
+    objects.upload(one_server, local, "few")
+    url = f"s3://{BUCKET}/few"
+    with objects.faulty(one_server, lambda _method, _path: None) as (proxy, seen):
+        use(monkeypatch, proxy, here)
+        assert curator("index", url).code == 0
+        cache.close()
+        for file in (here / "cache").iterdir():
+            file.unlink()
+        seen.clear()
+        assert recaption(url).code == 0
+        asked = {(path.rpartition("/")[2], span) for _, path, span in seen if span}
+        # 00000: the four images lie close together, in one request; 00002 whole, from byte 0.
+        sizes = {path.name: path.stat().st_size for path in local.rglob("*.tar")}
+        assert ("00002.tar", f"bytes=0-{sizes['00002.tar'] - 1}") in asked
+        (span,) = [span for name, span in asked if name == "00000.tar"]
+        start, _, end = span.removeprefix("bytes=").partition("-")
+        assert (int(start), int(end) < 20_000) == (512, True)
+
+        seen.clear()
+        from curator.browse.thumbnails import Thumbnails
+        from curator.steps.workspace import open_workspace
+
+        made = Thumbnails(open_workspace(url, None)).many([("00000", row) for row in range(4)])
+        assert len({bytes(one) for one in made}) == 4
+        assert len([path for _, path, _ in seen if path.endswith("00000.tar")]) == 1
+
+
+def test_diff_pages_show_the_images(
+    one_server: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, one_server, here)
+    local = shards(here)
+    objects.upload(one_server, local, "pages")
+    url = f"s3://{BUCKET}/pages"
+    pages, most = [], ("--max-quarantine", 1)
+    for dataset, store in ((url, here / "a"), (str(local), here / "b")):
+        assert curator("index", dataset, "--store", store).code == 0
+        assert curator("decide", dataset, "--policy", "as-is", *most, "--store", store).code == 0
+        assert recaption(dataset, "--store", store).code == 0
+        page = here / f"{store.name}.html"
+        said = curator("diff", f"{dataset}@v1", f"{dataset}@v2", "--html", page, "--store", store)
+        pages.append((said.code, page.exists() and page.read_text().count("data:image/jpeg")))
+    assert pages[0] == pages[1]
+    assert pages[0][1] >= 8
+
+
+def test_pretraining_draws_the_same_batches(
+    one_server: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from pretrain.data.loader import Pipeline, open_source
+    from pretrain.data.options import DataOptions
+
+    use(monkeypatch, one_server, here)
+    local = shards(here)
+    objects.upload(one_server, local, "train")
+    options = DataOptions(image_px=16, batch_size=4, num_workers=0)
+    batches = []
+    for spec in (str(local), f"s3://{BUCKET}/train"):
+        drawn = Pipeline(open_source(spec), options, tokenize=None).batches()
+        batches.append([next(drawn) for _ in range(4)])
+        drawn.close()
+    for mine, theirs in zip(*batches, strict=True):
+        assert torch.equal(mine.images, theirs.images)
+        assert torch.equal(mine.samples, theirs.samples)
