@@ -281,9 +281,14 @@ def _pieces(place: Remote, start: int, end: int) -> Iterator[Any]:
                 found = _stamp(result.meta)
                 if not found.is_same(place.stamp):
                     raise _changed(place, "it was written again")
-                for piece in result.stream(min_chunk_size=_PIECE_BYTES):
-                    at += len(piece)
-                    yield piece
+                stream = iter(result.stream(min_chunk_size=_PIECE_BYTES))
+            while True:
+                with _asking(place):  # each piece alone: a long download is no long wait
+                    piece = next(stream, None)
+                if piece is None:
+                    break
+                at += len(piece)
+                yield piece
         except Missing as error:
             raise _changed(place, "it is gone") from error
         except StorageBusyError:

@@ -76,7 +76,7 @@ def generate(
             pending = facts.pending(wanted)
             advance(index.shard_facts(ws.store, ref.name).num_samples * candidates - len(pending))
             place = sparse(ref.path, int(pending["length"].sum()) // candidates)
-            if len(pending) and is_whole(place):
+            if len(pending) and is_whole(place) and run_options.executor == "local":
                 ahead.after(number)
             yield ref.name, _items(replace(ref, path=place), prompt, pending)
 

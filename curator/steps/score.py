@@ -72,7 +72,8 @@ def score(
                 pairs = pairs.with_columns(image_sha256=pl.lit(""))
             pending = facts.pending(pairs)
             items = _text_items(ref, pending) if text_only else _image_items(ref, samples, pending)
-            if any(item.image and is_whole(item.image.path) for item in items[:1]):
+            is_here = run_options.executor == "local"  # nodes of Ray fetch for themselves
+            if is_here and any(item.image and is_whole(item.image.path) for item in items[:1]):
                 ahead.after(number)
             advance(index.shard_facts(ws.store, ref.name).num_samples - len(items))
             yield ref.name, items

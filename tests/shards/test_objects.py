@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from curator.core.errors import DamageError, UsageError
+from curator.core.errors import DamageError, StorageBusyError, UsageError
 from curator.shards import cache
 from curator.shards import objects as store_objects
 from curator.shards.objects import Remote, Stamp
@@ -329,6 +331,30 @@ def test_ranges_are_merged_and_checked(
             store_objects.read_ranges(place, [(len(data) - 10, 20)])
 
 
+def test_a_store_that_hangs_is_told_while_and_after_waiting(
+    one_server: str,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    objects.put(one_server, "hangs/x.tar", b"x" * 1000)
+    monkeypatch.setitem(store_objects.CLIENT, "read_timeout", "300ms")
+    monkeypatch.setattr(store_objects, "SAID_AFTER_SEC", 0.1)
+    monkeypatch.setitem(store_objects.RETRIES, "max_retries", 1)
+    with objects.faulty(one_server, lambda method, _path: "hang" if method == "GET" else None) as (
+        proxy,
+        seen,
+    ):
+        use(monkeypatch, proxy, here)
+        place = discover(f"s3://{BUCKET}/hangs/x.tar").shards[0].path
+        assert isinstance(place, Remote)
+        with pytest.raises(StorageBusyError) as caught:
+            cache.read(place, 0, 8)
+        assert (caught.value.code, caught.value.where) == (21, str(place))
+        assert len([method for method, _, _ in seen if method == "GET"]) == 2
+    assert f"waiting for {place}: no answer for" in capsys.readouterr().err
+
+
 # -- the cache -------------------------------------------------------------------------------------
 
 
@@ -354,6 +380,31 @@ def test_the_cache_keeps_its_limit_and_what_is_in_use(
         names = {one.name for one in folder.iterdir()}
         assert names == {path.name, *names} - {first.name, "dead.part"}
         assert len(names) == 2
+
+
+def test_two_who_want_the_same_shard_fetch_it_once(
+    one_server: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects.put(one_server, "once/x.tar", b"x" * 1000)
+    begun, go = threading.Event(), threading.Event()
+
+    def slowly(method: str, _path: str) -> None:
+        if method == "GET":
+            begun.set()
+            go.wait(10)
+
+    with objects.faulty(one_server, slowly) as (proxy, seen):
+        use(monkeypatch, proxy, here)
+        place = discover(f"s3://{BUCKET}/once/x.tar").shards[0].path
+        with ThreadPoolExecutor(2) as pool:  # locks of a file hold between threads as well
+            first = pool.submit(cache.fetch, place)
+            assert begun.wait(10)
+            second = pool.submit(cache.fetch, place)
+            go.set()
+            first.result()
+            second.result()
+        assert len([method for method, _, _ in seen if method == "GET"]) == 1
+        assert [file.stat().st_size for file in (here / "cache").iterdir()] == [1000]
 
 
 @pytest.mark.parametrize("size", ["0", "many", "-1", "inf"])
