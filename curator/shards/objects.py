@@ -159,7 +159,7 @@ def parse(url: str) -> Remote:
     scheme, _, rest = url.partition("://")
     host, _, key = rest.partition("/")
     wrong = None
-    if "@" in host:
+    if "@" in host or (":" in host and not scheme.startswith("http")):
         wrong = "a user name or a key in it"
     elif "?" in key and scheme.startswith("http"):
         wrong = "a query (signed URLs are not supported)"
@@ -167,7 +167,7 @@ def parse(url: str) -> Remote:
         wrong = "no bucket or host"
     if wrong is not None:
         raise UsageError(
-            f"the URL {mask_secrets(url)} has {wrong}",
+            f"the URL {scheme}://... has {wrong}",  # not the URL: it may hold a secret
             hint="credentials come from the environment, such as AWS_ACCESS_KEY_ID",
             reason="input.bad_pattern",
         )

@@ -224,6 +224,7 @@ def test_https_names_files_and_has_no_listing(
     "url",
     [
         "s3://key:secret@pictures/x",
+        "s3://key:sec/secret@pictures/x",
         "https://user:pw@example.org/x.tar",
         "https://example.org/x.tar?X-Amz-Signature=abc",
         "s3://pictures/../x.tar",
