@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
+import obstore
 import polars as pl
 import pytest
 
@@ -33,6 +37,14 @@ def server(
     else:
         with objects.localbucket(tmp_path_factory.mktemp("buckets")) as endpoint:
             yield endpoint
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    """The one whose etags tell an upload in parts."""
+    with objects.moto() as endpoint:
+        objects.make_bucket(endpoint)
+        yield endpoint
 
 
 @pytest.fixture(scope="module")
@@ -406,6 +418,62 @@ def test_two_who_want_the_same_shard_fetch_it_once(
             second.result()
         assert len([method for method, _, _ in seen if method == "GET"]) == 1
         assert [file.stat().st_size for file in (here / "cache").iterdir()] == [1000]
+
+
+def test_a_download_that_is_killed_leaves_nothing_that_counts(
+    one_server: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(256)) * 80_000  # 20 MB: several pieces
+    objects.put(one_server, "killed/x.tar", data)
+    use(monkeypatch, one_server, here)
+    place = discover(f"s3://{BUCKET}/killed/x.tar").shards[0].path
+    assert isinstance(place, Remote)
+    die = (
+        "import os, signal, sys\n"
+        "from curator.shards import cache, objects, places\n"
+        "whole = objects.download\n"
+        "def half(place, file):\n"
+        "    file.write(bytes(1000)); file.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "objects.download = half\n"
+        "cache.fetch(places.from_text(sys.argv[1]))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", die, to_text(place)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = (here / "cache").iterdir()
+    assert (left.suffix, left.stat().st_size) == (".part", 1000)
+    with cache.whole(place) as path:
+        assert path.read_bytes() == data
+        assert list((here / "cache").iterdir()) == [path]
+
+
+def test_the_same_bytes_uploaded_again_stay_indexed(
+    moto: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In parts, which gives another etag: the shard is fetched and hashed, and keeps its index."""
+    use(monkeypatch, moto, here)
+    local = shards(here)
+    objects.upload(moto, local, "touched")
+    url = f"s3://{BUCKET}/touched"
+    assert curator("index", url).code == 0
+    (before,) = store_objects.stat([Remote(f"{url}/00000.tar")])
+    obstore.put(
+        store_objects._store(before)[0],
+        "touched/00000.tar",
+        (local / "00000.tar").read_bytes(),
+        use_multipart=True,
+    )
+    (after,) = store_objects.stat([before])
+    assert before.stamp
+    assert after.stamp
+    assert before.stamp.size_bytes == after.stamp.size_bytes
+    assert before.stamp.etag != after.stamp.etag
+    said = curator("index", url, "--json")
+    assert (said.code, said.json["num_scanned"], said.json["num_changed_shards"]) == (0, 0, 0)
+    with objects.faulty(moto, lambda _method, _path: None) as (proxy, seen):
+        use(monkeypatch, proxy, here)
+        assert curator("index", url, "--json").json["num_scanned"] == 0
+        assert not [path for _, path, _ in seen if path.endswith(".tar")]  # the new etag is kept
 
 
 @pytest.mark.parametrize("size", ["0", "many", "-1", "inf"])
