@@ -30,7 +30,7 @@ from pathlib import Path
 
 from curator.core import images
 from curator.core.errors import StorageError, Unusable, UsageError
-from curator.shards import alttext, alttext_counts
+from curator.shards import alttext, alttext_counts, objects
 from curator.shards.alttext_counts import AltTexts
 from curator.shards.grouping import Fragment, Grouping
 from curator.shards.keys import points_outside
@@ -173,6 +173,23 @@ def discover(spec: str) -> Dataset:
                 reason="input.bad_name",
             )
     return Dataset(root, tuple(shards[name] for name in sorted(shards)))
+
+
+def as_now(dataset: Dataset) -> tuple[ShardRef, ...]:
+    """Return the shards with the stamps that their objects have now, by one listing where possible.
+
+    Local files are asked when they are used, and are returned as they are.
+    """
+    root = dataset.root
+    if not isinstance(root, Remote):
+        return dataset.shards
+    asked = [Remote(str(ref.path)) for ref in dataset.shards]
+    has_list = root.url.partition("://")[0] in objects.LISTED
+    there = {one.url: one for one in (objects.listing(root) if has_list else objects.stat(asked))}
+    return tuple(
+        replace(ref, path=there.get(one.url, one))
+        for ref, one in zip(dataset.shards, asked, strict=True)
+    )
 
 
 def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:

@@ -326,6 +326,32 @@ def test_a_shard_that_is_written_again_during_a_run_is_told(
         cache.read(gone, 0, 8)
 
 
+def test_no_version_is_committed_over_a_shard_that_changed_meanwhile(
+    one_server: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects.upload(one_server, shards(here), "meanwhile")
+    listings = 0
+
+    def change(_method: str, path: str) -> None:
+        nonlocal listings
+        listings += "list-type" in path
+        if listings == 2:  # the first finds the shards, the second is asked before the commit
+            data = tars.tar(tars.samples(4, first=60))
+            objects.put(one_server, "meanwhile/00000.tar", data)
+
+    url = f"s3://{BUCKET}/meanwhile"
+    with objects.faulty(one_server, lambda _method, _path: None) as (proxy, _):
+        use(monkeypatch, proxy, here)
+        assert curator("index", url).code == 0
+    with objects.faulty(one_server, change) as (proxy, _):
+        use(monkeypatch, proxy, here)
+        more = ("--policy", "as-is", "--max-quarantine", 1, "--json")
+        line = curator("decide", url, *more).exit_line
+        assert (line["code"], line["error"]) == (12, "source.changed")
+        assert line["path"] == f"{url}/00000.tar"
+    assert curator("log", url).code == 10 or "v1" not in curator("log", url).out
+
+
 def test_ranges_are_merged_and_checked(
     one_server: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
