@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from curator.core import images
 from curator.core.errors import CuratorError, Unusable, UsageError
-from curator.shards.scan import read_bytes
+from curator.shards.places import Remote, by_ranges, read_bytes, read_many, stamp
 from curator.steps.workspace import Workspace
 from curator.store import index
 
@@ -35,7 +35,7 @@ class Thumbnails:
 
     def __init__(self, ws: Workspace, *, max_bytes: int = _MAX_BYTES) -> None:
         self._ws = ws
-        self._paths = {ref.name: ref.path for ref in ws.shards}
+        self._paths = {ref.name: by_ranges(ref.path) for ref in ws.shards}
         self._max_bytes = max_bytes
         self._kept: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self._num_bytes = 0
@@ -60,7 +60,10 @@ class Thumbnails:
         if missing:
             where = self._where(missing)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                made = pool.map(lambda key: self._make(key, where[key[0]]), missing)
+                read = dict(pool.map(lambda shard: self._fetched(shard, missing, where), where))
+                made = pool.map(
+                    lambda key: self._make(key, where[key[0]], read[key[0]].get(key[1])), missing
+                )
                 found |= dict(zip(missing, made, strict=True))
             self._keep({key: found[key] for key in missing})
         return [found[key] for key in wanted]
@@ -81,16 +84,33 @@ class Thumbnails:
             for shard in dict.fromkeys(shard for shard, _, _ in keys)
         }
 
+    def _fetched(
+        self, shard: str, keys: Sequence[tuple[str, int, int]], where: dict[str, pl.DataFrame]
+    ) -> tuple[str, dict[int, bytes | CuratorError]]:
+        """Read the images of one shard in an object store, as few requests; local ones later."""
+        path, places = self._paths.get(shard), where[shard]
+        if not isinstance(path, Remote):
+            return shard, {}
+        asked = [row for name, row, _ in keys if name == shard and 0 <= row < len(places)]
+        rows = [row for row in dict.fromkeys(asked) if places["offset"][row] is not None]
+        ranges = [(places["offset"][row], places["length"][row]) for row in rows]
+        try:
+            return shard, dict(zip(rows, read_many(path, ranges), strict=True)) if rows else {}
+        except CuratorError as error:
+            return shard, dict.fromkeys(rows, error)
+
     def _is_touched(self, shard: str) -> bool:
         """Whether the shard is missing, or its size or modification time differs from the index."""
         facts = index.shard_facts(self._ws.store, shard)
-        try:
-            found = self._paths[shard].stat()
-        except FileNotFoundError:
-            return True
-        return (found.st_size, found.st_mtime_ns) != (facts.size_bytes, facts.mtime_ns)
+        found = stamp(self._paths[shard])
+        return found is None or not found.is_same(facts.stamp)
 
-    def _make(self, key: tuple[str, int, int], where: pl.DataFrame) -> bytes:
+    def _make(
+        self,
+        key: tuple[str, int, int],
+        where: pl.DataFrame,
+        read: bytes | CuratorError | None = None,
+    ) -> bytes:
         shard, row, side_px = key
         if not 0 <= row < len(where):
             raise UsageError(
@@ -104,7 +124,9 @@ class Thumbnails:
         try:
             if shard not in self._paths:
                 return placeholder("shard.missing", side_px)
-            data = read_bytes(self._paths[shard], offset, length)
+            if isinstance(read, CuratorError):
+                raise read
+            data = read or read_bytes(self._paths[shard], offset, length)
             if self._is_touched(shard) and hashlib.sha256(data).hexdigest() != sha256:
                 return placeholder("source.changed", side_px)
             return shrink(data, side_px)

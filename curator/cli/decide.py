@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -110,6 +111,7 @@ def version_text(ws: Workspace, version: Version, is_new: bool) -> str:
     else:
         diff = ws.command("diff", "--html", "diff.html", version=version.name)
         lines.append(f"next: {diff}")
-    folder = f"{ws.dataset.root.resolve().name}-{version.name}"
+    root = ws.dataset.root
+    folder = f"{(root.resolve() if isinstance(root, Path) else root).name}-{version.name}"
     lines.append(f"next: {ws.command('export', folder, version=version.name)}")
     return "\n".join(lines)

@@ -13,7 +13,12 @@ from curator.cli.output import show, show_json
 
 def export(
     dataset: o.Dataset,
-    out: Annotated[Path, typer.Argument(help="Folder to write: new, or to resume.")],
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT", help="Folder to write, new or to resume; also s3://, gs:// or az://."
+        ),
+    ],
     *,
     to: Annotated[
         Literal["wds", "parquet", "hf"],
@@ -33,6 +38,8 @@ def export(
         str | None, typer.Option("--preset", help="Column layout for parquet: recap-datacomp.")
     ] = None,
     store: o.StoreOption = None,
+    cache_dir: o.CacheDir = None,
+    cache_size: o.CacheSize = None,
     json: o.Json = False,
 ) -> None:
     """Write a version as files that any trainer reads.
@@ -47,11 +54,16 @@ def export(
     from curator.core.stopping import stop_on_signals
     from curator.export.version import ExportOptions
     from curator.export.version import export as run
+    from curator.shards.patterns import check_scheme
+    from curator.shards.places import is_remote, parse
     from curator.steps.workspace import open_workspace
 
     options = ExportOptions(other_members=other_members, license=license, preset=preset)
     ws = open_workspace(dataset, store)
-    ws.check_output(out)
+    if not is_remote(out):
+        check_scheme(out)
+    folder = parse(out) if is_remote(out) else Path(out)
+    ws.check_output(folder)
     version = ws.version()
     total = version.counts["captioned"] + version.counts["kept"]
     with stop_on_signals() as stop, progress.bar("export", total, "samples") as advance:
@@ -60,7 +72,7 @@ def export(
             advance(number)
             stop.check("finished shards are kept")
 
-        report = run(ws.store, ws.shards, version, out, to=to, options=options, on_progress=step)
+        report = run(ws.store, ws.shards, version, folder, to=to, options=options, on_progress=step)
     for warning in report.warnings:
         progress.say(f"warning: {warning}")
     if json:

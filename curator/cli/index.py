@@ -25,6 +25,8 @@ def index(
         bool, typer.Option("--adopt", help="Accept this dataset as the store's own, moved here.")
     ] = False,
     store: o.StoreOption = None,
+    cache_dir: o.CacheDir = None,
+    cache_size: o.CacheSize = None,
     json: o.Json = False,
 ) -> None:
     """Read every shard once and list all damage.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +25,16 @@ Dataset = Annotated[
     str,
     typer.Argument(
         metavar="DATASET",
-        help="Folder, glob or brace pattern of .tar shards; @v2 names a version.",
+        help="Folder, glob or brace pattern of .tar shards, also s3://, gs://, az:// or https://; "
+        "@v2 names a version.",
     ),
 ]
 WholeDataset = Annotated[
     str,
-    typer.Argument(metavar="DATASET", help="Folder, glob or brace pattern of .tar shards."),
+    typer.Argument(
+        metavar="DATASET",
+        help="Folder, glob or brace pattern of .tar shards, also s3://, gs://, az:// or https://.",
+    ),
 ]
 StoreOption = Annotated[
     Path | None,
@@ -37,9 +43,43 @@ StoreOption = Annotated[
         metavar="FOLDER",
         envvar="CURATOR_STORE",  # here too, so that it beats a curator.toml
         show_envvar=False,
-        help="Folder of the store (default: $CURATOR_STORE, else DATASET/.curator).",
+        help="Folder of the store (default: $CURATOR_STORE, else DATASET/.curator; of a URL, a "
+        "folder by that URL below ~/.local/share/caption-curator).",
     ),
     INSIDE,
+]
+
+
+def _to_environment(variable: str) -> Callable[[str | float | None], None]:
+    """Return a callback that passes an option on to this process and those it starts."""
+
+    def put(value: str | float | None) -> None:
+        if value is not None:
+            os.environ[variable] = str(value)
+
+    return put
+
+
+CacheDir = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-dir",
+        metavar="FOLDER",
+        expose_value=False,
+        callback=_to_environment("CURATOR_CACHE_DIR"),
+        help="Where shards of an object store are kept (default: $CURATOR_CACHE_DIR, else "
+        "~/.cache/caption-curator/shards).",
+    ),
+]
+CacheSize = Annotated[
+    float | None,
+    typer.Option(
+        "--cache-size",
+        metavar="GB",
+        expose_value=False,
+        callback=_to_environment("CURATOR_CACHE_SIZE"),
+        help="Gigabytes of them to keep, the latest used (default: $CURATOR_CACHE_SIZE, else 20).",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Policy = Annotated[

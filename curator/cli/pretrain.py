@@ -59,6 +59,8 @@ def pretrain(
     ] = None,
     device: o.Device = None,
     store: o.StoreOption = None,
+    cache_dir: o.CacheDir = None,
+    cache_size: o.CacheSize = None,
     json: o.Json = False,
 ) -> None:
     """Train an image tower on the captions of a version.

@@ -96,6 +96,8 @@ def recaption(
     caption_field: o.CaptionField = None,
     image_ext: o.ImageExt = None,
     store: o.StoreOption = None,
+    cache_dir: o.CacheDir = None,
+    cache_size: o.CacheSize = None,
     json: o.Json = False,
 ) -> None:
     """Index, score, caption, and commit a new version.

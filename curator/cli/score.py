@@ -31,6 +31,8 @@ def score(
     caption_field: o.CaptionField = None,
     image_ext: o.ImageExt = None,
     store: o.StoreOption = None,
+    cache_dir: o.CacheDir = None,
+    cache_size: o.CacheSize = None,
     json: o.Json = False,
 ) -> None:
     """Score how well captions fit their images.

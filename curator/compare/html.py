@@ -25,7 +25,8 @@ from curator.core import images
 from curator.core.errors import DamageError, Unusable
 from curator.policy.fields import FIELDS
 from curator.policy.model import ALT_TEXT
-from curator.shards.scan import Dataset, read_bytes
+from curator.shards.places import by_ranges, read_each
+from curator.shards.scan import Dataset
 from curator.store import index
 from curator.store.store import Store
 from curator.store.versions import ACTIONS
@@ -55,21 +56,25 @@ def thumbnails(store: Store, dataset: Dataset, diff: Diff) -> dict[tuple[str, in
     Raises:
         StorageError: the storage fails.
     """
-    paths = {ref.name: ref.path for ref in dataset.shards}
+    paths = {ref.name: by_ranges(ref.path) for ref in dataset.shards}
     places = {(one.shard, one.row) for one in (*diff.gains, *diff.losses, *diff.picked)}
     places |= {(one.shard, one.row) for one in diff.lost}
     wanted: dict[str, set[int]] = {}
     for shard, row in places:
         wanted.setdefault(shard, set()).add(row)
-    found = {}
+    found: dict[tuple[str, int], Thumbnail] = {}
     for shard, rows in sorted(wanted.items()):
         samples = index.read(store, shard, ["row", "offset", "length", "image_sha256"])
-        for row, offset, length, sha256 in samples.filter(pl.col("row").is_in(rows)).iter_rows():
-            if shard not in paths:
-                found[shard, row] = Thumbnail(None, "the shard is not in this dataset")
-                continue
+        picked = samples.filter(pl.col("row").is_in(rows))
+        if shard not in paths:
+            none = Thumbnail(None, "the shard is not in this dataset")
+            found |= dict.fromkeys(((shard, row) for row in picked["row"]), none)
+            continue
+        read = read_each(paths[shard], list(picked.select("offset", "length").iter_rows()))
+        for (row, _, _, sha256), data in zip(picked.iter_rows(), read, strict=True):
             try:
-                data = read_bytes(paths[shard], offset, length)
+                if isinstance(data, DamageError):
+                    raise data
                 if hashlib.sha256(data).hexdigest() != sha256:
                     raise Unusable("source.changed", "the shard changed since it was indexed")
                 found[shard, row] = Thumbnail(_data_uri(images.decode(data).image))

@@ -13,6 +13,7 @@ The tree (exit codes after the names; a code not listed means failure):
     ├── DamageError           12   a file differs from what was written, or a source shard changed
     ├── FormatError           13   written by a newer version of this tool
     ├── StorageError          20   full disk, no permission, read-only
+    │   └── StorageBusyError  21   an object store does not answer, after all retries
     ├── CommitUnknownError    22   the commit may or may not have happened
     ├── EngineError           30   the model is dead, stalled or out of memory
     └── StoppedError     130/143   stopped by Ctrl-C or SIGTERM; resumable
@@ -128,6 +129,13 @@ class StorageError(CuratorError):
 
     code = 20
     reason = "storage"
+
+
+class StorageBusyError(StorageError):
+    """An object store does not answer as it should, after all retries; try again later."""
+
+    code = 21
+    reason = "storage.unreachable"
 
 
 class CommitUnknownError(CuratorError):

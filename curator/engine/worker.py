@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from numbers import Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from curator.captioners import CAPTIONERS, Caption, Captioner, CaptionFailure, CaptionRequest
@@ -23,7 +22,7 @@ from curator.core import contract, images
 from curator.core.errors import DamageError, Unusable, nearest
 from curator.core.reasons import REASONS
 from curator.scorers import SCORERS, Score, Scorer
-from curator.shards.scan import read_bytes
+from curator.shards.places import Place, read_bytes, read_many
 
 if TYPE_CHECKING:
     from curator.captioners.server import ServerCaptioner
@@ -39,7 +38,7 @@ _WANTS = (
 class ImageRef:
     """The position of an image's encoded bytes in a shard, and their sha256 (hex)."""
 
-    path: Path
+    path: Place
     offset: int
     length: int
     sha256: str
@@ -50,7 +49,10 @@ class ImageRef:
         Raises:
             DamageError: they are not the bytes that were indexed (reason `source.changed`).
         """
-        data = read_bytes(self.path, self.offset, self.length)
+        return self.checked(read_bytes(self.path, self.offset, self.length))
+
+    def checked(self, data: bytes) -> bytes:
+        """Return the bytes after checking their sha256, as `read`."""
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise DamageError(
                 f"the image at byte {self.offset} is not the one that was indexed",
@@ -83,6 +85,20 @@ class ScoreItem:
     attempt: int = 0
 
 
+def read_all(images: Sequence[ImageRef]) -> dict[ImageRef, bytes]:
+    """Read and check several images; the ranges of one shard are read together."""
+    of: dict[Place, list[ImageRef]] = {}
+    for image in images:
+        of.setdefault(image.path, []).append(image)
+    return {
+        image: image.checked(data)
+        for path, these in of.items()
+        for image, data in zip(
+            these, read_many(path, [(one.offset, one.length) for one in these]), strict=True
+        )
+    }
+
+
 def probe(item: CaptionItem | ScoreItem) -> None:
     """Decode the image of an item, to tell a bad image from a bad model after a crash."""
     if item.image is not None:
@@ -102,13 +118,15 @@ class CaptionWorker:
 
     def prefetch(self, items: Sequence[CaptionItem]) -> None:
         """Read the next batch and start decoding it."""
-        ahead = {item: _request(item) for item in items}
+        ahead = _requests(items)
         self._read.add(ahead)
         self._captioner.prefetch(list(ahead.values()))
 
     def __call__(self, items: Sequence[CaptionItem]) -> list[Caption | CaptionFailure]:
         """Return one outcome per item."""
-        return self._captioner.caption([self._read.of(item) or _request(item) for item in items])
+        found = {item: self._read.of(item) for item in items}
+        rest = _requests([item for item, request in found.items() if request is None])
+        return self._captioner.caption([found[item] or rest[item] for item in items])
 
 
 class PrepareWorker:
@@ -119,9 +137,9 @@ class PrepareWorker:
 
     def __call__(self, items: Sequence[CaptionItem]) -> list[bytes | CaptionFailure]:
         """Return the image of every item as it is sent; those of one image share their bytes."""
+        requests = _requests(list({item.image: item for item in items}.values()))
         prepared = {
-            item.image: self._captioner.prepare(_request(item))
-            for item in {item.image: item for item in items}.values()
+            item.image: self._captioner.prepare(request) for item, request in requests.items()
         }
         return [prepared[item.image] for item in items]
 
@@ -201,7 +219,7 @@ class ScoreWorker:
 
     def prefetch(self, items: Sequence[ScoreItem]) -> None:
         """Read the next batch and start decoding it."""
-        self._read.add({item.image: item.image.read() for item in items if item.image})
+        self._read.add(read_all([item.image for item in items if item.image]))
         prefetch = getattr(self._scorer, "prefetch", None)
         if prefetch is not None:
             prefetch(self._pairs(items))
@@ -219,8 +237,10 @@ class ScoreWorker:
 
     def _pairs(self, items: Sequence[ScoreItem]) -> list[tuple[bytes, str]]:
         pairs: list[tuple[bytes, str]] = []
+        images = [item.image for item in items if item.image]
+        rest = read_all([image for image in images if self._read.of(image) is None])
         for item in items:
-            data = b"" if item.image is None else self._read.of(item.image) or item.image.read()
+            data = b"" if item.image is None else self._read.of(item.image) or rest[item.image]
             pairs.extend((data, text) for text in item.texts)
         return pairs
 
@@ -255,5 +275,9 @@ class _ReadAhead(Generic[K, V]):
         return next((batch[key] for batch in self._batches if key in batch), None)
 
 
-def _request(item: CaptionItem) -> CaptionRequest:
-    return CaptionRequest(item.image.sha256, item.image.read(), item.prompt, item.candidate)
+def _requests(items: Sequence[CaptionItem]) -> dict[CaptionItem, CaptionRequest]:
+    data = read_all([item.image for item in items])
+    return {
+        item: CaptionRequest(item.image.sha256, data[item.image], item.prompt, item.candidate)
+        for item in items
+    }

@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,8 +17,8 @@ import polars as pl
 
 from curator.core.errors import DamageError, Unusable
 from curator.core.strictjson import MAX_JSON_BYTES, parse_object
+from curator.shards.places import Place, changed, local
 from curator.shards.samples import Member
-from curator.shards.scan import changed
 
 FIELD = "curator"
 """The field of KEY.json that holds the captions."""
@@ -118,11 +118,13 @@ def samples_of(rows: pl.DataFrame) -> Iterator[ExportSample]:
 class ShardReader:
     """Reads members of an open shard; a context manager."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
+        self._held = ExitStack()
 
     def __enter__(self) -> Self:
-        self._file = self.path.open("rb")
+        path = self._held.enter_context(local(self.path))
+        self._file = self._held.enter_context(path.open("rb"))
         return self
 
     def __exit__(
@@ -131,7 +133,7 @@ class ShardReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self._held.close()
 
     def read(self, member: Member) -> bytes:
         """Read the bytes of one member.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -22,9 +22,11 @@ from curator.export.samples import (
     samples_of,
 )
 from curator.policy.decider import read_decision
+from curator.shards import objects
+from curator.shards.places import Place, Remote, read_small, stamp
 from curator.shards.samples import Member
-from curator.shards.scan import ShardRef
-from curator.store import fsops, index, outputs, parquet
+from curator.shards.scan import MAX_STATS_BYTES, ShardRef
+from curator.store import index, outputs, parquet
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version
 
@@ -48,22 +50,27 @@ class ShardJob:
     version: Version
     entry: ShardEntry
     ref: ShardRef
-    path: Path
+    path: Place
     other_members: bool
     preset: str | None
     on_progress: Advance
     image_ext: str | None = None
 
     @property
-    def _stats_path(self) -> Path:
+    def _stats_path(self) -> Place:
         return self.path.with_name(f"{self.path.stem}_stats.json")
 
     def finished(self) -> dict[str, Any] | None:
         """Return the stats of the shard if an earlier run finished it, else None."""
-        if not self._stats_path.exists() or not self.path.exists():
+        data = read_small(self._stats_path, most_bytes=MAX_STATS_BYTES)
+        path = self.path
+        if isinstance(path, Remote) and data is not None:
+            (path,) = objects.stat([path])
+        there = stamp(path)
+        if data is None or there is None:
             return None
-        stats = outputs.read_json(self._stats_path)
-        return stats if stats.get("size_bytes") == self.path.stat().st_size else None
+        stats = outputs.parse_json(data, self._stats_path)
+        return stats if stats.get("size_bytes") == there.size_bytes else None
 
     def make(self, writer: Writer) -> dict[str, Any]:
         """Write the file, then its stats.
@@ -86,7 +93,6 @@ class ShardJob:
             "sources": dict(sorted(Counter(rows["source"].to_list()).items())),
             "json_replaced": 0,
             "fields_renamed": 0,
-            "size_bytes": self.path.stat().st_size,
             **made,
         }
         outputs.write_json(self._stats_path, stats)
@@ -157,7 +163,7 @@ def exported_samples(store: Store, entry: ShardEntry) -> Iterator[ExportSample]:
 def write_tar(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
     """Write a tar of the samples, checking the images against their sha256."""
     counts = {"json_replaced": 0, "fields_renamed": 0}
-    with ShardReader(job.ref.path) as source, fsops.atomic_file(job.path) as file:
+    with ShardReader(job.ref.path) as source, outputs.new_file(job.path) as file:
         sink = outputs.TarSink(file)
         for sample in samples_of(rows):
             fields, is_replaced = source.json_fields(sample)
@@ -169,7 +175,7 @@ def write_tar(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
                 sink.add(member, data)
             job.on_progress(1)
         sha256 = sink.finish()
-    return {"sha256": sha256, **counts}
+    return {"sha256": sha256, "size_bytes": sink.size_bytes, **counts}
 
 
 def _members(
@@ -189,6 +195,7 @@ def write_table(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
         table = export_tables.plain_table(rows, shard=job.entry.name)
     else:
         table = export_tables.recap_table(job.store, job.version, rows, path=job.ref.path)
-    sha256 = parquet.write(job.path, table)
+    data = parquet.to_bytes(table)
+    outputs.put(job.path, data)
     job.on_progress(rows["row"].n_unique())
-    return {"sha256": sha256}
+    return {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}

@@ -9,14 +9,13 @@ filled from the facts:
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import polars as pl
 import pyarrow as pa
 
 from curator.core.errors import UsageError, nearest
 from curator.export.samples import ShardReader, samples_of
 from curator.policy.model import ALT_TEXT
+from curator.shards.places import Place
 from curator.store import parquet
 from curator.store.facts import SCORES, Facts
 from curator.store.store import Store
@@ -73,7 +72,7 @@ def plain_table(rows: pl.DataFrame, *, shard: str) -> pa.Table:
     return parquet.to_table(rows.with_columns(shard=pl.lit(shard)), TABLE_SCHEMA)
 
 
-def recap_table(store: Store, version: Version, rows: pl.DataFrame, *, path: Path) -> pa.Table:
+def recap_table(store: Store, version: Version, rows: pl.DataFrame, *, path: Place) -> pa.Table:
     """Return one row per sample in RECAP_SCHEMA's columns; `path` is the shard with the urls."""
     generated = (
         rows.filter(pl.col("source") != ALT_TEXT)
@@ -101,7 +100,7 @@ def recap_table(store: Store, version: Version, rows: pl.DataFrame, *, path: Pat
     return parquet.to_table(frame, RECAP_SCHEMA)
 
 
-def _urls(samples: pl.DataFrame, path: Path) -> list[str | None]:
+def _urls(samples: pl.DataFrame, path: Place) -> list[str | None]:
     with ShardReader(path) as source:
         found = [source.json_fields(sample)[0].get("url") for sample in samples_of(samples)]
     return [url if isinstance(url, str) and url.isprintable() else None for url in found]

@@ -27,7 +27,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from curator.core.clock import iso
@@ -37,8 +36,10 @@ from curator.export import tables as export_tables
 from curator.export.huggingface import ImageNames, layout
 from curator.export.samples import FIELD
 from curator.export.shards import Advance, ShardJob, write_table, write_tar
+from curator.shards import cache
+from curator.shards.places import Place, below
 from curator.shards.scan import ShardRef
-from curator.store import fsops, outputs
+from curator.store import outputs
 from curator.store.store import Store
 from curator.store.versions import Version, shards_of
 
@@ -46,7 +47,7 @@ MANIFEST = outputs.EXPORT_MANIFEST
 
 Target = Literal["wds", "parquet", "hf"]
 
-_FOLDER = {"wds": ".", "parquet": ".", "hf": "data"}
+_FOLDER = {"wds": None, "parquet": None, "hf": "data"}
 _SUFFIX = {"wds": ".tar", "parquet": ".parquet", "hf": ".tar"}
 _WRITERS = {"wds": write_tar, "parquet": write_table, "hf": write_tar}
 
@@ -92,7 +93,7 @@ def export(
     store: Store,
     shards: Sequence[ShardRef],
     version: Version,
-    out: Path,
+    out: Place,
     *,
     to: Target,
     options: ExportOptions = ExportOptions(),
@@ -111,7 +112,9 @@ def export(
     """
     _check_options(to, options)
     refs = shards_of(version, shards)
-    paths = {name: _path(out / _FOLDER[to], name, _SUFFIX[to]) for name in refs}
+    folder = _FOLDER[to]
+    base = out if folder is None else out / folder
+    paths = {name: _path(base, name, _SUFFIX[to]) for name in refs}
     recipe = {
         "verb": "export",
         "version": version.id,
@@ -123,8 +126,11 @@ def export(
         names = layout(store, version, other_members=options.other_members)
     stats: dict[str, dict[str, Any]] = {}
     num_new = 0
-    with outputs.filling(out, manifest=MANIFEST, recipe=recipe):
-        for entry in version.shards:
+    with (
+        outputs.filling(out, manifest=MANIFEST, recipe=recipe),
+        cache.Ahead([refs[entry.name].path for entry in version.shards]) as ahead,
+    ):
+        for number, entry in enumerate(version.shards):
             job = ShardJob(
                 store=store,
                 version=version,
@@ -138,6 +144,8 @@ def export(
             )
             found = job.finished()
             num_new += found is None
+            if found is None and to != "parquet":
+                ahead.after(number)
             stats[entry.name] = found or job.make(_WRITERS[to])
             if found:
                 job.on_progress(found["successes"])
@@ -168,7 +176,7 @@ def _warnings(report: ExportReport, names: ImageNames | None) -> Iterator[str]:
         )
 
 
-def _path(folder: Path, name: str, suffix: str) -> Path:
+def _path(folder: Place, name: str, suffix: str) -> Place:
     path = outputs.inside(folder, name)
     return path.with_name(path.name + suffix)
 
@@ -204,19 +212,19 @@ def _report(
     )
 
 
-def _write_sizes(paths: Mapping[str, Path], stats: Mapping[str, Mapping[str, Any]]) -> None:
+def _write_sizes(paths: Mapping[str, Place], stats: Mapping[str, Mapping[str, Any]]) -> None:
     """Write sizes.json, {file name: samples}, to each folder of tars, for open_clip_train."""
-    folders: dict[Path, dict[str, int]] = {}
+    folders: dict[Place, dict[str, int]] = {}
     for name, path in paths.items():
         folders.setdefault(path.parent, {})[path.name] = stats[name]["successes"]
     for folder, sizes in folders.items():
         # No checksum field: open_clip_train takes every field for a shard.
         text = json.dumps(sizes, indent=1, sort_keys=True)
-        fsops.write_atomic(folder / "sizes.json", text.encode() + b"\n")
+        outputs.put(folder / "sizes.json", text.encode() + b"\n")
 
 
 def _write_card(
-    out: Path,
+    out: Place,
     version: Version,
     stats: Mapping[str, Mapping[str, Any]],
     report: ExportReport,
@@ -241,14 +249,14 @@ def _write_card(
         image_ext=names.image_ext,
         formats=names.formats_in_words() if names.is_mixed else None,
     )
-    fsops.write_atomic(out / "README.md", text.encode())
+    outputs.put(out / "README.md", text.encode())
 
 
 def _manifest(
     version: Version,
-    paths: Mapping[str, Path],
+    paths: Mapping[str, Place],
     stats: Mapping[str, Mapping[str, Any]],
-    out: Path,
+    out: Place,
 ) -> dict[str, Any]:
     names = ("successes", "num_captions", "size_bytes", "sha256")
     return {
@@ -263,7 +271,6 @@ def _manifest(
             "counts": version.counts,
         },
         "files": {
-            paths[name].relative_to(out).as_posix(): {key: one[key] for key in names}
-            for name, one in stats.items()
+            below(paths[name], out): {key: one[key] for key in names} for name, one in stats.items()
         },
     }

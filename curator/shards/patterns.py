@@ -1,11 +1,13 @@
 """Expand what a user types into files: a folder, a file, a glob, a brace pattern.
 
-Local files only. WebDataset would run `pipe:` through a shell and pass `http:` to curl; here a
-scheme is an error before anything is opened.
+`find` is for local files, `find_remote` for s3://, gs://, az:// and https://. WebDataset would run
+`pipe:` through a shell and pass `http:` to curl; here any other scheme is an error before anything
+is opened.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import itertools
 import os
@@ -15,7 +17,9 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
-from curator.core.errors import StorageError, UsageError, not_there
+from curator.core.errors import NotFoundError, StorageError, UsageError, not_there
+from curator.shards import objects
+from curator.shards.objects import Remote
 
 MAX_FILES = 1_000_000
 
@@ -38,19 +42,29 @@ def find(spec: str, *, suffix: str) -> tuple[Path, list[Path]]:
             input.scheme_refused or input.bad_pattern.
         StorageError: a folder cannot be read.
     """
-    scheme = _SCHEME.match(spec)
-    if scheme is not None:
-        raise UsageError(
-            f"{scheme[0]} is not supported: {spec!r}",
-            hint="shards must be local files: copy them, or mount the bucket as a folder",
-            reason="input.scheme_refused",
-        )
+    check_scheme(spec)
     try:
         return _find(Path(spec).expanduser(), suffix)
     except OSError as exc:
         raise StorageError(
             f"cannot search for shards: {exc.strerror or exc}", where=exc.filename or spec
         ) from exc
+
+
+def check_scheme(spec: str) -> None:
+    """Refuse a URL where a local path is wanted.
+
+    Raises:
+        UsageError: input.scheme_refused.
+    """
+    scheme = _SCHEME.match(spec)
+    if scheme is not None:
+        raise UsageError(
+            f"{scheme[0]} is not supported: {spec!r}",
+            hint="shards are local files, or objects of s3://, gs://, az:// or https://; "
+            "tables and folders to pack are local",
+            reason="input.scheme_refused",
+        )
 
 
 def _find(path: Path, suffix: str) -> tuple[Path, list[Path]]:
@@ -134,3 +148,104 @@ def _below(folder: Path, suffix: str) -> Iterator[Path]:
         for name in files:
             if name.endswith(suffix) and not name.startswith("."):
                 yield Path(where, name)
+
+
+# -- object stores ---------------------------------------------------------------------------------
+
+
+def find_remote(spec: str, *, suffix: str) -> tuple[Remote, list[Remote]]:
+    """Return (root, sorted files below it) in an object store, by the rules of `find`.
+
+    One listing below the root answers everything, with sizes and etags; https:// has no listing, so
+    every file of it is named, also by a brace pattern, and asked for.
+
+    Raises:
+        NotFoundError, UsageError: as `find`.
+        StorageError: the store refuses or does not answer.
+    """
+    objects.parse(spec)  # refuses what no URL may have
+    scheme, _, rest = spec.partition("://")
+    parts = [part for part in rest.split("/") if part]
+    fixed = list(itertools.takewhile(lambda part: not _MAGIC.search(part), parts))
+    if not fixed:
+        raise UsageError(
+            f"{spec!r} has a pattern for a bucket or host",
+            hint="name it: s3://BUCKET/...",
+            reason="input.bad_pattern",
+        )
+    has_list = scheme.lower() in objects.LISTED
+    if len(fixed) == len(parts):
+        if fixed[-1].endswith(suffix) and len(fixed) > 1:
+            whole = objects.parse(spec)
+            (found,) = objects.stat([whole])
+            if found.exists():
+                return whole.parent, [found]
+        if has_list:
+            root = objects.parse(spec)
+            files = [one for one in objects.listing(root) if _is_shard(one, root, suffix)]
+            if files:
+                return root, sorted(files, key=str)
+        raise _no_remote(spec, suffix, has_list)
+    root = objects.parse(f"{scheme}://{'/'.join(fixed)}")
+    names = _expand_braces("/".join(parts[len(fixed) :]))
+    if not has_list:
+        if any(_GLOB.search(name) for name in names):
+            raise _no_remote(spec, suffix, has_list)
+        found_files = objects.stat([objects.parse(f"{root}/{name}") for name in names])
+    else:
+        there = {one.below(root): one for one in objects.listing(root)}
+        found_files = [one for name in names for one in _matching(name, there, root, suffix)]
+    if not any(one.exists() for one in found_files):
+        raise _no_remote(spec, suffix, has_list)
+    return root, sorted(set(found_files), key=str)
+
+
+def _matching(name: str, there: dict[str, Remote], root: Remote, suffix: str) -> Iterator[Remote]:
+    if name in there:
+        yield there[name]
+    elif _GLOB.search(name):
+        pattern = name.split("/")
+        for path, one in there.items():
+            if _is_shard(one, root, suffix) and _fits(path.split("/"), pattern):
+                yield one
+    else:
+        inside = [one for path, one in there.items() if path.startswith(f"{name}/")]
+        yield from (one for one in inside if _is_shard(one, root / name, suffix))
+        if not inside:
+            yield root / name
+
+
+def _fits(parts: list[str], pattern: list[str]) -> bool:
+    """Whether a path fits a glob: * stays in its folder, ** is any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        if len(pattern) == 1:
+            return True
+        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts)))
+    if not parts or not fnmatch.fnmatchcase(parts[0], pattern[0]):
+        return False
+    return _fits(parts[1:], pattern[1:])
+
+
+def _is_shard(file: Remote, root: Remote, suffix: str) -> bool:
+    parts = file.below(root).split("/")
+    return file.name.endswith(suffix) and not any(part.startswith(".") for part in parts)
+
+
+def _no_remote(spec: str, suffix: str, has_list: bool) -> UsageError | NotFoundError:
+    if not has_list:
+        return UsageError(
+            f"no {suffix} file found",
+            where=spec,
+            did="https:// has no listing: asked for the files named",
+            hint="name a file, or a quoted brace pattern: 'https://HOST/shards/{00000..00099}.tar'",
+            reason="input.none_found",
+        )
+    kind = UsageError if _MAGIC.search(spec) else NotFoundError
+    return kind(
+        f"no {suffix} file found",
+        where=spec,
+        hint="name a folder, a file, or a quoted pattern: 's3://BUCKET/shards/{00000..00099}.tar'",
+        reason="input.none_found",
+    )

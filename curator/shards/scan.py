@@ -1,4 +1,4 @@
-"""Find tar shards, scan their content, and read the bytes of one member again.
+"""Find tar shards and scan their content.
 
 One pass over a shard returns its hash, every sample with the offsets of its files, and every
 problem. Damaged data raises nothing: an unusable sample has a reason and is still counted, and
@@ -29,12 +29,14 @@ from functools import partial
 from pathlib import Path
 
 from curator.core import images
-from curator.core.errors import DamageError, StorageError, Unusable, UsageError
-from curator.shards import alttext, alttext_counts
+from curator.core.errors import StorageError, Unusable, UsageError
+from curator.shards import alttext, alttext_counts, objects
 from curator.shards.alttext_counts import AltTexts
 from curator.shards.grouping import Fragment, Grouping
 from curator.shards.keys import points_outside
-from curator.shards.patterns import find
+from curator.shards.objects import Remote, is_remote
+from curator.shards.patterns import find, find_remote
+from curator.shards.places import Place, below, changed, local, read_small
 from curator.shards.samples import Member, ScannedSample
 from curator.shards.tar import (
     DEFAULT_MAX_MEMBER_BYTES,
@@ -63,14 +65,14 @@ class ShardRef:
     """A shard: `name` is its path below the dataset's root, with / and without .tar."""
 
     name: str
-    path: Path
+    path: Place
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """Shards below one folder, sorted by name."""
 
-    root: Path
+    root: Place
     shards: tuple[ShardRef, ...]
 
 
@@ -145,7 +147,7 @@ class ShardScan:
 
 
 def discover(spec: str) -> Dataset:
-    """Find the shards that `spec` names: a folder, a tar, a glob or a brace pattern.
+    """Find the shards that `spec` names: a folder, a tar, a glob or a brace pattern, also of a URL.
 
     Folders are searched recursively, without hidden folders and files. The root is the folder, or
     the longest part of the pattern without pattern characters. Files that a brace pattern names and
@@ -156,10 +158,11 @@ def discover(spec: str) -> Dataset:
         UsageError: input.none_found, input.scheme_refused, input.bad_pattern, or
             input.bad_name for a file name that cannot be stored, or used twice.
     """
-    root, paths = find(spec, suffix=".tar")
+    found = find_remote(spec, suffix=".tar") if is_remote(spec) else find(spec, suffix=".tar")
+    root, paths = found
     shards: dict[str, ShardRef] = {}
     for path in paths:
-        name = path.relative_to(root).as_posix().removesuffix(".tar")
+        name = below(path, root).removesuffix(".tar")
         # `export` names its files after the shards: refuse here what it would refuse.
         if not name.isprintable() or points_outside(name):
             raise UsageError(f"unusable file name {name!r}", where=root, reason="input.bad_name")
@@ -172,6 +175,23 @@ def discover(spec: str) -> Dataset:
     return Dataset(root, tuple(shards[name] for name in sorted(shards)))
 
 
+def as_now(dataset: Dataset) -> tuple[ShardRef, ...]:
+    """Return the shards with the stamps that their objects have now, by one listing where possible.
+
+    Local files are asked when they are used, and are returned as they are.
+    """
+    root = dataset.root
+    if not isinstance(root, Remote):
+        return dataset.shards
+    asked = [Remote(str(ref.path)) for ref in dataset.shards]
+    has_list = root.url.partition("://")[0] in objects.LISTED
+    there = {one.url: one for one in (objects.listing(root) if has_list else objects.stat(asked))}
+    return tuple(
+        replace(ref, path=there.get(one.url, one))
+        for ref, one in zip(dataset.shards, asked, strict=True)
+    )
+
+
 def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:
     """Scan one shard from its first byte to its last.
 
@@ -181,10 +201,21 @@ def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:
         DamageError: source.changed, the file changed during the scan.
         StorageError: the file was opened, but reading it fails.
     """
+    if isinstance(ref.path, Remote):
+        if not ref.path.exists():
+            problem = Problem("shard.missing", "no such object", 0)
+            return ShardScan(ref.name, "", 0, [], [problem], 0)
+        with local(ref.path) as path:
+            return _scan_file(ref, path, options)
+    return _scan_file(ref, ref.path, options)
+
+
+def _scan_file(ref: ShardRef, path: Path, options: ScanOptions) -> ShardScan:
+    """Scan the bytes in a local file, which is the shard or a copy of it."""
     try:
-        if not ref.path.is_file():  # opening a FIFO would wait for a writer
+        if not path.is_file():  # opening a FIFO would wait for a writer
             raise FileNotFoundError("no such file")
-        file = ref.path.open("rb")
+        file = path.open("rb")
     except OSError as exc:
         problem = Problem("shard.missing", exc.strerror or str(exc), 0)
         return ShardScan(ref.name, "", 0, [], [problem], 0)
@@ -205,43 +236,6 @@ def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise changed(ref.path, "it was written to during the scan")
     return scan
-
-
-def read_bytes(path: Path, offset: int, length: int) -> bytes:
-    """Read the bytes of one member again, at the offset that a scan found.
-
-    Raises:
-        DamageError: source.changed, the file is missing or shorter than before.
-        StorageError: reading fails.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read(length)
-    except FileNotFoundError as exc:
-        raise changed(path, "it is gone") from exc
-    except OSError as exc:
-        raise StorageError(f"cannot read: {exc.strerror or exc}", where=path) from exc
-    if len(data) != length:
-        raise changed(path, f"{len(data)} of {length} bytes are left at offset {offset}")
-    return data
-
-
-def changed(
-    path: Path,
-    how: str,
-    *,
-    did: str | None = None,
-    hint: str = "run `curator index` again to use its current content",
-) -> DamageError:
-    """Return the error for a shard whose bytes differ from those indexed."""
-    return DamageError(
-        f"the shard is not the one that was indexed: {how}",
-        where=path,
-        did=did,
-        hint=hint,
-        reason="source.changed",
-    )
 
 
 def _scan(ref: ShardRef, buffer: Buffer, options: ScanOptions) -> ShardScan:
@@ -347,15 +341,14 @@ def _no_one_image(fragment: Fragment, pictures: list[Member]) -> Unusable:
     return Unusable("sample.no_image", ", ".join(one.ext for one in fragment.members)[:500])
 
 
-def _compare_stats(tar: Path, num_samples: int) -> list[Problem]:
+def _compare_stats(tar: Place, num_samples: int) -> list[Problem]:
     """Compare with the count that img2dataset writes beside a shard (00000_stats.json), if any."""
     path = tar.with_name(f"{tar.stem}_stats.json")
     try:
-        with path.open("rb") as file:
-            stats = json.loads(file.read(MAX_STATS_BYTES))
-        expected = int(stats["successes"])
-    except FileNotFoundError:
-        return []
+        data = read_small(path, most_bytes=MAX_STATS_BYTES)
+        if data is None:
+            return []
+        expected = int(json.loads(data)["successes"])
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as exc:
         return [Problem("shard.count_mismatch", f"{path.name} cannot be read: {exc}"[:500], 0)]
     if expected <= num_samples:

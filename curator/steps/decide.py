@@ -19,7 +19,7 @@ from curator.core.stopping import StopRequest
 from curator.policy.decider import CUT, DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
 from curator.policy.model import Policy, under_its_own_name
 from curator.scorers import CHECKER, SCORERS
-from curator.shards.scan import ShardRef
+from curator.shards.scan import ShardRef, as_now
 from curator.steps.workspace import Workspace
 from curator.store import fsops, index, parquet, versions
 from curator.store.facts import CAPTIONS, SCORES, Facts, listing_of
@@ -86,7 +86,7 @@ def _decide(
             stop.check("nothing was committed; all facts are kept")
             advance(1)
     _check_quarantine(entries, run_options.max_quarantine)
-    for ref in ws.shards:
+    for ref in as_now(ws.dataset):
         _check_same_index(ref, indexed[ref.name], index.check_unchanged(ws.store, ref))
     if (before := ws.store.newest()) is not None:
         ws.say_missing(before, "their samples are not in the new version")

@@ -20,6 +20,7 @@ from curator.core.errors import CuratorError, DamageError
 from curator.edits.log import history, log_path, logs_there, torn_bytes
 from curator.policy.decider import DECISION_SCHEMA, read_decision
 from curator.ratings import log as rating_log
+from curator.shards.places import sha256, stamp
 from curator.steps import fsck_files
 from curator.steps.apply_edits import LOGS
 from curator.steps.fsck_files import SET_ASIDE, Finding
@@ -211,12 +212,14 @@ def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterato
                     str(path), f"content is {digest[:12]}, expected {facts.rows_digest[:12]}"
                 )
         ref = ws.ref(shard)
-        if ref.path.stat().st_size != facts.size_bytes:
+        there = stamp(ref.path)
+        if there is None:
+            yield Finding(str(ref.path), "the shard is gone")
+        elif there.size_bytes != facts.size_bytes:
             yield Finding(
-                str(ref.path),
-                f"{ref.path.stat().st_size} bytes, indexed with {facts.size_bytes}",
+                str(ref.path), f"{there.size_bytes} bytes, indexed with {facts.size_bytes}"
             )
-        elif deep and (found := hashing.file_sha256(ref.path)) != facts.sha256:
+        elif deep and (found := sha256(ref.path)) != facts.sha256:
             yield Finding(str(ref.path), f"sha256 is {found}, indexed as {facts.sha256}")
     except (CuratorError, FileNotFoundError) as error:
         yield Finding(str(path), str(error))

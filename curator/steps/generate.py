@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,8 @@ from curator.engine.serve import LocalServers
 from curator.engine.worker import CaptionItem, CaptionStream, CaptionWorker, ImageRef, PrepareWorker
 from curator.policy.candidates import has_alt_text
 from curator.policy.model import ALT_TEXT, Policy
+from curator.shards import cache
+from curator.shards.places import is_whole, sparse
 from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
 from curator.store import index
@@ -75,13 +77,16 @@ def generate(
     def planned(advance: progress.Advance) -> Iterator[tuple[str, list[CaptionItem]]]:
         prompt = get_prompt(str(maker.recipe["prompt"]))
         numbers = pl.DataFrame({"candidate": pl.Series(range(candidates), dtype=pl.Int16)})
-        for ref in ws.shards:
+        for number, ref in enumerate(ws.shards):
             samples = _asked(ws, ref, only, limit)
             images = samples.unique("image_sha256", keep="first", maintain_order=True)
             wanted = images.join(numbers, how="cross", maintain_order="left_right")
             pending = facts.pending(wanted)
             advance(index.shard_facts(ws.store, ref.name).num_samples * candidates - len(pending))
-            yield ref.name, _items(ref, prompt, pending)
+            place = sparse(ref.path, int(pending["length"].sum()) // candidates)
+            if len(pending) and is_whole(place) and run_options.executor == "local":
+                ahead.after(number)
+            yield ref.name, _items(replace(ref, path=place), prompt, pending)
 
     build: Any = partial(
         CaptionWorker,
@@ -107,7 +112,10 @@ def generate(
         stall_sec = min(_DECODE_SEC, run_options.stall_timeout_sec)
         processes = ProcessExecutor(run_options.workers, stall_sec)
         executor = StreamExecutor(processes, connect)
-    with progress.bar(f"caption ({maker.row})", total * candidates, "captions") as advance:
+    with (
+        progress.bar(f"caption ({maker.row})", total * candidates, "captions") as advance,
+        cache.Ahead([ref.path for ref in ws.shards]) as ahead,
+    ):
         loop = FactsLoop(
             facts=facts,
             build=build,

@@ -15,9 +15,11 @@ from __future__ import annotations
 import hashlib
 import shlex
 
-from curator.core import hashing, progress
+from curator.core import progress
 from curator.core.errors import CuratorError, DamageError, UsageError
-from curator.shards.scan import Dataset, ShardRef, read_bytes
+from curator.shards import places
+from curator.shards.places import Remote, by_ranges, read_bytes
+from curator.shards.scan import Dataset, ShardRef
 from curator.store import index, sealed
 from curator.store.store import Store
 
@@ -55,7 +57,7 @@ def check(store: Store, dataset: Dataset, *, spec: str) -> None:
         DamageError: dataset.json is damaged.
     """
     known = roots(store)
-    lies_inside = store.root.resolve().parent == dataset.root.resolve()
+    lies_inside = str(store.root.resolve().parent) == _place(dataset)
     if _place(dataset) in known or (lies_inside and not known):
         return
     others, same = [], 0
@@ -76,23 +78,27 @@ def check(store: Store, dataset: Dataset, *, spec: str) -> None:
 
 
 def _place(dataset: Dataset) -> str:
-    return str(dataset.root.resolve())
+    root = dataset.root
+    return str(root if isinstance(root, Remote) else root.resolve())
 
 
 def _is_indexed(store: Store, ref: ShardRef) -> bool:
     """Whether a shard is the one indexed under its name, judged without reading all of it."""
     try:
         facts = index.shard_facts(store, ref.name)
-        stat = ref.path.stat()
-        if stat.st_size != facts.size_bytes:
+        found = places.stamp(ref.path)
+        if found is None or found.size_bytes != facts.size_bytes:
             return False
-        if stat.st_mtime_ns == facts.mtime_ns:
+        if found.is_same(facts.stamp):
             return True
         columns = ["offset", "length", "image_sha256"]
         pictures = index.read(store, ref.name, columns).drop_nulls("image_sha256")
         for offset, length, sha256 in pictures.head(1).iter_rows():
-            return bool(hashlib.sha256(read_bytes(ref.path, offset, length)).hexdigest() == sha256)
-        return hashing.file_sha256(ref.path) == facts.sha256
+            return bool(
+                hashlib.sha256(read_bytes(by_ranges(ref.path), offset, length)).hexdigest()
+                == sha256
+            )
+        return places.sha256(ref.path) == facts.sha256
     except DamageError:
         return True  # damage of the index, reported elsewhere: no sign of another dataset
 

@@ -17,6 +17,7 @@ from curator.core.errors import UsageError
 from curator.core.package import require
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest, without_ctrl_c
+from curator.shards import cache
 from curator.shards.alttext_counts import AltTexts
 from curator.shards.scan import ScanOptions, ShardRef, ShardScan, scan_shard
 from curator.steps.workspace import Workspace
@@ -75,7 +76,8 @@ def make_index(
     """
     for folder in ws.left_out:
         progress.say(f"skipping {folder}: it was written by `curator export`")
-    if any(map(outputs.is_export, (ws.dataset.root, ws.dataset.root.parent))):
+    root = ws.dataset.root
+    if outputs.is_export(root) or outputs.is_export(root.parent):
         progress.say(
             f"note: {ws.dataset.root} was written by `curator export`: its texts may be captions, "
             "not alt texts"
@@ -83,8 +85,11 @@ def make_index(
     options = _as_before(ws, options)
     todo = [ref for ref in ws.shards if index.current(ws.store, ref, options) is None]
     num_changed = 0
-    with progress.bar("index", len(todo), "shards") as advance:
-        for ref, scan in _scans(todo, options, run_options):
+    with (
+        progress.bar("index", len(todo), "shards") as advance,
+        cache.Ahead([ref.path for ref in todo]) as ahead,
+    ):
+        for ref, scan in _scans(todo, options, run_options, ahead):
             before = _indexed_bytes(ws, ref)
             num_changed += before is not None and before != scan.sha256
             index.write(ws.store, ref, scan, options)
@@ -146,7 +151,7 @@ def _shown(value: object, usual: str) -> str:
 
 
 def _scans(
-    todo: Sequence[ShardRef], options: ScanOptions, run_options: RunOptions
+    todo: Sequence[ShardRef], options: ScanOptions, run_options: RunOptions, ahead: cache.Ahead
 ) -> Iterator[tuple[ShardRef, ShardScan]]:
     scan = partial(scan_shard, options=options)
     num_workers = run_options.workers
@@ -157,12 +162,16 @@ def _scans(
         yield from mapped(scan, todo, run_options.ray_address)
         return
     if num_workers <= 1 or len(todo) <= 1:
-        yield from zip(todo, map(scan, todo), strict=True)
+        for number, ref in enumerate(todo):
+            ahead.after(number)
+            yield ref, scan(ref)
         return
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
         with without_ctrl_c():
             scans = pool.map(scan, todo)
-        yield from zip(todo, scans, strict=True)
+        for number, ref in enumerate(todo):
+            ahead.after(number, more=num_workers)
+            yield ref, next(scans)
 
 
 def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:

@@ -27,6 +27,8 @@ from curator.engine.worker import ImageRef, ScoreItem, ScoreWorker
 from curator.policy.candidates import has_alt_text
 from curator.policy.model import ALT_TEXT
 from curator.scorers import Score, is_text_only
+from curator.shards import cache
+from curator.shards.places import is_whole, sparse
 from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
 from curator.store import index
@@ -60,7 +62,7 @@ def score(
 
     def planned(advance: progress.Advance) -> Iterator[tuple[str, list[ScoreItem]]]:
         columns = ["image_sha256", "offset", "length", "alt_text", "alt_sha256"]
-        for ref in ws.shards:
+        for number, ref in enumerate(ws.shards):
             samples = _usable(ws, ref, columns)
             parts = [_generated(samples, source) for source in sources]
             if by_people:
@@ -70,11 +72,17 @@ def score(
                 pairs = pairs.with_columns(image_sha256=pl.lit(""))
             pending = facts.pending(pairs)
             items = _text_items(ref, pending) if text_only else _image_items(ref, samples, pending)
+            is_here = run_options.executor == "local"  # nodes of Ray fetch for themselves
+            if is_here and any(item.image and is_whole(item.image.path) for item in items[:1]):
+                ahead.after(number)
             advance(index.shard_facts(ws.store, ref.name).num_samples - len(items))
             yield ref.name, items
 
     total = sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
-    with progress.bar(f"score ({maker.row})", total, "samples") as advance:
+    with (
+        progress.bar(f"score ({maker.row})", total, "samples") as advance,
+        cache.Ahead([ref.path for ref in ws.shards]) as ahead,
+    ):
         loop = FactsLoop(
             facts=facts,
             build=partial(ScoreWorker, maker.row, maker.options),
@@ -146,8 +154,9 @@ def _image_items(ref: ShardRef, samples: pl.DataFrame, pending: pl.DataFrame) ->
     keys = ["image_sha256", "attempt"]
     grouped = pending.group_by(keys, maintain_order=True).agg("text")
     rows = grouped.join(places, on="image_sha256", how="left", maintain_order="left")
+    path = sparse(ref.path, int(rows["length"].sum()))
     return [
-        ScoreItem(ref.name, ImageRef(ref.path, offset, length, sha256), tuple(texts), attempt)
+        ScoreItem(ref.name, ImageRef(path, offset, length, sha256), tuple(texts), attempt)
         for sha256, attempt, texts, offset, length in rows.iter_rows()
     ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from curator.core import progress
 from curator.core.errors import UsageError
+from curator.shards.places import Place, Remote, is_remote
 from curator.shards.scan import Dataset, ShardRef, discover
 from curator.steps import identity
 from curator.store import outputs
@@ -32,7 +33,7 @@ class Workspace:
     dataset: Dataset
     store: Store
     version_name: str | None = None
-    left_out: tuple[Path, ...] = ()
+    left_out: tuple[Place, ...] = ()
     store_option: Path | None = None
 
     @property
@@ -68,15 +69,25 @@ class Workspace:
         if (text := self.missing_text(version)) is not None:
             progress.say(f"note: {text}{what and ': '}{what}")
 
-    def check_output(self, out: Path) -> None:
+    def check_output(self, out: Place) -> None:
         """Refuse an output folder whose tars would become part of this dataset.
 
         Raises:
             UsageError: output.inside_source; nothing was written.
         """
-        if "**" in self.spec or Path(self.spec).expanduser().is_dir():
-            hint = f"a folder beside it, such as {self.dataset.root.resolve()}-export"
-            outputs.check_outside(out, self.dataset.root, f"the dataset {self.spec}", hint=hint)
+        root = self.dataset.root
+        if isinstance(root, Remote) or isinstance(out, Remote):
+            if f"{out}/".startswith(f"{root}/"):
+                raise UsageError(
+                    f"the output folder is inside the dataset {self.spec}",
+                    where=out,
+                    did="nothing was written",
+                    hint=f"give a folder beside it, such as {root}-export",
+                    reason="output.inside_source",
+                )
+        elif "**" in self.spec or Path(self.spec).expanduser().is_dir():
+            hint = f"a folder beside it, such as {root.resolve()}-export"
+            outputs.check_outside(out, root, f"the dataset {self.spec}", hint=hint)
 
     def ref(self, shard: str) -> ShardRef:
         """Return the shard with this name.
@@ -121,7 +132,7 @@ def refuse_version(spec: str, verb: str) -> None:
 
 def split_spec(spec: str) -> tuple[str, str | None]:
     """Split `shards/@v2` into `shards/` and `v2`; an existing path with an @ stays whole."""
-    if Path(spec).exists():
+    if not is_remote(spec) and Path(spec).exists():
         return spec, None
     head, at, tail = spec.rpartition("@")
     if not at or "/" in tail:
@@ -130,7 +141,13 @@ def split_spec(spec: str) -> tuple[str, str | None]:
 
 
 def folder_of(spec: str) -> Path:
-    """Return the absolute path before any pattern character; it need not exist."""
+    """Return the absolute path before any pattern character; it need not exist.
+
+    For a URL the folder on the local disk that its store is in.
+    """
+    if is_remote(spec):
+        fixed = itertools.takewhile(_MAGIC.isdisjoint, split_spec(spec)[0].split("/"))
+        return default_store(Remote("/".join(fixed).rstrip("/"))).parent
     path = Path(os.path.expanduser(split_spec(spec)[0]))
     if not os.path.exists(path):  # a pattern: the folder above its first special character
         path = Path(*itertools.takewhile(_MAGIC.isdisjoint, path.parts))
@@ -140,7 +157,7 @@ def folder_of(spec: str) -> Path:
 def open_workspace(
     spec: str, store: Path | None, *, create: bool = False, adopt: bool = False
 ) -> Workspace:
-    """Find the shards and open their store: `store`, else $CURATOR_STORE, else DATASET/.curator.
+    """Find the shards and open their store: `store`, else $CURATOR_STORE, else `default_store`.
 
     Folders below the dataset that `curator export` wrote are skipped: their texts come from a
     version and would return as alt texts. Such a folder can be used by naming it itself.
@@ -154,7 +171,9 @@ def open_workspace(
     where, version_name = split_spec(spec)
     dataset, left_out = _without_exports(discover(where))
     env = os.environ.get("CURATOR_STORE")
-    root = store or (Path(env) if env else dataset.root / STORE_FOLDER)
+    root = store or (Path(env) if env else default_store(dataset.root))
+    if isinstance(dataset.root, Remote) and not store and not env:
+        progress.say(f"store of {dataset.root}: {root} (another one: --store FOLDER)")
     opened = Store.create(root) if create else Store.open(root)
     if not adopt:
         identity.check(opened, dataset, spec=where)
@@ -163,13 +182,27 @@ def open_workspace(
     return Workspace(where, dataset, opened, version_name, left_out, store)
 
 
-def _without_exports(dataset: Dataset) -> tuple[Dataset, tuple[Path, ...]]:
+def default_store(root: Place) -> Path:
+    """Return the folder of a dataset's store: inside the dataset, `.curator`.
+
+    That of a dataset in an object store is on the local disk, where a journal can be appended to
+    and locked: by its URL, below $XDG_DATA_HOME or ~/.local/share. It does not depend on the
+    current folder, from where a second, empty store would be filled by mistake.
+    """
+    if not isinstance(root, Remote):
+        return root / STORE_FOLDER
+    home = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
+    scheme, _, rest = root.url.partition("://")
+    return Path(os.path.abspath(home / "caption-curator" / scheme / rest / STORE_FOLDER))
+
+
+def _without_exports(dataset: Dataset) -> tuple[Dataset, tuple[Place, ...]]:
     """Return the dataset without exports below its root, and the folders of those.
 
     Raises:
         UsageError: all shards are exports.
     """
-    exports: dict[Path, bool] = {}
+    exports: dict[Place, bool] = {}
 
     def is_own(ref: ShardRef) -> bool:
         for folder in ref.path.parents[: ref.name.count("/")]:
@@ -180,7 +213,7 @@ def _without_exports(dataset: Dataset) -> tuple[Dataset, tuple[Path, ...]]:
         return True
 
     shards = tuple(filter(is_own, dataset.shards))
-    left_out = tuple(sorted(folder for folder, is_export in exports.items() if is_export))
+    left_out = tuple(sorted((folder for folder, is_out in exports.items() if is_out), key=str))
     if not shards:
         raise UsageError(
             f"all {len(dataset.shards)} tars were written by `curator export`",

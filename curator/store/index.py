@@ -1,7 +1,7 @@
 """Index of a shard: one row per sample, usable or not, and the problems of the tar.
 
 An index is derived only from the shard's bytes. It is current while the shard has the size and
-mtime of the scan; if only the mtime changed, the hash decides.
+mtime of the scan (an object: size and etag); if only the mtime or etag changed, the hash decides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import polars as pl
 import pyarrow as pa
 
 from curator.core.errors import DamageError, NotFoundError
-from curator.core.hashing import canonical_json, file_sha256, text_sha256
+from curator.core.hashing import canonical_json, text_sha256
+from curator.shards import places
+from curator.shards.places import Stamp
 from curator.shards.scan import ScanOptions, ShardRef, ShardScan
 from curator.store import parquet
 from curator.store.store import Store
@@ -55,7 +57,8 @@ class ShardFacts:
     """Facts about a whole shard. `problems` are its damages (reason, detail, ...).
 
     `rows_digest` covers the content of the index. `alt_texts` are the fields of
-    `alttext_counts.AltTexts`, empty in an index of rules 1.
+    `alttext_counts.AltTexts`, empty in an index of rules 1. `etag` is that of an object, empty for
+    a file.
     """
 
     shard: str
@@ -70,6 +73,12 @@ class ShardFacts:
     rows_digest: str
     rules: int = RULES
     alt_texts: Mapping[str, Any] = field(default_factory=dict)
+    etag: str = ""
+
+    @property
+    def stamp(self) -> Stamp:
+        """What told, when the shard was indexed, whether it is the same."""
+        return Stamp(self.size_bytes, self.mtime_ns, self.etag)
 
 
 def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) -> ShardFacts:
@@ -100,7 +109,7 @@ def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) ->
         shard=ref.name,
         sha256=scan.sha256,
         size_bytes=scan.size_bytes,
-        mtime_ns=_stat(ref.path)[1],
+        mtime_ns=_stamp(ref).mtime_ns,
         num_samples=len(scan.samples),
         num_unusable=sum(sample.reason is not None for sample in scan.samples),
         ignored_members=scan.num_unsafe,
@@ -108,6 +117,7 @@ def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) ->
         problems=[asdict(problem) for problem in scan.problems],
         rows_digest=parquet.content_digest(table),
         alt_texts=asdict(scan.alt_texts),
+        etag=_stamp(ref).etag,
     )
     parquet.write(store.index_path(ref.name), table, canonical_json(asdict(facts)))
     return facts
@@ -146,14 +156,14 @@ def current(store: Store, ref: ShardRef, options: ScanOptions) -> ShardFacts | N
     same = json.loads(canonical_json(asdict(options))) == facts.options
     if not same or facts.rules != RULES:
         return None
-    size_bytes, mtime_ns = _stat(ref.path)
-    if size_bytes != facts.size_bytes:
+    found = _stamp(ref)
+    if found.size_bytes != facts.size_bytes:
         return None
-    if mtime_ns == facts.mtime_ns:
+    if found.is_same(facts.stamp):
         return facts
-    if file_sha256(ref.path) != facts.sha256:
+    if places.sha256(ref.path) != facts.sha256:
         return None
-    moved = replace(facts, mtime_ns=mtime_ns)
+    moved = replace(facts, mtime_ns=found.mtime_ns, etag=found.etag)
     table = parquet.to_table(read(store, ref.name), INDEX_SCHEMA)
     parquet.write(path, table, canonical_json(asdict(moved)))
     return moved
@@ -166,9 +176,9 @@ def check_unchanged(store: Store, ref: ShardRef) -> ShardFacts:
         DamageError: reason `source.changed`.
     """
     facts = shard_facts(store, ref.name)
-    size_bytes, mtime_ns = _stat(ref.path)
-    same = size_bytes == facts.size_bytes and (
-        mtime_ns == facts.mtime_ns or file_sha256(ref.path) == facts.sha256
+    found = _stamp(ref)
+    same = found.size_bytes == facts.size_bytes and (
+        found.is_same(facts.stamp) or places.sha256(ref.path) == facts.sha256
     )
     if not same:
         raise DamageError(
@@ -181,12 +191,9 @@ def check_unchanged(store: Store, ref: ShardRef) -> ShardFacts:
     return facts
 
 
-def _stat(path: Path) -> tuple[int, int]:
-    """Return (size in bytes, mtime in nanoseconds); zeros for a missing shard."""
-    if not path.exists():
-        return 0, 0
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
+def _stamp(ref: ShardRef) -> Stamp:
+    """Return the stamp of a shard; zeros for a missing one."""
+    return places.stamp(ref.path) or Stamp(0, 0)
 
 
 def _existing(store: Store, shard: str) -> Path:

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 from curator.core.errors import UsageError
 from curator.core.hashing import canonical_json
+from curator.shards import objects
+from curator.shards.places import Place, Remote, read_small
 from curator.shards.tar import BLOCK, END_OF_ARCHIVE, member_header
 from curator.store import fsops, sealed
 
@@ -28,12 +30,14 @@ STORE_MARKER = "store.json"
 STORE_TOOL = "caption-curator"
 
 _FLUSH_BYTES = 8 << 20
+_MANIFEST_BYTES = 1 << 30
+_AGAIN = "restore it from a backup, or write the output again elsewhere"
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 Recipe = Mapping[str, Any]
 
 
-def inside(root: Path, name: str) -> Path:
+def inside(root: Place, name: str) -> Place:
     """Return `root / name`, for a name from untrusted data.
 
     Raises:
@@ -53,11 +57,33 @@ def inside(root: Path, name: str) -> Path:
             hint="rename the shard and index it again",
             reason="path.traversal",
         )
-    return root.joinpath(*parts)
+    return root / name
 
 
-def is_export(folder: Path) -> bool:
+@contextlib.contextmanager
+def new_file(place: Place) -> Iterator[Sink]:
+    """Open a file or an object for streaming; it is there when the block ends without an error."""
+    if isinstance(place, Remote):
+        with objects.writing(place) as file:
+            yield file
+    else:
+        with fsops.atomic_file(place) as file:
+            yield file
+
+
+def put(place: Place, data: bytes) -> None:
+    """Create or replace a small file or object, all or nothing."""
+    if isinstance(place, Remote):
+        objects.put(place, data)
+    else:
+        fsops.write_atomic(place, data)
+
+
+def is_export(folder: Place) -> bool:
     """Whether `curator export` filled this folder, or is filling it."""
+    if isinstance(folder, Remote):
+        marks = objects.stat([folder / EXPORT_MANIFEST, folder / CLAIM])
+        return any(mark.exists() for mark in marks)
     return (folder / EXPORT_MANIFEST).is_file() or _claimed_by(folder) == "export"
 
 
@@ -103,10 +129,12 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
+def filling(root: Place, *, manifest: str, recipe: Recipe) -> Iterator[None]:
     """Hold a new, empty or own folder exclusively for the block.
 
-    `manifest` is the name of the file that the block writes last, with `write_manifest`.
+    A folder of an object store is claimed by a recipe and not locked: processes with the same
+    recipe write the same bytes to the same names. `manifest` is the name of the
+    file that the block writes last, with `write_manifest`.
 
     Raises:
         UsageError: the folder holds other files (reason `output.foreign`), was started with
@@ -114,6 +142,14 @@ def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
             was written.
         ConflictError: another process is filling it.
     """
+    if isinstance(root, Remote):
+        objects.check_writable(root)
+        _check_owner(root, manifest, recipe)
+        if not objects.stat([root / manifest])[0].exists():
+            objects.put(root / CLAIM, sealed.to_bytes(recipe), is_new=True)
+            _check_owner(root, manifest, recipe)  # again: another process may have been faster
+        yield  # the claim stays: a bucket may allow no deletes
+        return
     _check_no_store(root)
     _check_owner(root, manifest, recipe)
     with fsops.locked(root / LOCK):
@@ -126,14 +162,14 @@ def filling(root: Path, *, manifest: str, recipe: Recipe) -> Iterator[None]:
         fsops.remove(root / CLAIM)
 
 
-def write_manifest(path: Path, recipe: Recipe, body: Mapping[str, Any]) -> None:
+def write_manifest(path: Place, recipe: Recipe, body: Mapping[str, Any]) -> None:
     """Write the manifest, the last file of a `filling` block: it marks the output as complete."""
     write_json(path, {"recipe": recipe, **body})
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Place, value: Mapping[str, Any]) -> None:
     """Write a small JSON file for people and tools, in canonical form."""
-    sealed.write(path, value, indent=1)
+    put(path, sealed.to_bytes(value, indent=1))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -142,23 +178,23 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DamageError: the file is damaged.
     """
-    return sealed.read(path, hint="restore it from a backup, or write the output again elsewhere")
+    return sealed.read(path, hint=_AGAIN)
 
 
-def _check_owner(root: Path, manifest: str, recipe: Recipe) -> None:
-    if not root.exists():
-        return
-    if not root.is_dir():
-        raise UsageError("is a file, not a folder", where=root, reason="output.foreign")
-    names = sorted(
-        path.name
-        for path in root.iterdir()
-        if path.name != LOCK and not path.name.startswith(fsops.TEMP_PREFIX)
-    )
+def parse_json(data: bytes, where: object) -> dict[str, Any]:
+    """Parse the bytes of a file written by `write_json`, as `read_json`."""
+    return sealed.parse(data, where, hint=_AGAIN).value
+
+
+def _check_owner(root: Place, manifest: str, recipe: Recipe) -> None:
+    names = _names_in(root)
     if not names:
         return
     owner = next((root / name for name in (CLAIM, manifest) if name in names), None)
-    found = read_json(owner) if owner else None
+    data = read_small(owner, most_bytes=_MANIFEST_BYTES) if owner else None
+    if owner is not None and data is None:  # finished a moment ago, by another process
+        return _check_owner(root, manifest, recipe)
+    found = None if data is None else parse_json(data, owner)
     if found is not None and owner is not None and owner.name == manifest:
         found = found.get("recipe")
     if not isinstance(found, dict):
@@ -182,8 +218,26 @@ def _check_owner(root: Path, manifest: str, recipe: Recipe) -> None:
         )
 
 
-class _Sink(Protocol):
-    def write(self, data: bytes, /) -> int: ...
+def _names_in(root: Place) -> list[str]:
+    if isinstance(root, Remote):
+        return sorted({one.below(root).partition("/")[0] for one in objects.listing(root)})
+    if not root.exists():
+        return []
+    if not root.is_dir():
+        raise UsageError("is a file, not a folder", where=root, reason="output.foreign")
+    return sorted(
+        path.name
+        for path in root.iterdir()
+        if path.name != LOCK and not path.name.startswith(fsops.TEMP_PREFIX)
+    )
+
+
+class Sink(Protocol):
+    """What a file of an output is written to."""
+
+    def write(self, data: bytes, /) -> int:
+        """Append bytes."""
+        ...
 
 
 class TarSink:
@@ -192,7 +246,7 @@ class TarSink:
     Call `finish` once at the end. `size_bytes` is the size so far, without the end of the archive.
     """
 
-    def __init__(self, file: _Sink) -> None:
+    def __init__(self, file: Sink) -> None:
         self._file = file
         self._parts: list[bytes] = []
         self._pending_bytes = 0

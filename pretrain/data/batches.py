@@ -20,6 +20,8 @@ import torch
 
 from curator.core.errors import CuratorError, DamageError, Unusable
 from curator.core.images import DecodedImage
+from curator.shards import cache
+from curator.shards.places import Remote, from_text
 from pretrain.data import pixels, texts
 from pretrain.data.options import DataOptions
 from pretrain.data.rng import Floats, Ints, uniforms
@@ -83,8 +85,8 @@ class Batch:
 class BatchPlan:
     """A batch to be made: one entry per sample, in order.
 
-    The image is `lengths` bytes at `offsets` in the shard `paths[file_of]`. `sha256` is None for an
-    image whose bytes are known to be the indexed ones.
+    The image is `lengths` bytes at `offsets` in the shard `paths[file_of]` (as `places.to_text`
+    writes it). `sha256` is None for an image whose bytes are known to be the indexed ones.
     """
 
     epochs: Ints
@@ -186,7 +188,7 @@ class Loader:
             raise DamageError(
                 f"the image of {plan.keys[place]!r} cannot be used "
                 f"({problem.reason}: {problem.detail})",
-                where=path,
+                where=from_text(path),
                 did="checkpoints are kept",
                 hint="`curator score` decodes every image and finds all like it: score, decide and "
                 "train on the new version",
@@ -207,7 +209,10 @@ class Loader:
 
     def _read(self, plan: BatchPlan, place: int, path: str) -> bytes:
         length = plan.lengths[place]
-        data = os.pread(self._open(path).fileno(), length, plan.offsets[place])
+        if isinstance(of := from_text(path), Remote):
+            data = cache.read(of, plan.offsets[place], length)
+        else:
+            data = os.pread(self._open(path).fileno(), length, plan.offsets[place])
         expected = plan.sha256[place]
         if len(data) != length:
             raise _changed(plan, place, f"{len(data)} of {length} bytes are left")
@@ -265,7 +270,7 @@ def start_worker(_number: int) -> None:
 def _changed(plan: BatchPlan, place: int, how: str) -> DamageError:
     return DamageError(
         f"the image of {plan.keys[place]!r} is not the one that was indexed: {how}",
-        where=plan.paths[plan.file_of[place]],
+        where=from_text(plan.paths[plan.file_of[place]]),
         did="checkpoints are kept",
         hint="restore the shard from a backup, or index it and decide again",
         reason="source.changed",

@@ -12,8 +12,9 @@ or reaches it, with any number of workers or ranks.
 The training process reads the tables, one window ahead and in a thread, and sends workers only the
 places of the bytes; workers read, decode and tokenize. They are forked from a process that has
 imported torch and has no threads. Cost: each rank reads the tables of all ranks, some 3 us per
-sample, which limits the speed of a run over many machines. Memory does not grow with the dataset,
-except for the names and counts of the shards.
+sample, which limits the speed of a run over many machines. Shards of an object store are fetched
+into the local cache one window ahead, so the cache should hold two windows. Memory does not grow
+with the dataset, except for the names and counts of the shards.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from curator.core.errors import CuratorError, EngineError, UsageError
+from curator.shards import cache
+from curator.shards.places import Remote, to_text
 from pretrain.data.batches import Batch, BatchPlan, Loader, Tokenize, start_worker
 from pretrain.data.opening import open_source
 from pretrain.data.options import DataOptions
@@ -44,6 +47,7 @@ from pretrain.data.tables import ShardTable
 __all__ = ["Batch", "Pipeline", "Source", "open_source"]
 
 _BATCHES_AHEAD = 2  # per worker
+_FETCHES_AT_ONCE = 4
 
 
 class Pipeline:
@@ -134,6 +138,9 @@ class Pipeline:
         if not len(places):
             return pl.DataFrame()
         tables = [self._source.read(shard) for shard in window.shards]
+        if any(isinstance(table.path, Remote) for table in tables):  # before workers need them
+            with ThreadPoolExecutor(_FETCHES_AT_ONCE, "fetch") as pool:
+                list(pool.map(lambda table: cache.fetch(table.path), tables))
         rows = _laid_end_to_end(tables, self._order.numbers(window), window.epoch)
         return rows.select(pl.all().gather(places))
 
@@ -217,7 +224,7 @@ def _laid_end_to_end(tables: Sequence[ShardTable], numbers: Ints, epoch: int) ->
     """Concatenate the rows of several shards, with sample numbers, epoch and path."""
     parts = [
         table.rows.drop("written_by").with_columns(
-            path=pl.lit(str(table.path)),
+            path=pl.lit(to_text(table.path)),
             image_sha256=pl.col("image_sha256") if table.verify else pl.lit(None, pl.String),
         )
         for table in tables

@@ -17,7 +17,7 @@ import polars as pl
 from curator.core.errors import UsageError, nearest
 from curator.core.hashing import digest
 from curator.shards.scan import discover
-from curator.steps.workspace import STORE_FOLDER, open_workspace, split_spec
+from curator.steps.workspace import default_store, open_workspace, split_spec
 from pretrain.data import controls
 from pretrain.data.captions_table import CaptionTables, read_captions, split_table
 from pretrain.data.options import NEED_REFERENCE
@@ -158,7 +158,7 @@ def _open_table(where: str, pattern: str, column: str, store: Path | None, choic
 def _store_of(where: str, store: Path | None) -> Path | None:
     """Return the store of shards, if they have one."""
     env = os.environ.get("CURATOR_STORE")
-    root = store or (Path(env) if env else discover(where).root / STORE_FOLDER)
+    root = store or (Path(env) if env else default_store(discover(where).root))
     return root if (root / "store.json").exists() else None
 
 

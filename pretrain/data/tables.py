@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 import polars as pl
 
 from curator.core import progress
+from curator.shards.places import Place
 from pretrain.data.rng import Ints
 
 ROWS = pl.Schema(
@@ -51,7 +51,7 @@ class ShardTable:
     each image must be hashed when it is read.
     """
 
-    path: Path
+    path: Place
     rows: pl.DataFrame
     verify: bool = False
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from curator.core.strictjson import MAX_JSON_BYTES, parse_object
 from curator.export.samples import FIELD, ShardReader, own_field
 from curator.export.version import MANIFEST
 from curator.policy.model import ALT_TEXT
+from curator.shards.places import Place, Remote, below, read_small, stamp
 from curator.shards.samples import Member, ScannedSample
 from curator.shards.scan import Dataset, ScanOptions, scan_shard
 from curator.store import outputs
@@ -37,6 +37,8 @@ from pretrain.data.tables import ROWS, ShardTable, over_all
 KEPT_BYTES = 1 << 28
 """Memory for tables that are kept. No table is evicted for another: an epoch reads each shard once,
 so any choice of tables saves the same."""
+
+_MANIFEST_BYTES = 1 << 30
 
 _TEXTS = ("texts", "weights", "written_by")
 
@@ -64,23 +66,23 @@ class TarTables:
         self._refs = dataset.shards
         self._need_text = need_text
         self.shards = tuple(ref.name for ref in dataset.shards)
-        self.manifest = read_manifest(dataset.root)
+        self.manifest, self._manifest_folder = read_manifest(dataset.root)
         self._counts = self._from_manifest(dataset.root)
         self._sha256: list[str] = []
-        self._kept: dict[int, tuple[tuple[int, ...], _ReadShard]] = {}
+        self._kept: dict[int, tuple[tuple[object, ...], _ReadShard]] = {}
         self._kept_bytes = 0.0
         self._keeping = Lock()
 
-    def _from_manifest(self, root: Path) -> Ints | None:
+    def _from_manifest(self, root: Place) -> Ints | None:
         """Return the counts, if all shards are as they were exported."""
         if self.manifest is None:
             return None
-        base = root if (root / MANIFEST).exists() else root.parent
+        base = self._manifest_folder
         files = self.manifest["files"]
         counts = []
         for ref in self._refs:
-            found = files.get(ref.path.relative_to(base).as_posix())
-            if found is None or found["size_bytes"] != ref.path.stat().st_size:
+            found, there = files.get(below(ref.path, base)), stamp(ref.path)
+            if found is None or there is None or found["size_bytes"] != there.size_bytes:
                 return None
             counts.append(found["successes"])
         return np.array(counts, np.int64)
@@ -129,16 +131,16 @@ class TarTables:
     def _read(self, shard: int) -> _ReadShard:
         """Return the kept table of a shard if its file is unchanged, else read it."""
         path = self._refs[shard].path
-        stamp = _stamp(path)
+        now = _stamp(path)
         kept_stamp, kept = self._kept.get(shard, ((), None))
-        if kept is not None and kept_stamp == stamp:
+        if kept is not None and kept_stamp == now:
             return kept
         found = self._scan(shard)
         size = found.rows.estimated_size()
         with self._keeping:
             self._forget(shard)
-            if stamp and self._kept_bytes + size <= KEPT_BYTES:
-                self._kept[shard] = (stamp, found)
+            if now and self._kept_bytes + size <= KEPT_BYTES:
+                self._kept[shard] = (now, found)
                 self._kept_bytes += size
         return found
 
@@ -157,8 +159,10 @@ class TarTables:
         return _ReadShard(scan.sha256, _table(usable, captions, need_text=self._need_text))
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def _stamp(path: Place) -> tuple[object, ...]:
     """Return values that change when a file does; empty for a missing file."""
+    if isinstance(path, Remote):
+        return path.stamp or ()
     try:
         found = path.stat()
     except OSError:  # reading the shard reports it
@@ -166,12 +170,17 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def read_manifest(root: Path) -> dict[str, Any] | None:
-    """Read the manifest of `curator export` for the shards in `root` (data/ for --to hf)."""
+def read_manifest(root: Place) -> tuple[dict[str, Any] | None, Place]:
+    """Read the manifest of `curator export` for the shards in `root`, and return its folder.
+
+    It is in `root`, or above it for the data/ of --to hf.
+    """
     for folder in (root, root.parent):
-        if (folder / MANIFEST).exists():
-            return outputs.read_json(folder / MANIFEST)
-    return None
+        path = folder / MANIFEST
+        data = read_small(path, most_bytes=_MANIFEST_BYTES)
+        if data is not None:
+            return outputs.parse_json(data, path), folder
+    return None, root
 
 
 def captions_of(sample: ScannedSample, reader: ShardReader) -> list[TarCaption]:
@@ -202,7 +211,7 @@ def _exported(members: Sequence[Member], reader: ShardReader) -> list[TarCaption
     return [_caption(one, reader.path) for one in captions]
 
 
-def _caption(value: object, where: Path) -> TarCaption:
+def _caption(value: object, where: Place) -> TarCaption:
     if isinstance(value, Mapping):
         text, weight, source = (value.get(name) for name in ("text", "weight", "source"))
         if isinstance(text, str) and isinstance(source, str) and isinstance(weight, int | float):

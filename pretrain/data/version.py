@@ -23,7 +23,8 @@ from curator.core.errors import DamageError
 from curator.export.shards import EXPORTED
 from curator.policy.decider import read_decision
 from curator.policy.model import ALT_TEXT
-from curator.shards.scan import ShardRef, changed
+from curator.shards.places import changed, stamp
+from curator.shards.scan import ShardRef
 from curator.store import index
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version, shards_of
@@ -82,15 +83,14 @@ class IndexTables:
                 f"sha256 was {sha256[:12]}, but the index is of {facts.sha256[:12]}",
                 hint=_RESTORE,
             )
-        try:
-            found = path.stat()
-        except FileNotFoundError as error:
-            raise changed(path, "it is gone", hint=_RESTORE) from error
-        if found.st_size != facts.size_bytes:
+        found = stamp(path)
+        if found is None:
+            raise changed(path, "it is gone", hint=_RESTORE)
+        if found.size_bytes != facts.size_bytes:
             raise changed(
-                path, f"{found.st_size:,} bytes instead of {facts.size_bytes:,}", hint=_RESTORE
+                path, f"{found.size_bytes:,} bytes instead of {facts.size_bytes:,}", hint=_RESTORE
             )
-        moved = found.st_mtime_ns != facts.mtime_ns
+        moved = not found.is_same(facts.stamp)
         return ShardTable(path, rows.select(ROWS.names()).cast(ROWS), verify=moved)
 
 

@@ -427,19 +427,20 @@ HARMLESS = {
     **dict.fromkeys(("quarantine list", "quarantine retry"), "store"),
 }
 OF_ONES_OWN = {
-    "recaption": "batch-size candidates captioner concurrency device dtype executor gpus max-pixels "
-    "max-quarantine max-tokens only ray-address serve server-wait stall-timeout url workers",
-    "score": "batch-size device dtype executor generated gpus max-quarantine ray-address "
-    "stall-timeout workers",
+    "recaption": "batch-size cache-dir cache-size candidates captioner concurrency device dtype "
+    "executor gpus max-pixels max-quarantine max-tokens only ray-address serve server-wait "
+    "stall-timeout url workers",
+    "score": "batch-size cache-dir cache-size device dtype executor generated gpus max-quarantine "
+    "ray-address stall-timeout workers",
     "decide": "generator max-quarantine use-scorer",
     "pack": "samples-per-shard",
-    "index": "adopt executor ray-address workers",
-    "export": "license other-members preset to",
+    "index": "adopt cache-dir cache-size executor ray-address workers",
+    "export": "cache-dir cache-size license other-members preset to",
     "diff": "changes html",
     "query": "timeout",
     "fsck": "repair",
     "gc": "grace-days",
-    "pretrain": "device held-out out recipe reference set",
+    "pretrain": "cache-dir cache-size device held-out out recipe reference set",
     "doctor": "captioner model scorer url",
     "finetune": "batch-size data device fraction head inference layer-decay layout lr out "
     "protocol seeds set size steps sweep task",

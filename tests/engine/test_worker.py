@@ -41,13 +41,13 @@ def images(tmp_path: Path) -> list[ImageRef]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     """How often each file is read."""
     counts: Counter[Path] = Counter()
-    read_bytes = worker.read_bytes
+    read_many = worker.read_many
 
-    def counting(path: Path, offset: int, length: int) -> bytes:
-        counts[path] += 1
-        return read_bytes(path, offset, length)
+    def counting(path: Path, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        counts[path] += len(ranges)
+        return read_many(path, ranges)
 
-    monkeypatch.setattr(worker, "read_bytes", counting)
+    monkeypatch.setattr(worker, "read_many", counting)
     return counts
 
 

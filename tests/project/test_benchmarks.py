@@ -17,6 +17,7 @@ from tests.kit.paths import ROOT
     ("name", "rows"),
     [
         ("bandwidth", ["index", "cat", "sha256 x 2", "export", "copy"]),
+        ("object_store", ["read", "index", "index again", "disk", "page"]),
         ("decide", ["best"]),
         ("aa", ["normal", "normal, looked at twice"]),
         ("world", ["64 px", "128 px"]),

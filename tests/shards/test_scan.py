@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.core.errors import DamageError, UsageError
+from curator.shards.places import read_bytes
 from curator.shards.samples import Member
-from curator.shards.scan import ScanOptions, ShardRef, discover, read_bytes, scan_shard
+from curator.shards.scan import ScanOptions, ShardRef, discover, scan_shard
 from tests.kit.tars import (
     flip,
     foreign_tar,

@@ -15,7 +15,8 @@ import pytest
 from curator.core.errors import CuratorError, DamageError, NotFoundError, UsageError
 from curator.core.stopping import StopRequest
 from curator.export.version import ExportOptions, Target, export
-from curator.shards.scan import ScanOptions, read_bytes
+from curator.shards.places import read_bytes
+from curator.shards.scan import ScanOptions
 from curator.steps.index import make_index
 from pretrain.data.captions_table import split_table
 from pretrain.data.loader import Pipeline, open_source

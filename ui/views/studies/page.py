@@ -72,7 +72,9 @@ def _studies() -> dict[str, Path]:
     named = context.studies()
     if named is not None:
         return _found(named, _MAX_DEPTH)
-    beside = context.workspace().dataset.root.resolve().parent
+    root = context.workspace().dataset.root
+    # Beside the store, for shards in an object store.
+    beside = (root if isinstance(root, Path) else context.workspace().store.root).resolve().parent
     return _found(beside, 1)
 
 
