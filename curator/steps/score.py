@@ -33,6 +33,8 @@ from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
 
 _TEXTS_A_BATCH = 512
+GENERATED_STAGE = "+generated"
+"""Ends the names of the journals of scores of generated captions."""
 _PAIR = {"image_sha256": pl.String, "text_sha256": pl.String, "text": pl.String}
 
 
@@ -83,7 +85,7 @@ def score(
             batch_size=_TEXTS_A_BATCH if text_only else run_options.score_batch_size,
             advance=advance,
             run_options=run_options,
-            stage="" if by_people else "+generated",
+            stage="" if by_people else GENERATED_STAGE,
         )
         return loop.run(planned(advance), stop=stop)
 
@@ -237,6 +239,8 @@ def summarize(ws: Workspace, maker_name: str, generators: Sequence[str]) -> list
         parts = [
             facts.read(texts, columns).select(columns) for texts in _texts_by_shard(ws, source)
         ]
+        if not parts:
+            continue  # a slice without shards
         scores = pl.concat(parts).filter(pl.col("score").is_finite())
         if len(scores):
             column = scores["score"]

@@ -317,6 +317,15 @@ class Facts:
             return journaled.select(columns)
         return parquet.read(path, self.schema, columns)
 
+    def file_of(
+        self, shard: str, records: Sequence[Mapping[str, Any]]
+    ) -> tuple[Path, pl.DataFrame, bytes]:
+        """Return the path, rows and bytes of the fact file for the records of a shard's journal."""
+        frame = self.from_records(records).sort([*self.key, "attempt", "created"])
+        data = parquet.to_bytes(parquet.to_table(frame, self.schema))
+        name = f"{shard}.{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+        return self._folder / name, frame, data
+
     def from_records(self, records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         """Convert journal records to a frame with this kind's schema."""
         return parquet.from_rows(records, self.schema)
@@ -355,13 +364,7 @@ class FactWriter:
     def _finish(self) -> None:
         done: list[tuple[Mark, Path]] = [("done", self._journal.path)]
         if self._records:
-            frame = self._facts.from_records(self._records).sort(
-                [*self._facts.key, "attempt", "created"]
-            )
-            table = parquet.to_table(frame, self._facts.schema)
-            data = parquet.to_bytes(table)
-            name = f"{self._shard}.{hashlib.sha256(data).hexdigest()[:12]}.parquet"
-            path = self._facts.store.facts_dir(self._facts.kind, self._facts.maker) / name
+            path, frame, data = self._facts.file_of(self._shard, self._records)
             fsops.write_atomic(path, data)
             self._facts.written(path, frame)
             done.insert(0, ("there", path))
