@@ -61,7 +61,8 @@ def generate(
     facts = Facts(ws.store, CAPTIONS, maker.name)
     ws.store.write_recipe(CAPTIONS, maker.name, maker.recipe)
     limit = _worst_limit(ws, only) if only else None
-    total = sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
+    num_samples = {ref.name: index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards}
+    total = sum(num_samples.values())
     detectors: _Detectors = defaultdict(StuckDetector)
 
     def planned(advance: progress.Advance) -> Iterator[tuple[str, list[CaptionItem]]]:
@@ -72,7 +73,7 @@ def generate(
             images = samples.unique("image_sha256", keep="first", maintain_order=True)
             wanted = images.join(numbers, how="cross", maintain_order="left_right")
             pending = facts.pending(wanted)
-            advance(index.shard_facts(ws.store, ref.name).num_samples * candidates - len(pending))
+            advance(num_samples[ref.name] * candidates - len(pending))
             yield ref.name, _items(ref, prompt, pending)
 
     with progress.bar(f"caption ({maker.row})", total * candidates, "captions") as advance:

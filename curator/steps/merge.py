@@ -303,8 +303,8 @@ class _Work:
                 if records := replay(path).records:
                     self.report.num_unfinished += 1
                     shard = path.relative_to(folder).as_posix().removesuffix(".jnl")
-                    to, _, data = facts.file_of(shard.removesuffix(GENERATED_STAGE), records)
-                    made[to] = data
+                    for file in facts.files_of(shard.removesuffix(GENERATED_STAGE), records):
+                        made[file.path] = file.data
         return sorted(made.items())
 
     def _copy(

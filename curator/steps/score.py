@@ -72,10 +72,11 @@ def score(
                 pairs = pairs.with_columns(image_sha256=pl.lit(""))
             pending = facts.pending(pairs)
             items = _text_items(ref, pending) if text_only else _image_items(ref, samples, pending)
-            advance(index.shard_facts(ws.store, ref.name).num_samples - len(items))
+            advance(num_samples[ref.name] - len(items))
             yield ref.name, items
 
-    total = sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
+    num_samples = {ref.name: index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards}
+    total = sum(num_samples.values())
     with progress.bar(f"score ({maker.row})", total, "samples") as advance:
         loop = FactsLoop(
             facts=facts,
