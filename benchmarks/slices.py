@@ -5,8 +5,9 @@
 Each slice is a real `curator recaption --shard-slice I/N` with the captioner `echo`, in a store of
 its own, killed by SIGKILL at random moments and started again. When all have ended, the stores are
 merged in a random order and decided, and the result must have the bytes of the store of one
-undisturbed process: facts, index, decisions and version. Then the next round begins with empty
-stores, until the minutes are over; in the last one nothing is killed after that.
+undisturbed process: captions, index, decisions and version, and the same scores. Then the next
+round begins with empty stores, until the minutes are over; in the last one nothing is killed after
+that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
+
 from benchmarks.common import parser, scratch, show, write_shards
+from curator.store import parquet
+from curator.store.facts import SCORE_SCHEMA
 
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
@@ -108,14 +113,22 @@ def _run(verb: str, folder: Path, store: Path, *more: object) -> None:
         raise SystemExit(f"`curator {verb}` failed with {code}")
 
 
-def _facts(store: Path) -> dict[str, bytes]:
-    """Every file of facts, indexes, decisions and versions."""
-    return {
+def _facts(store: Path) -> dict[str, object]:
+    """The bytes of every file of captions, indexes, decisions and versions; scores as facts.
+
+    A text that occurs in two slices is scored in each: there the distinct facts are compared.
+    """
+    found: dict[str, object] = {
         path.relative_to(store).as_posix(): path.read_bytes()
-        for name in ("facts", "index", "captions", "versions")
+        for name in ("facts/captions", "index", "captions", "versions")
         for path in (store / name).rglob("*")
         if path.is_file() and not path.name.startswith(".tmp-")
     }
+    for scorer in sorted((store / "facts" / "scores").iterdir()):
+        tables = [parquet.read(path, SCORE_SCHEMA) for path in scorer.rglob("*.parquet")]
+        rows = pl.concat(tables).rows()
+        found[f"facts/scores/{scorer.name}"] = sorted(set(map(repr, rows)))
+    return found
 
 
 if __name__ == "__main__":
