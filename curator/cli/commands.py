@@ -16,6 +16,7 @@ from curator.cli.fsck import fsck
 from curator.cli.gc import gc
 from curator.cli.index import index
 from curator.cli.log import log
+from curator.cli.merge import merge
 from curator.cli.output import show
 from curator.cli.pack import pack
 from curator.cli.policy import policy
@@ -34,7 +35,7 @@ from curator.cli.ui import ui
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Curate": ("recaption", "score", "decide", "policy", "edits"),
     "Look": ("log", "show", "diff", "query", "ui"),
-    "Keep": ("pack", "index", "export", "tag", "quarantine", "fsck", "gc", "doctor"),
+    "Keep": ("pack", "index", "merge", "export", "tag", "quarantine", "fsck", "gc", "doctor"),
     "Prove": ("pretrain", "finetune", "study", "report"),
     "Demo": ("demo",),
 }
@@ -95,7 +96,7 @@ def root(
 for command in (
     recaption, score, decide, policy,
     log, diff, query, ui,
-    pack, index, export, tag, fsck, gc, doctor,
+    pack, index, merge, export, tag, fsck, gc, doctor,
     pretrain, finetune, study, report,
 ):  # fmt: skip
     app.command()(command)

@@ -21,6 +21,7 @@ def index(
     workers: o.Workers = 1,
     executor: o.Executor = DEFAULTS.executor,
     ray_address: o.RayAddress = None,
+    shard_slice: o.ShardSlice = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Accept this dataset as the store's own, moved here.")
     ] = False,
@@ -48,14 +49,14 @@ def index(
         caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None
     )
     run_options = RunOptions(workers=workers, executor=executor, ray_address=ray_address)
-    ws = open_workspace(dataset, store, create=True, adopt=adopt)
+    ws = open_workspace(dataset, store, create=True, adopt=adopt, shard_slice=shard_slice)
     with stop_on_signals() as stop, open_run(ws.store, "index", {"dataset": dataset}) as run:
         report = make_index(ws, scan, run_options, stop=stop)
         say_index(report, run)
     with contextlib.suppress(
         DamageError
     ):  # a damaged version does not affect the index; fsck reports it
-        if (newest := ws.store.newest()) is not None:
+        if shard_slice is None and (newest := ws.store.newest()) is not None:
             ws.say_missing(newest)
     if json:
         show_json(report.to_json())

@@ -109,6 +109,15 @@ Device = Annotated[
 Dtype = Annotated[
     str | None, typer.Option("--dtype", help="fp32, bf16 or fp16 (default: depends on the device).")
 ]
+ShardSlice = Annotated[
+    str | None,
+    typer.Option(
+        "--shard-slice",
+        metavar="I/N",
+        help="Work on one of N equal parts of the shards, counted from 0: 0/10, ..., 9/10. Other "
+        "machines do the other parts; `curator merge` unites their stores.",
+    ),
+]
 Workers = Annotated[
     int,
     typer.Option(

@@ -90,6 +90,7 @@ def recaption(
     executor: o.Executor = DEFAULTS.executor,
     ray_address: o.RayAddress = None,
     gpus: o.Gpus = None,
+    shard_slice: o.ShardSlice = None,
     batch_size: o.BatchSize = None,
     stall_timeout: o.StallTimeout = DEFAULTS.stall_timeout_sec,
     max_quarantine: o.MaxQuarantine = DEFAULTS.max_quarantine,
@@ -102,7 +103,8 @@ def recaption(
 ) -> None:
     """Index, score, caption, and commit a new version.
 
-    A run that was stopped continues; captions and scores that exist are not made again.
+    A run that was stopped continues; captions and scores that exist are not made again. With
+    --shard-slice no version is committed: run `curator decide` once all slices are done.
 
     Example:
 
@@ -123,6 +125,13 @@ def recaption(
     refuse_version(dataset, "recaption")
     chosen = load_policy(policy)
     worst = _worst_percent(only)
+    if worst is not None and shard_slice is not None:
+        raise UsageError(
+            "--only needs the scores of the whole dataset, and a slice has only its own",
+            did="nothing was done",
+            hint="drop --only, or drop --shard-slice",
+            reason="option.value",
+        )
     if worst is not None:  # --only captions some samples; the others keep their alt text
         chosen = chosen.model_copy(update={"otherwise": "keep_alt"})
     servers = None
@@ -192,13 +201,13 @@ def recaption(
     )
     if servers is None:
         reach_server(dataset, store, generate)
-    ws = open_workspace(dataset, store, create=True)
+    ws = open_workspace(dataset, store, create=True, shard_slice=shard_slice)
     with stop_on_signals() as stop, servers or nullcontext():
         report = run(ws, asked, run_options, servers=servers, stop=stop)
     if json:
         show_json(_recaption_json(report))
     else:
-        show(_recaption_text(ws, report))
+        show(_recaption_text(ws, report, policy))
 
 
 def _worst_percent(only: str | None) -> float | None:
@@ -218,7 +227,7 @@ def _recaption_json(report: RecaptionReport) -> dict[str, object]:
     from dataclasses import asdict
 
     return {
-        "version": version_json(report.version),
+        "version": version_json(report.version) if report.version else None,
         "new": report.is_new,
         "model_calls": report.num_calls,
         "index": report.index.to_json(),
@@ -228,7 +237,7 @@ def _recaption_json(report: RecaptionReport) -> dict[str, object]:
     }
 
 
-def _recaption_text(ws: Workspace, report: RecaptionReport) -> str:
+def _recaption_text(ws: Workspace, report: RecaptionReport, policy: str) -> str:
     made = [
         f"captions made: {report.captioned.made:,}, scores made: {report.scored.made:,}"
         if report.num_calls
@@ -247,5 +256,12 @@ def _recaption_text(ws: Workspace, report: RecaptionReport) -> str:
     if report.scores:
         rows = [(s.source, s.num_texts, s.mean, *s.quartiles) for s in report.scores]
         made.append(table(rows, ["score of", "texts", "mean", "25 %", "50 %", "75 %"]))
-    made.append(version_text(ws, report.version, report.is_new))
+    if report.version is not None:
+        made.append(version_text(ws, report.version, report.is_new))
+    else:
+        made.append(
+            f"slice {ws.shard_slice} is done: {len(ws.shards):,} shards, no version committed\n"
+            f"next, when all slices are done: `curator merge {ws.spec} STORE...` if they have "
+            f"stores of their own, then `curator decide {ws.spec} --policy {policy}`"
+        )
     return "\n".join(made)

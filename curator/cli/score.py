@@ -25,6 +25,7 @@ def score(
     executor: o.Executor = DEFAULTS.executor,
     ray_address: o.RayAddress = None,
     gpus: o.Gpus = None,
+    shard_slice: o.ShardSlice = None,
     batch_size: o.BatchSize = None,
     stall_timeout: o.StallTimeout = DEFAULTS.stall_timeout_sec,
     max_quarantine: o.MaxQuarantine = DEFAULTS.max_quarantine,
@@ -71,8 +72,8 @@ def score(
     scan = ScanOptions(
         caption_field=caption_field, image_ext=tuple(image_ext) if image_ext else None
     )
-    ws = open_workspace(dataset, store, create=True)
-    options = {"dataset": dataset, "scorer": maker.name}
+    ws = open_workspace(dataset, store, create=True, shard_slice=shard_slice)
+    options = {"dataset": dataset, "scorer": maker.name, "shard_slice": shard_slice}
     with stop_on_signals() as stop, open_run(ws.store, "score", options) as run:
         say_index(make_index(ws, scan, run_options, stop=stop), run)
         generators = tuple(ws.store.makers(CAPTIONS)) if generated else ()

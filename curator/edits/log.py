@@ -29,7 +29,7 @@ import polars as pl
 
 from curator.core.clock import now
 from curator.core.errors import ConflictError, DamageError, NotFoundError, UsageError
-from curator.core.hashing import canonical_json
+from curator.core.hashing import canonical_json, digest
 from curator.edits.history import (
     UNDO,
     Draft,
@@ -44,6 +44,7 @@ from curator.edits.history import (
 from curator.store import batchlog, fsops
 from curator.store.listing import Listing
 from curator.store.store import Store
+from curator.store.union import united
 
 LOCK_WAIT_SEC = 20.0
 _LOG_SUFFIX = ".log"
@@ -309,6 +310,59 @@ def undo_batch(store: Store, batch: str, *, who: str) -> tuple[list[Edit], list[
     return undone, refused
 
 
+def unite(store: Store, shard: str, logs: Sequence[Sequence[Edit]]) -> int:
+    """Add the edits of other logs of this shard that its own lacks; return how many.
+
+    The edits that the store has keep their numbers. The others follow in the order they were made;
+    those of one log keep its order.
+
+    Raises:
+        ConflictError: two logs have the same edits in contradicting orders.
+        DamageError: the log of the store is damaged.
+    """
+    with _writing(store, shard) as log:
+        known = {edit.id: edit for edit in _with_identity(log.history.edits)}
+        rest = [[one for one in _with_identity(edits) if one.id not in known] for edits in logs]
+        try:
+            new = united(rest, key=lambda one: one.id, order=lambda one: (one.edit.created, one.id))
+        except ValueError as error:
+            raise ConflictError(
+                f"two of the stores have the same edits of shard {shard!r} in different orders",
+                did="nothing was added to this log",
+                hint="leave one of them out",
+                reason="edits.order",
+            ) from error
+        numbers = {name: number for number, name in enumerate([*known, *(one.id for one in new)])}
+        log.add(
+            [
+                replace(
+                    one.edit,
+                    number=numbers[one.id],
+                    undoes=numbers[one.undoes] if one.undoes is not None else None,
+                )
+                for one in new
+            ]
+        )
+    return len(new)
+
+
+class _Identified(NamedTuple):
+    """An edit, and what identifies it and the edit that it undoes in every store."""
+
+    id: str
+    edit: Edit
+    undoes: str | None
+
+
+def _with_identity(edits: Sequence[Edit]) -> list[_Identified]:
+    found: list[_Identified] = []
+    for edit in edits:
+        undoes = None if edit.undoes is None else found[edit.undoes].id
+        name = digest({**asdict(edit), "number": None, "undoes": undoes})
+        found.append(_Identified(name, edit, undoes))
+    return found
+
+
 class _Log:
     """The log of a shard while its lock is held."""
 
@@ -319,7 +373,7 @@ class _Log:
 
     def append(self, drafts: Sequence[Draft], who: str, *, batch: str | None = None) -> list[Edit]:
         first = len(self.history.edits)
-        return self._write(
+        return self.add(
             [
                 Edit(
                     number=number,
@@ -337,7 +391,7 @@ class _Log:
 
     def undo(self, edits: Sequence[Edit], who: str) -> list[Edit]:
         first = len(self.history.edits)
-        return self._write(
+        return self.add(
             [
                 replace(
                     edit,
@@ -352,7 +406,8 @@ class _Log:
             ]
         )
 
-    def _write(self, edits: list[Edit]) -> list[Edit]:
+    def add(self, edits: list[Edit]) -> list[Edit]:
+        """Append edits that are numbered already."""
         if edits:
             self._file.append(batchlog.batch(self._num_batches, b"".join(map(_line, edits))))
             self._num_batches += 1

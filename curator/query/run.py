@@ -38,7 +38,10 @@ MIN_MEMORY_MIB = 512
 MAX_TIMEOUT_SEC = 86_400
 
 # Not `-m`, which would load the module a second time as __main__.
-_START = "import os; to = os.dup(1); os.dup2(2, 1); from curator.query.worker import main; main(to)"
+_START = (
+    "import os; to = os.dup(1); os.dup2(2, 1); import curator.query.without_pandas; "
+    "from curator.query.worker import main; main(to)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ one rating, which is named. Writing costs two fsyncs, reading about 30 microseco
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,12 +22,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curator.core import clock, hashing
-from curator.core.errors import DamageError, UsageError
+from curator.core.errors import ConflictError, DamageError, UsageError
 from curator.core.hashing import text_sha256
 from curator.core.validation import explain
 from curator.store import fsops, sealed
 from curator.store.listing import Listing
 from curator.store.store import Store
+from curator.store.union import united
 
 Answer = Literal["left", "right", "equal", "both_bad"]
 Verdict = Literal["new", "old", "equal", "both_bad"]
@@ -153,6 +154,52 @@ def unreadable(store: Store) -> Iterator[DamageError]:
             _load(path)
         except DamageError as error:
             yield error
+
+
+def unite(store: Store, others: Sequence[Store]) -> int:
+    """Add the ratings of other stores that this one lacks; return how many.
+
+    Answers of one rater about one item are put in the order they were given, so that the latest of
+    all stores counts. Their files are then numbered anew, the last one first: a crash in between
+    repeats an answer, and the next `unite` ends with the same files.
+    """
+    answers: dict[tuple[str, str], dict[Path, list[Rating]]] = {}
+    for one in (store, *others):
+        for path in _files(one):
+            item, rater, _ = path.name.split(".", 2)
+            answers.setdefault((item, rater), {}).setdefault(one.root, []).append(_load(path))
+    added, listed = 0, list[Path]()
+    for (item, rater), by_store in sorted(answers.items()):
+        # Of an answer that such a crash repeated, the last copy is where it belongs.
+        lists = [
+            list({_identity(rating): rating for rating in reversed(ratings)}.values())[::-1]
+            for ratings in by_store.values()
+        ]
+        whole = united(
+            lists, key=_identity, order=lambda rating: (rating.created, _identity(rating))
+        )
+        added += len(whole) - len(set(map(_identity, by_store.get(store.root, ()))))
+        for nth, rating in reversed(list(enumerate(whole))):
+            path = _folder(store) / f"{item}.{rater}.{nth:04d}.json"
+            data = sealed.to_bytes(rating.model_copy(update={"nth": nth}).model_dump())
+            if not path.exists():
+                if not fsops.put_if_absent(path, data):
+                    raise ConflictError(
+                        "somebody rated this item meanwhile",
+                        where=path,
+                        did="all ratings are kept",
+                        hint="run the same command again",
+                    )
+            elif _load(path) != rating.model_copy(update={"nth": nth}):
+                fsops.write_atomic(path, data)
+            listed.append(path)
+    if added:
+        listing(store).add([("there", path) for path in sorted(listed)], found=_files(store))
+    return added
+
+
+def _identity(rating: Rating) -> str:
+    return rating.model_copy(update={"nth": 0}).model_dump_json()
 
 
 def _files(store: Store) -> list[Path]:

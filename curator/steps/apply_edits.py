@@ -182,6 +182,7 @@ class _Work:
         return replace(
             self.base,
             number=0,
+            created=0.0,
             id=versions.version_id(policy, shards),
             tool_version=package.tool_version(),
             policy=policy,

@@ -71,7 +71,8 @@ def generate(
     facts = Facts(ws.store, CAPTIONS, maker.name)
     ws.store.write_recipe(CAPTIONS, maker.name, maker.recipe)
     limit = _worst_limit(ws, only) if only else None
-    total = sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
+    num_samples = {ref.name: index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards}
+    total = sum(num_samples.values())
     detectors: _Detectors = defaultdict(StuckDetector)
 
     def planned(advance: progress.Advance) -> Iterator[tuple[str, list[CaptionItem]]]:
@@ -82,7 +83,7 @@ def generate(
             images = samples.unique("image_sha256", keep="first", maintain_order=True)
             wanted = images.join(numbers, how="cross", maintain_order="left_right")
             pending = facts.pending(wanted)
-            advance(index.shard_facts(ws.store, ref.name).num_samples * candidates - len(pending))
+            advance(num_samples[ref.name] * candidates - len(pending))
             place = sparse(ref.path, int(pending["length"].sum()) // candidates)
             if len(pending) and is_whole(place) and run_options.executor == "local":
                 ahead.after(number)

@@ -77,6 +77,37 @@ def check(store: Store, dataset: Dataset, *, spec: str) -> None:
         )
 
 
+def check_part(store: Store, dataset: Dataset, *, spec: str) -> None:
+    """Check that a store to be merged was made from shards of `dataset`, wherever it was made.
+
+    Every indexed shard that is in the dataset must be the one that was indexed, and at least one
+    must be. A store without an index is accepted: its facts are keyed by the bytes of images.
+
+    Raises:
+        UsageError: it was made from another dataset (store.other_dataset).
+        DamageError: dataset.json is damaged.
+    """
+    known = roots(store)
+    here = [ref for ref in dataset.shards if store.index_path(ref.name).exists()]
+    others = [ref.name for ref in here if ref.path.exists() and not _is_indexed(store, ref)]
+    if others:
+        raise _refusal(store, dataset, known, others, len(here) - len(others), spec, merge=True)
+    if not here and (first := next((store.root / "index").rglob("*.parquet"), None)) is not None:
+        name = first.relative_to(store.root / "index").as_posix().removesuffix(".parquet")
+        raise UsageError(
+            f"the store belongs to another dataset{_made_from(known)}: no shard of its index is in "
+            f"{dataset.root}, it has {name!r}",
+            where=store.root,
+            did="nothing was merged",
+            hint="leave it out, or name the dataset that it was made from",
+            reason="store.other_dataset",
+        )
+
+
+def _made_from(known: list[str]) -> str:
+    return f", made from {known[0]}" if known else ""
+
+
 def _place(dataset: Dataset) -> str:
     root = dataset.root
     return str(root if isinstance(root, Remote) else root.resolve())
@@ -104,16 +135,25 @@ def _is_indexed(store: Store, ref: ShardRef) -> bool:
 
 
 def _refusal(
-    store: Store, dataset: Dataset, known: list[str], others: list[str], same: int, spec: str
+    store: Store,
+    dataset: Dataset,
+    known: list[str],
+    others: list[str],
+    same: int,
+    spec: str,
+    *,
+    merge: bool = False,
 ) -> CuratorError:
     adopt = ["curator", "index", spec, "--store", str(store.root), "--adopt"]
-    made_from = f", made from {known[0]}" if known else ""
+    hint = "give this dataset a store of its own with --store FOLDER (or unset CURATOR_STORE)"
+    if merge:
+        hint = "leave it out"
     return UsageError(
-        f"the store belongs to another dataset{made_from}: {len(others)} of {len(others) + same} "
-        f"shards with a name in its index have other bytes in {dataset.root}, first {others[0]!r}",
+        f"the store belongs to another dataset{_made_from(known)}: {len(others)} of "
+        f"{len(others) + same} shards with a name in its index have other bytes in "
+        f"{dataset.root}, first {others[0]!r}",
         where=store.root,
-        did="nothing was written",
-        hint="give this dataset a store of its own with --store FOLDER (or unset CURATOR_STORE); "
-        f"if it is the same dataset with replaced shards, run `{shlex.join(adopt)}`",
+        did="nothing was merged" if merge else "nothing was written",
+        hint=f"{hint}; if it is the same dataset with replaced shards, run `{shlex.join(adopt)}`",
         reason="store.other_dataset",
     )

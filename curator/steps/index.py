@@ -179,7 +179,8 @@ def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:
     reasons: Counter[str] = Counter()
     problems: Counter[str] = Counter()
     num_samples = num_unusable = ignored = 0
-    images, keys = [], []
+    # Empty arrays first: a slice may have no shard.
+    images, keys = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
     alt_texts = AltTexts()
     for ref in ws.shards:
         facts = index.shard_facts(ws.store, ref.name)

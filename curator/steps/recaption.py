@@ -73,14 +73,14 @@ class Recaption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecaptionReport:
-    """The result of `recaption`: the facts made in this run, and the version."""
+    """The result of `recaption`: the facts made in this run, and the version; a slice has none."""
 
     index: IndexReport
     scored: Tally
     captioned: Tally
     scores: list[ScoreSummary]
-    version: Version
-    is_new: bool
+    version: Version | None = None
+    is_new: bool = False
 
     @property
     def num_calls(self) -> int:
@@ -132,13 +132,21 @@ def recaption(
     """Run all stages; each continues where an earlier run stopped.
 
     `servers` are started if they are needed; who made them stops them.
+    A slice ends before the decision: a version of some shards would look like the whole, and
+    percentile rules and rules on copies need all shards.
 
     Raises:
         StoppedError, QuarantineLimitError, EngineError, DamageError, StorageError: finished facts
         are kept. StrictError: the version is committed, but rows are in quarantine.
     """
     makers = [asked.scorer, asked.checker] if asked.scorer else [asked.checker]
-    options = {"dataset": ws.spec, "policy": asked.policy.name, "makers": asked.maker_names}
+    options = {
+        "dataset": ws.spec,
+        "policy": asked.policy.name,
+        "makers": asked.maker_names,
+        "shard_slice": ws.shard_slice,
+    }
+    version, is_new = None, False
     with open_run(ws.store, "recaption", options) as run:
         indexed = make_index(ws, asked.scan, run_options, stop=stop)
         say_index(indexed, run)
@@ -164,13 +172,14 @@ def recaption(
                 ws, makers, run_options, generators=generators, by_people=False, stop=stop
             )
             scored = scored.plus(more)
-        choice = MakerChoice(
-            generators=generators,
-            scorer=asked.scorer.name if asked.scorer else None,
-            checker=asked.checker.name,
-        )
-        version, is_new = decide(ws, asked.policy, choice, run_options, stop=stop)
-        run.event("version", number=version.number, id=version.id, new=is_new)
+        if ws.shard_slice is None:
+            choice = MakerChoice(
+                generators=generators,
+                scorer=asked.scorer.name if asked.scorer else None,
+                checker=asked.checker.name,
+            )
+            version, is_new = decide(ws, asked.policy, choice, run_options, stop=stop)
+            run.event("version", number=version.number, id=version.id, new=is_new)
         scores = summarize(ws, asked.scorer.name, generators) if asked.scorer else []
     report = RecaptionReport(
         index=indexed,
@@ -185,12 +194,13 @@ def recaption(
     return report
 
 
-def _check_strict(ws: Workspace, asked: Recaption, version: Version) -> None:
+def _check_strict(ws: Workspace, asked: Recaption, version: Version | None) -> None:
     """Count quarantine rows of the shards and of this run's makers; other makers do not count."""
     makers = {None, *asked.maker_names}
     num_rows = sum(row.maker in makers for row in quarantine_rows(ws))
     if num_rows:
+        done = f"{version.name} is committed" if version else f"slice {ws.shard_slice} is done"
         raise StrictError(
-            f"{version.name} is committed, with {num_rows:,} rows in quarantine",
+            f"{done}, with {num_rows:,} rows in quarantine",
             hint=f"`{ws.command('quarantine list')}` lists the reasons",
         )

@@ -35,6 +35,8 @@ from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts
 
 _TEXTS_A_BATCH = 512
+GENERATED_STAGE = "+generated"
+"""Ends the names of the journals of scores of generated captions."""
 _PAIR = {"image_sha256": pl.String, "text_sha256": pl.String, "text": pl.String}
 
 
@@ -75,10 +77,11 @@ def score(
             is_here = run_options.executor == "local"  # nodes of Ray fetch for themselves
             if is_here and any(item.image and is_whole(item.image.path) for item in items[:1]):
                 ahead.after(number)
-            advance(index.shard_facts(ws.store, ref.name).num_samples - len(items))
+            advance(num_samples[ref.name] - len(items))
             yield ref.name, items
 
-    total = sum(index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards)
+    num_samples = {ref.name: index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards}
+    total = sum(num_samples.values())
     with (
         progress.bar(f"score ({maker.row})", total, "samples") as advance,
         cache.Ahead([ref.path for ref in ws.shards]) as ahead,
@@ -91,7 +94,7 @@ def score(
             batch_size=_TEXTS_A_BATCH if text_only else run_options.score_batch_size,
             advance=advance,
             run_options=run_options,
-            stage="" if by_people else "+generated",
+            stage="" if by_people else GENERATED_STAGE,
         )
         return loop.run(planned(advance), stop=stop)
 
@@ -246,6 +249,8 @@ def summarize(ws: Workspace, maker_name: str, generators: Sequence[str]) -> list
         parts = [
             facts.read(texts, columns).select(columns) for texts in _texts_by_shard(ws, source)
         ]
+        if not parts:
+            continue  # a slice without shards
         scores = pl.concat(parts).filter(pl.col("score").is_finite())
         if len(scores):
             column = scores["score"]

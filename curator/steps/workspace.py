@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,8 @@ class Workspace:
     """A dataset and its store. `spec` is DATASET as the user typed it, without @VERSION.
 
     `left_out` are skipped folders below the dataset, whose tars `curator export` wrote;
-    `store_option` is the value of --store.
+    `store_option` is the value of --store. With `shard_slice` (as typed, `0/10`) the dataset has
+    only the shards of that slice.
     """
 
     spec: str
@@ -35,6 +37,7 @@ class Workspace:
     version_name: str | None = None
     left_out: tuple[Place, ...] = ()
     store_option: Path | None = None
+    shard_slice: str | None = None
 
     @property
     def shards(self) -> tuple[ShardRef, ...]:
@@ -154,8 +157,42 @@ def folder_of(spec: str) -> Path:
     return Path(os.path.abspath(path))
 
 
+def slice_of(dataset: Dataset, part: str) -> Dataset:
+    """Return the dataset with every N-th shard, from number I on, for a `part` I/N.
+
+    Slices are counted from 0, as in Kubernetes (JOB_COMPLETION_INDEX), torch (RANK) and datatrove.
+    Shards are dealt out by name one at a time, so slices differ by one shard at most. The slices
+    of one N have no shard in common and together have all.
+
+    Raises:
+        UsageError: `part` is not I/N with 0 <= I < N.
+    """
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", part.strip())
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not number < count:
+        hint = "write I/N, counted from 0: the slices of 10 machines are 0/10, 1/10, ..., 9/10"
+        if match and count and number == count:
+            hint = (
+                f"slices are counted from 0: the last of {count} is {count - 1}/{count}; a Slurm "
+                f"array for it is --array=0-{count - 1}"
+            )
+        raise UsageError(f"--shard-slice is {part!r}", hint=hint, reason="option.value")
+    shards = dataset.shards[number::count]
+    if not shards:
+        progress.say(
+            f"note: slice {part} has no shard, since the dataset has only {len(dataset.shards):,}: "
+            "there is nothing to do here"
+        )
+    return replace(dataset, shards=shards)
+
+
 def open_workspace(
-    spec: str, store: Path | None, *, create: bool = False, adopt: bool = False
+    spec: str,
+    store: Path | None,
+    *,
+    create: bool = False,
+    adopt: bool = False,
+    shard_slice: str | None = None,
 ) -> Workspace:
     """Find the shards and open their store: `store`, else $CURATOR_STORE, else `default_store`.
 
@@ -163,13 +200,16 @@ def open_workspace(
     version and would return as alt texts. Such a folder can be used by naming it itself.
 
     A store belongs to one dataset (`curator.steps.identity`); `adopt` skips that check.
+    `shard_slice` restricts the workspace to one slice of the shards (`slice_of`).
 
     Raises:
-        UsageError: no shard was found, or the store belongs to another dataset.
+        UsageError: no shard was found, the store belongs to another dataset, or `shard_slice` is
+            not a slice.
         NotFoundError: there is no store and `create` is false.
     """
     where, version_name = split_spec(spec)
     dataset, left_out = _without_exports(discover(where))
+    chosen = dataset if shard_slice is None else slice_of(dataset, shard_slice)
     env = os.environ.get("CURATOR_STORE")
     root = store or (Path(env) if env else default_store(dataset.root))
     if isinstance(dataset.root, Remote) and not store and not env:
@@ -179,7 +219,7 @@ def open_workspace(
         identity.check(opened, dataset, spec=where)
     if create:
         identity.remember(opened, dataset)
-    return Workspace(where, dataset, opened, version_name, left_out, store)
+    return Workspace(where, chosen, opened, version_name, left_out, store, shard_slice)
 
 
 def default_store(root: Place) -> Path:

@@ -4,8 +4,10 @@ A caption fact is keyed by (image sha256, candidate number) under its generator,
 (image sha256, text sha256) under its scorer. A failure is a fact too (`failure` is the reason), so
 that a second run does not ask again; a retry adds a row with a higher `attempt`.
 
-New facts go to a journal per shard, acknowledged batch by batch; when the shard is finished, the
-journal becomes one Parquet file named by its content. Readers see both, as they were when first
+New facts go to a journal, acknowledged batch by batch; when its shard is finished, the journal
+becomes one Parquet file named by its content. A journal may be shared by many small shards, each of
+which gets a file of its own (column `shard` of its records; without it, the shard that the journal
+is named after). Readers see both, as they were when first
 read: a Parquet file never changes, and the rows of a journal are kept in memory, since another
 process may at any moment turn it into a file and start a new journal under its name.
 
@@ -35,6 +37,7 @@ from curator.store.listing import Listing, Mark
 from curator.store.store import Store
 
 REOPENED = "retry.pending"
+SHARD = "shard"
 CAPTIONS = "captions"
 SCORES = "scores"
 _FILES_AT_ONCE = min(8, os.cpu_count() or 1)
@@ -95,6 +98,14 @@ def key64(frame: pl.DataFrame, kind: str) -> Keys:
     else:
         first = first ^ hex64(frame["text_sha256"])
     return first
+
+
+class FactFile(NamedTuple):
+    """A fact file to write."""
+
+    path: Path
+    rows: pl.DataFrame
+    data: bytes
 
 
 class _Scanned(NamedTuple):
@@ -317,9 +328,24 @@ class Facts:
             return journaled.select(columns)
         return parquet.read(path, self.schema, columns)
 
+    def files_of(self, shard: str, records: Sequence[Mapping[str, Any]]) -> list[FactFile]:
+        """Return the fact files for the records of the journal named after `shard`."""
+        by_shard: dict[str, list[Mapping[str, Any]]] = {}
+        for record in records:
+            by_shard.setdefault(record.get(SHARD, shard), []).append(record)
+        files = []
+        for name, some in sorted(by_shard.items()):
+            rows = self.from_records(some).sort([*self.key, "attempt", "created"])
+            data = parquet.to_bytes(parquet.to_table(rows, self.schema))
+            digest = hashlib.sha256(data).hexdigest()[:12]
+            files.append(FactFile(self._folder / f"{name}.{digest}.parquet", rows, data))
+        return files
+
     def from_records(self, records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         """Convert journal records to a frame with this kind's schema."""
-        return parquet.from_rows(records, self.schema)
+        names = self.schema.names
+        rows = [{name: record.get(name) for name in names} for record in records]
+        return parquet.from_rows(rows, self.schema)
 
 
 class FactWriter:
@@ -355,16 +381,11 @@ class FactWriter:
     def _finish(self) -> None:
         done: list[tuple[Mark, Path]] = [("done", self._journal.path)]
         if self._records:
-            frame = self._facts.from_records(self._records).sort(
-                [*self._facts.key, "attempt", "created"]
-            )
-            table = parquet.to_table(frame, self._facts.schema)
-            data = parquet.to_bytes(table)
-            name = f"{self._shard}.{hashlib.sha256(data).hexdigest()[:12]}.parquet"
-            path = self._facts.store.facts_dir(self._facts.kind, self._facts.maker) / name
-            fsops.write_atomic(path, data)
-            self._facts.written(path, frame)
-            done.insert(0, ("there", path))
+            files = self._facts.files_of(self._shard, self._records)
+            fsops.write_many((file.path, file.data) for file in files)
+            for file in files:
+                self._facts.written(file.path, file.rows)
+            done = [*(("there", file.path) for file in files), *done]
         self._listing.add(done)
         self._journal.discard()
 

@@ -132,8 +132,9 @@ def shard_facts(store: Store, shard: str) -> ShardFacts:
     """Read what the index says about the shard as a whole."""
     path = _existing(store, shard)
     try:
-        first = parquet.read_sealed(path) if is_first_form(path) else None
-        known = json.loads(first or parquet.read_metadata(path))
+        sealed = parquet.read_sealed(path)
+        is_first = sealed.startswith(b"{")
+        known = json.loads(sealed if is_first else parquet.check_sealed(sealed, path))
         return ShardFacts(**{"rules": 1, "rows_digest": "", **known})
     except (ValueError, TypeError) as error:
         raise DamageError("the index header is unreadable", where=path) from error

@@ -67,6 +67,11 @@ class Listing:
         self._read()
         return sum(mark != "done" and name.endswith(suffix) for name, mark in self._marks.items())
 
+    def lost(self) -> list[Path]:
+        """Return the files that were reported as missing, where the user chose to go on."""
+        self._read()
+        return [self.root / name for name, mark in self._marks.items() if mark == "lost"]
+
     def missing(self) -> list[Path]:
         """Return listed files that are missing.
 

@@ -133,7 +133,15 @@ def read_metadata(path: Path) -> bytes:
     Raises:
         DamageError: there is no metadata, or it is damaged.
     """
-    sealed = read_sealed(path)
+    return check_sealed(read_sealed(path), path)
+
+
+def check_sealed(sealed: bytes, path: Path) -> bytes:
+    """Return the metadata in what `read_sealed` returned for `path`, verified.
+
+    Raises:
+        DamageError: it is damaged.
+    """
     expected, _, metadata = sealed.partition(b"\n")
     found = hashlib.sha256(metadata).hexdigest().encode()
     if found != expected:

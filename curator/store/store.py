@@ -205,7 +205,7 @@ class Store:
 
         A decision does not depend on its parent, so after a lost race the next number is taken.
         The same decision is not committed twice: if a version with this id exists, it is
-        returned.
+        returned. A draft of another store brings the time it was created; other drafts have 0.
 
         Returns:
             The version as it is in the store, and whether it is new.
@@ -222,16 +222,16 @@ class Store:
                 if parent is None or number > parent.number:
                     parent = self.version(number)
                     if parent.id == draft.id:
-                        self._list_versions()  # its committer may have died before this
+                        self.list_versions()
                         return parent, False
             version = dataclasses.replace(
                 draft,
                 number=parent.number + 1 if parent else 1,
                 parent=parent.id if parent else None,
-                created=max(clock.now(), parent.created + 1 if parent else 0.0),
+                created=max(draft.created or clock.now(), parent.created + 1 if parent else 0.0),
             )
             if self._put_manifest(version):
-                self._list_versions()
+                self.list_versions()
                 return version, True
         raise ConflictError(
             f"{_MAX_REBASES} other commits came first",
@@ -240,7 +240,8 @@ class Store:
             hint="run the same command again",
         )
 
-    def _list_versions(self) -> None:
+    def list_versions(self) -> None:
+        """List all versions; a committer may have died between its commit and this."""
         self.committed().add([("there", self.manifest_path(number)) for number in self.numbers()])
 
     def committed(self) -> Listing:

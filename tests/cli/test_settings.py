@@ -422,16 +422,18 @@ HARMLESS = {
     "edits list": "all limit store",
     "edits replace": "limit store",
     "quarantine show": "limit store",
-    **dict.fromkeys(("export", "log", "show", "tag", "doctor", "pretrain", "study"), "store"),
+    **dict.fromkeys(
+        ("export", "log", "show", "merge", "tag", "doctor", "pretrain", "study"), "store"
+    ),
     **dict.fromkeys(("report", "ui", "edits apply", "edits undo"), "store"),
     **dict.fromkeys(("quarantine list", "quarantine retry"), "store"),
 }
 OF_ONES_OWN = {
     "recaption": "batch-size cache-dir cache-size candidates captioner concurrency device dtype "
     "executor gpus max-pixels max-quarantine max-tokens only ray-address serve server-wait "
-    "stall-timeout url workers",
+    "shard-slice stall-timeout url workers",
     "score": "batch-size cache-dir cache-size device dtype executor generated gpus max-quarantine "
-    "ray-address stall-timeout workers",
+    "ray-address shard-slice stall-timeout workers",
     "decide": "generator max-quarantine use-scorer",
     "pack": "samples-per-shard",
     "index": "adopt cache-dir cache-size executor ray-address workers",

@@ -22,6 +22,8 @@ os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 from curator.captioners import CAPTIONERS
 from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
+from curator.edits import log as edit_log
+from curator.edits.history import EDIT, Draft, SampleRef
 from curator.engine.makers import captioner_maker, checker_maker
 from curator.export.version import ExportOptions, export
 from curator.policy.model import load_policy, parse_policy
@@ -32,10 +34,11 @@ from curator.steps.decide import MakerChoice, decide
 from curator.steps.fsck import fsck
 from curator.steps.gc import collect
 from curator.steps.index import make_index
+from curator.steps.merge import merge
 from curator.steps.recaption import Recaption, recaption
 from curator.steps.score import score_all
 from curator.steps.workspace import Workspace, open_workspace
-from curator.store import batchlog, fsops
+from curator.store import batchlog, fsops, index
 from curator.store.facts import CAPTIONS
 from curator.store.journal import replay
 from curator.store.listing import LISTINGS
@@ -114,6 +117,30 @@ def litter(root: Path) -> None:
     fsops.write_atomic(store.root / "index" / ".tmp-1-abcd", b"half a file")
 
 
+def make_slices(root: Path) -> None:
+    """Two stores, each of one slice; the second also has an edit, and a version of its own."""
+    asked = Recaption(
+        captioner=captioner_maker("echo"),
+        scorer=None,
+        checker=checker_maker("en"),
+        policy=load_policy("replace"),
+    )
+    for part in range(2):
+        place = root / f"slice{part}"
+        ws = open_workspace(str(root / "shards"), place, create=True, shard_slice=f"{part}/2")
+        recaption(ws, asked, RUN_OPTIONS, stop=StopRequest())
+    row = index.read(ws.store, "00001", ["key", "image_sha256"]).row(0, named=True)
+    sample = SampleRef(shard="00001", row=0, **row)
+    edit_log.add(ws.store, Draft(sample=sample, action=EDIT, base_text=None, new_text="x"), who="a")
+    decide(ws, asked.policy, MakerChoice(), RUN_OPTIONS, stop=StopRequest())
+    ws.store.tag("mine", ws.store.resolve(None))
+
+
+def do_merge(root: Path) -> int:
+    merge(workspace(root), [root / "slice1", root / "slice0"], stop=StopRequest())
+    return 0
+
+
 VERBS: dict[str, tuple[list[Callable[[Path], object]], Callable[[Path], int]]] = {
     "index": ([], do_index),
     "score": ([do_index], do_score),
@@ -121,6 +148,7 @@ VERBS: dict[str, tuple[list[Callable[[Path], object]], Callable[[Path], int]]] =
     "decide": ([do_recaption], do_decide),
     "export": ([do_recaption], do_export),
     "gc": ([do_recaption, litter], do_gc),
+    "merge": ([make_slices], do_merge),
 }
 
 

@@ -21,6 +21,7 @@ from tests.kit import tars
 from tests.kit.crash_worker import VERBS
 
 MIN_POINTS = {"index": 15, "score": 30, "recaption": 50, "decide": 10, "export": 25, "gc": 2}
+MIN_POINTS["merge"] = 60
 ENV = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "POLARS_MAX_THREADS": "1"}
 
 
