@@ -436,7 +436,7 @@ OF_ONES_OWN = {
     "ray-address shard-slice stall-timeout workers",
     "decide": "generator max-quarantine use-scorer",
     "pack": "samples-per-shard",
-    "index": "adopt cache-dir cache-size executor ray-address workers",
+    "index": "adopt cache-dir cache-size executor ray-address shard-slice workers",
     "export": "cache-dir cache-size license other-members preset to",
     "diff": "changes html",
     "query": "timeout",
