@@ -13,7 +13,7 @@ from curator.captioners.answers import open_answer, split_reasoning
 from curator.captioners.cut import cut_back
 from curator.captioners.guard import Guarded, judge, tidy
 from curator.captioners.local import LocalCaptioner
-from curator.captioners.payload import caption_of
+from curator.captioners.payload import captions_of
 from curator.captioners.prompts import PRESETS
 from curator.core.reasons import REASONS
 from tests.captioners.test_guard import picture
@@ -298,7 +298,7 @@ def _payload(message: object, **fields: object) -> bytes:
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 def test_a_server_that_tells_thinking_apart(name: str) -> None:
-    answer = caption_of(_payload({"content": None, name: "It is"}), seed=0, max_tokens=64)
+    (answer,) = captions_of(_payload({"content": None, name: "It is"}), seeds=[0], max_tokens=64)
     assert isinstance(answer, Caption)
     assert (answer.text, answer.reasoning) == ("", "It is")
 
@@ -309,7 +309,7 @@ def test_parts_that_are_thoughts_are_not_the_answer() -> None:
         {"type": "reasoning", "text": "It is"},
         {"type": "text", "text": DOG},
     ]
-    answer = caption_of(_payload({"content": parts}), seed=0, max_tokens=64)
+    (answer,) = captions_of(_payload({"content": parts}), seeds=[0], max_tokens=64)
     assert isinstance(answer, Caption)
     assert answer.text == DOG
 
@@ -327,7 +327,7 @@ def test_parts_that_are_thoughts_are_not_the_answer() -> None:
     ],
 )
 def test_which_answers_came_to_the_token_limit(fields: dict, finish_reason: str) -> None:
-    answer = caption_of(_payload({"content": DOG}, **fields), seed=0, max_tokens=64)
+    (answer,) = captions_of(_payload({"content": DOG}, **fields), seeds=[0], max_tokens=64)
     assert isinstance(answer, Caption)
     assert answer.finish_reason == finish_reason
 
