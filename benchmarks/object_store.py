@@ -163,7 +163,7 @@ def _server(root: Path, rate: float) -> Iterator[str]:
 def _serve(root: Path, rate: float) -> None:
     import localbucket  # a package of the tests
 
-    class Handler(localbucket.S3Handler):  # type: ignore[misc]
+    class Handler(localbucket.S3Handler):  # type: ignore[misc]  # it has no types
         """localbucket, at most so fast."""
 
         data_root = root

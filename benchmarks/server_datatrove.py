@@ -16,12 +16,12 @@ from typing import Any
 
 
 def _main(shards: Path, url: str) -> None:
-    from datatrove.data import Document  # type: ignore[import-not-found]
-    from datatrove.pipeline.inference.run_inference import (  # type: ignore[import-not-found]
+    from datatrove.data import Document  # type: ignore[import-not-found]  # in a venv of its own
+    from datatrove.pipeline.inference.run_inference import (  # type: ignore[import-not-found]  # in a venv of its own
         InferenceConfig,
         InferenceRunner,
     )
-    from datatrove.pipeline.writers import JsonlWriter  # type: ignore[import-not-found]
+    from datatrove.pipeline.writers import JsonlWriter  # type: ignore[import-not-found]  # in a venv of its own
 
     def documents() -> Iterator[Any]:
         for path in sorted(shards.glob("*.tar")):

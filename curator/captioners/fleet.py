@@ -481,7 +481,7 @@ class Fleet:
             async with self._session.get(
                 models, headers=server.headers, timeout=timeout, allow_redirects=False
             ) as response:
-                return response.status < 500 or response.status == 501  # noqa: PLR2004
+                return response.status < 500 or response.status == 501  # noqa: PLR2004 - has no such list
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             return False
 

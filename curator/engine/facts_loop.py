@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, Generic, Protocol, TypeVar
 
 from curator.captioners import LENGTH, TRIMMED
@@ -133,12 +132,9 @@ class FactsLoop(Generic[I, R]):
             run = self.executor.run(self.build, self._batches(shards), probe=probe, stop=stop)
             with closing(run) as outcomes:  # end the workers whatever happens below
                 for batch in outcomes:
-                    by_shard = groupby(batch, key=lambda outcome: outcome.item.shard)
-                    found = {shard: list(some) for shard, some in by_shard}
-                    made = {
-                        shard: [record for outcome in some for record in self.to_records(outcome)]
-                        for shard, some in found.items()
-                    }
+                    made: dict[str, list[Record]] = {}
+                    for outcome in batch:
+                        made.setdefault(outcome.item.shard, []).extend(self.to_records(outcome))
                     reviewed = {shard: self.review(shard, some) for shard, some in made.items()}
                     self._acknowledge(reviewed, len(batch))
                     self._finish()

@@ -109,6 +109,8 @@ class LocalServers:
                 say(f"{ready} of {len(self._ports)} servers are ready after {now - began:.0f} s")
             if waiting:
                 time.sleep(_POLL_SEC)
+        if waiting:  # a stop was requested
+            return
         say(f"servers are ready after {time.monotonic() - began:.0f} s")
         self._keeper = threading.Thread(target=self._keep, args=(say,), daemon=True)
         self._keeper.start()

@@ -184,7 +184,6 @@ def listing(folder: Remote) -> list[Remote]:
     Raises:
         StorageError, NotFoundError: the store refuses, or has no such bucket.
     """
-
     store, prefix, bucket = _store(folder)
     with _asking(folder):
         chunks = obstore.list(store, prefix or None, chunk_size=1000)
@@ -195,7 +194,6 @@ def stat(places: Sequence[Remote]) -> list[Remote]:
     """Return the files with their stamps, asking for each; without one where there is none."""
 
     def look(place: Remote) -> Remote:
-
         store, key, _ = _store(place)
         try:
             with _asking(place):
@@ -211,7 +209,6 @@ def stat(places: Sequence[Remote]) -> list[Remote]:
 
 def read_small(place: Remote, *, most_bytes: int) -> bytes | None:
     """Return the first bytes of a small file, such as a manifest; None if there is none."""
-
     store, key, _ = _store(place)
     try:
         with _asking(place):
@@ -262,7 +259,6 @@ def download(place: Remote, file: IO[bytes]) -> None:
 
 def _pieces(place: Remote, start: int, end: int) -> Iterator[Any]:
     """Yield the bytes, as buffers, from `start` to `end` of the object as it was listed."""
-
     if place.stamp is None:
         raise _changed(place, "it is gone")
     if end > place.stamp.size_bytes:
@@ -331,7 +327,6 @@ def writing(place: Remote) -> Iterator[Writing]:
     Raises:
         StorageError: the store refuses or does not answer.
     """
-
     store, key, _ = _store(place)
     with _asking(place):
         file = obstore.open_writer(store, key, buffer_size=_PIECE_BYTES)

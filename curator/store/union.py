@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 
 def united(
-    sequences: Sequence[Sequence[T]], *, key: Callable[[T], K], order: Callable[[T], object]
+    sequences: Sequence[Sequence[T]], *, key: Callable[[T], K], order: Callable[[T], Any]
 ) -> list[T]:
     """Return every item once, in an order that agrees with each of the sequences.
 
@@ -31,7 +31,7 @@ def united(
         for item in sequence:
             name = key(item)
             known = items.setdefault(name, item)
-            if order(item) < order(known):  # type: ignore[operator]
+            if order(item) < order(known):
                 items[name] = item
             num_before.setdefault(name, 0)
             if before is not None and name not in after.setdefault(before, set()):

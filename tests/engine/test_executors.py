@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from curator.core.errors import CuratorError, DamageError, EngineError
-from curator.engine.executors import Done, Executor, Failed, local
+from curator.engine.executors import STOP_GRACE_SEC, Done, Executor, Failed, local
 from curator.engine.executors.local import InlineExecutor, ProcessExecutor
 from tests.kit.paths import ROOT
 
@@ -267,7 +267,7 @@ def test_a_good_batch_in_between_starts_the_count_again(processes: ProcessExecut
 
 
 def test_a_stop_while_a_worker_hangs_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_STOP_GRACE_SEC", 1.0)
+    monkeypatch.setattr(local, "STOP_GRACE_SEC", 1.0)
     began = time.monotonic()
 
     def stop() -> bool:
@@ -278,7 +278,7 @@ def test_a_stop_while_a_worker_hangs_ends_in_time(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_stop_waits_less_than_users_are_promised() -> None:
-    assert local._STOP_GRACE_SEC < 15
+    assert STOP_GRACE_SEC < 15
 
 
 def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:

@@ -184,8 +184,8 @@ def test_large_images_are_made_smaller_and_that_is_another_maker(
     )
     options = {"model": "m", "url": "http://h/v1"}
     names = {
-        captioner_maker("server", **options, max_pixels=pixels).name  # type: ignore[arg-type]
+        captioner_maker("server", **options, max_pixels=pixels).name  # type: ignore[arg-type]  # options of several types
         for pixels in (None, 10_000, 20_000)
     }
     assert len(names) == 3
-    assert json.dumps(captioner_maker("server", **options).recipe).count("max_pixels") == 0  # type: ignore[arg-type]
+    assert json.dumps(captioner_maker("server", **options).recipe).count("max_pixels") == 0  # type: ignore[arg-type]  # options of several types

@@ -406,16 +406,16 @@ def test_the_cache_keeps_its_limit_and_what_is_in_use(
     places = [ref.path for ref in discover(f"s3://{BUCKET}/cached").shards]
     monkeypatch.setenv("CURATOR_CACHE_SIZE", "0.00025")  # two of them
     folder = here / "cache"
-    with cache.whole(places[0]) as first:  # type: ignore[arg-type]
+    with cache.whole(places[0]) as first:  # type: ignore[arg-type]  # all are Remote
         for number in (1, 2, 3):
-            with cache.whole(places[number]) as path:  # type: ignore[arg-type]
+            with cache.whole(places[number]) as path:  # type: ignore[arg-type]  # all are Remote
                 assert path.read_bytes() == bytes([number]) * 100_000
             assert first.read_bytes() == bytes(100_000)
             assert len(list(folder.iterdir())) == 2
     # What a killed process left behind is removed by the next that needs room.
     (folder / "dead.part").write_bytes(b"half")
     os.utime(first, ns=(0, 0))
-    with cache.whole(places[2]) as path:  # type: ignore[arg-type]
+    with cache.whole(places[2]) as path:  # type: ignore[arg-type]  # all are Remote
         names = {one.name for one in folder.iterdir()}
         assert names == {path.name, *names} - {first.name, "dead.part"}
         assert len(names) == 2

@@ -6,6 +6,12 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+STOP_GRACE_SEC = 10.0
+"""How long a stop waits for what is in flight; users are promised 15 s."""
+
+MAX_RESTARTS_IN_A_ROW = 3
+"""An engine that dies more often, without a result in between, ends the run."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 

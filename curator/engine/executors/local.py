@@ -27,14 +27,19 @@ from curator.core.model_spec import ModelSpec
 from curator.core.package import require
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import without_ctrl_c
-from curator.engine.executors import Done, Executor, Failed, Worker
+from curator.engine.executors import (
+    MAX_RESTARTS_IN_A_ROW,
+    STOP_GRACE_SEC,
+    Done,
+    Executor,
+    Failed,
+    Worker,
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _POLL_SEC = 0.2
-_STOP_GRACE_SEC = 10.0
-_MAX_RESTARTS_IN_A_ROW = 3
 _PROBE_TIMEOUT_SEC = 10.0
 _IN_FLIGHT = 2
 
@@ -162,7 +167,7 @@ class ProcessExecutor:
         deadline: float | None = None
         while True:
             if stop() and deadline is None:
-                deadline = time.monotonic() + _STOP_GRACE_SEC
+                deadline = time.monotonic() + STOP_GRACE_SEC
             if deadline is None:
                 while any([self._feed(lane, source) for lane in lanes]):  # each gets one in turn
                     pass
@@ -228,7 +233,7 @@ class ProcessExecutor:
             crashed = isinstance(again, ProcessExpired)
             return Failed(item, crashed, True, _describe(again, _PROBE_TIMEOUT_SEC))
         self._restarts += 1
-        if self._restarts > _MAX_RESTARTS_IN_A_ROW:
+        if self._restarts > MAX_RESTARTS_IN_A_ROW:
             raise EngineError(
                 f"{detail}, {self._restarts} times in a row",
                 did="all stored facts are kept",

@@ -39,18 +39,16 @@ from ray.exceptions import (
 from curator.core.errors import CuratorError, EngineError
 from curator.core.progress import say
 from curator.core.run_options import DEFAULTS
-from curator.engine.executors import Done, Failed, Worker
+from curator.engine.executors import MAX_RESTARTS_IN_A_ROW, STOP_GRACE_SEC, Done, Failed, Worker
 from curator.engine.executors.local import keep_freed_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _POLL_SEC = 0.2
-_STOP_GRACE_SEC = 10.0
 _PROBE_TIMEOUT_SEC = 60.0
 _CONNECT_TIMEOUT_SEC = 10.0
 _PATIENCE_SEC = 20.0
-_MAX_RESTARTS_IN_A_ROW = 3
 _MAX_DEATHS = 2
 _TASK_RETRIES = 3
 _IN_FLIGHT = 2
@@ -98,7 +96,6 @@ class RayExecutor:
         self.stall_timeout_sec = stall_timeout_sec
         self.address = address
         self.gpus = gpus
-        self._restarts = 0
 
     def run(
         self,
@@ -216,7 +213,7 @@ class _Run:
         try:
             while True:
                 if stop() and deadline is None:
-                    deadline = time.monotonic() + _STOP_GRACE_SEC
+                    deadline = time.monotonic() + STOP_GRACE_SEC
                 if deadline is None:
                     while any([self._feed(lane, source) for lane in lanes]):  # one each in turn
                         pass
@@ -297,7 +294,7 @@ class _Run:
             lane.node = ray.get(lane.ready)
         except RayActorError as error:
             self._restarts += 1
-            if error.actor_init_failed or self._restarts > _MAX_RESTARTS_IN_A_ROW:
+            if error.actor_init_failed or self._restarts > MAX_RESTARTS_IN_A_ROW:
                 said = str(error).strip().splitlines()[-1]
                 raise EngineError(
                     f"a worker cannot be started on the Ray cluster ({said})",
@@ -345,7 +342,7 @@ class _Run:
         except RayTaskError as error:
             raise _cause(error) from None
         self._restarts += 1
-        if self._restarts > _MAX_RESTARTS_IN_A_ROW:
+        if self._restarts > MAX_RESTARTS_IN_A_ROW:
             raise EngineError(
                 f"the worker process {how}, {self._restarts} times in a row",
                 did="all stored facts are kept",

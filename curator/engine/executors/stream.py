@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from curator.captioners import CaptionFailure
 from curator.core import progress
-from curator.engine.executors import Done, Failed, Worker
+from curator.engine.executors import STOP_GRACE_SEC, Done, Failed, Worker
 from curator.engine.executors.local import ProcessExecutor
 from curator.engine.worker import CaptionStream
 
@@ -28,7 +28,6 @@ _Outcome = Done[Any, Any] | Failed[Any]
 
 _GATHER_SEC = 0.25
 _GATHER = 64
-_STOP_GRACE_SEC = 10.0
 
 
 class StreamExecutor:
@@ -74,7 +73,7 @@ class StreamExecutor:
         since, deadline = time.monotonic(), None
         while True:
             if stop() and deadline is None:
-                deadline = time.monotonic() + _STOP_GRACE_SEC
+                deadline = time.monotonic() + STOP_GRACE_SEC
             if is_more and asking.has_room:
                 prepared = next(steps, None)
                 is_more = prepared is not None
