@@ -30,6 +30,7 @@ from curator.core.package import tool_version
 from curator.core.progress import say
 from curator.core.stopping import StopRequest
 from curator.engine.executors.local import num_cores
+from curator.steps.workspace import StoreName
 from curator.store import fsops, sealed
 from pretrain import distributed, run_files
 from pretrain.checks.retrieval import encode, recalls
@@ -52,7 +53,7 @@ def pretrain(
     recipe: Recipe,
     out: Path,
     *,
-    store: Path | None = None,
+    store: StoreName | None = None,
     reference: str | None = None,
     held_out: int | None = None,
     device: str | None = None,

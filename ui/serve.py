@@ -18,6 +18,7 @@ from streamlit.web import bootstrap
 
 from curator.core.errors import UsageError
 from curator.core.registry import load
+from curator.steps.workspace import StoreName
 from ui.shared.environment import DATASET, STORE, STUDIES
 
 _FOLDER = Path(__file__).resolve().parent
@@ -43,7 +44,7 @@ class Serving:
     """
 
     dataset: str
-    store: Path | None = None
+    store: StoreName | None = None
     studies: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8501

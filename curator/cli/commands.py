@@ -21,6 +21,8 @@ from curator.cli.output import show
 from curator.cli.pack import pack
 from curator.cli.policy import policy
 from curator.cli.pretrain import pretrain
+from curator.cli.pull import pull
+from curator.cli.push import push
 from curator.cli.query import query
 from curator.cli.recaption import recaption
 from curator.cli.report import report
@@ -35,7 +37,19 @@ from curator.cli.ui import ui
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Curate": ("recaption", "score", "decide", "policy", "edits"),
     "Look": ("log", "show", "diff", "query", "ui"),
-    "Keep": ("pack", "index", "merge", "export", "tag", "quarantine", "fsck", "gc", "doctor"),
+    "Keep": (
+        "pack",
+        "index",
+        "merge",
+        "push",
+        "pull",
+        "export",
+        "tag",
+        "quarantine",
+        "fsck",
+        "gc",
+        "doctor",
+    ),
     "Prove": ("pretrain", "finetune", "study", "report"),
     "Demo": ("demo",),
 }
@@ -96,7 +110,7 @@ def root(
 for command in (
     recaption, score, decide, policy,
     log, diff, query, ui,
-    pack, index, merge, export, tag, fsck, gc, doctor,
+    pack, index, merge, push, pull, export, tag, fsck, gc, doctor,
     pretrain, finetune, study, report,
 ):  # fmt: skip
     app.command()(command)

@@ -67,9 +67,12 @@ def diff(
     for out in (html, changes):  # check before the comparison, which can take an hour
         if out is not None:
             check_writable(out)
-    ws = open_workspace(old, store)
+    ws = open_workspace(old, store, reads="all")
     if new is not None:
-        older, newer = ws.version(), _in_same_store(ws, open_workspace(new, store)).version()
+        older, newer = (
+            ws.version(),
+            _in_same_store(ws, open_workspace(new, store, reads="all")).version(),
+        )
     else:
         newer = ws.version()
         if newer.number == 1:

@@ -38,14 +38,19 @@ def doctor(
         curator doctor shards/
     """
     from dataclasses import asdict
+    from pathlib import Path
 
+    from curator.shards.places import is_remote
     from curator.steps.doctor import doctor as run
     from curator.steps.workspace import folder_of
+    from curator.store.store import only_read
 
+    if store is not None and is_remote(store):
+        raise only_read(store)
     folder = folder_of(dataset)
     checks = list(
         run(
-            (store or folder).resolve(),
+            Path(store or folder).resolve(),
             folder,
             scorer=scorer,
             captioner=captioner,

@@ -55,7 +55,7 @@ def edits_list(
     from curator.steps.workspace import open_workspace, refuse_version
 
     refuse_version(dataset, "edits list")
-    opened = open_workspace(dataset, store).store
+    opened = open_workspace(dataset, store, reads="all").store
     found = everything(opened)
     if not all_facts:
         shards = sorted({edit.shard for edit in found})

@@ -59,7 +59,7 @@ def export(
     from curator.steps.workspace import open_workspace
 
     options = ExportOptions(other_members=other_members, license=license, preset=preset)
-    ws = open_workspace(dataset, store)
+    ws = open_workspace(dataset, store, reads="all")
     if not is_remote(out):
         check_scheme(out)
     folder = parse(out) if is_remote(out) else Path(out)

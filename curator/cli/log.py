@@ -17,7 +17,7 @@ def log(dataset: o.WholeDataset, *, store: o.StoreOption = None, json: o.Json = 
     from curator.steps.workspace import open_workspace, refuse_version
 
     refuse_version(dataset, "log")
-    ws = open_workspace(dataset, store)
+    ws = open_workspace(dataset, store, reads="versions")
     opened = ws.store
     tags: dict[int, list[str]] = {}
     for name, number in opened.tags().items():

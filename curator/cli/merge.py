@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,11 @@ from curator.cli.output import show, show_json
 def merge(
     dataset: o.WholeDataset,
     stores: Annotated[
-        list[Path], typer.Argument(metavar="STORE...", help="Stores to read; they do not change.")
+        list[str],
+        typer.Argument(
+            metavar="STORE...",
+            help="Stores to read, folders or URLs of `curator push`; they do not change.",
+        ),
     ],
     *,
     store: o.StoreOption = None,
@@ -29,7 +32,10 @@ def merge(
 
         curator merge shards/ slices/*/
     """
+    from pathlib import Path
+
     from curator.core.stopping import stop_on_signals
+    from curator.shards.places import is_remote, parse
     from curator.steps.merge import merge as run
     from curator.steps.merge import open_stores
     from curator.steps.workspace import open_workspace, refuse_version
@@ -37,10 +43,11 @@ def merge(
 
     refuse_version(dataset, "merge")
     ws = open_workspace(dataset, store, create=True)
-    open_stores(ws, stores)  # report a wrong path before a run is recorded
-    options = {"dataset": dataset, "stores": [str(path) for path in stores]}
+    places = [parse(name) if is_remote(name) else Path(name) for name in stores]
+    open_stores(ws, places)  # report a wrong path before a run is recorded
+    options = {"dataset": dataset, "stores": stores}
     with stop_on_signals() as stop, open_run(ws.store, "merge", options):
-        report = run(ws, stores, stop=stop)
+        report = run(ws, places, stop=stop)
     if json:
         show_json(report.to_json())
         return

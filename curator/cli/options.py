@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,16 +36,23 @@ WholeDataset = Annotated[
     ),
 ]
 StoreOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--store",
-        metavar="FOLDER",
+        metavar="FOLDER|URL",
         envvar="CURATOR_STORE",  # here too, so that it beats a curator.toml
         show_envvar=False,
         help="Folder of the store (default: $CURATOR_STORE, else DATASET/.curator; of a URL, a "
-        "folder by that URL below ~/.local/share/caption-curator).",
+        "folder by that URL below ~/.local/share/caption-curator). Commands that only read also "
+        "take s3://, gs:// or az://, where `curator push` put a copy.",
     ),
     INSIDE,
+]
+
+
+StoreUrl = Annotated[
+    str,
+    typer.Argument(metavar="URL", help="Where the copy is: s3://BUCKET/FOLDER, gs:// or az://."),
 ]
 
 

@@ -81,7 +81,9 @@ def pretrain(
     chosen = read_recipe(recipe).changed(settings or [])
 
     if split_table(dataset) is None and split_spec(dataset)[1] is not None:
-        open_workspace(dataset, store).version()  # raises if there is no such version
+        open_workspace(
+            dataset, store, reads="versions"
+        ).version()  # raises if there is no such version
 
     from pretrain import run  # loads torch, after mistakes in the recipe
 

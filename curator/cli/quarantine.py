@@ -40,7 +40,7 @@ def quarantine_list(
     from curator.steps.workspace import open_workspace, refuse_version
 
     refuse_version(dataset, "quarantine list")
-    found = counts(open_workspace(dataset, store))
+    found = counts(open_workspace(dataset, store, reads="all"))
     if json:
         show_json(dict(found))
         return
@@ -71,7 +71,7 @@ def quarantine_show(
     from curator.steps.workspace import open_workspace, refuse_version
 
     refuse_version(dataset, "quarantine show")
-    found = list(islice(rows(open_workspace(dataset, store), reason), limit))
+    found = list(islice(rows(open_workspace(dataset, store, reads="all"), reason), limit))
     if json:
         for row in found:
             show_json(row.to_json())

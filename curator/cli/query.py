@@ -34,7 +34,7 @@ def query(
     from curator.query.run import run_query
     from curator.steps.workspace import open_workspace
 
-    ws = open_workspace(dataset, store)
+    ws = open_workspace(dataset, store, reads="all")
     chosen = ws.version() if ws.version_name is not None else ws.store.newest()
     version = chosen.number if chosen else None
     if chosen is not None and re.search(r"captions\b", sql, re.IGNORECASE):

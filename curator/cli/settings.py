@@ -25,7 +25,7 @@ from typing import Any
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from curator.cli.trust import Harmless, mark_of
+from curator.cli.trust import INSIDE, Harmless, mark_of
 from curator.core.errors import UsageError, nearest
 
 FILE_NAME = "curator.toml"
@@ -161,8 +161,9 @@ def _given(
             if name not in options or _is_typed(typed, options[name].name):
                 continue
             param = options[name]
-            found = _value(f"[{'.'.join(table)}] {name}", value, param, typed, path)
             mark = mark_of(typed.command, param)
+            label = f"[{'.'.join(table)}] {name}"
+            found = _value(label, value, param, typed, path, is_folder=mark is INSIDE)
             if not (is_own or (mark is not None and mark.holds(found, path.parent))):
                 refused.append((table, name, mark))
             given[param.name] = found
@@ -302,7 +303,7 @@ def _spelled(
     return spelled
 
 
-def _value(label: str, value: Any, param: Any, typed: Any, path: Path) -> Any:
+def _value(label: str, value: Any, param: Any, typed: Any, path: Path, *, is_folder: bool) -> Any:
     """Return the value as the option takes it, with its path made absolute.
 
     Typer alone would accept "3" for 3 and true for 1, because typed options are always text.
@@ -315,7 +316,7 @@ def _value(label: str, value: Any, param: Any, typed: Any, path: Path) -> Any:
             hint=f"allowed: {wanted}",
             reason="config.value",
         )
-    located = _located(value, param, path.parent)
+    located = _located(value, path.parent, is_path=is_folder or param.type_descriptor.is_path)
     try:
         param.process_value(typed, located)
     except TyperException as error:
@@ -351,15 +352,17 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64  # noqa: PLR2004 - bits
 
 
-def _located(value: Any, param: Any, folder: Path) -> Any:
+def _located(value: Any, folder: Path, *, is_path: bool) -> Any:
     """Resolve a path against the file's folder; a text counts as a path if it names a file there.
+
+    A URL is no path.
 
     A bare word is never a path: a folder called `en` must not change what `language = "en"` means.
     """
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "://" in value:
         return value
     place = os.path.join(folder, os.path.expanduser(value))
-    if param.type_descriptor.is_path:
+    if is_path:
         return place
     return place if ("/" in value or "." in value) and os.path.exists(place) else value
 

@@ -18,7 +18,7 @@ def show_version(dataset: o.Dataset, *, store: o.StoreOption = None, json: o.Jso
     from curator.core.clock import iso
     from curator.steps.workspace import open_workspace
 
-    ws = open_workspace(dataset, store)
+    ws = open_workspace(dataset, store, reads="versions")
     version = ws.version()
     ws.say_missing(version, "you can inspect this version, but not export it from here")
     if json:

@@ -15,6 +15,7 @@ from curator.core.errors import EngineError, UsageError
 from curator.core.run_options import ExecutorName, require_ray_for
 
 if TYPE_CHECKING:
+    from curator.steps.workspace import StoreName
     from finetune.report.forecast import Forecast
     from finetune.study.cells import Runner
     from finetune.study.jobs import Jobs
@@ -146,7 +147,11 @@ def study(
 
 
 def _jobs(
-    executor: ExecutorName, address: str | None, number: int, store: Path | None, device: str | None
+    executor: ExecutorName,
+    address: str | None,
+    number: int,
+    store: StoreName | None,
+    device: str | None,
 ) -> AbstractContextManager[Jobs | None]:
     """Return where the runs are run; None is one after the other, in this process."""
     require_ray_for(executor, {"--ray-address": address})

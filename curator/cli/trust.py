@@ -33,6 +33,8 @@ class Harmless:
 
 
 def _is_inside(value: Any, folder: Path) -> bool:
+    if "://" in value:  # would look like a folder inside
+        return False
     # Resolve links: a link in a dataset can point anywhere.
     inner, outer = (os.path.realpath(path) for path in (value, folder))
     return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)

@@ -42,9 +42,9 @@ def ui(
     from ui.serve import Serving, serve
 
     refuse_version(dataset, "ui")
-    opened = open_workspace(dataset, store)
+    opened = open_workspace(dataset, store, reads="all")
     serving = Serving(
-        dataset=opened.spec, store=opened.store.root, studies=studies, host=host, port=port
+        dataset=opened.spec, store=opened.store.name, studies=studies, host=host, port=port
     )
     if not serving.is_private:
         progress.say(f"anyone who can reach {host}:{serving.port} can read and edit the captions")

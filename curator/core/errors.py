@@ -15,6 +15,7 @@ The tree (exit codes after the names; a code not listed means failure):
     ├── StorageError          20   full disk, no permission, read-only
     │   └── StorageBusyError  21   an object store does not answer, after all retries
     ├── CommitUnknownError    22   the commit may or may not have happened
+    ├── ConditionalPutError   23   an object store that cannot keep two writers apart
     ├── EngineError           30   the model is dead, stalled or out of memory
     └── StoppedError     130/143   stopped by Ctrl-C or SIGTERM; resumable
 
@@ -143,6 +144,13 @@ class CommitUnknownError(CuratorError):
 
     code = 22
     reason = "commit.unknown"
+
+
+class ConditionalPutError(CuratorError):
+    """An object store writes over objects that it was told only to create."""
+
+    code = 23
+    reason = "storage.no_conditional_put"
 
 
 class EngineError(CuratorError):

@@ -425,6 +425,7 @@ def _line(edit: Edit) -> bytes:
 @contextmanager
 def _writing(store: Store, shard: str) -> Iterator[_Log]:
     """Hold the log of a shard; cuts off its unfinished tail, which was never acknowledged."""
+    store.check_writable()
     path = _log(store, shard)
     file = fsops.appender_when_free(path, LOCK_WAIT_SEC)
     try:

@@ -107,6 +107,7 @@ def add(store: Store, shown: ShownPair, answer: Answer, who: str) -> Rating:
         UsageError: a field is invalid. StorageError: it could not be written.
         DamageError: an earlier rating of this item by this rater is unreadable.
     """
+    store.check_writable()
     try:
         rating = Rating(**asdict(shown), answer=answer, who=who, created=clock.now())
     except ValidationError as error:

@@ -178,6 +178,22 @@ def parse(url: str) -> Remote:
     return Remote("/".join([f"{scheme.lower()}://{host}", *parts]))
 
 
+def parse_store_url(url: str) -> Remote:
+    """Return the place of a copy of a store.
+
+    Raises:
+        UsageError: it is not a URL of s3://, gs:// or az://.
+    """
+    if url.partition("://")[0].lower() not in LISTED or "://" not in url:
+        raise UsageError(
+            f"the URL is {url!r}",
+            hint="a copy of a store is in an object store: s3://BUCKET/FOLDER, gs:// or az://; "
+            "between folders use `curator merge`",
+            reason="option.value",
+        )
+    return parse(url)
+
+
 def listing(folder: Remote) -> list[Remote]:
     """Return all files below a folder, with their stamps, in any order.
 
@@ -210,11 +226,19 @@ def stat(places: Sequence[Remote]) -> list[Remote]:
 def read_small(place: Remote, *, most_bytes: int) -> bytes | None:
     """Return the first bytes of a small file, such as a manifest; None if there is none."""
     store, key, _ = _store(place)
-    try:
-        with _asking(place):
-            return bytes(obstore.get(store, key).bytes())[:most_bytes]
-    except Missing:
-        return None
+    for tried in range(_RESUMED + 1):
+        try:
+            with _asking(place):
+                result = obstore.get(store, key)
+        except Missing:
+            return None
+        try:
+            with _asking(place):
+                return bytes(result.bytes())[:most_bytes]
+        except StorageBusyError:  # the body ended early: obstore does not ask again
+            if tried == _RESUMED:
+                raise
+    raise AssertionError("unreachable")
 
 
 def read_ranges(place: Remote, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -310,7 +334,7 @@ def put(place: Remote, data: bytes | Path, *, is_new: bool = False) -> bool:
     store, key, _ = _store(place)
     mode: Any = "create" if is_new else "overwrite"
     try:
-        with _asking(place):
+        with _asking(place, creates=is_new):
             obstore.put(store, key, data, mode=mode)
     except AlreadyExistsError:
         return False
@@ -347,6 +371,12 @@ class Writing:
         with _asking(self._place):
             self._file.write(data)
         return len(data)
+
+
+def server_name(place: Remote) -> str:
+    """Return what to call the server of a place in a message: its endpoint, else its scheme."""
+    named = [value for name, value in os.environ.items() if _ENDPOINT.fullmatch(name)]
+    return named[0] if named else place.url.partition("/")[0] + "//"
 
 
 def check_writable(folder: Remote) -> None:
@@ -398,17 +428,22 @@ def _client(scheme: str, bucket: str, endpoints: tuple[str, ...]) -> Any:
 
 
 @contextlib.contextmanager
-def _asking(place: Remote) -> Iterator[None]:
-    """Translate errors of the block, and say so when it waits long."""
+def _asking(place: Remote, *, creates: bool = False) -> Iterator[None]:
+    """Translate errors of the block, and say so when it waits long.
+
+    If the block `creates` an object, AlreadyExistsError is an answer and no error.
+    """
     waiting = f"waiting for {place}: no answer for {SAID_AFTER_SEC:.0f} s, asking again"
     timer = Timer(SAID_AFTER_SEC, progress.say, [waiting])
     timer.daemon = True
     timer.start()
     try:
         yield
-    except (CuratorError, AlreadyExistsError):
+    except CuratorError:
         raise
     except (BaseError, OSError, ValueError) as error:
+        if creates and isinstance(error, AlreadyExistsError):
+            raise
         _raise(error, place)
     finally:
         timer.cancel()
@@ -431,7 +466,7 @@ def _raise(error: Exception, place: Remote) -> NoReturn:
             "public bucket set AWS_SKIP_SIGNATURE=true",
             reason="storage.no_credentials",
         ) from None
-    if number == "412" or isinstance(error, PreconditionError):
+    if place.stamp and (number == "412" or isinstance(error, PreconditionError)):
         raise _changed(place, "it was written again") from None
     if "NoSuchBucket" in text or "ContainerNotFound" in text or "bucket does not exist" in text:
         raise NotFoundError(
@@ -451,7 +486,7 @@ def _raise(error: Exception, place: Remote) -> NoReturn:
             "may do; for a public bucket set AWS_SKIP_SIGNATURE=true",
             reason="storage.no_permission",
         ) from None
-    if number[:1] in ("3", "4") and number not in ("408", "409", "425", "429"):
+    if number[:1] in ("3", "4") and number not in ("408", "409", "412", "425", "429"):
         raise StorageError(
             f"the store refuses the request ({said})",
             where=place,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import polars as pl
 
@@ -25,7 +24,7 @@ from curator.edits.log import edited_shards, history
 from curator.policy.decider import DECISION_SCHEMA, read_decision
 from curator.scorers import OF_MODELS, is_text_only
 from curator.steps.decide import count_actions, sum_texts
-from curator.steps.workspace import command
+from curator.steps.workspace import StoreName, command
 from curator.store import fsops, parquet, versions
 from curator.store.facts import SCORES, Facts
 from curator.store.store import Store
@@ -86,13 +85,13 @@ def apply(store: Store, base: Version, *, who: str, stop: StopRequest) -> Applie
     )
 
 
-def how_to_score(base: Version, dataset: str, store: Path | None = None) -> tuple[str, str]:
+def how_to_score(base: Version, dataset: str, store: StoreName | None = None) -> tuple[str, str]:
     """Return the commands that score edited texts with the scorer of `base` and re-apply them."""
     again = command("edits apply", dataset, store, version=base.name)
     return scoring_command(base, dataset, store), again
 
 
-def scoring_command(version: Version, dataset: str, store: Path | None, *more: str) -> str:
+def scoring_command(version: Version, dataset: str, store: StoreName | None, *more: str) -> str:
     """Return the command that scores texts without a score with the scorer of a version.
 
     Of a model folder only the last path component is known: `PATH` stands for its parent.

@@ -25,7 +25,7 @@ from curator.steps import fsck_files
 from curator.steps.apply_edits import LOGS
 from curator.steps.fsck_files import SET_ASIDE, Finding
 from curator.steps.repair import repair as repair_files
-from curator.steps.workspace import STORE_FOLDER, Workspace, open_workspace
+from curator.steps.workspace import STORE_FOLDER, StoreName, Workspace, open_workspace
 from curator.store import index, parquet
 from curator.store.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES, check_file
 from curator.store.fsops import TEMP_PREFIX
@@ -52,7 +52,7 @@ class FsckReport:
     is_store: bool = True
 
 
-def check(spec: str, store: Path | None, *, deep: bool, repair: bool) -> FsckReport:
+def check(spec: str, store: StoreName | None, *, deep: bool, repair: bool) -> FsckReport:
     """Check the store of a dataset, or the folder of a study, run or export.
 
     Raises:

@@ -32,11 +32,11 @@ from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
 from curator.edits.history import UNDO
 from curator.ratings import log as rating_log
-from curator.shards.places import stamp
+from curator.shards.places import Place, Remote, stamp
 from curator.steps import identity
 from curator.steps.score import GENERATED_STAGE
 from curator.steps.workspace import Workspace
-from curator.store import fsops, index, listing, parquet, sealed
+from curator.store import copies, fsops, index, listing, parquet, sealed
 from curator.store.facts import CAPTIONS, SCORES, Facts, check_file, listing_of
 from curator.store.journal import replay
 from curator.store.store import Store
@@ -73,8 +73,8 @@ class MergeReport:
         return asdict(self)
 
 
-def merge(ws: Workspace, roots: Sequence[Path], *, stop: StopRequest) -> MergeReport:
-    """Add everything that the stores at `roots` have to the store of `ws`.
+def merge(ws: Workspace, roots: Sequence[Place], *, stop: StopRequest) -> MergeReport:
+    """Add everything that the stores at `roots` have to the store of `ws`; URLs are of pushed ones.
 
     Raises:
         UsageError: a store was made from another dataset (store.other_dataset), indexed with other
@@ -83,7 +83,7 @@ def merge(ws: Workspace, roots: Sequence[Path], *, stop: StopRequest) -> MergeRe
         DamageError: a store is damaged. ConflictError: garbage is being collected in the store of
             `ws`. StoppedError: a signal arrived; the same command goes on.
     """
-    stores = open_stores(ws, roots)
+    stores = open_stores(ws, roots, stop=stop)
     report = MergeReport(num_stores=len(stores))
     with ws.store.deciding():
         work = _Work(ws, stores, report, stop)
@@ -98,7 +98,9 @@ def merge(ws: Workspace, roots: Sequence[Path], *, stop: StopRequest) -> MergeRe
     return report
 
 
-def open_stores(ws: Workspace, roots: Sequence[Path]) -> list[Store]:
+def open_stores(
+    ws: Workspace, roots: Sequence[Place], *, stop: StopRequest | None = None
+) -> list[Store]:
     """Open the stores to merge, each once and without the one they are merged into.
 
     Raises:
@@ -107,12 +109,15 @@ def open_stores(ws: Workspace, roots: Sequence[Path]) -> list[Store]:
     own = ws.store.root.resolve()
     stores: list[Store] = []
     errors: list[CuratorError] = []
-    for root in dict.fromkeys(sorted(path.resolve() for path in roots)):
+    folders = [root.resolve() for root in roots if isinstance(root, Path)]
+    urls = [root for root in roots if isinstance(root, Remote)]
+    places: list[Place] = [*sorted(folders), *sorted(urls, key=str)]
+    for root in dict.fromkeys(places):
         if root == own:
             progress.say(f"note: {root} is the store that the others are merged into")
             continue
         try:
-            stores.append(_checked(ws, root))
+            stores.append(_checked(ws, root, stop))
         except CuratorError as error:
             errors.append(error)
     if errors:
@@ -124,8 +129,9 @@ def open_stores(ws: Workspace, roots: Sequence[Path]) -> list[Store]:
     return stores
 
 
-def _checked(ws: Workspace, root: Path) -> Store:
-    store = Store.open(root)
+def _checked(ws: Workspace, place: Place, stop: StopRequest | None) -> Store:
+    store = Store.open(place) if isinstance(place, Path) else copies.read_only(place, stop=stop)
+    root = store.root
     identity.check_part(store, ws.dataset, spec=ws.spec)
     for one in listing.all_listings(root):
         one.check()
@@ -174,8 +180,8 @@ class _Work:
                 other, where = meaning.setdefault(name, (found, store))
                 if other != found:
                     raise UsageError(
-                        f"tag {name!r} is {found[:12]} in {store.root} and {other[:12]} in "
-                        f"{where.root}",
+                        f"tag {name!r} is {found[:12]} in {store.name} and {other[:12]} in "
+                        f"{where.name}",
                         did="nothing was merged",
                         hint="remove the tag from one of the stores, or move it: `curator tag "
                         "DATASET@VERSION NAME --store STORE`",
@@ -359,7 +365,7 @@ class _Work:
         names = {version.id: version for version in self.store.versions()}
         for store in self.stores:
             for version in store.versions():
-                self.report.versions[f"{store.root} {version.name}"] = names[version.id].name
+                self.report.versions[f"{store.name} {version.name}"] = names[version.id].name
             for tag in store.tags():
                 if tag not in self.store.tags():
                     self.store.tag(tag, names[store.tagged(tag).id])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from curator.captioners.server import reach
 from curator.core import progress
@@ -20,7 +19,7 @@ from curator.steps.generate import Only, check_failures, generate
 from curator.steps.index import IndexReport, make_index, say_index
 from curator.steps.quarantine import rows as quarantine_rows
 from curator.steps.score import ScoreSummary, score_all, summarize
-from curator.steps.workspace import Workspace, open_workspace
+from curator.steps.workspace import StoreName, Workspace, open_workspace
 from curator.store.facts import CAPTIONS
 from curator.store.runs import open_run
 from curator.store.versions import Version
@@ -89,7 +88,7 @@ class RecaptionReport:
         return sum(tally.made + tally.num_failed for tally in tallies)
 
 
-def reach_server(spec: str, store: Path | None, captioner: Maker | None) -> None:
+def reach_server(spec: str, store: StoreName | None, captioner: Maker | None) -> None:
     """Check that a server answers, before reading the shards, which can take hours.
 
     Only a warning if another server answers, or if the store has captions of this captioner: it may

@@ -8,17 +8,24 @@ import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from curator.core import progress
 from curator.core.errors import UsageError
-from curator.shards.places import Place, Remote, is_remote
+from curator.shards.places import Place, Remote, is_remote, parse
 from curator.shards.scan import Dataset, ShardRef, discover
 from curator.steps import identity
-from curator.store import outputs
-from curator.store.store import Store
+from curator.store import copies, outputs
+from curator.store.store import Store, only_read
 from curator.store.versions import Version, missing_shards
 
+StoreName = str | Path
+"""The folder of a store, or the URL of a copy of one."""
+
 STORE_FOLDER = ".curator"
+Reads = Literal["versions", "all"]
+"""What a command reads of a store: only which versions there are, or anything."""
+
 _MAGIC = frozenset("*?[{")
 
 
@@ -27,8 +34,8 @@ class Workspace:
     """A dataset and its store. `spec` is DATASET as the user typed it, without @VERSION.
 
     `left_out` are skipped folders below the dataset, whose tars `curator export` wrote;
-    `store_option` is the value of --store. With `shard_slice` (as typed, `0/10`) the dataset has
-    only the shards of that slice.
+    `store_option` is the value of --store, a folder or a URL. With `shard_slice` (as typed, `0/10`)
+    the dataset has only the shards of that slice.
     """
 
     spec: str
@@ -36,7 +43,7 @@ class Workspace:
     store: Store
     version_name: str | None = None
     left_out: tuple[Place, ...] = ()
-    store_option: Path | None = None
+    store_option: StoreName | None = None
     shard_slice: str | None = None
 
     @property
@@ -109,7 +116,7 @@ class Workspace:
 
 
 def command(
-    verb: str, dataset: str, store: Path | None, *more: object, version: str | None = None
+    verb: str, dataset: str, store: StoreName | None, *more: object, version: str | None = None
 ) -> str:
     """See `Workspace.command`."""
     named = dataset if version is None else f"{dataset}@{version}"
@@ -188,13 +195,17 @@ def slice_of(dataset: Dataset, part: str) -> Dataset:
 
 def open_workspace(
     spec: str,
-    store: Path | None,
+    store: StoreName | None,
     *,
     create: bool = False,
     adopt: bool = False,
     shard_slice: str | None = None,
+    reads: Reads | None = None,
 ) -> Workspace:
     """Find the shards and open their store: `store`, else $CURATOR_STORE, else `default_store`.
+
+    Where the store is a URL, the newest state there is copied and opened to read from, as much of
+    it as `reads` says. A command that writes leaves `reads` out, and is refused a URL.
 
     Folders below the dataset that `curator export` wrote are skipped: their texts come from a
     version and would return as alt texts. Such a folder can be used by naming it itself.
@@ -203,23 +214,36 @@ def open_workspace(
     `shard_slice` restricts the workspace to one slice of the shards (`slice_of`).
 
     Raises:
-        UsageError: no shard was found, the store belongs to another dataset, or `shard_slice` is
-            not a slice.
+        UsageError: no shard was found, the store belongs to another dataset, `shard_slice` is
+            not a slice, or the store is a URL and the command writes.
         NotFoundError: there is no store and `create` is false.
     """
     where, version_name = split_spec(spec)
     dataset, left_out = _without_exports(discover(where))
     chosen = dataset if shard_slice is None else slice_of(dataset, shard_slice)
-    env = os.environ.get("CURATOR_STORE")
-    root = store or (Path(env) if env else default_store(dataset.root))
-    if isinstance(dataset.root, Remote) and not store and not env:
-        progress.say(f"store of {dataset.root}: {root} (another one: --store FOLDER)")
-    opened = Store.create(root) if create else Store.open(root)
-    if not adopt:
+    root = store_place(store, dataset.root)
+    if isinstance(root, Remote):
+        if reads is None:
+            raise only_read(root.url)
+        opened = copies.read_only(root, brief=reads == "versions")
+    else:
+        opened = Store.create(root) if create else Store.open(root)
+    if not adopt and reads != "versions":
         identity.check(opened, dataset, spec=where)
     if create:
         identity.remember(opened, dataset)
     return Workspace(where, chosen, opened, version_name, left_out, store, shard_slice)
+
+
+def store_place(store: StoreName | None, root: Place) -> Place:
+    """Return where the store of a dataset is: `store`, else $CURATOR_STORE, else the default."""
+    named = store or os.environ.get("CURATOR_STORE")
+    if named:
+        return parse(str(named)) if is_remote(str(named)) else Path(named)
+    place = default_store(root)
+    if isinstance(root, Remote):
+        progress.say(f"store of {root}: {place} (another one: --store FOLDER)")
+    return place
 
 
 def default_store(root: Place) -> Path:

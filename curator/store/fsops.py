@@ -115,6 +115,11 @@ def _free_space(path: Path) -> str:
     return ""
 
 
+def step(operation: str, where: object) -> None:
+    """Announce a write that this module does not do itself: of an object in an object store."""
+    _failpoint.step(operation, Path(str(where)))
+
+
 def make_dir(path: Path) -> None:
     """Create a folder and its parents, durably."""
     if path.is_dir():

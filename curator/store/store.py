@@ -51,8 +51,23 @@ _RETAG = "restore it from a backup, or set it again: `curator tag DATASET@VERSIO
 class Store:
     """A store on disk. `Store.open` checks the format, `Store.create` creates one if needed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, copy_of: str | None = None) -> None:
         self.root = root
+        self.copy_of = copy_of
+
+    @property
+    def name(self) -> str:
+        """What to call the store in a message: its folder, or the URL that it is a copy of."""
+        return self.copy_of or str(self.root)
+
+    def check_writable(self) -> None:
+        """Refuse to write to a copy of a store, where it would be lost.
+
+        Raises:
+            UsageError: store.copy, it is a copy that was made to read from.
+        """
+        if self.copy_of is not None:
+            raise only_read(self.copy_of)
 
     @classmethod
     def create(cls, root: Path) -> Store:
@@ -63,8 +78,8 @@ class Store:
         return cls.open(root)
 
     @classmethod
-    def open(cls, root: Path) -> Store:
-        """Open an existing store.
+    def open(cls, root: Path, *, copy_of: str | None = None) -> Store:
+        """Open an existing store; `copy_of` is the URL of the store that this is a copy of.
 
         Raises:
             NotFoundError: there is none. FormatError: it is newer. DamageError: it is damaged.
@@ -88,7 +103,7 @@ class Store:
                 where=path,
                 hint="upgrade caption-curator",
             )
-        return cls(root)
+        return cls(root, copy_of=copy_of)
 
     # -- paths ----------------------------------------------------------------------------------
 
@@ -214,7 +229,9 @@ class Store:
             DamageError: a version is missing: its number is not reused.
             ConflictError: other writers won a thousand times in a row.
             CommitUnknownError: the write failed in a way that leaves its result unknown.
+            UsageError: it is a copy of a store.
         """
+        self.check_writable()
         self.committed().check()
         parent: Version | None = None
         for _ in range(_MAX_REBASES):
@@ -256,7 +273,9 @@ class Store:
 
         Raises:
             ConflictError: on entering, while garbage is being collected.
+            UsageError: it is a copy of a store.
         """
+        self.check_writable()
         return fsops.locked(self.root / "decisions.lock", shared=True)
 
     def collecting(self) -> AbstractContextManager[None]:
@@ -324,8 +343,10 @@ class Store:
         """Point a tag at a version; an existing tag is moved.
 
         Raises:
-            UsageError: the name could be read as a version, or is not a plain word.
+            UsageError: the name could be read as a version, or is not a plain word; or it is a
+                copy of a store.
         """
+        self.check_writable()
         if not _TAG.fullmatch(name) or _VERSION_NAME.fullmatch(name):
             raise UsageError(
                 f"{name!r} cannot be a tag",
@@ -379,6 +400,18 @@ class Store:
             for folder in (self.root / "facts" / kind).glob("*/")
             if (folder / "maker.json").exists() or any(folder.rglob("*.parquet"))
         )
+
+
+def only_read(url: str) -> UsageError:
+    """Return the error for writing to a store that is named by a URL."""
+    return UsageError(
+        "a store in an object store can only be read",
+        where=url,
+        did="nothing was written",
+        hint=f"`curator pull DATASET {url}` makes a store to work in, and `curator push` brings "
+        "back what it got",
+        reason="store.copy",
+    )
 
 
 def canonical_marker() -> bytes:

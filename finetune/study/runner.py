@@ -18,7 +18,7 @@ from curator.core import hashing
 from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from curator.scorers import is_text_only
-from curator.steps.workspace import open_workspace
+from curator.steps.workspace import StoreName, open_workspace
 from curator.store import fsops
 from finetune.cell_files import DenseResult, Sweep
 from finetune.feeding import Features
@@ -54,7 +54,7 @@ _TIMED_SEC = 1.0
 class ModelRunner:
     """See `finetune.study.cells.Runner`. `store` is the store of the versions, if elsewhere."""
 
-    def __init__(self, store: Path | None = None, device: str | None = None) -> None:
+    def __init__(self, store: StoreName | None = None, device: str | None = None) -> None:
         self._store, self._device = store, device
         self._sets: dict[tuple[str, str, str | None], DenseSet] = {}
         self._features = Features()
@@ -80,7 +80,7 @@ class ModelRunner:
     def _makers(self, data: str, about: Mapping[str, Any]) -> Json:
         if about.get("kind") != "version":
             return {}
-        makers = open_workspace(data, self._store).version().makers
+        makers = open_workspace(data, self._store, reads="versions").version().makers
         found: Json = {"scorers": [], "captioners": []}
         for name, recipe in makers.items():
             # Captioners have a prompt, scorers do not; rules on texts are not models.
@@ -209,7 +209,7 @@ class ModelRunner:
 
 
 def runner_of_job(
-    job: int, jobs: int, *, store: Path | None = None, device: str | None = None
+    job: int, jobs: int, *, store: StoreName | None = None, device: str | None = None
 ) -> ModelRunner:
     """Return the runner of job number `job` of `jobs`, for use in that job's process.
 
@@ -227,7 +227,7 @@ def runner_of_job(
 
 
 def runner_on_node(
-    *, threads: int, store: Path | None = None, device: str | None = None
+    *, threads: int, store: StoreName | None = None, device: str | None = None
 ) -> ModelRunner:
     """Return the runner of a process on a Ray cluster; Ray has chosen its GPU."""
     torch.set_num_threads(threads)

@@ -8,16 +8,15 @@ DATASET@TABLE[:COLUMN]         the user's own captions (`pretrain.data.captions_
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from curator.core.errors import UsageError, nearest
 from curator.core.hashing import digest
+from curator.shards.places import Remote
 from curator.shards.scan import discover
-from curator.steps.workspace import default_store, open_workspace, split_spec
+from curator.steps.workspace import StoreName, open_workspace, split_spec, store_place
 from pretrain.data import controls
 from pretrain.data.captions_table import CaptionTables, read_captions, split_table
 from pretrain.data.options import NEED_REFERENCE
@@ -38,7 +37,7 @@ class _Opened(NamedTuple):
 
 def open_source(
     spec: str,
-    store: Path | None = None,
+    store: StoreName | None = None,
     *,
     control: str | None = None,
     reference: str | None = None,
@@ -100,12 +99,12 @@ def _check(control: str | None, reference: str | None, need_text: bool) -> None:
         )
 
 
-def _open(spec: str, store: Path | None, choice: str) -> _Opened:
+def _open(spec: str, store: StoreName | None, choice: str) -> _Opened:
     table = split_table(spec)
     if table is not None:
         return _open_table(*table, store, choice)
     where, version_name = split_spec(spec)
-    if version_name is not None or _store_of(where, store) is not None:
+    if version_name is not None or _has_store(where, store):
         return _open_version(spec, store, choice)
     if choice in controls.CHOICES:
         raise _needs_store(choice, spec)
@@ -117,8 +116,8 @@ def _open(spec: str, store: Path | None, choice: str) -> _Opened:
     return _Opened(tars, spec, identity, about)
 
 
-def _open_version(spec: str, store: Path | None, choice: str) -> _Opened:
-    workspace = open_workspace(spec, store)
+def _open_version(spec: str, store: StoreName | None, choice: str) -> _Opened:
+    workspace = open_workspace(spec, store, reads="all")
     version = workspace.version()
     tables = VersionTables(workspace.store, version, workspace.shards, choice)
     about = {
@@ -134,15 +133,17 @@ def _open_version(spec: str, store: Path | None, choice: str) -> _Opened:
     return _Opened(tables, f"{workspace.spec}@{version.name}", identity, about)
 
 
-def _open_table(where: str, pattern: str, column: str, store: Path | None, choice: str) -> _Opened:
+def _open_table(
+    where: str, pattern: str, column: str, store: StoreName | None, choice: str
+) -> _Opened:
     if choice in controls.CHOICES:
         raise _needs_store(choice, f"{where}@{pattern}")
     base: Tables
-    if _store_of(where, store) is None:
+    if not _has_store(where, store):
         tars = TarTables(discover(where), need_text=False)
         base, base_id = tars, tars.digest()
     else:
-        workspace = open_workspace(where, store)
+        workspace = open_workspace(where, store, reads="all")
         base = IndexTables(workspace.store, workspace.shards)
         base_id = base.digest()
     if choice == "images":
@@ -155,11 +156,10 @@ def _open_table(where: str, pattern: str, column: str, store: Path | None, choic
     return _Opened(tables, f"{where}@{pattern}:{column}", digest([base_id, identity]), about)
 
 
-def _store_of(where: str, store: Path | None) -> Path | None:
-    """Return the store of shards, if they have one."""
-    env = os.environ.get("CURATOR_STORE")
-    root = store or (Path(env) if env else default_store(discover(where).root))
-    return root if (root / "store.json").exists() else None
+def _has_store(where: str, store: StoreName | None) -> bool:
+    """Whether shards have a store."""
+    root = store_place(store, discover(where).root)
+    return isinstance(root, Remote) or (root / "store.json").exists()
 
 
 def _needs_store(choice: str, spec: str) -> UsageError:

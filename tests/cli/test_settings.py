@@ -423,7 +423,8 @@ HARMLESS = {
     "edits replace": "limit store",
     "quarantine show": "limit store",
     **dict.fromkeys(
-        ("export", "log", "show", "merge", "tag", "doctor", "pretrain", "study"), "store"
+        ("export", "log", "show", "merge", "push", "pull", "tag", "doctor", "pretrain", "study"),
+        "store",
     ),
     **dict.fromkeys(("report", "ui", "edits apply", "edits undo"), "store"),
     **dict.fromkeys(("quarantine list", "quarantine retry"), "store"),
@@ -539,6 +540,7 @@ def test_everything_refused_is_said_at_once(theirs: Path) -> None:
         ("index", 'store = "."', True),
         ("index", 'store = "a/../b"', True),
         ("index", 'store = ".."', False),
+        ("index", 'store = "s3://bucket/store"', False),
         ("index", 'store = "../theirs-too"', False),
         ("index", 'store = "../mine"', False),
         ("index", 'store = "a/../../mine"', False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -117,7 +118,16 @@ def _request(endpoint: str, method: str, path: str, data: bytes) -> bytes:
 
 
 Fault = Callable[[str, str], str | int | None]
-"""Called with (method, path); returns None, a status, "cut" (half a body) or "hang"."""
+"""Called with (method, path); returns None, or what happens instead of the answer of the server:
+
+a status         the server is not asked
+"after STATUS"   the server is asked, and does what it is told
+"cut"            the body ends early; "short": and its length says so
+"close"          the server is asked, and the connection ends without an answer
+"slow"           the answer comes a little later
+"hang"           no answer
+"overwrite"      the server is asked without If-None-Match
+"""
 
 
 @contextmanager
@@ -142,18 +152,37 @@ def faulty(endpoint: str, fault: Fault) -> Iterator[tuple[str, list[tuple[str, s
                 self.close_connection = True
                 return
             if isinstance(what, int):
-                code = {403: "AccessDenied", 503: "SlowDown"}.get(what, "InternalError")
-                self._answer(what, {}, f"<Error><Code>{code}</Code></Error>".encode())
+                self._error(what)
                 return
             inner = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=30)
             passed = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+            if what == "overwrite":
+                passed = {k: v for k, v in passed.items() if k.lower() != "if-none-match"}
             inner.request(self.command, self.path, body=body, headers=passed)
             answer = inner.getresponse()
             data = answer.read()
             found = {k: v for k, v in answer.getheaders() if k.lower() not in _HOP}
-            length = answer.getheader("Content-Length") if self.command == "HEAD" else None
-            self._answer(answer.status, found, data, cut=what == "cut", length=length)
             inner.close()
+            length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+            if what == "close":
+                self.close_connection = True
+            elif what is not None and what.startswith("after "):
+                self._error(int(what.removeprefix("after ")))
+            elif what == "short":
+                self._answer(answer.status, found, data[: len(data) // 2])
+            else:
+                if what == "slow":
+                    time.sleep(0.05)
+                self._answer(answer.status, found, data, cut=what == "cut", length=length)
+
+        def _error(self, status: int) -> None:
+            code = {
+                403: "AccessDenied",
+                409: "ConditionalRequestConflict",
+                412: "PreconditionFailed",
+                503: "SlowDown",
+            }.get(status, "InternalError")
+            self._answer(status, {}, f"<Error><Code>{code}</Code></Error>".encode())
 
         def _answer(
             self,

@@ -65,7 +65,7 @@ def workspace() -> Workspace:
 
 @st.cache_resource(ttl=_REOPEN_SEC, show_spinner=False)
 def _open(dataset: str, store: str | None) -> Workspace:
-    return open_workspace(dataset, Path(store) if store else None)
+    return open_workspace(dataset, store, reads="all")
 
 
 def studies() -> Path | None:
@@ -298,6 +298,8 @@ def run(page: Callable[[], None]) -> None:
     """Run a page and show errors as a sentence with a hint; never a traceback, never a path."""
     parts.style()
     try:
+        if "://" in os.environ.get(STORE, ""):
+            st.sidebar.caption(f"{os.environ[STORE]}, as it was pushed last: to read only")
         page()
     except CuratorError as error:
         parts.error(error)
