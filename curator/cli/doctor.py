@@ -42,7 +42,7 @@ def doctor(
 
     from curator.shards.places import is_remote
     from curator.steps.doctor import doctor as run
-    from curator.steps.workspace import folder_of
+    from curator.steps.workspace import folder_of, split_spec
     from curator.store.store import only_read
 
     if store is not None and is_remote(store):
@@ -51,7 +51,7 @@ def doctor(
     checks = list(
         run(
             Path(store or folder).resolve(),
-            folder,
+            split_spec(dataset)[0] if is_remote(dataset) else folder,
             scorer=scorer,
             captioner=captioner,
             model=model,

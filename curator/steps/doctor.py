@@ -23,6 +23,7 @@ from curator.core.package import EXTRAS, first_missing, install_command
 from curator.core.registry import Registry
 from curator.engine.makers import check_row, default_model
 from curator.scorers import OF_MODELS, SCORERS
+from curator.shards.scan import discover
 from curator.store import fsops
 
 _FLOOR = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*>=\s*(?P<floor>[\d.]+)")
@@ -43,7 +44,7 @@ class DoctorCheck:
 
 def doctor(
     store_root: Path,
-    dataset: Path | None = None,
+    dataset: Path | str | None = None,
     *,
     scorer: str | None = None,
     captioner: str | None = None,
@@ -52,10 +53,13 @@ def doctor(
 ) -> Iterator[DoctorCheck]:
     """Run all checks for a store in this folder, which may not exist yet.
 
-    `dataset` must exist. `scorer` and `captioner` are the values for --scorer and --captioner of
-    the planned run, `model` and `urls` those of the captioner; None means the default of a run.
+    `dataset`, a folder or a URL, must exist. `scorer` and `captioner` are the values for --scorer
+    and --captioner of the planned run, `model` and `urls` those of the captioner; None means the
+    default of a run.
     """
-    if dataset is not None and not dataset.exists():
+    if isinstance(dataset, str):
+        yield _shards(dataset)
+    elif dataset is not None and not dataset.exists():
         yield DoctorCheck("dataset", "fail", f"{dataset} does not exist")
     yield DoctorCheck("python", "ok", platform.python_version())
     yield from _packages()
@@ -79,6 +83,14 @@ def doctor(
         captioner = next(name for name, spec in CAPTIONERS.rows.items() if spec.needs == "server")
     is_asked = captioner is not None
     yield from _needs(CAPTIONERS, captioner or DEFAULT_CAPTIONER, model, urls, asked=is_asked)
+
+
+def _shards(url: str) -> DoctorCheck:
+    """Check that the shards at a URL can be listed."""
+    try:
+        return DoctorCheck("dataset", "ok", f"{len(discover(url).shards):,} shards at {url}")
+    except CuratorError as error:
+        return DoctorCheck("dataset", "fail", str(error))
 
 
 def _needs(

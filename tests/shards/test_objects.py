@@ -93,6 +93,22 @@ def bytes_below(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+def test_doctor_looks_for_the_shards_where_they_are(
+    one_server: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, one_server, here)
+    objects.upload(one_server, shards(here), "doctor")
+
+    def found(url: str) -> list[str]:
+        rows = json.loads(curator("doctor", url, "--scorer", "text", "--json").out)
+        return [f"{row['status']} {row['text']}" for row in rows if row["name"] == "dataset"]
+
+    url = f"s3://{BUCKET}/doctor"
+    assert found(url) == [f"ok 3 shards at {url}"]
+    (told,) = found(f"s3://{BUCKET}/nowhere")
+    assert told.startswith("fail ")
+
+
 # -- the same as from disk -------------------------------------------------------------------------
 
 
