@@ -157,6 +157,7 @@ class FactsLoop(Generic[I, R]):
                     yield batch
                     batch = []
             if not items and not left_over:
+                self.forget(shard)
                 continue
             if self._open is None:
                 self._begin(shard)

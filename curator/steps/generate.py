@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from curator.core.errors import QuarantineLimitError, UsageError
 from curator.core.hashing import text_sha256
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
+from curator.engine.claims import Claims
 from curator.engine.executors import Done, Executor, Failed
 from curator.engine.executors.local import ProcessExecutor, executor_of
 from curator.engine.executors.stream import StreamExecutor
@@ -73,12 +74,19 @@ def generate(
     limit = _worst_limit(ws, only) if only else None
     num_samples = {ref.name: index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards}
     total = sum(num_samples.values())
+    numbers_of = {ref.name: number for number, ref in enumerate(ws.shards)}
     detectors: _Detectors = defaultdict(StuckDetector)
 
-    def planned(advance: progress.Advance) -> Iterator[tuple[str, list[CaptionItem]]]:
+    def forget(shard: str) -> None:
+        detectors.pop(shard, None)
+        claims.free(shard)
+
+    def planned(
+        advance: progress.Advance, shards: Iterable[ShardRef]
+    ) -> Iterator[tuple[str, list[CaptionItem]]]:
         prompt = get_prompt(str(maker.recipe["prompt"]))
         numbers = pl.DataFrame({"candidate": pl.Series(range(candidates), dtype=pl.Int16)})
-        for number, ref in enumerate(ws.shards):
+        for ref in shards:
             samples = _asked(ws, ref, only, limit)
             images = samples.unique("image_sha256", keep="first", maintain_order=True)
             wanted = images.join(numbers, how="cross", maintain_order="left_right")
@@ -86,7 +94,7 @@ def generate(
             advance(num_samples[ref.name] * candidates - len(pending))
             place = sparse(ref.path, int(pending["length"].sum()) // candidates)
             if len(pending) and is_whole(place) and run_options.executor == "local":
-                ahead.after(number)
+                ahead.after(numbers_of[ref.name])
             yield ref.name, _items(replace(ref, path=place), prompt, pending)
 
     build: Any = partial(
@@ -116,6 +124,7 @@ def generate(
     with (
         progress.bar(f"caption ({maker.row})", total * candidates, "captions") as advance,
         cache.Ahead([ref.path for ref in ws.shards]) as ahead,
+        Claims(ws.store, CAPTIONS, facts=facts) as claims,
     ):
         loop = FactsLoop(
             facts=facts,
@@ -127,9 +136,11 @@ def generate(
             run_options=run_options,
             review=partial(_review, detectors),
             refuse=partial(_refuse, detectors),
-            forget=lambda shard: detectors.pop(shard, None),
+            forget=forget,
         )
-        tally = loop.run(planned(advance), stop=stop)
+        for shards in claims.rounds(ws.shards, stop=stop):
+            loop.run(planned(advance, claims.take(shards)), stop=stop)
+    tally = loop.tally
     if only_thought := tally.failures.get("vlm.reasoning_only"):
         progress.say(
             f"{only_thought:,} answers contain reasoning but no caption: "

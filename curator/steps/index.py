@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any
 
@@ -17,6 +18,7 @@ from curator.core.errors import UsageError
 from curator.core.package import require
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest, without_ctrl_c
+from curator.engine.claims import Claims
 from curator.shards import cache
 from curator.shards.alttext_counts import AltTexts
 from curator.shards.scan import ScanOptions, ShardRef, ShardScan, scan_shard
@@ -25,6 +27,8 @@ from curator.store import index, outputs
 from curator.store.keyindex import hex64
 from curator.store.runs import Run
 
+_AHEAD = 2
+"""Shards that wait for each process that scans."""
 PLACEHOLDER_COPIES = 10
 """An image in this many rows is reported as a possible placeholder ("image not available")."""
 
@@ -84,19 +88,37 @@ def make_index(
         )
     options = _as_before(ws, options)
     todo = [ref for ref in ws.shards if index.current(ws.store, ref, options) is None]
-    num_changed = 0
+    numbers_of = {ref.name: number for number, ref in enumerate(todo)}
+    num_changed = num_scanned = 0
     with (
         progress.bar("index", len(todo), "shards") as advance,
         cache.Ahead([ref.path for ref in todo]) as ahead,
+        Claims(ws.store) as claims,
     ):
-        for ref, scan in _scans(todo, options, run_options, ahead):
-            before = _indexed_bytes(ws, ref)
-            num_changed += before is not None and before != scan.sha256
-            index.write(ws.store, ref, scan, options)
-            progress.quarantined(Counter(one.reason for one in scan.samples if one.reason))
+
+        def needed(ref: ShardRef) -> bool:
+            """Whether no other process indexed the shard meanwhile."""
+            if index.current(ws.store, ref, options) is None:
+                return True
             advance(1)
-            stop.check("the shards indexed so far are kept")
-    return replace(report(ws, num_scanned=len(todo)), num_changed_shards=num_changed)
+            return False
+
+        def fetch(ref: ShardRef) -> None:
+            more = run_options.workers if run_options.workers > 1 else 0
+            ahead.after(numbers_of[ref.name], more=more)
+
+        for shards in claims.rounds(todo, stop=stop):
+            taken = claims.take(shards, needed=needed)
+            for ref, scan in _scans(taken, options, run_options, fetch):
+                before = _indexed_bytes(ws, ref)
+                num_changed += before is not None and before != scan.sha256
+                index.write(ws.store, ref, scan, options)
+                claims.free(ref.name)
+                num_scanned += 1
+                progress.quarantined(Counter(one.reason for one in scan.samples if one.reason))
+                advance(1)
+                stop.check("the shards indexed so far are kept")
+    return replace(report(ws, num_scanned=num_scanned), num_changed_shards=num_changed)
 
 
 def _indexed_bytes(ws: Workspace, ref: ShardRef) -> str | None:
@@ -151,27 +173,38 @@ def _shown(value: object, usual: str) -> str:
 
 
 def _scans(
-    todo: Sequence[ShardRef], options: ScanOptions, run_options: RunOptions, ahead: cache.Ahead
+    todo: Iterator[ShardRef],
+    options: ScanOptions,
+    run_options: RunOptions,
+    fetch: Callable[[ShardRef], None],
 ) -> Iterator[tuple[ShardRef, ShardScan]]:
+    """Scan the shards; those that are scanned side by side are taken a few at a time."""
     scan = partial(scan_shard, options=options)
-    num_workers = run_options.workers
-    if run_options.executor == "ray" and todo:
+    if run_options.executor == "ray":
         require("ray", "--executor ray")
         from curator.engine.executors.on_ray import mapped  # loads ray
 
-        yield from mapped(scan, todo, run_options.ray_address)
+        if refs := list(todo):
+            yield from mapped(scan, refs, run_options.ray_address)
         return
-    if num_workers <= 1 or len(todo) <= 1:
-        for number, ref in enumerate(todo):
-            ahead.after(number)
+    first = list(islice(todo, 2))
+    shards = chain(first, todo)
+    if run_options.workers <= 1 or len(first) <= 1:
+        for ref in shards:
+            fetch(ref)
             yield ref, scan(ref)
         return
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        with without_ctrl_c():
-            scans = pool.map(scan, todo)
-        for number, ref in enumerate(todo):
-            ahead.after(number, more=num_workers)
-            yield ref, next(scans)
+    waiting: deque[tuple[ShardRef, Future[ShardScan]]] = deque()
+    with ProcessPoolExecutor(run_options.workers, mp_context=get_context("spawn")) as pool:
+        for ref in shards:
+            fetch(ref)
+            with without_ctrl_c():  # the first call starts the processes
+                waiting.append((ref, pool.submit(scan, ref)))
+            if len(waiting) > _AHEAD * run_options.workers:
+                ready, scanned = waiting.popleft()
+                yield ready, scanned.result()
+        for ready, scanned in waiting:
+            yield ready, scanned.result()
 
 
 def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:

@@ -6,7 +6,7 @@ Texts edited by hand are scored like alt texts, with all edits in effect applied
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.edits.apply import HUMAN
 from curator.edits.log import history
+from curator.engine.claims import Claims
 from curator.engine.executors import Done, Executor, Failed
 from curator.engine.executors.local import executor_of
 from curator.engine.facts_loop import FactsLoop, Record, Tally, crash_reason
@@ -62,9 +63,13 @@ def score(
     text_only = is_text_only(maker.recipe)
     sources = [Facts(ws.store, CAPTIONS, name) for name in generators]
 
-    def planned(advance: progress.Advance) -> Iterator[tuple[str, list[ScoreItem]]]:
+    numbers_of = {ref.name: number for number, ref in enumerate(ws.shards)}
+
+    def planned(
+        advance: progress.Advance, shards: Iterable[ShardRef]
+    ) -> Iterator[tuple[str, list[ScoreItem]]]:
         columns = ["image_sha256", "offset", "length", "alt_text", "alt_sha256"]
-        for number, ref in enumerate(ws.shards):
+        for ref in shards:
             samples = _usable(ws, ref, columns)
             parts = [_generated(samples, source) for source in sources]
             if by_people:
@@ -76,15 +81,17 @@ def score(
             items = _text_items(ref, pending) if text_only else _image_items(ref, samples, pending)
             is_here = run_options.executor == "local"  # nodes of Ray fetch for themselves
             if is_here and any(item.image and is_whole(item.image.path) for item in items[:1]):
-                ahead.after(number)
+                ahead.after(numbers_of[ref.name])
             advance(num_samples[ref.name] - len(items))
             yield ref.name, items
 
     num_samples = {ref.name: index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards}
     total = sum(num_samples.values())
+    stage = "" if by_people else GENERATED_STAGE
     with (
         progress.bar(f"score ({maker.row})", total, "samples") as advance,
         cache.Ahead([ref.path for ref in ws.shards]) as ahead,
+        Claims(ws.store, SCORES, facts=facts, stage=stage) as claims,
     ):
         loop = FactsLoop(
             facts=facts,
@@ -94,9 +101,12 @@ def score(
             batch_size=_TEXTS_A_BATCH if text_only else run_options.score_batch_size,
             advance=advance,
             run_options=run_options,
-            stage="" if by_people else GENERATED_STAGE,
+            stage=stage,
+            forget=claims.free,
         )
-        return loop.run(planned(advance), stop=stop)
+        for shards in claims.rounds(ws.shards, stop=stop):
+            loop.run(planned(advance, claims.take(shards)), stop=stop)
+    return loop.tally
 
 
 def score_all(

@@ -141,11 +141,14 @@ class Facts:
         self._index = KeyIndex()
         self._num_candidates = 1
         self._reopened = np.empty(0, np.uint64)
+        self._num_listed = 0
+        self._own: set[Path] = set()
 
     def files(self) -> list[Path]:
         """Return all Parquet files and journals that existed when first asked."""
         if self._files is None:
             self._listing.check()
+            self._num_listed = len(self._listing.listed())
             # Journals first, completely. Their process writes the Parquet file before it removes
             # the journal: if one is gone when read, its file is in the listing that follows.
             for path in sorted(self._journals.rglob("*.jnl")):
@@ -162,6 +165,36 @@ class Facts:
                 self._reopened = key64(still, self.kind)
         return self._files
 
+    def refresh(self) -> None:
+        """See what other processes stored since `files` was first asked.
+
+        What a process that works now has in its journal is seen when it is a fact file.
+        """
+        files = self.files()
+        known = set[Path]()
+        found: list[Path] = []
+        for path in self._journals.rglob("*.jnl"):
+            seen = len(self._journaled.get(path, ()))
+            if path not in self._own and not fsops.is_locked(path):
+                records = replay(path).records
+                if len(records) > seen:
+                    frame = self.from_records(records)
+                    # A name of its own: rows that are known keep their places.
+                    again = path.with_name(f"{path.name}+{len(files)}")
+                    self._journaled[path] = self._journaled[again] = frame
+                    found.append(again)
+        new = self._listing.listed(self._num_listed)
+        self._num_listed += len(new)
+        found += [path for path in new if path.suffix == ".parquet" and path.exists()]
+        known.update(files if found else ())
+        for path in found:
+            if path in known:
+                continue
+            scanned = self._scan(path)
+            files.append(path)
+            self._index.add(scanned.keys, len(files) - 1)
+            self._num_candidates = max(self._num_candidates, scanned.num_candidates)
+
     def parquet_files(self) -> list[Path]:
         """Return the fact files on disk."""
         return sorted(self._folder.rglob("*.parquet"))
@@ -173,7 +206,7 @@ class Facts:
         return any(replay(path).records for path in self._journals.rglob("*.jnl"))
 
     def _scan(self, path: Path) -> _Scanned:
-        if path.suffix != ".jnl":
+        if path not in self._journaled:
             check_file(path, self.schema)
         rows = self.rows_of(path, [*self.key, "failure"])
         reopened = rows.filter(pl.col("failure") == REOPENED).select(self.key)
@@ -305,7 +338,13 @@ class Facts:
         `stage` separates the journals of two stages that use the same maker one after the other:
         what a crash left of the second must not be finished by the first.
         """
-        return FactWriter(self, shard, self.journal(shard, stage), self._listing)
+        path = self.journal(shard, stage)
+        self._own.add(path)
+        return FactWriter(self, shard, path, self._listing)
+
+    def forget_own(self, journal: Path) -> None:
+        """Note that this process has no journal of this name any more."""
+        self._own.discard(journal)
 
     def journal(self, shard: str, stage: str) -> Path:
         """Return the path of a shard's journal while a stage works on it."""
@@ -377,6 +416,7 @@ class FactWriter:
             self._finish()
         finally:
             self._journal.close()  # also on a full disk, or its lock would remain
+            self._facts.forget_own(self._journal.path)
 
     def _finish(self) -> None:
         done: list[tuple[Mark, Path]] = [("done", self._journal.path)]

@@ -358,6 +358,16 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         handle.close()
 
 
+def is_locked(path: Path) -> bool:
+    """Whether another process (or an `Appender` of this one) has locked the file."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def append_line(path: Path, line: str) -> None:
     """Append a line to a log, without an fsync."""
     make_dir(path.parent)

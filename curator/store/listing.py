@@ -37,6 +37,7 @@ class Listing:
         self.root = root
         self.path = root / LISTINGS / f"{name}.log"
         self._marks: dict[str, Mark] = {}
+        self._names: list[str] = []  # in the order in which they were listed first
         self._end = self._num_batches = 0
 
     def add(self, changes: Iterable[tuple[Mark, Path]], *, found: Iterable[Path] = ()) -> None:
@@ -66,6 +67,11 @@ class Listing:
         """Return how many files with this suffix were ever listed and are not done."""
         self._read()
         return sum(mark != "done" and name.endswith(suffix) for name, mark in self._marks.items())
+
+    def listed(self, start: int = 0) -> list[Path]:
+        """Return the files that were ever listed, from number `start` on, in this order."""
+        self._read()
+        return [self.root / name for name in self._names[start:]]
 
     def lost(self) -> list[Path]:
         """Return the files that were reported as missing, where the user chose to go on."""
@@ -117,7 +123,10 @@ class Listing:
             return 0
         found = batchlog.read(data, 0, self.path, reason=_DAMAGED, number=self._num_batches)
         for body in found.bodies:
-            self._marks |= {name: mark for mark, name in json.loads(body)}
+            for mark, name in json.loads(body):
+                if name not in self._marks:
+                    self._names.append(name)
+                self._marks[name] = mark
         self._end += found.valid
         self._num_batches += len(found.bodies)
         return found.torn

@@ -7,6 +7,7 @@
     facts/ratings/                         blind ratings by people (curator.ratings.log)
     edits/<shard>.log                      edits by people               (curator.edits.log)
     journal/<kind>/<maker>/<shard>.jnl     facts not yet in a Parquet file
+    claims/<kind>/<maker>/<shard>.lock     held while a process makes facts  (engine.claims)
     captions/<shard>.<digest>.parquet      a decision about a shard, named by its content
     versions/000001.json                   THE COMMIT, written last, put-if-absent
     runs/<run>/                            run.json and log.jsonl of every command that wrote
