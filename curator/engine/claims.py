@@ -80,7 +80,7 @@ class Claims:
                 continue
             self._held[ref.name] = stack
             if self._facts is not None:
-                self._facts.refresh()
+                self._facts.refresh(ref.name)
             if needed is None or needed(ref):
                 yield ref
             else:

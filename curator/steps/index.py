@@ -180,15 +180,14 @@ def _scans(
 ) -> Iterator[tuple[ShardRef, ShardScan]]:
     """Scan the shards; those that are scanned side by side are taken a few at a time."""
     scan = partial(scan_shard, options=options)
-    if run_options.executor == "ray":
+    first = list(islice(todo, 2))
+    shards = chain(first, todo)
+    if run_options.executor == "ray" and first:
         require("ray", "--executor ray")
         from curator.engine.executors.on_ray import mapped  # loads ray
 
-        if refs := list(todo):
-            yield from mapped(scan, refs, run_options.ray_address)
+        yield from mapped(scan, shards, run_options.ray_address)
         return
-    first = list(islice(todo, 2))
-    shards = chain(first, todo)
     if run_options.workers <= 1 or len(first) <= 1:
         for ref in shards:
             fetch(ref)

@@ -16,7 +16,9 @@ The keys of known facts are kept in memory as 64-bit hashes (`keyindex`), 16 byt
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -142,7 +144,7 @@ class Facts:
         self._num_candidates = 1
         self._reopened = np.empty(0, np.uint64)
         self._num_listed = 0
-        self._own: set[Path] = set()
+        self._known: set[Path] = set()
 
     def files(self) -> list[Path]:
         """Return all Parquet files and journals that existed when first asked."""
@@ -154,6 +156,7 @@ class Facts:
             for path in sorted(self._journals.rglob("*.jnl")):
                 self._journaled[path] = self.from_records(replay(path).records)
             self._files = [*self.parquet_files(), *self._journaled]
+            self._known.update(self._files)
             # In threads: reading and hashing release the GIL, and only 8 bytes per fact are kept.
             with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
                 found = list(pool.map(self._scan, self._files))
@@ -165,35 +168,46 @@ class Facts:
                 self._reopened = key64(still, self.kind)
         return self._files
 
-    def refresh(self) -> None:
-        """See what other processes stored since `files` was first asked.
+    def refresh(self, shard: str) -> None:
+        """See what other processes stored since `files` was first asked; `shard` was just taken.
 
-        What a process that works now has in its journal is seen when it is a fact file.
+        Of journals only the records of this shard count. Those may be in the journal of another
+        one: a process that died left them there, and whoever took that shard has it open.
         """
         files = self.files()
-        known = set[Path]()
         found: list[Path] = []
-        for path in self._journals.rglob("*.jnl"):
-            seen = len(self._journaled.get(path, ()))
-            if path not in self._own and not fsops.is_locked(path):
-                records = replay(path).records
-                if len(records) > seen:
-                    frame = self.from_records(records)
-                    # A name of its own: rows that are known keep their places.
-                    again = path.with_name(f"{path.name}+{len(files)}")
-                    self._journaled[path] = self._journaled[again] = frame
-                    found.append(again)
+        name = json.dumps(shard, ensure_ascii=False).encode()
+        for path in self._journals.rglob("*.jnl"):  # journals first, as in `files`
+            own = path.relative_to(self._journals).with_suffix("").as_posix()
+            is_own = own == shard or own.startswith(f"{shard}+")  # "+" begins a stage
+            with contextlib.suppress(FileNotFoundError):
+                # Most journals do not name the shard: their JSON is not parsed.
+                if not is_own and name not in path.read_bytes():
+                    continue
+            records = [
+                one
+                for one in replay(path).records
+                if (one[SHARD] == shard if SHARD in one else is_own)
+            ]
+            if records:
+                # A name of its own: rows that are known keep their places.
+                again = path.with_name(f"{path.name}+{len(files) + len(found)}")
+                self._journaled[again] = self.from_records(records)
+                found.append(again)
         new = self._listing.listed(self._num_listed)
         self._num_listed += len(new)
-        found += [path for path in new if path.suffix == ".parquet" and path.exists()]
-        known.update(files if found else ())
-        for path in found:
-            if path in known:
-                continue
+        found += [path for path in new if path.suffix == ".parquet" and path not in self._known]
+        for path in filter(self._is_there, found):
             scanned = self._scan(path)
             files.append(path)
+            self._known.add(path)
             self._index.add(scanned.keys, len(files) - 1)
             self._num_candidates = max(self._num_candidates, scanned.num_candidates)
+            # A retry that another process made is not made here again.
+            self._reopened = np.setdiff1d(self._reopened, scanned.keys)
+
+    def _is_there(self, path: Path) -> bool:
+        return path in self._journaled or path.exists()
 
     def parquet_files(self) -> list[Path]:
         """Return the fact files on disk."""
@@ -338,13 +352,7 @@ class Facts:
         `stage` separates the journals of two stages that use the same maker one after the other:
         what a crash left of the second must not be finished by the first.
         """
-        path = self.journal(shard, stage)
-        self._own.add(path)
-        return FactWriter(self, shard, path, self._listing)
-
-    def forget_own(self, journal: Path) -> None:
-        """Note that this process has no journal of this name any more."""
-        self._own.discard(journal)
+        return FactWriter(self, shard, self.journal(shard, stage), self._listing)
 
     def journal(self, shard: str, stage: str) -> Path:
         """Return the path of a shard's journal while a stage works on it."""
@@ -354,6 +362,7 @@ class Facts:
         """Register a file that this process just wrote."""
         files = self.files()
         files.append(path)
+        self._known.add(path)
         self._index.add(key64(frame, self.kind), len(files) - 1)
         self._num_candidates = max(self._num_candidates, _num_candidates(frame))
 
@@ -416,7 +425,6 @@ class FactWriter:
             self._finish()
         finally:
             self._journal.close()  # also on a full disk, or its lock would remain
-            self._facts.forget_own(self._journal.path)
 
     def _finish(self) -> None:
         done: list[tuple[Mark, Path]] = [("done", self._journal.path)]

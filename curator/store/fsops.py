@@ -358,16 +358,6 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         handle.close()
 
 
-def is_locked(path: Path) -> bool:
-    """Whether another process (or an `Appender` of this one) has locked the file."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
 def append_line(path: Path, line: str) -> None:
     """Append a line to a log, without an fsync."""
     make_dir(path.parent)
@@ -430,6 +420,7 @@ def _open_locked(path: Path, kind: int = fcntl.LOCK_EX) -> io.FileIO:
                 reason="lock.held",
             ) from None
         # The previous owner may have deleted the file between our open and our lock.
-        if path.exists() and path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
-            return handle
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
+                return handle
         handle.close()

@@ -19,7 +19,7 @@ from curator.core.stopping import StopRequest
 from curator.engine import claims as claims_module
 from curator.engine.claims import Claims
 from curator.shards.scan import ShardRef
-from curator.store.facts import CAPTIONS, Facts
+from curator.store.facts import CAPTIONS, REOPENED, SHARD, Facts
 from curator.store.store import Store
 from tests.kit import tars
 from tests.kit.cli import curator
@@ -97,12 +97,11 @@ def test_facts_of_others_are_seen_once_a_shard_is_taken(store: Store) -> None:
     assert mine.files() == theirs.files() == []
     writer = theirs.writer("00000")
     writer.add([record(first)])
-    mine.refresh()
-    assert len(mine.files()) == 0  # its process works on it
     writer.add([record(second)])
     writer.close()  # as if it died
-    mine.refresh()
-    mine.refresh()
+    mine.refresh("00001")
+    assert len(mine.files()) == 0  # only the shard that was taken counts
+    mine.refresh("00000")
     assert len(mine.files()) == 1
     wanted = pl.DataFrame({"image_sha256": [second, first, "c" * 64]}).with_columns(
         candidate=pl.lit(0, pl.Int16)
@@ -110,8 +109,47 @@ def test_facts_of_others_are_seen_once_a_shard_is_taken(store: Store) -> None:
     assert mine.pending(wanted)["image_sha256"].to_list() == ["c" * 64]
     again = theirs.writer("00000")
     again.finish()
-    mine.refresh()
+    mine.refresh("00000")
     assert mine.match(wanted, ["text"])["text"].to_list() == [second, first, None]
+
+
+def test_a_retry_that_another_process_made_is_not_made_again(store: Store) -> None:
+    wanted = pl.DataFrame({"image_sha256": ["a" * 64], "candidate": pl.Series([0], dtype=pl.Int16)})
+    store.write_recipe(CAPTIONS, "echo-12345678", {})
+
+    def write(facts: Facts, **record: object) -> None:
+        writer = facts.writer("00000")
+        writer.add([{"image_sha256": "a" * 64, "candidate": 0, "created": 1.0, **record}])
+        writer.finish()
+
+    write(Facts(store, CAPTIONS, "echo-12345678"), failure=REOPENED, attempt=1)
+    mine, theirs = (Facts(store, CAPTIONS, "echo-12345678") for _ in range(2))
+    assert len(mine.files()) == 1
+    assert theirs.pending(wanted)["attempt"].to_list() == [2]
+    write(theirs, text="a red ball", attempt=2)
+    mine.refresh("00000")
+    assert mine.pending(wanted).is_empty()
+
+
+def test_records_in_a_journal_that_another_process_took_over_are_seen(store: Store) -> None:
+    """Small shards share a journal: one died, a second took shard 00000, and this one 00001."""
+    store.write_recipe(CAPTIONS, "echo-12345678", {})
+    mine, theirs, dead = (Facts(store, CAPTIONS, "echo-12345678") for _ in range(3))
+    assert mine.files() == theirs.files() == []
+    shared = {"candidate": 0, "attempt": 0, "created": 1.0}
+    writer = dead.writer("00000")
+    writer.add([{"image_sha256": "a" * 64, **shared}])
+    writer.add([{"image_sha256": "b" * 64, **shared, SHARD: "00001"}])
+    writer.close()
+    writer = theirs.writer("00000")
+    mine.refresh("00001")
+    wanted = pl.DataFrame({"image_sha256": ["a" * 64, "b" * 64]}).with_columns(
+        candidate=pl.lit(0, pl.Int16)
+    )
+    assert mine.pending(wanted)["image_sha256"].to_list() == ["a" * 64]
+    writer.finish()
+    mine.refresh("00001")
+    assert len(mine.files()) == 3  # its rows in the journal, and a file for each shard
 
 
 @pytest.fixture
