@@ -29,10 +29,12 @@ from benchmarks.common import MB, WORDS, parser, rounds, run, scratch, show, spr
 from curator.core import hashing
 from curator.core.hashing import canonical_json, digest
 from curator.engine.makers import captioner_maker, checker_maker
-from curator.shards.scan import ScanOptions, ShardRef
+from curator.shards.dataset import ShardRef
+from curator.shards.scan import ScanOptions
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import index, parquet
-from curator.store.facts import CAPTIONS, SCORE_SCHEMA, SCORES, Facts
+from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.schemas import INDEX_SCHEMA, SCORE_SCHEMA
 
 POLICIES = ("best", "raw-if-good", "replace", "mix")
 _RECIPE = {"scorer": "clip", "model": "benchmark"}
@@ -222,7 +224,7 @@ def _digests(texts: Iterable[str]) -> list[str]:
 
 def _write_index(ws: Workspace, ref: ShardRef, samples: pl.DataFrame) -> None:
     stat = ref.path.stat()
-    table = parquet.to_table(_complete(samples, index.INDEX_SCHEMA), index.INDEX_SCHEMA)
+    table = parquet.to_table(_complete(samples, INDEX_SCHEMA), INDEX_SCHEMA)
     facts = index.ShardFacts(
         shard=ref.name,
         sha256=hashing.file_sha256(ref.path),

@@ -19,12 +19,12 @@ import polars as pl
 
 from curator.browse.shelf import FactShelf
 from curator.core.errors import DamageError
-from curator.policy.decider import DECISION_SCHEMA
 from curator.policy.model import ALT_TEXT
 from curator.scorers import CHECKER
 from curator.store import index, parquet
 from curator.store.facts import SCORES
 from curator.store.keyindex import hex64
+from curator.store.schemas import DECISION_SCHEMA
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, ShardEntry, Version
 

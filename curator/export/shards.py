@@ -23,9 +23,10 @@ from curator.export.samples import (
 )
 from curator.policy.decider import read_decision
 from curator.shards import objects
+from curator.shards.dataset import ShardRef
 from curator.shards.places import Place, Remote, read_small, stamp
 from curator.shards.samples import Member
-from curator.shards.scan import MAX_STATS_BYTES, ShardRef
+from curator.shards.scan import MAX_STATS_BYTES
 from curator.store import index, outputs, parquet
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version

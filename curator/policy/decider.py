@@ -17,7 +17,6 @@ from threading import Lock
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from curator.core.hashing import text_sha256
 from curator.policy.candidates import (
@@ -35,24 +34,9 @@ from curator.policy.fields import FIELDS, with_fields
 from curator.policy.model import ALT_TEXT, GENERATED, Policy, Rule
 from curator.store import index, parquet
 from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.schemas import DECISION_SCHEMA
 from curator.store.store import Store
 from curator.store.versions import ShardEntry
-
-DECISION_SCHEMA = pa.schema(
-    [
-        ("row", pa.int32()),
-        ("key", pa.large_string()),
-        ("image_sha256", pa.large_string()),
-        ("action", pa.large_string()),  # one of versions.ACTIONS
-        ("slot", pa.int16()),  # 0 for the first text of a sample, 1 for the second, ...
-        ("text", pa.large_string()),  # null for dropped and quarantined samples
-        ("text_sha256", pa.large_string()),
-        ("source", pa.large_string()),  # alt_text, or the name of the generator
-        ("weight", pa.float32()),  # sampling weight, sums to 1 per sample
-        ("score", pa.float32()),  # the policy's scorer on this text; null if never scored
-        ("because", pa.large_string()),
-    ]
-)
 
 _SAMPLE_COLUMNS = (
     *("row", "key", "image_sha256", "width", "height"),

@@ -18,11 +18,12 @@ from curator.core import hashing
 from curator.core.reasons import REASONS
 from curator.edits.history import REJECT, UNDO, Edit, History
 from curator.edits.log import edited_shards, history
-from curator.policy.decider import DECISION_SCHEMA
 from curator.query.run import Request
 from curator.store import index
-from curator.store.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES, listing_of
+from curator.store.facts import CAPTIONS, SCORES
 from curator.store.journal import replay
+from curator.store.listing import listing_of
+from curator.store.schemas import CAPTION_SCHEMA, DECISION_SCHEMA, INDEX_SCHEMA, SCORE_SCHEMA
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, Version
 
@@ -85,7 +86,7 @@ def sources(request: Request) -> Iterator[tuple[str, ds.Dataset | pa.Table]]:
     newest = store.numbers()[-1:] if request.version is None else [request.version]
     chosen = map(store.version, newest) if used("captions") else ()
     every = store.versions() if used("all_captions") else ()
-    yield "_samples", _dataset(indexed, index.INDEX_SCHEMA, {"shard": pa.large_string()})
+    yield "_samples", _dataset(indexed, INDEX_SCHEMA, {"shard": pa.large_string()})
     yield "_captions", _decisions(store, chosen, shards)
     yield "_all_captions", _decisions(store, every, shards)
     for view, kind, maker, schema in (

@@ -16,14 +16,16 @@ from curator.core import hashing, package, progress
 from curator.core.errors import ConflictError, QuarantineLimitError, UsageError
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
-from curator.policy.decider import CUT, DECISION_SCHEMA, SHARDS_AT_ONCE, Decider, Inputs
+from curator.policy.decider import CUT, SHARDS_AT_ONCE, Decider, Inputs
 from curator.policy.model import Policy, under_its_own_name
 from curator.scorers import CHECKER, SCORERS
-from curator.shards.scan import ShardRef, as_now
+from curator.shards.dataset import ShardRef, as_now
 from curator.steps.workspace import Workspace
 from curator.store import fsops, index, parquet, versions
-from curator.store.facts import CAPTIONS, SCORES, Facts, listing_of
+from curator.store.facts import CAPTIONS, SCORES, Facts
 from curator.store.index import ShardFacts
+from curator.store.listing import listing_of
+from curator.store.schemas import DECISION_SCHEMA
 from curator.store.versions import ACTIONS, ShardEntry, Version
 
 FACT_FILES = "fact_files"

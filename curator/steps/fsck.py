@@ -18,7 +18,7 @@ import polars as pl
 from curator.core import hashing, progress
 from curator.core.errors import CuratorError, DamageError
 from curator.edits.log import history, log_path, logs_there, torn_bytes
-from curator.policy.decider import DECISION_SCHEMA, read_decision
+from curator.policy.decider import read_decision
 from curator.ratings import log as rating_log
 from curator.shards.places import sha256, stamp
 from curator.steps import fsck_files
@@ -27,10 +27,11 @@ from curator.steps.fsck_files import SET_ASIDE, Finding
 from curator.steps.repair import repair as repair_files
 from curator.steps.workspace import STORE_FOLDER, StoreName, Workspace, open_workspace
 from curator.store import index, parquet
-from curator.store.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES, check_file
+from curator.store.facts import CAPTIONS, SCORES, check_file
 from curator.store.fsops import TEMP_PREFIX
 from curator.store.journal import replay
 from curator.store.listing import MISSING
+from curator.store.schemas import CAPTION_SCHEMA, DECISION_SCHEMA, INDEX_SCHEMA, SCORE_SCHEMA
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, ShardEntry, Version
 
@@ -206,7 +207,7 @@ def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterato
         if len(rows) != facts.num_samples:
             yield Finding(str(path), f"{len(rows)} rows, expected {facts.num_samples}")
         elif deep:
-            digest = parquet.content_digest(parquet.to_table(rows, index.INDEX_SCHEMA))
+            digest = parquet.content_digest(parquet.to_table(rows, INDEX_SCHEMA))
             if digest != facts.rows_digest:
                 yield Finding(
                     str(path), f"content is {digest[:12]}, expected {facts.rows_digest[:12]}"

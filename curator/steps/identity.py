@@ -18,8 +18,8 @@ import shlex
 from curator.core import progress
 from curator.core.errors import CuratorError, DamageError, UsageError
 from curator.shards import places
+from curator.shards.dataset import Dataset, ShardRef
 from curator.shards.places import Remote, by_ranges, read_bytes
-from curator.shards.scan import Dataset, ShardRef
 from curator.store import index, sealed
 from curator.store.store import Store
 

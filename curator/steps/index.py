@@ -19,7 +19,8 @@ from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest, without_ctrl_c
 from curator.shards import cache
 from curator.shards.alttext_counts import AltTexts
-from curator.shards.scan import ScanOptions, ShardRef, ShardScan, scan_shard
+from curator.shards.dataset import ShardRef
+from curator.shards.scan import ScanOptions, ShardScan, scan_shard
 from curator.steps.workspace import Workspace
 from curator.store import index, outputs
 from curator.store.keyindex import hex64

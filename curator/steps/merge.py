@@ -37,8 +37,10 @@ from curator.steps import identity
 from curator.steps.score import GENERATED_STAGE
 from curator.steps.workspace import Workspace
 from curator.store import copies, fsops, index, listing, parquet, sealed
-from curator.store.facts import CAPTIONS, SCORES, Facts, check_file, listing_of
+from curator.store.facts import CAPTIONS, SCORES, Facts, check_file
 from curator.store.journal import replay
+from curator.store.listing import listing_of
+from curator.store.schemas import INDEX_SCHEMA
 from curator.store.store import Store
 from curator.store.union import united
 from curator.store.versions import ShardEntry
@@ -256,7 +258,7 @@ class _Work:
             to = self.store.index_path(shard)
             if path is not None and path != to:
                 self.report.num_shards += not to.exists()
-                parquet.read(path, index.INDEX_SCHEMA)  # page checksums: is it whole?
+                parquet.read(path, INDEX_SCHEMA)  # page checksums: is it whole?
                 todo.append((to, path))
         self._copy(todo)
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 from curator.core import progress
 from curator.core.errors import UsageError
+from curator.shards.dataset import Dataset, ShardRef, discover
 from curator.shards.places import Place, Remote, is_remote, parse
-from curator.shards.scan import Dataset, ShardRef, discover
 from curator.steps import identity
 from curator.store import copies, outputs
 from curator.store.store import Store, only_read

@@ -33,49 +33,16 @@ from curator.core.errors import DamageError
 from curator.store import fsops, parquet
 from curator.store.journal import Journal, replay
 from curator.store.keyindex import CLAIMED, NOWHERE, KeyIndex, Keys, Places, hex64, split_places
-from curator.store.listing import Listing, Mark
+from curator.store.listing import Listing, Mark, listing_of
+from curator.store.schemas import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES
 from curator.store.store import Store
+
+__all__ = ["CAPTIONS", "SCORES"]
 
 REOPENED = "retry.pending"
 SHARD = "shard"
-CAPTIONS = "captions"
-SCORES = "scores"
 _FILES_AT_ONCE = min(8, os.cpu_count() or 1)
 """Threads that scan files; more than the number of cores would only use more memory."""
-
-CAPTION_SCHEMA = pa.schema(
-    [
-        ("image_sha256", pa.large_string()),
-        ("candidate", pa.int16()),
-        ("text", pa.large_string()),
-        ("text_sha256", pa.large_string()),
-        ("finish_reason", pa.large_string()),
-        ("num_tokens", pa.int32()),
-        ("seed", pa.int64()),
-        ("failure", pa.large_string()),
-        ("detail", pa.large_string()),
-        ("attempt", pa.int16()),
-        ("created", pa.float64()),
-    ]
-)
-SENTENCE = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("score", pa.float32())])
-MEASURE = pa.struct([("name", pa.large_string()), ("value", pa.float32())])
-SCORE_SCHEMA = pa.schema(
-    [
-        ("image_sha256", pa.large_string()),  # "" if only the text was scored
-        ("text_sha256", pa.large_string()),
-        ("score", pa.float32()),
-        ("num_tokens", pa.int32()),
-        ("truncated", pa.bool_()),
-        ("sentences", pa.large_list(SENTENCE)),
-        ("flags", pa.large_list(pa.large_string())),
-        ("measures", pa.large_list(MEASURE)),
-        ("failure", pa.large_string()),
-        ("detail", pa.large_string()),
-        ("attempt", pa.int16()),
-        ("created", pa.float64()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,11 +359,6 @@ class FactWriter:
     def close(self) -> None:
         """Close the journal and leave it for the next run."""
         self._journal.close()
-
-
-def listing_of(store: Store, kind: str, maker: str) -> Listing:
-    """Return the listing of a maker's fact files and open journals."""
-    return Listing(store.root, f"{kind}/{maker}")
 
 
 def check_file(path: Path, schema: pa.Schema) -> None:

@@ -13,37 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from curator.core.errors import DamageError, NotFoundError
 from curator.core.hashing import canonical_json, text_sha256
 from curator.shards import places
+from curator.shards.dataset import ShardRef
 from curator.shards.places import Stamp
-from curator.shards.scan import ScanOptions, ShardRef, ShardScan
+from curator.shards.scan import ScanOptions, ShardScan
 from curator.store import parquet
+from curator.store.schemas import INDEX_SCHEMA
 from curator.store.store import Store
-
-MEMBER = pa.struct([("ext", pa.large_string()), ("offset", pa.int64()), ("length", pa.int64())])
-INDEX_SCHEMA = pa.schema(
-    [
-        ("row", pa.int32()),
-        ("key", pa.large_string()),
-        ("ext", pa.large_string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("image_sha256", pa.large_string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("image_format", pa.large_string()),
-        ("alt_text", pa.large_string()),
-        ("alt_sha256", pa.large_string()),
-        ("alt_raw", pa.large_binary()),
-        ("flags", pa.large_list(pa.large_string())),
-        ("members", pa.large_list(MEMBER)),
-        ("reason", pa.large_string()),
-        ("detail", pa.large_string()),
-    ]
-)
 
 RULES = 2
 """Raised when the same bytes get another meaning: an index with older rules is rebuilt.

@@ -13,7 +13,7 @@ from typing import Any
 
 from curator.core.errors import DamageError, FormatError, UsageError
 from curator.core.hashing import canonical_json, digest
-from curator.shards.scan import ShardRef
+from curator.shards.dataset import ShardRef
 
 FORMAT = 1
 """Format of store.json and of the manifests; a higher one comes from a newer tool."""

@@ -27,9 +27,10 @@ from curator.core.strictjson import MAX_JSON_BYTES, parse_object
 from curator.export.samples import FIELD, ShardReader, own_field
 from curator.export.version import MANIFEST
 from curator.policy.model import ALT_TEXT
+from curator.shards.dataset import Dataset
 from curator.shards.places import Place, Remote, below, read_small, stamp
 from curator.shards.samples import Member, ScannedSample
-from curator.shards.scan import Dataset, ScanOptions, scan_shard
+from curator.shards.scan import ScanOptions, scan_shard
 from curator.store import outputs
 from pretrain.data.rng import Ints
 from pretrain.data.tables import ROWS, ShardTable, over_all

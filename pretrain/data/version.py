@@ -23,8 +23,8 @@ from curator.core.errors import DamageError
 from curator.export.shards import EXPORTED
 from curator.policy.decider import read_decision
 from curator.policy.model import ALT_TEXT
+from curator.shards.dataset import ShardRef
 from curator.shards.places import changed, stamp
-from curator.shards.scan import ShardRef
 from curator.store import index
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version, shards_of

@@ -20,8 +20,9 @@ import pytest
 from curator.core import hashing
 from curator.engine.makers import captioner_maker
 from curator.store import batchlog, fsops, versions
-from curator.store.facts import CAPTIONS, listing_of
+from curator.store.facts import CAPTIONS
 from curator.store.journal import Journal
+from curator.store.listing import listing_of
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version
 from tests.kit import tars

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.core.errors import DamageError, UsageError
+from curator.shards.dataset import ShardRef, discover
 from curator.shards.places import read_bytes
 from curator.shards.samples import Member
-from curator.shards.scan import ScanOptions, ShardRef, discover, scan_shard
+from curator.shards.scan import ScanOptions, scan_shard
 from tests.kit.tars import (
     flip,
     foreign_tar,
