@@ -229,7 +229,7 @@ class VersionColumns:
             def of_shard(place: int, entry: ShardEntry) -> Array:
                 rows = self.frame["row"][self.starts[place] : self.starts[place + 1]].to_numpy()
                 then = before.get(entry.name)
-                if then is None or then.sha256 != entry.sha256:
+                if then is None or then.digest != entry.digest:
                     return np.ones(len(rows), np.bool_)
                 if then.rows_digest == entry.rows_digest:
                     return np.zeros(len(rows), np.bool_)

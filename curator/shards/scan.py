@@ -1,15 +1,13 @@
 """Find tar shards and scan their content.
 
-One pass over a shard returns its hash, every sample with the offsets of its files, and every
+One pass over a shard returns its digest, every sample with the offsets of its files, and every
 problem. Damaged data raises nothing: an unusable sample has a reason and is still counted, and
 problems of the shard are listed beside the samples.
 
-Files are memory-mapped, and mapped pages are released, so memory does not grow with the shard; a
-thread hashes the file during the walk. Cost: every image byte is hashed twice (in the file and in
-the image), and about 100 us per sample: twice the time of `sha256sum` at 130 KB per image, ten
-times at 9 KB.
-A file that another process truncates while it is mapped kills the process (SIGBUS), which the
-executor reports; any other change is detected at the end of the pass.
+Files are memory-mapped, and mapped pages are released, so memory does not grow with the shard.
+Every byte is hashed once, for its image and for the shard (`curator.shards.digest`). A file that
+another process truncates while it is mapped kills the process (SIGBUS), which the executor reports;
+any other change is detected at the end of the pass.
 
 `curator.shards.grouping` groups members into samples, `curator.shards.alttext` picks the alt text.
 Two rules that are easy to miss: a json member is opened only if the alt text is in it, or to search
@@ -19,13 +17,11 @@ for other texts if there is none, so a broken one is otherwise harmless; members
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from curator.core import images
@@ -33,6 +29,7 @@ from curator.core.errors import StorageError, Unusable, UsageError
 from curator.shards import alttext, alttext_counts
 from curator.shards.alttext_counts import AltTexts
 from curator.shards.dataset import ShardRef
+from curator.shards.digest import Parts, release
 from curator.shards.grouping import Fragment, Grouping
 from curator.shards.objects import Remote
 from curator.shards.places import Place, changed, local, read_small
@@ -99,13 +96,13 @@ class ScanOptions:
             )
         self.limits  # noqa: B018 - evaluated here so that a bad limit raises here
 
-    @property
+    @cached_property
     def pictures(self) -> frozenset[str]:
         """Return the extensions that count as images."""
         is_any = self.image_ext is None or self.image_ext == ("any",)
         return IMAGE_EXT if is_any else frozenset(self.image_ext or ())
 
-    @property
+    @cached_property
     def limits(self) -> images.Limits:
         """Return the limits on images; all later decoding uses the same."""
         return images.Limits(
@@ -118,10 +115,10 @@ class ScanOptions:
 
 @dataclass(frozen=True, slots=True)
 class ShardScan:
-    """A scanned shard. `sha256` is over the file; empty if it could not be opened."""
+    """A scanned shard. `digest` is that of `curator.shards.digest`; empty if it was not opened."""
 
     name: str
-    sha256: str
+    digest: str
     size_bytes: int
     samples: list[ScannedSample]
     problems: list[Problem]
@@ -177,54 +174,36 @@ def _scan_file(ref: ShardRef, path: Path, options: ScanOptions) -> ShardScan:
 
 def _scan(ref: ShardRef, buffer: Buffer, options: ScanOptions) -> ShardScan:
     grouping = Grouping()
+    parts = Parts(buffer)
     samples: list[ScannedSample] = []
     behind = 0
-    with ThreadPoolExecutor(1) as beside:
-        sha256 = beside.submit(_hash, buffer)
-        found = walk(buffer, max_member_bytes=options.max_member_bytes)
-        for fragment in grouping.run(found):
-            samples.append(_examine(fragment, len(samples), buffer, options))
-            reached = fragment.members[-1].offset if fragment.members else 0
-            if reached - behind > _STEP_BYTES:
-                behind = _release(buffer, behind, reached)
-        for row, reason, detail in grouping.unusable_keys():
-            samples[row] = replace(samples[row], reason=reason, detail=detail)
-        problems = grouping.problems() + _compare_stats(ref.path, len(samples))
-        alt_texts = alttext_counts.tally(samples, partial(_bytes_of, buffer))
-        return ShardScan(
-            ref.name,
-            sha256.result(),
-            len(buffer),
-            samples,
-            problems,
-            grouping.num_unsafe,
-            alt_texts,
-        )
+    found = walk(buffer, max_member_bytes=options.max_member_bytes)
+    for fragment in grouping.run(found):
+        samples.append(_examine(fragment, len(samples), buffer, parts, options))
+        reached = fragment.members[-1].offset if fragment.members else 0
+        if reached - behind > _STEP_BYTES:
+            parts.advance(reached)
+            behind = release(buffer, behind, reached)
+    for row, reason, detail in grouping.unusable_keys():
+        samples[row] = replace(samples[row], reason=reason, detail=detail)
+    return ShardScan(
+        ref.name,
+        parts.finish(),
+        len(buffer),
+        samples,
+        grouping.problems() + _compare_stats(ref.path, len(samples)),
+        grouping.num_unsafe,
+        alttext_counts.tally(samples, partial(_bytes_of, buffer)),
+    )
 
 
 def _bytes_of(buffer: Buffer, member: Member) -> bytes:
     return buffer[member.offset : member.offset + member.length]
 
 
-def _hash(buffer: Buffer) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(buffer), _STEP_BYTES):
-        with memoryview(buffer) as view, view[start : start + _STEP_BYTES] as part:
-            digest.update(part)
-        _release(buffer, start, start + _STEP_BYTES)
-    return digest.hexdigest()
-
-
-def _release(buffer: Buffer, start: int, end: int) -> int:
-    """Release mapped pages that are no longer needed, so that resident memory stays flat."""
-    end = min(end, len(buffer)) // mmap.PAGESIZE * mmap.PAGESIZE
-    start = start // mmap.PAGESIZE * mmap.PAGESIZE
-    if isinstance(buffer, mmap.mmap) and end > start:
-        buffer.madvise(mmap.MADV_DONTNEED, start, end - start)
-    return end
-
-
-def _examine(fragment: Fragment, row: int, buffer: Buffer, options: ScanOptions) -> ScannedSample:
+def _examine(
+    fragment: Fragment, row: int, buffer: Buffer, parts: Parts, options: ScanOptions
+) -> ScannedSample:
     """Check one fragment. The first reason wins: the archive's, the image's, the alt text's."""
     read = partial(_bytes_of, buffer)
     members = tuple(fragment.members)
@@ -238,9 +217,8 @@ def _examine(fragment: Fragment, row: int, buffer: Buffer, options: ScanOptions)
             raise Unusable(reason, detail)
         if image is None:
             raise _no_one_image(fragment, pictures)
-        data = read(image)
-        sha256 = hashlib.sha256(data).hexdigest()
-        info = images.probe(data, limits=options.limits)
+        sha256 = parts.sha256(image.offset, image.length)
+        info = images.probe(read(image), limits=options.limits)
         flags += info.notes
         if _FORMAT_OF_EXT.get(image.ext.lower().rpartition(".")[2], info.format) != info.format:
             flags.append("image.ext_mismatch")

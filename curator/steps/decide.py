@@ -164,7 +164,7 @@ def _check_same_index(ref: ShardRef, before: ShardFacts, now: ShardFacts) -> Non
     Raises:
         ConflictError: another process re-indexed the shard meanwhile.
     """
-    if now.rows_digest != before.rows_digest or now.sha256 != before.sha256:
+    if now.rows_digest != before.rows_digest or now.digest != before.digest:
         raise ConflictError(
             "another process re-indexed the shard during this decision",
             where=ref.path,
@@ -184,7 +184,7 @@ def _write(ws: Workspace, decided: _Decided, facts: ShardFacts) -> ShardEntry:
         fsops.write_atomic(path, data)
     return ShardEntry(
         name=decided.ref.name,
-        sha256=facts.sha256,
+        digest=facts.digest,
         num_samples=facts.num_samples,
         counts=decided.counts,
         rows_digest=decided.rows_digest,

@@ -20,7 +20,8 @@ from curator.core.errors import CuratorError, DamageError
 from curator.edits.log import history, log_path, logs_there, torn_bytes
 from curator.policy.decider import read_decision
 from curator.ratings import log as rating_log
-from curator.shards.places import sha256, stamp
+from curator.shards.digest import short
+from curator.shards.places import has_digest, stamp
 from curator.steps import fsck_files
 from curator.steps.apply_edits import LOGS
 from curator.steps.fsck_files import SET_ASIDE, Finding
@@ -186,7 +187,7 @@ def _conservation(
             facts = index.shard_facts(store, entry.name)
         except DamageError:
             return  # `_index` reports it, if the shard belongs to the dataset as given
-        if facts.sha256 == entry.sha256 and facts.num_samples != entry.num_samples:
+        if facts.digest == entry.digest and facts.num_samples != entry.num_samples:
             yield Finding(
                 str(path), f"{entry.num_samples} samples, the index has {facts.num_samples}"
             )
@@ -220,8 +221,9 @@ def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterato
             yield Finding(
                 str(ref.path), f"{there.size_bytes} bytes, indexed with {facts.size_bytes}"
             )
-        elif deep and (found := sha256(ref.path)) != facts.sha256:
-            yield Finding(str(ref.path), f"sha256 is {found}, indexed as {facts.sha256}")
+        elif deep and not has_digest(ref.path, facts.digest):
+            what = f"its bytes are not those that were indexed (digest {short(facts.digest)})"
+            yield Finding(str(ref.path), what)
     except (CuratorError, FileNotFoundError) as error:
         yield Finding(str(path), str(error))
 

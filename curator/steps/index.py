@@ -17,7 +17,7 @@ from curator.core.errors import UsageError
 from curator.core.package import require
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest, without_ctrl_c
-from curator.shards import cache
+from curator.shards import cache, places
 from curator.shards.alttext_counts import AltTexts
 from curator.shards.dataset import ShardRef
 from curator.shards.scan import ScanOptions, ShardScan, scan_shard
@@ -91,8 +91,10 @@ def make_index(
         cache.Ahead([ref.path for ref in todo]) as ahead,
     ):
         for ref, scan in _scans(todo, options, run_options, ahead):
-            before = _indexed_bytes(ws, ref)
-            num_changed += before is not None and before != scan.sha256
+            before = _indexed_digest(ws, ref)
+            if before and scan.digest and places.is_same(ref.path, before, scan.digest):
+                scan = replace(scan, digest=before)  # noqa: PLW2901 - its versions know it by this one
+            num_changed += before is not None and before != scan.digest
             index.write(ws.store, ref, scan, options)
             progress.quarantined(Counter(one.reason for one in scan.samples if one.reason))
             advance(1)
@@ -100,11 +102,11 @@ def make_index(
     return replace(report(ws, num_scanned=len(todo)), num_changed_shards=num_changed)
 
 
-def _indexed_bytes(ws: Workspace, ref: ShardRef) -> str | None:
-    """Return the sha256 in a shard's index; None without an index."""
+def _indexed_digest(ws: Workspace, ref: ShardRef) -> str | None:
+    """Return the digest in a shard's index; None without an index."""
     if not ws.store.index_path(ref.name).exists():
         return None
-    return index.shard_facts(ws.store, ref.name).sha256
+    return index.shard_facts(ws.store, ref.name).digest
 
 
 # Options that choose the alt text and the image of a sample -> (option, value that resets it).

@@ -32,7 +32,7 @@ from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
 from curator.edits.history import UNDO
 from curator.ratings import log as rating_log
-from curator.shards.places import Place, Remote, stamp
+from curator.shards.places import Place, Remote, is_same, stamp
 from curator.steps import identity
 from curator.steps.score import GENERATED_STAGE
 from curator.steps.workspace import Workspace
@@ -213,8 +213,10 @@ class _Work:
         if not known:
             return None
         first, facts = next(iter(known.items()))
+        ref = self.refs.get(shard)
         for path, other in known.items():
-            if other.sha256 != facts.sha256:
+            same = other.digest == facts.digest
+            if not (same or (ref and is_same(ref.path, other.digest, facts.digest))):
                 raise UsageError(
                     f"shard {shard!r} has other bytes than in {first}",
                     where=path,
@@ -240,7 +242,6 @@ class _Work:
             return first
         # Copies of a shard have other times: the index with the time of the shard here need not be
         # checked against its bytes.
-        ref = self.refs.get(shard)
         here = stamp(ref.path) if ref else None
         return max(
             known,

@@ -157,7 +157,7 @@ class ShardPreviewer:
         """What the version decided for these very bytes; nothing where it has others."""
         entry = self._entries.get(shard)
         store = self._decider.store
-        if entry is None or entry.sha256 != index.shard_facts(store, shard).sha256:
+        if entry is None or entry.digest != index.shard_facts(store, shard).digest:
             return decision.clear()
         return read_decision(store, entry)
 
