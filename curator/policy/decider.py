@@ -150,7 +150,7 @@ class Decider:
 
     def _inputs(self, shard: str) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
         """Return the samples of a shard, and each generator's captions of the usable ones."""
-        samples = index.read(self.store, shard, _SAMPLE_COLUMNS)
+        samples = index.read(self.store, shard, _SAMPLE_COLUMNS, use_threads=False)
         usable = samples.filter(pl.col("reason").is_null()).select(_IMAGE_COLUMNS)
         made = {
             name: facts.candidates(usable, ["text", "text_sha256", "finish_reason", "failure"])

@@ -215,19 +215,18 @@ class Facts:
         """Return the rows at `places`, in order; all null for NOWHERE."""
         files = self.files()
         number, row = split_places(places)
-        parts, positions = [self.empty(columns)], []
-        for file in np.unique(number).tolist():
+        parts, num_rows = [self.empty(columns)], 0
+        at = np.full(len(places), NOWHERE, np.int64)
+        for file in np.unique(number[number >= 0]).tolist():
             here = np.flatnonzero(number == file)
-            positions.append(here)
-            if file < 0:
-                parts.append(parts[0].clear(len(here)))
-            else:
-                parts.append(self.rows_of(files[file], columns)[row[here]])
-        if len(positions) <= 1:
-            return parts[-1]
-        at = np.empty(len(places), np.int64)
-        at[np.concatenate(positions)] = np.arange(len(places))
-        return pl.concat(parts)[at]
+            parts.append(self.rows_of(files[file], columns)[row[here]])
+            at[here] = np.arange(num_rows, num_rows + len(here))
+            num_rows += len(here)
+        found = parts[-1] if len(parts) <= 2 else pl.concat(parts)  # noqa: PLR2004 - none or one
+        if num_rows == len(places) == len(parts[-1]):
+            return found
+        is_there = pl.Series(at != NOWHERE)
+        return found.select(pl.all().gather(pl.when(is_there).then(pl.Series(at))))
 
     def _same_keys(self, rows: pl.DataFrame, wanted: pl.DataFrame) -> pl.Series:
         """Whether each row has the full key looked for, not just the same 64 bits."""
@@ -293,7 +292,8 @@ class Facts:
         """Return all rows of one of `files`; those of a journal as they were when first read."""
         if (journaled := self._journaled.get(path)) is not None:
             return journaled.select(columns)
-        return parquet.read(path, self.schema, columns)
+        # Without threads: files are read in threads, or are a few columns of a shard.
+        return parquet.read(path, self.schema, columns, use_threads=False)
 
     def files_of(self, shard: str, records: Sequence[Mapping[str, Any]]) -> list[FactFile]:
         """Return the fact files for the records of the journal named after `shard`."""

@@ -108,9 +108,12 @@ def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) ->
     return facts
 
 
-def read(store: Store, shard: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+def read(
+    store: Store, shard: str, columns: Sequence[str] | None = None, *, use_threads: bool = True
+) -> pl.DataFrame:
     """Read the rows of a shard's index, in tar order."""
-    return parquet.read(_existing(store, shard), INDEX_SCHEMA, columns)
+    path = _existing(store, shard)
+    return parquet.read(path, INDEX_SCHEMA, columns, use_threads=use_threads)
 
 
 def shard_facts(store: Store, shard: str) -> ShardFacts:
