@@ -234,7 +234,8 @@ def sum_texts(frame: pl.DataFrame) -> dict[str, float]:
     scored = texts.filter(pl.col("score").is_finite())
     return {
         "num_texts": len(texts),
-        "num_words": int(texts["text"].str.count_matches(r"\S+").sum()),
+        # Texts are one line with single spaces (`curator.core.text.clean_str`).
+        "num_words": len(texts) + int(texts["text"].str.count_matches(" ", literal=True).sum()),
         "num_truncated": int(texts["because"].str.ends_with(CUT).sum()),
         "num_scored": len(scored),
         "score_sum": float(scored["score"].cast(pl.Float64).sum()),
