@@ -202,7 +202,7 @@ LATE = {
     "curator/steps/workspace.py": "Arrow: 0.1 s, and only copies of stores need it",
     "curator/query/run.py": "Arrow: the query process loads it meanwhile",
     "curator/query/tables.py": "polars: 0.1 s, and most queries need none",
-    "pretrain/objectives/__init__.py": "pydantic: 0.1 s, and the help of every command names objectives",
+    "pretrain/objectives/__init__.py": "pydantic: 0.1 s, and all help names objectives",
     "curator/engine/makers.py": "curator.core.devices loads torch, and not every maker asks it",
     "curator/steps/doctor.py": "it also runs where torch and huggingface_hub are not installed",
 }
