@@ -19,6 +19,7 @@ from tests.kit.paths import ROOT
         ("bandwidth", ["index", "cat", "sha256sum", "openssl", "export", "copy"]),
         ("object_store", ["read", "index", "index again", "disk", "page"]),
         ("decide", ["best", "plain"]),
+        ("query", ["curator query", "plain", "dashboard"]),
         pytest.param("slices", ["3"], marks=pytest.mark.slow),
         ("aa", ["normal", "normal, looked at twice"]),
         ("world", ["64 px", "128 px"]),
