@@ -41,8 +41,9 @@ from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
 from curator.export.version import export
 from curator.policy.model import parse_policy
+from curator.shards.dataset import discover
 from curator.shards.places import read_bytes
-from curator.shards.scan import ScanOptions, discover, scan_shard
+from curator.shards.scan import ScanOptions, scan_shard
 from curator.shards.tar import END_OF_ARCHIVE, member_bytes
 from curator.steps.decide import MakerChoice, decide
 from curator.steps.index import make_index

@@ -24,8 +24,9 @@ import open_clip
 import torch
 
 from benchmarks.common import Laps
+from curator.shards.dataset import ShardRef
 from curator.shards.places import read_bytes
-from curator.shards.scan import ScanOptions, ShardRef, scan_shard
+from curator.shards.scan import ScanOptions, scan_shard
 from pretrain.data import pixels
 from pretrain.data.loader import Pipeline, open_source
 from pretrain.data.options import DataOptions

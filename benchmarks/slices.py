@@ -24,7 +24,7 @@ import polars as pl
 
 from benchmarks.common import parser, scratch, show, write_shards
 from curator.store import parquet
-from curator.store.facts import SCORE_SCHEMA
+from curator.store.schemas import SCORE_SCHEMA
 
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 

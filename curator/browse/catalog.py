@@ -22,9 +22,9 @@ from curator.browse.columns import SHARDS_AT_ONCE, Array, VersionColumns
 from curator.browse.filters import Filter, Sort, check_sort
 from curator.browse.sample import SampleReader, SampleView
 from curator.browse.shelf import FactShelf
-from curator.policy.decider import DECISION_SCHEMA
 from curator.scorers.text import FLAGS
 from curator.store import index, parquet
+from curator.store.schemas import DECISION_SCHEMA
 from curator.store.store import Store
 from curator.store.versions import Version
 

@@ -19,12 +19,12 @@ import polars as pl
 
 from curator.browse.shelf import FactShelf
 from curator.core.errors import DamageError
-from curator.policy.decider import DECISION_SCHEMA
 from curator.policy.model import ALT_TEXT
 from curator.scorers import CHECKER
 from curator.store import index, parquet
 from curator.store.facts import SCORES
 from curator.store.keyindex import hex64
+from curator.store.schemas import DECISION_SCHEMA
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, ShardEntry, Version
 
@@ -229,7 +229,7 @@ class VersionColumns:
             def of_shard(place: int, entry: ShardEntry) -> Array:
                 rows = self.frame["row"][self.starts[place] : self.starts[place + 1]].to_numpy()
                 then = before.get(entry.name)
-                if then is None or then.sha256 != entry.sha256:
+                if then is None or then.digest != entry.digest:
                     return np.ones(len(rows), np.bool_)
                 if then.rows_digest == entry.rows_digest:
                     return np.zeros(len(rows), np.bool_)

@@ -18,10 +18,10 @@ from curator.core.hashing import text_sha256
 from curator.edits import log as edit_log
 from curator.edits.apply import HUMAN
 from curator.edits.history import Edit
-from curator.policy.decider import DECISION_SCHEMA
 from curator.policy.model import ALT_TEXT
 from curator.store import index, parquet
 from curator.store.facts import CAPTIONS, SCORES
+from curator.store.schemas import DECISION_SCHEMA
 from curator.store.store import Store
 from curator.store.versions import Version
 

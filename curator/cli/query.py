@@ -30,19 +30,21 @@ def query(
 
         curator query shards/ "select source, count(*) from captions group by source"
     """
-    from curator.core import progress
-    from curator.query.run import run_query
-    from curator.steps.workspace import open_workspace
+    from curator.query.run import QueryProcess
 
-    ws = open_workspace(dataset, store, reads="all")
-    chosen = ws.version() if ws.version_name is not None else ws.store.newest()
-    version = chosen.number if chosen else None
-    if chosen is not None and re.search(r"captions\b", sql, re.IGNORECASE):
-        ws.say_missing(chosen, "their rows are left out")
-    names = [ref.name for ref in ws.shards]
-    found = run_query(
-        ws.store, sql, version=version, shards=names, limit=limit, timeout_sec=timeout
-    )
+    with QueryProcess() as process:
+        from curator.core import progress
+        from curator.steps.workspace import open_workspace
+
+        ws = open_workspace(dataset, store, reads="all")
+        chosen = ws.version() if ws.version_name is not None else ws.store.newest()
+        version = chosen.number if chosen else None
+        if chosen is not None and re.search(r"captions\b", sql, re.IGNORECASE):
+            ws.say_missing(chosen, "their rows are left out")
+        names = [ref.name for ref in ws.shards]
+        found = process.run(
+            ws.store, sql, version=version, shards=names, limit=limit, timeout_sec=timeout
+        )
     names = found.table.column_names
     rows = list(zip(*(column.to_pylist() for column in found.table.columns), strict=True))
     if json:

@@ -117,7 +117,8 @@ def recaption(
     from curator.engine.makers import all_of, captioner_maker, checker_maker, scorer_maker
     from curator.engine.serve import LocalServers
     from curator.policy.model import load_policy
-    from curator.shards.scan import ScanOptions, discover
+    from curator.shards.dataset import discover
+    from curator.shards.scan import ScanOptions
     from curator.steps.recaption import Recaption, reach_server
     from curator.steps.recaption import recaption as run
     from curator.steps.workspace import open_workspace, refuse_version

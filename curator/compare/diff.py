@@ -81,7 +81,7 @@ def diff(
         shards_changed=tuple(
             name
             for name in sorted(before.keys() & after.keys())
-            if before[name].sha256 != after[name].sha256
+            if before[name].digest != after[name].digest
         ),
         only_old=found.only_old,
         only_new=found.only_new,

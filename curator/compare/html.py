@@ -25,8 +25,8 @@ from curator.core import images
 from curator.core.errors import DamageError, Unusable
 from curator.policy.fields import FIELDS
 from curator.policy.model import ALT_TEXT
+from curator.shards.dataset import Dataset
 from curator.shards.places import by_ranges, read_each
-from curator.shards.scan import Dataset
 from curator.store import index
 from curator.store.store import Store
 from curator.store.versions import ACTIONS

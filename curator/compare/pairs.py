@@ -11,10 +11,11 @@ import polars as pl
 
 from curator.compare.values import GAINED, LOST, REWORDED, Change, ComparedText
 from curator.core.errors import UsageError, nearest
-from curator.policy.decider import DECISION_SCHEMA, read_decision
+from curator.policy.decider import read_decision
 from curator.scorers import is_text_only
 from curator.store import index
 from curator.store.facts import SCORES, Facts
+from curator.store.schemas import DECISION_SCHEMA
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version
 

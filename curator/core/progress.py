@@ -10,18 +10,6 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from threading import Event, Thread
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
 from curator.core.clock import duration
 
 _MINUTE_SEC = 60.0
@@ -29,14 +17,6 @@ _AT_ONCE_SEC = 1.0
 
 Advance = Callable[[int], None]
 """Call it with the number of items just finished."""
-
-
-class _Rate(ProgressColumn):
-    """Items per second, over the last moments."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(_rate(speed or 0.0))
 
 
 Listener = Callable[[str, int, int], None]
@@ -73,19 +53,11 @@ def quarantined(reasons: Mapping[str, int]) -> None:
 @contextmanager
 def bar(what: str, total: int | None, unit: str) -> Iterator[Advance]:
     """Show a bar for `total` items (None: unknown); without a terminal, a line a minute."""
-    console = Console(file=sys.stderr)
-    columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        _Rate(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    from curator.core.bars import on_stderr  # loads rich, 0.1 s: not at the start of every command
+
+    progress = on_stderr(unit)
     lines = Lines(what, total, unit)
-    with progress, nullcontext() if console.is_terminal else lines.each_minute():
+    with progress, lines.each_minute() if progress.disable else nullcontext():
         task = progress.add_task(what, total=total)
         listener, done = _listener.get(), 0
 
@@ -129,7 +101,7 @@ class Lines:
         rate = (self._done - self._at_since) / max(now - self._since, 1e-9)
         self._since, self._at_since = now, self._done
         of = "" if self._total is None else f" of {self._total:,}"
-        said = f"{self._what}: {self._done:,}{of} {self._unit}, {_rate(rate)}"
+        said = f"{self._what}: {self._done:,}{of} {self._unit}, {in_words(rate)}"
         if self._total is None or self._done >= self._total:
             return said
         return f"{said}, {duration((self._total - self._done) / rate) if rate else '?'} left"
@@ -155,7 +127,8 @@ class Lines:
             thread.join()
 
 
-def _rate(per_sec: float) -> str:
+def in_words(per_sec: float) -> str:
+    """Return a rate: `142/s`, `5.0/s`, `3.0/min`."""
     if per_sec >= 10:  # noqa: PLR2004 - below ten a decimal is informative
         return f"{per_sec:,.0f}/s"
     return f"{per_sec:.1f}/s" if per_sec >= 0.1 or not per_sec else f"{per_sec * 60:.1f}/min"  # noqa: PLR2004 - slower ones are shown by the minute

@@ -35,6 +35,8 @@ class CleanText:
     flags: tuple[str, ...]
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 # TAB, LF, VT, FF, CR, NEL, LS and PS are white space; they are not in this class.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 
@@ -102,7 +104,7 @@ def clean_str(text: str) -> CleanText:
     Letters are not normalised: no NFC, no case, no quotes.
     """
     flags = []
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if _SURROGATE.search(text):
         repaired = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         if repaired.count("\ufffd") > text.count("\ufffd"):
             flags.append("caption.surrogate")
@@ -110,13 +112,15 @@ def clean_str(text: str) -> CleanText:
     text, num_controls = _CONTROL.subn("", text)
     if num_controls:
         flags.append("caption.control")
-    visible = _INVISIBLE.sub("", text)
-    visible = _TAGS.sub(lambda match: match[1] or "", visible)
-    visible = _STRAY_SELECTOR.sub("", visible)
-    visible = _STRAY_JOINER.sub("", visible)
-    if visible != text:
-        flags.append("caption.bidi")
-    line = " ".join(visible.split())
+    if not text.isascii():  # none of these is
+        visible = _INVISIBLE.sub("", text)
+        visible = _TAGS.sub(lambda match: match[1] or "", visible)
+        visible = _STRAY_SELECTOR.sub("", visible)
+        visible = _STRAY_JOINER.sub("", visible)
+        if visible != text:
+            flags.append("caption.bidi")
+        text = visible
+    line = " ".join(text.split())
     if not line:
         flags.append("caption.empty")
     return CleanText(line, tuple(flags))

@@ -19,8 +19,8 @@ import polars as pl
 from curator.core.hashing import text_sha256
 from curator.core.reasons import REASONS
 from curator.edits.history import ACCEPT, EDIT, REJECT, Edit, History, SampleRef, follow, heads
-from curator.policy.decider import DECISION_SCHEMA
 from curator.policy.model import ALT_TEXT
+from curator.store.schemas import DECISION_SCHEMA
 
 HUMAN = "human"
 """Source of an edited text."""

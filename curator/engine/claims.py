@@ -21,7 +21,7 @@ from typing import Self
 from curator.core import progress
 from curator.core.errors import ConflictError
 from curator.core.stopping import StopRequest
-from curator.shards.scan import ShardRef
+from curator.shards.dataset import ShardRef
 from curator.store import fsops
 from curator.store.facts import Facts
 from curator.store.store import Store

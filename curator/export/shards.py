@@ -23,9 +23,11 @@ from curator.export.samples import (
 )
 from curator.policy.decider import read_decision
 from curator.shards import objects
-from curator.shards.places import Place, Remote, read_small, stamp
+from curator.shards.dataset import ShardRef
+from curator.shards.digest import short
+from curator.shards.places import Place, Remote, is_same, read_small, stamp
 from curator.shards.samples import Member
-from curator.shards.scan import MAX_STATS_BYTES, ShardRef
+from curator.shards.scan import MAX_STATS_BYTES
 from curator.store import index, outputs, parquet
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version
@@ -100,14 +102,16 @@ class ShardJob:
 
     def _check_source(self) -> None:
         """Check that the shard is the one indexed, and the index the one the decision used."""
-        expected = self.entry.sha256
+        expected = self.entry.digest
         try:
-            found = index.check_unchanged(self.store, self.ref).sha256
+            found = index.check_unchanged(self.store, self.ref).digest
+            same = is_same(self.ref.path, found, expected)
         except FileNotFoundError:
-            found = "gone"
-        if found != expected:
+            found, same = "gone", False
+        if not same:
             raise DamageError(
-                f"sha256 is {found[:12]}, but {self.version.name} was made from {expected[:12]}",
+                f"the shard's digest is {short(found)}, but {self.version.name} was made from "
+                f"{short(expected)}",
                 where=self.ref.path,
                 did="finished shards are kept",
                 hint="restore the shard from a backup, or index it and export a new version",

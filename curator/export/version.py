@@ -37,8 +37,8 @@ from curator.export.huggingface import ImageNames, layout
 from curator.export.samples import FIELD
 from curator.export.shards import Advance, ShardJob, write_table, write_tar
 from curator.shards import cache
+from curator.shards.dataset import ShardRef
 from curator.shards.places import Place, below
-from curator.shards.scan import ShardRef
 from curator.store import outputs
 from curator.store.store import Store
 from curator.store.versions import Version, shards_of

@@ -13,7 +13,8 @@ make untrusted SQL harmless, from the inside out (the tests contain the attacks)
   killed at the timeout. DuckDB's own limits are not enough: `range(2000000000)` allocates 17 GB
   outside its memory limit, `repeat('x', 2000000000)` ignores an interrupt for 16 seconds.
 
-Starting the process costs about a second.
+Starting the process takes as long as loading DuckDB and Arrow, so `QueryProcess` can be started
+before it is known what to ask.
 """
 
 from __future__ import annotations
@@ -24,23 +25,26 @@ import re
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Self
 
 from curator.core.errors import CuratorError, DamageError, UsageError
 from curator.core.text import as_typed
 from curator.store.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MIN_MEMORY_MIB = 512
 MAX_TIMEOUT_SEC = 86_400
 
 # Not `-m`, which would load the module a second time as __main__.
 _START = (
-    "import os; to = os.dup(1); os.dup2(2, 1); import curator.query.without_pandas; "
-    "from curator.query.worker import main; main(to)"
+    "import os; to = os.dup(1); os.dup2(2, 1); from curator.query import lean; lean.hide(); "
+    "from curator.query.worker import main; lean.numpy_again(); main(to)"
 )
 
 
@@ -239,6 +243,79 @@ def schema_of_views() -> str:
     return "\n".join(lines)
 
 
+class QueryProcess:
+    """A process that runs one query. Started before there is one, it loads its libraries meanwhile.
+
+    Leaving the block ends it, and so does dropping the object. Without a query it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._child = _started()
+        self._end = weakref.finalize(self, _ended, self._child)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can still take a query."""
+        return self._child.poll() is None
+
+    def run(
+        self,
+        store: Store,
+        sql: str,
+        *,
+        version: int | None = None,
+        shards: Sequence[str] | None = None,
+        limit: int = 10_000,
+        timeout_sec: float = 30.0,
+        memory_mib: int = 1024,
+    ) -> QueryResult:
+        """Run one SELECT over `VIEWS` and return at most `limit` rows; see `run_query`."""
+        if memory_mib < MIN_MEMORY_MIB:
+            raise ValueError(f"memory_mib must be at least {MIN_MEMORY_MIB}, not {memory_mib}")
+        if not 0 < timeout_sec <= MAX_TIMEOUT_SEC:  # also refuses nan
+            raise UsageError(
+                f"--timeout is {timeout_sec:g}",
+                hint=f"allowed: above 0, up to {MAX_TIMEOUT_SEC:,} seconds",
+                reason="option.value",
+            )
+        request = Request(
+            root=str(store.root.resolve()),
+            sql=as_typed(sql, "the query", reason="query.invalid"),
+            version=version,
+            shards=None if shards is None else list(shards),
+            limit=limit,
+            timeout_sec=timeout_sec,
+            memory_mib=memory_mib,
+        )
+        asked = json.dumps(asdict(request)).encode()
+        import pyarrow as pa  # while the process, which needs longer, loads it too
+
+        try:
+            out, err = self._child.communicate(asked, timeout=timeout_sec)
+        except subprocess.TimeoutExpired:
+            raise UsageError(
+                f"the query took longer than {timeout_sec:g} s",
+                did="it was stopped",
+                hint="select one version, one shard or fewer columns",
+                reason="query.timeout",
+            ) from None
+        head, _, body = out.partition(b"\n")
+        if self._child.returncode or not head:
+            raise _died(self._child.returncode, err, memory_mib)
+        answer = json.loads(head)
+        if "error" in answer:
+            raise _refusal(answer["error"], answer["message"], sql)
+        with pa.ipc.open_stream(body) as reader:
+            table = reader.read_all()
+        return QueryResult(table, bool(answer["truncated"]), tuple(answer["renamed"]))
+
+
 def run_query(
     store: Store,
     sql: str,
@@ -249,7 +326,7 @@ def run_query(
     timeout_sec: float = 30.0,
     memory_mib: int = 1024,
 ) -> QueryResult:
-    """Run one SELECT over `VIEWS` and return at most `limit` rows.
+    """Run one SELECT over `VIEWS` in a new process and return at most `limit` rows.
 
     `version` is the number of the version that the view `captions` shows, default the newest;
     `shards` restricts samples, captions, all_captions and edits to these shards. `memory_mib`
@@ -260,51 +337,33 @@ def run_query(
             cannot parse or bind it), query.timeout, query.too_large (memory).
         DamageError: a file of the store was changed after it was written.
     """
-    if memory_mib < MIN_MEMORY_MIB:
-        raise ValueError(f"memory_mib must be at least {MIN_MEMORY_MIB}, not {memory_mib}")
-    if not 0 < timeout_sec <= MAX_TIMEOUT_SEC:  # also refuses nan
-        raise UsageError(
-            f"--timeout is {timeout_sec:g}",
-            hint=f"allowed: above 0, up to {MAX_TIMEOUT_SEC:,} seconds",
-            reason="option.value",
+    with QueryProcess() as process:
+        return process.run(
+            store,
+            sql,
+            version=version,
+            shards=shards,
+            limit=limit,
+            timeout_sec=timeout_sec,
+            memory_mib=memory_mib,
         )
-    root = store.root.resolve()
-    # Arrow accepts only UTF-8 paths: for any other store, the process starts in its folder.
-    is_text = not any("\ud800" <= char <= "\udfff" for char in str(root))
-    request = Request(
-        root=str(root) if is_text else ".",
-        sql=as_typed(sql, "the query", reason="query.invalid"),
-        version=version,
-        shards=None if shards is None else list(shards),
-        limit=limit,
-        timeout_sec=timeout_sec,
-        memory_mib=memory_mib,
+
+
+def _started() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-B", "-c", _START],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(),
+        cwd="/",
     )
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-B", "-c", _START],
-            input=json.dumps(asdict(request)).encode(),
-            capture_output=True,
-            timeout=timeout_sec,
-            env=_environment(),
-            cwd="/" if is_text else root,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise UsageError(
-            f"the query took longer than {timeout_sec:g} s",
-            did="it was stopped",
-            hint="select one version, one shard or fewer columns",
-            reason="query.timeout",
-        ) from None
-    head, _, body = done.stdout.partition(b"\n")
-    if done.returncode or not head:
-        raise _died(done.returncode, done.stderr, memory_mib)
-    answer = json.loads(head)
-    if "error" in answer:
-        raise _refusal(answer["error"], answer["message"], sql)
-    with pa.ipc.open_stream(body) as reader:
-        return QueryResult(reader.read_all(), bool(answer["truncated"]), tuple(answer["renamed"]))
+
+
+def _ended(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    with child:  # closes its pipes and waits for it
+        pass
 
 
 def _environment() -> dict[str, str]:

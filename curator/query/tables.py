@@ -1,13 +1,14 @@
 """Build the Arrow tables and datasets behind the views of `curator.query.run`.
 
 Parquet files are read lazily. Journals and logs are parsed here, before any SQL runs, and only for
-views that the SQL mentions; their rows are held in memory.
+views that the SQL mentions; their rows are held in memory. The modules that read them load polars,
+which takes as long as all else here: only the views that need them import them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,12 +18,17 @@ import pyarrow.fs as pafs
 from curator.core import hashing
 from curator.core.reasons import REASONS
 from curator.edits.history import REJECT, UNDO, Edit, History
-from curator.edits.log import edited_shards, history
-from curator.policy.decider import DECISION_SCHEMA
 from curator.query.run import Request
-from curator.store import index
-from curator.store.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES, listing_of
 from curator.store.journal import replay
+from curator.store.listing import listing_of
+from curator.store.schemas import (
+    CAPTION_SCHEMA,
+    CAPTIONS,
+    DECISION_SCHEMA,
+    INDEX_SCHEMA,
+    SCORE_SCHEMA,
+    SCORES,
+)
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, Version
 
@@ -85,7 +91,7 @@ def sources(request: Request) -> Iterator[tuple[str, ds.Dataset | pa.Table]]:
     newest = store.numbers()[-1:] if request.version is None else [request.version]
     chosen = map(store.version, newest) if used("captions") else ()
     every = store.versions() if used("all_captions") else ()
-    yield "_samples", _dataset(indexed, index.INDEX_SCHEMA, {"shard": pa.large_string()})
+    yield "_samples", _dataset(indexed, INDEX_SCHEMA, {"shard": pa.large_string()})
     yield "_captions", _decisions(store, chosen, shards)
     yield "_all_captions", _decisions(store, every, shards)
     for view, kind, maker, schema in (
@@ -169,6 +175,8 @@ def _dataset(
 
 def _edits(store: Store, shards: set[str] | None) -> pa.Table:
     """Read all edits, including undone ones; an undo has no row. Parses one log at a time."""
+    from curator.edits.log import edited_shards, history
+
     parts = [_EDIT_SCHEMA.empty_table()]
     for shard in edited_shards(store):
         if shards is None or shard in shards:
@@ -219,7 +227,11 @@ def _version_table(store: Store | None) -> pa.Table:
     return pa.Table.from_pylist(rows, _VERSION_SCHEMA)
 
 
-def _problems(store: Store, shards: Iterable[str]) -> pa.Table:
+def _problems(store: Store, shards: Sequence[str]) -> pa.Table:
+    if not shards:
+        return _PROBLEM_SCHEMA.empty_table()
+    from curator.store import index
+
     rows = [
         {
             "shard": shard,

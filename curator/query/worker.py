@@ -15,6 +15,7 @@ import re
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -85,7 +86,14 @@ FROM found LEFT JOIN _reasons r ON r.reason = found.reason
 
 def main(answer_to: int) -> None:
     """Write the answer to the request on stdin to a file descriptor, under the process limits."""
-    request = Request(**json.loads(sys.stdin.buffer.read()))
+    asked = sys.stdin.buffer.read()
+    if not asked:  # the caller found nothing to ask, or is gone
+        return
+    request = Request(**json.loads(asked))
+    if any("\ud800" <= char <= "\udfff" for char in request.root):
+        # Arrow accepts only UTF-8 paths: in its folder, the store has another one.
+        os.chdir(request.root)
+        request = replace(request, root=".")
     _limit_process(request)
     pa.set_cpu_count(_threads())
     head, table = answer(request)

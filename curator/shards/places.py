@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from curator.core.errors import DamageError, StorageError
-from curator.core.hashing import file_sha256
 from curator.shards import cache, objects
+from curator.shards import digest as digests
 from curator.shards.objects import Remote, Stamp, is_remote, parse
 
 __all__ = ["Place", "Remote", "Stamp", "is_remote", "parse"]
@@ -55,10 +55,23 @@ def local(place: Place) -> Iterator[Path]:
         yield place
 
 
-def sha256(place: Place) -> str:
-    """Return the SHA-256 (hex) of a whole file."""
-    with local(place) as path:
-        return file_sha256(path)
+def has_digest(place: Place, known: str) -> bool:
+    """Whether a shard has this digest (`curator.shards.digest`); reads all of it.
+
+    A shard that is not there has none.
+    """
+    try:
+        with local(place) as path:
+            return digests.of_file(path, like=known) == known
+    except FileNotFoundError:
+        return False
+
+
+def is_same(place: Place, known: str, other: str) -> bool:
+    """Whether two digests are of the same bytes; reads the shard if they are of different kinds."""
+    if known == other or digests.is_plain(known) == digests.is_plain(other):
+        return known == other
+    return has_digest(place, known) and has_digest(place, other)
 
 
 def sparse(place: Place, num_bytes: int) -> Place:

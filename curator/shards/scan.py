@@ -1,15 +1,13 @@
 """Find tar shards and scan their content.
 
-One pass over a shard returns its hash, every sample with the offsets of its files, and every
+One pass over a shard returns its digest, every sample with the offsets of its files, and every
 problem. Damaged data raises nothing: an unusable sample has a reason and is still counted, and
 problems of the shard are listed beside the samples.
 
-Files are memory-mapped, and mapped pages are released, so memory does not grow with the shard; a
-thread hashes the file during the walk. Cost: every image byte is hashed twice (in the file and in
-the image), and about 100 us per sample: twice the time of `sha256sum` at 130 KB per image, ten
-times at 9 KB.
-A file that another process truncates while it is mapped kills the process (SIGBUS), which the
-executor reports; any other change is detected at the end of the pass.
+Files are memory-mapped, and mapped pages are released, so memory does not grow with the shard.
+Every byte is hashed once, for its image and for the shard (`curator.shards.digest`). A file that
+another process truncates while it is mapped kills the process (SIGBUS), which the executor reports;
+any other change is detected at the end of the pass.
 
 `curator.shards.grouping` groups members into samples, `curator.shards.alttext` picks the alt text.
 Two rules that are easy to miss: a json member is opened only if the alt text is in it, or to search
@@ -19,24 +17,22 @@ for other texts if there is none, so a broken one is otherwise harmless; members
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from curator.core import images
 from curator.core.errors import StorageError, Unusable, UsageError
-from curator.shards import alttext, alttext_counts, objects
+from curator.shards import alttext, alttext_counts
 from curator.shards.alttext_counts import AltTexts
+from curator.shards.dataset import ShardRef
+from curator.shards.digest import Parts, release
 from curator.shards.grouping import Fragment, Grouping
-from curator.shards.keys import points_outside
-from curator.shards.objects import Remote, is_remote
-from curator.shards.patterns import find, find_remote
-from curator.shards.places import Place, below, changed, local, read_small
+from curator.shards.objects import Remote
+from curator.shards.places import Place, changed, local, read_small
 from curator.shards.samples import Member, ScannedSample
 from curator.shards.tar import (
     DEFAULT_MAX_MEMBER_BYTES,
@@ -58,22 +54,6 @@ _FORMAT_OF_EXT = {
     **{ext: ext.upper() for ext in ("jp2", "jxl", "ico", "psd", "eps", "ppm")},
 }
 IMAGE_EXT = frozenset(_FORMAT_OF_EXT)
-
-
-@dataclass(frozen=True, slots=True)
-class ShardRef:
-    """A shard: `name` is its path below the dataset's root, with / and without .tar."""
-
-    name: str
-    path: Place
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """Shards below one folder, sorted by name."""
-
-    root: Place
-    shards: tuple[ShardRef, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +96,13 @@ class ScanOptions:
             )
         self.limits  # noqa: B018 - evaluated here so that a bad limit raises here
 
-    @property
+    @cached_property
     def pictures(self) -> frozenset[str]:
         """Return the extensions that count as images."""
         is_any = self.image_ext is None or self.image_ext == ("any",)
         return IMAGE_EXT if is_any else frozenset(self.image_ext or ())
 
-    @property
+    @cached_property
     def limits(self) -> images.Limits:
         """Return the limits on images; all later decoding uses the same."""
         return images.Limits(
@@ -135,61 +115,15 @@ class ScanOptions:
 
 @dataclass(frozen=True, slots=True)
 class ShardScan:
-    """A scanned shard. `sha256` is over the file; empty if it could not be opened."""
+    """A scanned shard. `digest` is that of `curator.shards.digest`; empty if it was not opened."""
 
     name: str
-    sha256: str
+    digest: str
     size_bytes: int
     samples: list[ScannedSample]
     problems: list[Problem]
     num_unsafe: int
     alt_texts: AltTexts = field(default_factory=AltTexts)
-
-
-def discover(spec: str) -> Dataset:
-    """Find the shards that `spec` names: a folder, a tar, a glob or a brace pattern, also of a URL.
-
-    Folders are searched recursively, without hidden folders and files. The root is the folder, or
-    the longest part of the pattern without pattern characters. Files that a brace pattern names and
-    that do not exist are kept, and become `shard.missing` when they are scanned.
-
-    Raises:
-        NotFoundError: input.none_found; the folder or file that is named does not exist.
-        UsageError: input.none_found, input.scheme_refused, input.bad_pattern, or
-            input.bad_name for a file name that cannot be stored, or used twice.
-    """
-    found = find_remote(spec, suffix=".tar") if is_remote(spec) else find(spec, suffix=".tar")
-    root, paths = found
-    shards: dict[str, ShardRef] = {}
-    for path in paths:
-        name = below(path, root).removesuffix(".tar")
-        # `export` names its files after the shards: refuse here what it would refuse.
-        if not name.isprintable() or points_outside(name):
-            raise UsageError(f"unusable file name {name!r}", where=root, reason="input.bad_name")
-        if shards.setdefault(name, ShardRef(name, path)).path != path:
-            raise UsageError(
-                f"{path.name} and {shards[name].path.name} would have the same name",
-                where=root,
-                reason="input.bad_name",
-            )
-    return Dataset(root, tuple(shards[name] for name in sorted(shards)))
-
-
-def as_now(dataset: Dataset) -> tuple[ShardRef, ...]:
-    """Return the shards with the stamps that their objects have now, by one listing where possible.
-
-    Local files are asked when they are used, and are returned as they are.
-    """
-    root = dataset.root
-    if not isinstance(root, Remote):
-        return dataset.shards
-    asked = [Remote(str(ref.path)) for ref in dataset.shards]
-    has_list = root.url.partition("://")[0] in objects.LISTED
-    there = {one.url: one for one in (objects.listing(root) if has_list else objects.stat(asked))}
-    return tuple(
-        replace(ref, path=there.get(one.url, one))
-        for ref, one in zip(dataset.shards, asked, strict=True)
-    )
 
 
 def scan_shard(ref: ShardRef, *, options: ScanOptions) -> ShardScan:
@@ -240,54 +174,36 @@ def _scan_file(ref: ShardRef, path: Path, options: ScanOptions) -> ShardScan:
 
 def _scan(ref: ShardRef, buffer: Buffer, options: ScanOptions) -> ShardScan:
     grouping = Grouping()
+    parts = Parts(buffer)
     samples: list[ScannedSample] = []
     behind = 0
-    with ThreadPoolExecutor(1) as beside:
-        sha256 = beside.submit(_hash, buffer)
-        found = walk(buffer, max_member_bytes=options.max_member_bytes)
-        for fragment in grouping.run(found):
-            samples.append(_examine(fragment, len(samples), buffer, options))
-            reached = fragment.members[-1].offset if fragment.members else 0
-            if reached - behind > _STEP_BYTES:
-                behind = _release(buffer, behind, reached)
-        for row, reason, detail in grouping.unusable_keys():
-            samples[row] = replace(samples[row], reason=reason, detail=detail)
-        problems = grouping.problems() + _compare_stats(ref.path, len(samples))
-        alt_texts = alttext_counts.tally(samples, partial(_bytes_of, buffer))
-        return ShardScan(
-            ref.name,
-            sha256.result(),
-            len(buffer),
-            samples,
-            problems,
-            grouping.num_unsafe,
-            alt_texts,
-        )
+    found = walk(buffer, max_member_bytes=options.max_member_bytes)
+    for fragment in grouping.run(found):
+        samples.append(_examine(fragment, len(samples), buffer, parts, options))
+        reached = fragment.members[-1].offset if fragment.members else 0
+        if reached - behind > _STEP_BYTES:
+            parts.advance(reached)
+            behind = release(buffer, behind, reached)
+    for row, reason, detail in grouping.unusable_keys():
+        samples[row] = replace(samples[row], reason=reason, detail=detail)
+    return ShardScan(
+        ref.name,
+        parts.finish(),
+        len(buffer),
+        samples,
+        grouping.problems() + _compare_stats(ref.path, len(samples)),
+        grouping.num_unsafe,
+        alttext_counts.tally(samples, partial(_bytes_of, buffer)),
+    )
 
 
 def _bytes_of(buffer: Buffer, member: Member) -> bytes:
     return buffer[member.offset : member.offset + member.length]
 
 
-def _hash(buffer: Buffer) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(buffer), _STEP_BYTES):
-        with memoryview(buffer) as view, view[start : start + _STEP_BYTES] as part:
-            digest.update(part)
-        _release(buffer, start, start + _STEP_BYTES)
-    return digest.hexdigest()
-
-
-def _release(buffer: Buffer, start: int, end: int) -> int:
-    """Release mapped pages that are no longer needed, so that resident memory stays flat."""
-    end = min(end, len(buffer)) // mmap.PAGESIZE * mmap.PAGESIZE
-    start = start // mmap.PAGESIZE * mmap.PAGESIZE
-    if isinstance(buffer, mmap.mmap) and end > start:
-        buffer.madvise(mmap.MADV_DONTNEED, start, end - start)
-    return end
-
-
-def _examine(fragment: Fragment, row: int, buffer: Buffer, options: ScanOptions) -> ScannedSample:
+def _examine(
+    fragment: Fragment, row: int, buffer: Buffer, parts: Parts, options: ScanOptions
+) -> ScannedSample:
     """Check one fragment. The first reason wins: the archive's, the image's, the alt text's."""
     read = partial(_bytes_of, buffer)
     members = tuple(fragment.members)
@@ -301,9 +217,8 @@ def _examine(fragment: Fragment, row: int, buffer: Buffer, options: ScanOptions)
             raise Unusable(reason, detail)
         if image is None:
             raise _no_one_image(fragment, pictures)
-        data = read(image)
-        sha256 = hashlib.sha256(data).hexdigest()
-        info = images.probe(data, limits=options.limits)
+        sha256 = parts.sha256(image.offset, image.length)
+        info = images.probe(read(image), limits=options.limits)
         flags += info.notes
         if _FORMAT_OF_EXT.get(image.ext.lower().rpartition(".")[2], info.format) != info.format:
             flags.append("image.ext_mismatch")

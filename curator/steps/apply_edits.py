@@ -21,12 +21,13 @@ from curator.core.stopping import StopRequest
 from curator.edits.apply import HUMAN, Edited, apply_edits
 from curator.edits.history import Edit, History, clean_who
 from curator.edits.log import edited_shards, history
-from curator.policy.decider import DECISION_SCHEMA, read_decision
+from curator.policy.decider import read_decision
 from curator.scorers import OF_MODELS, is_text_only
 from curator.steps.decide import count_actions, sum_texts
 from curator.steps.workspace import StoreName, command
 from curator.store import fsops, parquet, versions
 from curator.store.facts import SCORES, Facts
+from curator.store.schemas import DECISION_SCHEMA
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version
 

@@ -23,7 +23,7 @@ from curator.core.package import EXTRAS, first_missing, install_command
 from curator.core.registry import Registry
 from curator.engine.makers import check_row, default_model
 from curator.scorers import OF_MODELS, SCORERS
-from curator.shards.scan import discover
+from curator.shards.dataset import discover
 from curator.store import fsops
 
 _FLOOR = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*>=\s*(?P<floor>[\d.]+)")

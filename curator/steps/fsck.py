@@ -18,19 +18,21 @@ import polars as pl
 from curator.core import hashing, progress
 from curator.core.errors import CuratorError, DamageError
 from curator.edits.log import history, log_path, logs_there, torn_bytes
-from curator.policy.decider import DECISION_SCHEMA, read_decision
+from curator.policy.decider import read_decision
 from curator.ratings import log as rating_log
-from curator.shards.places import sha256, stamp
+from curator.shards.digest import short
+from curator.shards.places import has_digest, stamp
 from curator.steps import fsck_files
 from curator.steps.apply_edits import LOGS
 from curator.steps.fsck_files import SET_ASIDE, Finding
 from curator.steps.repair import repair as repair_files
 from curator.steps.workspace import STORE_FOLDER, StoreName, Workspace, open_workspace
 from curator.store import index, parquet
-from curator.store.facts import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES, check_file
+from curator.store.facts import CAPTIONS, SCORES, check_file
 from curator.store.fsops import TEMP_PREFIX
 from curator.store.journal import replay
 from curator.store.listing import MISSING
+from curator.store.schemas import CAPTION_SCHEMA, DECISION_SCHEMA, INDEX_SCHEMA, SCORE_SCHEMA
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, ShardEntry, Version
 
@@ -185,7 +187,7 @@ def _conservation(
             facts = index.shard_facts(store, entry.name)
         except DamageError:
             return  # `_index` reports it, if the shard belongs to the dataset as given
-        if facts.sha256 == entry.sha256 and facts.num_samples != entry.num_samples:
+        if facts.digest == entry.digest and facts.num_samples != entry.num_samples:
             yield Finding(
                 str(path), f"{entry.num_samples} samples, the index has {facts.num_samples}"
             )
@@ -206,7 +208,7 @@ def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterato
         if len(rows) != facts.num_samples:
             yield Finding(str(path), f"{len(rows)} rows, expected {facts.num_samples}")
         elif deep:
-            digest = parquet.content_digest(parquet.to_table(rows, index.INDEX_SCHEMA))
+            digest = parquet.content_digest(parquet.to_table(rows, INDEX_SCHEMA))
             if digest != facts.rows_digest:
                 yield Finding(
                     str(path), f"content is {digest[:12]}, expected {facts.rows_digest[:12]}"
@@ -219,8 +221,9 @@ def _index(ws: Workspace, shard: str, deep: bool, report: FsckReport) -> Iterato
             yield Finding(
                 str(ref.path), f"{there.size_bytes} bytes, indexed with {facts.size_bytes}"
             )
-        elif deep and (found := sha256(ref.path)) != facts.sha256:
-            yield Finding(str(ref.path), f"sha256 is {found}, indexed as {facts.sha256}")
+        elif deep and not has_digest(ref.path, facts.digest):
+            what = f"its bytes are not those that were indexed (digest {short(facts.digest)})"
+            yield Finding(str(ref.path), what)
     except (CuratorError, FileNotFoundError) as error:
         yield Finding(str(path), str(error))
 

@@ -30,8 +30,8 @@ from curator.engine.worker import CaptionItem, CaptionStream, CaptionWorker, Ima
 from curator.policy.candidates import has_alt_text
 from curator.policy.model import ALT_TEXT, Policy
 from curator.shards import cache
+from curator.shards.dataset import ShardRef
 from curator.shards.places import is_whole, sparse
-from curator.shards.scan import ShardRef
 from curator.steps.workspace import Workspace
 from curator.store import index
 from curator.store.facts import CAPTIONS, SCORES, Facts

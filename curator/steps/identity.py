@@ -18,9 +18,9 @@ import shlex
 from curator.core import progress
 from curator.core.errors import CuratorError, DamageError, UsageError
 from curator.shards import places
+from curator.shards.dataset import Dataset, ShardRef
 from curator.shards.places import Remote, by_ranges, read_bytes
-from curator.shards.scan import Dataset, ShardRef
-from curator.store import index, sealed
+from curator.store import sealed
 from curator.store.store import Store
 
 FILE = "dataset.json"
@@ -115,6 +115,10 @@ def _place(dataset: Dataset) -> str:
 
 def _is_indexed(store: Store, ref: ShardRef) -> bool:
     """Whether a shard is the one indexed under its name, judged without reading all of it."""
+    from curator.store import (
+        index,  # loads polars, and most commands find the dataset by its folder
+    )
+
     try:
         facts = index.shard_facts(store, ref.name)
         found = places.stamp(ref.path)
@@ -129,7 +133,7 @@ def _is_indexed(store: Store, ref: ShardRef) -> bool:
                 hashlib.sha256(read_bytes(by_ranges(ref.path), offset, length)).hexdigest()
                 == sha256
             )
-        return places.sha256(ref.path) == facts.sha256
+        return places.has_digest(ref.path, facts.digest)
     except DamageError:
         return True  # damage of the index, reported elsewhere: no sign of another dataset
 

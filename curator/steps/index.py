@@ -19,9 +19,10 @@ from curator.core.package import require
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest, without_ctrl_c
 from curator.engine.claims import Claims
-from curator.shards import cache
+from curator.shards import cache, places
 from curator.shards.alttext_counts import AltTexts
-from curator.shards.scan import ScanOptions, ShardRef, ShardScan, scan_shard
+from curator.shards.dataset import ShardRef
+from curator.shards.scan import ScanOptions, ShardScan, scan_shard
 from curator.steps.workspace import Workspace
 from curator.store import index, outputs
 from curator.store.keyindex import hex64
@@ -110,8 +111,10 @@ def make_index(
         for shards in claims.rounds(todo, stop=stop):
             taken = claims.take(shards, needed=needed)
             for ref, scan in _scans(taken, options, run_options, fetch):
-                before = _indexed_bytes(ws, ref)
-                num_changed += before is not None and before != scan.sha256
+                before = _indexed_digest(ws, ref)
+                if before and scan.digest and places.is_same(ref.path, before, scan.digest):
+                    scan = replace(scan, digest=before)  # noqa: PLW2901 - its versions know this one
+                num_changed += before is not None and before != scan.digest
                 index.write(ws.store, ref, scan, options)
                 claims.free(ref.name)
                 num_scanned += 1
@@ -121,11 +124,11 @@ def make_index(
     return replace(report(ws, num_scanned=num_scanned), num_changed_shards=num_changed)
 
 
-def _indexed_bytes(ws: Workspace, ref: ShardRef) -> str | None:
-    """Return the sha256 in a shard's index; None without an index."""
+def _indexed_digest(ws: Workspace, ref: ShardRef) -> str | None:
+    """Return the digest in a shard's index; None without an index."""
     if not ws.store.index_path(ref.name).exists():
         return None
-    return index.shard_facts(ws.store, ref.name).sha256
+    return index.shard_facts(ws.store, ref.name).digest
 
 
 # Options that choose the alt text and the image of a sample -> (option, value that resets it).

@@ -32,13 +32,15 @@ from curator.core.stopping import StopRequest
 from curator.edits import log as edit_log
 from curator.edits.history import UNDO
 from curator.ratings import log as rating_log
-from curator.shards.places import Place, Remote, stamp
+from curator.shards.places import Place, Remote, is_same, stamp
 from curator.steps import identity
 from curator.steps.score import GENERATED_STAGE
 from curator.steps.workspace import Workspace
 from curator.store import copies, fsops, index, listing, parquet, sealed
-from curator.store.facts import CAPTIONS, SCORES, Facts, check_file, listing_of
+from curator.store.facts import CAPTIONS, SCORES, Facts, check_file
 from curator.store.journal import replay
+from curator.store.listing import listing_of
+from curator.store.schemas import INDEX_SCHEMA
 from curator.store.store import Store
 from curator.store.union import united
 from curator.store.versions import ShardEntry
@@ -211,8 +213,10 @@ class _Work:
         if not known:
             return None
         first, facts = next(iter(known.items()))
+        ref = self.refs.get(shard)
         for path, other in known.items():
-            if other.sha256 != facts.sha256:
+            same = other.digest == facts.digest
+            if not (same or (ref and is_same(ref.path, other.digest, facts.digest))):
                 raise UsageError(
                     f"shard {shard!r} has other bytes than in {first}",
                     where=path,
@@ -238,7 +242,6 @@ class _Work:
             return first
         # Copies of a shard have other times: the index with the time of the shard here need not be
         # checked against its bytes.
-        ref = self.refs.get(shard)
         here = stamp(ref.path) if ref else None
         return max(
             known,
@@ -256,7 +259,7 @@ class _Work:
             to = self.store.index_path(shard)
             if path is not None and path != to:
                 self.report.num_shards += not to.exists()
-                parquet.read(path, index.INDEX_SCHEMA)  # page checksums: is it whole?
+                parquet.read(path, INDEX_SCHEMA)  # page checksums: is it whole?
                 todo.append((to, path))
         self._copy(todo)
 

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 from curator.core.errors import ConflictError, UsageError
 from curator.core.stopping import StopRequest
+from curator.shards.dataset import discover
 from curator.shards.objects import Remote
-from curator.shards.scan import discover
 from curator.steps.merge import MergeReport, merge
 from curator.steps.workspace import StoreName, Workspace, open_workspace, split_spec, store_place
 from curator.store import copies, fsops, remote

@@ -12,10 +12,10 @@ from typing import Literal
 
 from curator.core import progress
 from curator.core.errors import UsageError
+from curator.shards.dataset import Dataset, ShardRef, discover
 from curator.shards.places import Place, Remote, is_remote, parse
-from curator.shards.scan import Dataset, ShardRef, discover
 from curator.steps import identity
-from curator.store import copies, outputs
+from curator.store import outputs
 from curator.store.store import Store, only_read
 from curator.store.versions import Version, missing_shards
 
@@ -225,6 +225,8 @@ def open_workspace(
     if isinstance(root, Remote):
         if reads is None:
             raise only_read(root.url)
+        from curator.store import copies  # loads Arrow, which finding shards does not need
+
         opened = copies.read_only(root, brief=reads == "versions")
     else:
         opened = Store.create(root) if create else Store.open(root)

@@ -35,49 +35,16 @@ from curator.core.errors import DamageError
 from curator.store import fsops, parquet
 from curator.store.journal import Journal, replay
 from curator.store.keyindex import CLAIMED, NOWHERE, KeyIndex, Keys, Places, hex64, split_places
-from curator.store.listing import Listing, Mark
+from curator.store.listing import Listing, Mark, listing_of
+from curator.store.schemas import CAPTION_SCHEMA, CAPTIONS, SCORE_SCHEMA, SCORES
 from curator.store.store import Store
+
+__all__ = ["CAPTIONS", "SCORES"]
 
 REOPENED = "retry.pending"
 SHARD = "shard"
-CAPTIONS = "captions"
-SCORES = "scores"
 _FILES_AT_ONCE = min(8, os.cpu_count() or 1)
 """Threads that scan files; more than the number of cores would only use more memory."""
-
-CAPTION_SCHEMA = pa.schema(
-    [
-        ("image_sha256", pa.large_string()),
-        ("candidate", pa.int16()),
-        ("text", pa.large_string()),
-        ("text_sha256", pa.large_string()),
-        ("finish_reason", pa.large_string()),
-        ("num_tokens", pa.int32()),
-        ("seed", pa.int64()),
-        ("failure", pa.large_string()),
-        ("detail", pa.large_string()),
-        ("attempt", pa.int16()),
-        ("created", pa.float64()),
-    ]
-)
-SENTENCE = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("score", pa.float32())])
-MEASURE = pa.struct([("name", pa.large_string()), ("value", pa.float32())])
-SCORE_SCHEMA = pa.schema(
-    [
-        ("image_sha256", pa.large_string()),  # "" if only the text was scored
-        ("text_sha256", pa.large_string()),
-        ("score", pa.float32()),
-        ("num_tokens", pa.int32()),
-        ("truncated", pa.bool_()),
-        ("sentences", pa.large_list(SENTENCE)),
-        ("flags", pa.large_list(pa.large_string())),
-        ("measures", pa.large_list(MEASURE)),
-        ("failure", pa.large_string()),
-        ("detail", pa.large_string()),
-        ("attempt", pa.int16()),
-        ("created", pa.float64()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,19 +262,18 @@ class Facts:
         """Return the rows at `places`, in order; all null for NOWHERE."""
         files = self.files()
         number, row = split_places(places)
-        parts, positions = [self.empty(columns)], []
-        for file in np.unique(number).tolist():
+        parts, num_rows = [self.empty(columns)], 0
+        at = np.full(len(places), NOWHERE, np.int64)
+        for file in np.unique(number[number >= 0]).tolist():
             here = np.flatnonzero(number == file)
-            positions.append(here)
-            if file < 0:
-                parts.append(parts[0].clear(len(here)))
-            else:
-                parts.append(self.rows_of(files[file], columns)[row[here]])
-        if len(positions) <= 1:
-            return parts[-1]
-        at = np.empty(len(places), np.int64)
-        at[np.concatenate(positions)] = np.arange(len(places))
-        return pl.concat(parts)[at]
+            parts.append(self.rows_of(files[file], columns)[row[here]])
+            at[here] = np.arange(num_rows, num_rows + len(here))
+            num_rows += len(here)
+        found = parts[-1] if len(parts) <= 2 else pl.concat(parts)  # noqa: PLR2004 - none or one
+        if num_rows == len(places) == len(parts[-1]):
+            return found
+        is_there = pl.Series(at != NOWHERE)
+        return found.select(pl.all().gather(pl.when(is_there).then(pl.Series(at))))
 
     def _same_keys(self, rows: pl.DataFrame, wanted: pl.DataFrame) -> pl.Series:
         """Whether each row has the full key looked for, not just the same 64 bits."""
@@ -374,7 +340,8 @@ class Facts:
         """Return all rows of one of `files`; those of a journal as they were when first read."""
         if (journaled := self._journaled.get(path)) is not None:
             return journaled.select(columns)
-        return parquet.read(path, self.schema, columns)
+        # Without threads: files are read in threads, or are a few columns of a shard.
+        return parquet.read(path, self.schema, columns, use_threads=False)
 
     def files_of(self, shard: str, records: Sequence[Mapping[str, Any]]) -> list[FactFile]:
         """Return the fact files for the records of the journal named after `shard`."""
@@ -440,11 +407,6 @@ class FactWriter:
     def close(self) -> None:
         """Close the journal and leave it for the next run."""
         self._journal.close()
-
-
-def listing_of(store: Store, kind: str, maker: str) -> Listing:
-    """Return the listing of a maker's fact files and open journals."""
-    return Listing(store.root, f"{kind}/{maker}")
 
 
 def check_file(path: Path, schema: pa.Schema) -> None:

@@ -13,37 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from curator.core.errors import DamageError, NotFoundError
 from curator.core.hashing import canonical_json, text_sha256
 from curator.shards import places
+from curator.shards.dataset import ShardRef
+from curator.shards.digest import short
 from curator.shards.places import Stamp
-from curator.shards.scan import ScanOptions, ShardRef, ShardScan
+from curator.shards.scan import ScanOptions, ShardScan
 from curator.store import parquet
+from curator.store.schemas import INDEX_SCHEMA
 from curator.store.store import Store
-
-MEMBER = pa.struct([("ext", pa.large_string()), ("offset", pa.int64()), ("length", pa.int64())])
-INDEX_SCHEMA = pa.schema(
-    [
-        ("row", pa.int32()),
-        ("key", pa.large_string()),
-        ("ext", pa.large_string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("image_sha256", pa.large_string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("image_format", pa.large_string()),
-        ("alt_text", pa.large_string()),
-        ("alt_sha256", pa.large_string()),
-        ("alt_raw", pa.large_binary()),
-        ("flags", pa.large_list(pa.large_string())),
-        ("members", pa.large_list(MEMBER)),
-        ("reason", pa.large_string()),
-        ("detail", pa.large_string()),
-    ]
-)
 
 RULES = 2
 """Raised when the same bytes get another meaning: an index with older rules is rebuilt.
@@ -56,13 +36,14 @@ RULES = 2
 class ShardFacts:
     """Facts about a whole shard. `problems` are its damages (reason, detail, ...).
 
-    `rows_digest` covers the content of the index. `alt_texts` are the fields of
+    `digest` is that of the shard (`curator.shards.digest`), `rows_digest` covers the content of the
+    index. `alt_texts` are the fields of
     `alttext_counts.AltTexts`, empty in an index of rules 1. `etag` is that of an object, empty for
     a file.
     """
 
     shard: str
-    sha256: str
+    digest: str
     size_bytes: int
     mtime_ns: int
     num_samples: int
@@ -98,7 +79,11 @@ def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) ->
             "alt_sha256": text_sha256(sample.alt_text) if sample.alt_text else None,
             "alt_raw": sample.alt_raw,
             "flags": list(sample.flags),
-            "members": [asdict(member) for member in sample.members],
+            # Not `asdict`: it copies every value, and took as long as all else here.
+            "members": [
+                {"ext": one.ext, "offset": one.offset, "length": one.length}
+                for one in sample.members
+            ],
             "reason": sample.reason,
             "detail": sample.detail,
         }
@@ -107,7 +92,7 @@ def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) ->
     table = parquet.to_table(parquet.from_rows(rows, INDEX_SCHEMA), INDEX_SCHEMA)
     facts = ShardFacts(
         shard=ref.name,
-        sha256=scan.sha256,
+        digest=scan.digest,
         size_bytes=scan.size_bytes,
         mtime_ns=_stamp(ref).mtime_ns,
         num_samples=len(scan.samples),
@@ -123,9 +108,12 @@ def write(store: Store, ref: ShardRef, scan: ShardScan, options: ScanOptions) ->
     return facts
 
 
-def read(store: Store, shard: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+def read(
+    store: Store, shard: str, columns: Sequence[str] | None = None, *, use_threads: bool = True
+) -> pl.DataFrame:
     """Read the rows of a shard's index, in tar order."""
-    return parquet.read(_existing(store, shard), INDEX_SCHEMA, columns)
+    path = _existing(store, shard)
+    return parquet.read(path, INDEX_SCHEMA, columns, use_threads=use_threads)
 
 
 def shard_facts(store: Store, shard: str) -> ShardFacts:
@@ -135,6 +123,8 @@ def shard_facts(store: Store, shard: str) -> ShardFacts:
         sealed = parquet.read_sealed(path)
         is_first = sealed.startswith(b"{")
         known = json.loads(sealed if is_first else parquet.check_sealed(sealed, path))
+        if "sha256" in known:  # its name until December 2026
+            known["digest"] = known.pop("sha256")
         return ShardFacts(**{"rules": 1, "rows_digest": "", **known})
     except (ValueError, TypeError) as error:
         raise DamageError("the index header is unreadable", where=path) from error
@@ -162,7 +152,7 @@ def current(store: Store, ref: ShardRef, options: ScanOptions) -> ShardFacts | N
         return None
     if found.is_same(facts.stamp):
         return facts
-    if places.sha256(ref.path) != facts.sha256:
+    if not places.has_digest(ref.path, facts.digest):
         return None
     moved = replace(facts, mtime_ns=found.mtime_ns, etag=found.etag)
     table = parquet.to_table(read(store, ref.name), INDEX_SCHEMA)
@@ -179,11 +169,11 @@ def check_unchanged(store: Store, ref: ShardRef) -> ShardFacts:
     facts = shard_facts(store, ref.name)
     found = _stamp(ref)
     same = found.size_bytes == facts.size_bytes and (
-        found.is_same(facts.stamp) or places.sha256(ref.path) == facts.sha256
+        found.is_same(facts.stamp) or places.has_digest(ref.path, facts.digest)
     )
     if not same:
         raise DamageError(
-            f"the shard changed since it was indexed (sha256 was {facts.sha256[:12]})",
+            f"the shard changed since it was indexed (its digest was {short(facts.digest)})",
             where=ref.path,
             did="stopped; no partial result is visible, and facts stay valid",
             hint="run the same command again once nothing writes to it",

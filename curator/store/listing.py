@@ -16,10 +16,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from curator.core.errors import DamageError
 from curator.store import batchlog, fsops
+
+if TYPE_CHECKING:
+    from curator.store.store import Store
 
 Mark = Literal["there", "done", "lost"]
 """`done`: unlisted as planned; `lost`: reported as missing, and the user chose to go on."""
@@ -139,3 +142,8 @@ def all_listings(root: Path) -> list[Listing]:
         Listing(root, path.relative_to(folder).as_posix().removesuffix(".log"))
         for path in sorted(folder.rglob("*.log"))
     ]
+
+
+def listing_of(store: Store, kind: str, maker: str) -> Listing:
+    """Return the listing of a maker's fact files and open journals."""
+    return Listing(store.root, f"{kind}/{maker}")

@@ -21,13 +21,13 @@ from curator.shards import objects
 from curator.shards.places import Place, Remote, read_small
 from curator.shards.tar import BLOCK, END_OF_ARCHIVE, member_header
 from curator.store import fsops, sealed
+from curator.store.versions import STORE_TOOL
 
 CLAIM = ".curator-recipe.json"
 LOCK = ".curator-lock"
 EXPORT_MANIFEST = "curator_version.json"
 PACK_MANIFEST = "curator_pack.json"
 STORE_MARKER = "store.json"
-STORE_TOOL = "caption-curator"
 
 _FLUSH_BYTES = 8 << 20
 _MANIFEST_BYTES = 1 << 30

@@ -184,7 +184,7 @@ def content_digest(table: pa.Table) -> str:
 
 
 def _digest_array(sha: hashlib._Hash, array: pa.Array) -> None:
-    valid = _numbers(array.is_valid().cast(pa.uint8()))
+    valid = _valid(array)
     sha.update(valid.data)
     kind = array.type
     if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
@@ -212,8 +212,22 @@ def _digest_strings(sha: hashlib._Hash, array: pa.Array, is_null: np.ndarray) ->
     sha.update(memoryview(data or b"")[ends[0] : ends[-1]])
 
 
+def _valid(array: pa.Array) -> np.ndarray:
+    """Return for each value 1, for each null 0."""
+    if not array.null_count:
+        return np.ones(len(array), np.uint8)
+    return _numbers(array.is_valid().cast(pa.uint8()))
+
+
 def _numbers(array: pa.Array) -> np.ndarray:
     """Return the values, 0 for null, by polars: `pa.Array.to_numpy` imports pandas."""
+    if (
+        pa.types.is_primitive(array.type) and not array.null_count
+    ):  # the usual case, ten times faster
+        _, data = array.buffers()
+        width = array.type.bit_width // 8
+        kind = np.dtype(array.type.to_pandas_dtype())
+        return np.frombuffer(data or b"", kind, len(array), array.offset * width)
     series = pl.from_arrow(array)
     assert isinstance(series, pl.Series)
     return series.fill_null(0).to_numpy()

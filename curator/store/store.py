@@ -36,7 +36,7 @@ from curator.core.errors import (
     UsageError,
     nearest,
 )
-from curator.store import fsops, outputs, sealed, versions
+from curator.store import fsops, sealed, versions
 from curator.store.listing import Listing
 from curator.store.versions import FORMAT, Version
 
@@ -417,4 +417,4 @@ def only_read(url: str) -> UsageError:
 
 def canonical_marker() -> bytes:
     """Return the content of store.json."""
-    return sealed.to_bytes({"format": FORMAT, "tool": outputs.STORE_TOOL})
+    return sealed.to_bytes({"format": FORMAT, "tool": versions.STORE_TOOL})

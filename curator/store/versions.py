@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curator.core.errors import DamageError, FormatError, UsageError
 from curator.core.hashing import canonical_json, digest
-from curator.shards.scan import ShardRef
+
+if TYPE_CHECKING:  # a query reads versions, and loads nothing for shards
+    from curator.shards.dataset import ShardRef
 
 FORMAT = 1
 """Format of store.json and of the manifests; a higher one comes from a newer tool."""
+
+STORE_TOOL = "caption-curator"
+"""What store.json names as the tool that made the store."""
 
 ACTIONS = ("captioned", "kept", "dropped", "quarantined")
 """Possible outcomes of a sample; every sample of a shard has exactly one (conservation)."""
@@ -26,12 +31,13 @@ ACTIONS = ("captioned", "kept", "dropped", "quarantined")
 class ShardEntry:
     """One shard in a version: its source bytes and the decision file made for them.
 
-    `rows_digest` covers the decision's content, `file_sha256` the bytes of its Parquet file.
-    `counts` has one entry per action of `ACTIONS`, in samples; they sum to `num_samples`.
+    `digest` is that of the shard (`curator.shards.digest`), `rows_digest` covers the decision's
+    content, `file_sha256` the bytes of its Parquet file. `counts` has one entry per action of
+    `ACTIONS`, in samples; they sum to `num_samples`.
     """
 
     name: str
-    sha256: str
+    digest: str
     num_samples: int
     counts: Mapping[str, int]
     rows_digest: str
@@ -85,7 +91,7 @@ def version_id(policy: Mapping[str, Any], shards: Sequence[ShardEntry]) -> str:
         {
             "format": FORMAT,
             "policy": policy,
-            "shards": [[shard.name, shard.sha256, shard.rows_digest] for shard in shards],
+            "shards": [[shard.name, shard.digest, shard.rows_digest] for shard in shards],
         }
     )
 
@@ -131,7 +137,7 @@ def from_json(data: bytes, where: object) -> Version:
     known = {f.name for f in fields(Version)}
     extra = {key: body.pop(key) for key in list(body) if key not in known}
     try:
-        shards = tuple(ShardEntry(**entry) for entry in body.pop("shards"))
+        shards = tuple(map(_entry, body.pop("shards")))
         return Version(**body, shards=shards, extra=extra)
     except (TypeError, KeyError) as error:
         raise DamageError(
@@ -139,6 +145,12 @@ def from_json(data: bytes, where: object) -> Version:
             where=where,
             reason="manifest.damaged",
         ) from error
+
+
+def _entry(fields: dict[str, Any]) -> ShardEntry:
+    if "sha256" in fields:  # the name of `digest` until December 2026
+        fields["digest"] = fields.pop("sha256")
+    return ShardEntry(**fields)
 
 
 def missing_shards(version: Version, there: Collection[str]) -> list[str]:

@@ -14,8 +14,8 @@ import polars as pl
 
 from curator.core.errors import UsageError, nearest
 from curator.core.hashing import digest
+from curator.shards.dataset import discover
 from curator.shards.places import Remote
-from curator.shards.scan import discover
 from curator.steps.workspace import StoreName, open_workspace, split_spec, store_place
 from pretrain.data import controls
 from pretrain.data.captions_table import CaptionTables, read_captions, split_table

@@ -27,9 +27,10 @@ from curator.core.strictjson import MAX_JSON_BYTES, parse_object
 from curator.export.samples import FIELD, ShardReader, own_field
 from curator.export.version import MANIFEST
 from curator.policy.model import ALT_TEXT
+from curator.shards.dataset import Dataset
 from curator.shards.places import Place, Remote, below, read_small, stamp
 from curator.shards.samples import Member, ScannedSample
-from curator.shards.scan import Dataset, ScanOptions, scan_shard
+from curator.shards.scan import ScanOptions, scan_shard
 from curator.store import outputs
 from pretrain.data.rng import Ints
 from pretrain.data.tables import ROWS, ShardTable, over_all
@@ -53,9 +54,9 @@ class TarCaption:
 
 
 class _ReadShard(NamedTuple):
-    """A shard that was read: the sha256 of the file, and its samples in the columns of ROWS."""
+    """A shard that was read: its digest, and its samples in the columns of ROWS."""
 
-    sha256: str
+    digest: str
     rows: pl.DataFrame
 
 
@@ -68,7 +69,7 @@ class TarTables:
         self.shards = tuple(ref.name for ref in dataset.shards)
         self.manifest, self._manifest_folder = read_manifest(dataset.root)
         self._counts = self._from_manifest(dataset.root)
-        self._sha256: list[str] = []
+        self._digests: list[str] = []
         self._kept: dict[int, tuple[tuple[object, ...], _ReadShard]] = {}
         self._kept_bytes = 0.0
         self._keeping = Lock()
@@ -90,14 +91,14 @@ class TarTables:
     @property
     def is_export(self) -> bool:
         """Whether all shards are an unchanged export of a version."""
-        return self.manifest is not None and self._counts is not None and not self._sha256
+        return self.manifest is not None and self._counts is not None and not self._digests
 
     def counts(self) -> Ints:
         """See `Tables`."""
         if self._counts is None:
             found = over_all(self, "read shards", self._read)
             self._counts = np.array([len(one.rows) for one in found], np.int64)
-            self._sha256 = [one.sha256 for one in found]
+            self._digests = [one.digest for one in found]
         return self._counts
 
     def digest(self) -> str:
@@ -105,7 +106,7 @@ class TarTables:
         self.counts()
         if self.is_export and self.manifest is not None:
             return str(self.manifest["version"]["id"])
-        return digest(dict(zip(self.shards, self._sha256, strict=True)))
+        return digest(dict(zip(self.shards, self._digests, strict=True)))
 
     def read(self, shard: int) -> ShardTable:
         """See `Tables`.
@@ -151,12 +152,12 @@ class TarTables:
     def _scan(self, shard: int) -> _ReadShard:
         ref = self._refs[shard]
         scan = scan_shard(ref, options=ScanOptions())
-        if not scan.sha256:
+        if not scan.digest:
             raise DamageError("cannot be opened", where=ref.path, reason="source.changed")
         usable = [one for one in scan.samples if one.reason is None]
         with ShardReader(ref.path) as reader:
             captions = [captions_of(one, reader) for one in usable]
-        return _ReadShard(scan.sha256, _table(usable, captions, need_text=self._need_text))
+        return _ReadShard(scan.digest, _table(usable, captions, need_text=self._need_text))
 
 
 def _stamp(path: Place) -> tuple[object, ...]:

@@ -23,8 +23,9 @@ from curator.core.errors import DamageError
 from curator.export.shards import EXPORTED
 from curator.policy.decider import read_decision
 from curator.policy.model import ALT_TEXT
-from curator.shards.places import changed, stamp
-from curator.shards.scan import ShardRef
+from curator.shards.dataset import ShardRef
+from curator.shards.digest import short
+from curator.shards.places import changed, is_same, stamp
 from curator.store import index
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version, shards_of
@@ -51,7 +52,7 @@ class IndexTables:
 
     def digest(self) -> str:
         """Return the identity of the shards, by their bytes."""
-        facts = {shard: index.shard_facts(self._store, shard).sha256 for shard in self.shards}
+        facts = {shard: index.shard_facts(self._store, shard).digest for shard in self.shards}
         return hashing.digest(facts)
 
     def read(self, shard: int) -> ShardTable:
@@ -69,7 +70,7 @@ class IndexTables:
         """Read all samples of a shard, usable or not, by row."""
         return index.read(self._store, self.shards[shard], _PLACES)
 
-    def table(self, shard: int, rows: pl.DataFrame, *, sha256: str | None = None) -> ShardTable:
+    def table(self, shard: int, rows: pl.DataFrame, *, digest: str | None = None) -> ShardTable:
         """Return the table of `rows`, after checking that the shard is the indexed one.
 
         Raises:
@@ -77,15 +78,15 @@ class IndexTables:
         """
         facts = index.shard_facts(self._store, self.shards[shard])
         path = self._refs[shard].path
-        if sha256 is not None and sha256 != facts.sha256:
-            raise changed(
-                path,
-                f"sha256 was {sha256[:12]}, but the index is of {facts.sha256[:12]}",
-                hint=_RESTORE,
-            )
         found = stamp(path)
         if found is None:
             raise changed(path, "it is gone", hint=_RESTORE)
+        if digest is not None and not is_same(path, digest, facts.digest):
+            raise changed(
+                path,
+                f"its digest was {short(digest)}, but the index is of {short(facts.digest)}",
+                hint=_RESTORE,
+            )
         if found.size_bytes != facts.size_bytes:
             raise changed(
                 path, f"{found.size_bytes:,} bytes instead of {facts.size_bytes:,}", hint=_RESTORE
@@ -139,7 +140,7 @@ class VersionTables:
                 where=self._store.root / entry.file,
                 hint="`curator fsck` lists everything damaged",
             )
-        return self._index.table(shard, rows, sha256=entry.sha256)
+        return self._index.table(shard, rows, digest=entry.digest)
 
     def images(self, shard: int) -> pl.Series:
         """See `Tables`."""

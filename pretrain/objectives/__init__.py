@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
-
 from curator.core.registry import Registry, Spec, check_contract
 
 if TYPE_CHECKING:
     import torch
+    from pydantic import BaseModel
 
     from pretrain.recipe import Recipe
     from pretrain.towers.tokens import Tokenizer
@@ -86,23 +85,27 @@ class ObjectiveSpec(Spec):
         has_text: whether it learns from captions; the class is then a `TextObjective`.
         takes_all_captions: whether it can use several captions per image (`captions = "all"`).
         options: its own keys, in a recipe's table of its name (`[mae] mask = 0.75`):
-            key -> (type, pydantic's Field), as `pydantic.create_model` takes them.
+            key -> (type, keywords of pydantic's Field: its default, limits and description).
         tiny: function (an empty folder) -> fields of a tiny recipe for the contract suite, if those
             of `tests.kit.train.recipe` do not fit.
     """
 
     has_text: bool
     takes_all_captions: bool = False
-    options: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    options: Mapping[str, tuple[Any, Mapping[str, Any]]] = field(default_factory=dict)
 
     def options_model(self) -> type[BaseModel]:
         """Return the pydantic model that validates the objective's table in a recipe."""
-        fields: dict[str, Any] = dict(self.options)
+        from pydantic import ConfigDict, Field, create_model  # 60 ms: not for `curator --help`
+
+        fields: dict[str, Any] = {
+            name: (kind, Field(**about)) for name, (kind, about) in self.options.items()
+        }
         return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
 
 
-def _mask(default: float, what: str) -> dict[str, tuple[Any, Any]]:
-    return {"mask": (float, Field(default=default, gt=0, lt=1, description=what))}
+def _mask(default: float, what: str) -> dict[str, tuple[Any, Mapping[str, Any]]]:
+    return {"mask": (float, {"default": default, "gt": 0, "lt": 1, "description": what})}
 
 
 OBJECTIVES: Registry[ObjectiveSpec] = Registry(

@@ -17,7 +17,8 @@ from curator.compare.text import WIDTH, render_text, verdict
 from curator.compare.values import Change, ComparedText, Diff
 from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
-from curator.shards.scan import Dataset, ScanOptions
+from curator.shards.dataset import Dataset
+from curator.shards.scan import ScanOptions
 from curator.steps.index import make_index
 from curator.store.facts import SCORES, Facts
 from tests.kit import store as storekit

@@ -18,7 +18,7 @@ from curator.compare.html import render_html, thumbnails
 from curator.compare.marks import text_parts, word_diff
 from curator.compare.text import verdict
 from curator.compare.values import Diff
-from curator.shards.scan import Dataset
+from curator.shards.dataset import Dataset
 from tests.kit import store
 from tests.kit.store import Kit, Row
 

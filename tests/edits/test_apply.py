@@ -129,7 +129,7 @@ def test_unchanged_shards_share_their_files(ws: Workspace) -> None:
     assert [entry.name for entry in new.shards] == ["00000", "00001"]
     assert new.shards[1] == base.shards[1]
     assert new.shards[0].file != base.shards[0].file
-    assert new.shards[0].sha256 == base.shards[0].sha256
+    assert new.shards[0].digest == base.shards[0].digest
 
 
 def test_the_same_edits_on_the_same_base_are_the_same_version(

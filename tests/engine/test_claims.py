@@ -18,7 +18,7 @@ from curator.core.errors import StoppedError
 from curator.core.stopping import StopRequest
 from curator.engine import claims as claims_module
 from curator.engine.claims import Claims
-from curator.shards.scan import ShardRef
+from curator.shards.dataset import ShardRef
 from curator.store.facts import CAPTIONS, REOPENED, SHARD, Facts
 from curator.store.store import Store
 from tests.kit import tars

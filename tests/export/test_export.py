@@ -25,7 +25,8 @@ from curator.core.stopping import StopRequest
 from curator.export.card import size_category
 from curator.export.shards import EXPORTED
 from curator.export.version import MANIFEST, ExportOptions, ExportReport, Target, export
-from curator.shards.scan import ScanOptions, ShardRef, discover, scan_shard
+from curator.shards.dataset import ShardRef, discover
+from curator.shards.scan import ScanOptions, scan_shard
 from curator.steps.index import make_index
 from curator.steps.workspace import open_workspace
 from curator.store import fsops, outputs

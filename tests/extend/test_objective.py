@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import Field
 
 from curator.cli.app import app
 from curator.cli.output import run_app
@@ -15,7 +14,7 @@ from tests.contracts import test_objectives
 from tests.kit.newcomer import EXTEND, add_row, run_contract
 from tests.kit.train import SIDE, config_file
 
-SCOPE = {"ObjectiveSpec": ObjectiveSpec, "Field": Field}
+SCOPE = {"ObjectiveSpec": ObjectiveSpec}
 
 
 @pytest.fixture

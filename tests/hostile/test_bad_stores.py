@@ -20,8 +20,9 @@ import pytest
 from curator.core import hashing
 from curator.engine.makers import captioner_maker
 from curator.store import batchlog, fsops, versions
-from curator.store.facts import CAPTIONS, listing_of
+from curator.store.facts import CAPTIONS
 from curator.store.journal import Journal
+from curator.store.listing import listing_of
 from curator.store.store import Store
 from curator.store.versions import ShardEntry, Version
 from tests.kit import tars
@@ -150,7 +151,7 @@ def test_a_store_that_cannot_be_read(shards: Path) -> None:
 def test_fifty_thousand_shards(tmp_path: Path) -> None:
     # a twentieth of the million of the table, which takes a minute: the cost is linear
     entry = ShardEntry(
-        name="", sha256="0" * 64, num_samples=10_000, counts={"kept": 10_000},
+        name="", digest="0" * 64, num_samples=10_000, counts={"kept": 10_000},
         rows_digest="1" * 64, file="captions/x.parquet", file_sha256="2" * 64,
     )  # fmt: skip
     shards = tuple(replace(entry, name=f"{number:06d}") for number in range(50_000))

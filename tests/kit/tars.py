@@ -12,8 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from curator.core.reasons import REASONS
+from curator.shards.dataset import ShardRef
 from curator.shards.samples import ScannedSample
-from curator.shards.scan import ScanOptions, ShardRef, ShardScan, scan_shard
+from curator.shards.scan import ScanOptions, ShardScan, scan_shard
 from curator.shards.tar import BLOCK, END_OF_ARCHIVE, member_bytes
 
 Files = list[tuple[str, bytes]]

@@ -26,7 +26,8 @@ from curator.core.errors import ConflictError, DamageError, NotFoundError, Stora
 from curator.pack.report import PackReport
 from curator.pack.shards import MANIFEST, PackOptions, pack
 from curator.pack.sources import PackItem, SourceOptions, detect, plain
-from curator.shards.scan import ScanOptions, discover, scan_shard
+from curator.shards.dataset import discover
+from curator.shards.scan import ScanOptions, scan_shard
 from curator.store import fsops, outputs
 from tests.kit import tars
 from tests.kit.webread import webdataset_samples

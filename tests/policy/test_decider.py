@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from curator.core.errors import QuarantineLimitError, UsageError
 from curator.core.hashing import text_sha256
@@ -13,11 +16,15 @@ from curator.core.run_options import RunOptions
 from curator.core.stopping import StopRequest
 from curator.policy.decider import read_decision
 from curator.policy.model import PRESETS, load_policy, parse_policy
+from curator.shards.dataset import ShardRef
+from curator.steps import decide as steps_decide
 from curator.steps.decide import MakerChoice, decide, resolve_inputs
 from curator.store.facts import CAPTIONS, SCORES, Facts
+from curator.store.index import ShardFacts
 from curator.store.versions import Version
 from tests.kit.store import (
     GENERATOR,
+    POLICIES,
     SCORER,
     Kit,
     Row,
@@ -342,3 +349,73 @@ def test_the_newest_rules_count_where_an_older_release_left_others(cut_kit: Kit)
     rule = '[[rule]]\nname = "h"\nfield = "flags"\nnone_of = ["spam"]'
     policy = parse_policy(ANY.replace("PICK", "first") + rule, where="test")
     assert resolve_inputs(cut_kit.ws, policy, MakerChoice()).checker == names[-1]
+
+
+# -- groups of small shards -----------------------------------------------------------------------
+
+DEDUPE = """
+name = "dedupe"
+sources = ["alt_text"]
+pick = "first"
+[[rule]]
+name = "first_copy"
+field = "copy_number"
+max = 0
+"""
+
+
+PERCENTILES = """
+name = "percentiles"
+sources = ["alt_text", "generated"]
+pick = "all"
+[[rule]]
+name = "aligned"
+field = "score"
+min_percentile = 40
+[weights]
+alt_text = 0.4
+generated = 0.6
+"""
+
+
+@pytest.mark.parametrize("policy", [*sorted(POLICIES), DEDUPE, PERCENTILES])
+def test_shards_decided_together_are_decided_as_one_by_one(
+    kit: Kit, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = kit.decide(policy)
+    known = [read_decision(kit.ws.store, entry) for entry in together.shards]
+    shutil.rmtree(kit.ws.store.root / "captions")
+    monkeypatch.setattr(steps_decide, "ROWS_AT_ONCE", 1)
+    again = kit.decide(policy)
+    assert again == together, "the same decision is the same version"
+    for entry, before in zip(again.shards, known, strict=True):
+        assert_frame_equal(read_decision(kit.ws.store, entry), before)
+
+
+def test_a_shard_without_samples_among_others(tmp_path: Path) -> None:
+    kit = open_kit(tmp_path / "shards", {"s0": (), "s1": (Row("x", "first"),), "s2": ()})
+    version = kit.decide(PRESETS.text("as-is"))
+    assert [entry.num_samples for entry in version.shards] == [0, 1, 0]
+    assert rows(kit, version) == {"x": [("kept", "first", "first that passes")]}
+
+
+def test_groups_keep_the_order_and_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [4, 5, 2, 20, 0, 0, 0, 0, 1, 9]
+    refs = [ShardRef(f"s{number}", Path()) for number in range(len(sizes))]
+    facts = {
+        ref.name: replace(NO_FACTS, num_samples=size) for ref, size in zip(refs, sizes, strict=True)
+    }
+    monkeypatch.setattr(steps_decide, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(steps_decide, "_SHARDS_IN_GROUP", 4)
+    groups = list(steps_decide._groups(refs, facts))
+    # 4 + 5; 2 (with 20 it would be 22); 20 with nothing; four empty ones; 1 + 9
+    assert [[sizes[refs.index(ref)] for ref in group] for group in groups] == [
+        [4, 5], [2], [20], [0, 0, 0, 0], [1, 9],
+    ]  # fmt: skip
+    assert [ref for group in groups for ref in group] == refs
+
+
+NO_FACTS = ShardFacts(
+    shard="", digest="", size_bytes=0, mtime_ns=0, num_samples=0, num_unusable=0, ignored_members=0,
+    options={}, problems=(), rows_digest="",
+)  # fmt: skip

@@ -142,7 +142,7 @@ def test_scores_of_another_scorer_are_not_compared(kit: Kit) -> None:
 def test_a_version_without_the_shard_or_with_other_bytes_has_no_samples_before(kit: Kit) -> None:
     version = kit.versions["alt"]
     kept, other = version.shards
-    without = replace(version, shards=(kept, replace(other, sha256="0" * 64)))
+    without = replace(version, shards=(kept, replace(other, digest="0" * 64)))
     found = preview(kit, "alt", without)
     assert ways(found) == {
         (None, "kept", True): 3,

@@ -197,6 +197,12 @@ LATE = {
     "curator/core/models.py": "a folder is found without huggingface_hub and without open_clip",
     "curator/engine/executors/local.py": "ray is an extra, and loads half a second",
     "curator/steps/index.py": "the same",
+    "curator/core/progress.py": "rich: 0.1 s, and most commands show no bar",
+    "curator/steps/identity.py": "polars: 0.1 s, and a dataset is known by its folder",
+    "curator/steps/workspace.py": "Arrow: 0.1 s, and only copies of stores need it",
+    "curator/query/run.py": "Arrow: the query process loads it meanwhile",
+    "curator/query/tables.py": "polars: 0.1 s, and most queries need none",
+    "pretrain/objectives/__init__.py": "pydantic: 0.1 s, and all help names objectives",
     "curator/engine/makers.py": "curator.core.devices loads torch, and not every maker asks it",
     "curator/steps/doctor.py": "it also runs where torch and huggingface_hub are not installed",
 }

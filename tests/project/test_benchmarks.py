@@ -16,9 +16,10 @@ from tests.kit.paths import ROOT
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
-        ("bandwidth", ["index", "cat", "sha256 x 2", "export", "copy"]),
+        ("bandwidth", ["index", "cat", "sha256sum", "openssl", "export", "copy"]),
         ("object_store", ["read", "index", "index again", "disk", "page"]),
-        ("decide", ["best"]),
+        ("decide", ["best", "plain"]),
+        ("query", ["curator query", "plain", "dashboard"]),
         pytest.param("slices", ["3"], marks=pytest.mark.slow),
         ("aa", ["normal", "normal, looked at twice"]),
         ("world", ["64 px", "128 px"]),

@@ -23,7 +23,7 @@ HEAVY = frozenset(
         "numpy", "rich", "PIL", "matplotlib", "pandas", "httpx", "huggingface_hub", "webdataset",
         "streamlit", "jinja2", "lingua", "pebble", "aiohttp",
     )
-)  # fmt: skip  # not pydantic: typer takes it itself
+)  # fmt: skip  # not pydantic: typer loads it to read the arguments
 LEAVES = frozenset(
     f"curator.{name}"
     for name in (
@@ -102,6 +102,13 @@ def test_every_help_says_what_it_does_and_shows_an_example(verb: tuple[str, ...]
     assert command.help
     is_group = isinstance(command, typer.core.TyperGroup)
     assert is_group or f"curator {' '.join(verb)}" in command.help.partition("Example")[2]
+
+
+def test_finding_the_shards_loads_no_heavy_library() -> None:
+    """Every command does so; a query that counts does little else."""
+    code = "import sys, curator.steps.workspace; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {name.partition(".")[0] for name in done.stdout.split()} & (HEAVY | {"pydantic"})
 
 
 STARTS = (["-m", "curator"], ["-c", "from curator.cli.app import main; main()"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from datetime import datetime
@@ -506,6 +507,52 @@ def test_a_query_in_bytes_that_the_locale_has_not(kit: Kit) -> None:
     assert run_query(kit.ws.store, typed).table.to_pylist() == [{"x": "é"}]
     with pytest.raises(UsageError, match="the query is not UTF-8"):
         run_query(kit.ws.store, "select '\udcff'")
+
+
+def test_the_process_can_be_started_before_the_question(kit: Kit) -> None:
+    with run.QueryProcess() as process:
+        assert process.is_alive
+        found = process.run(kit.ws.store, "select count(*) as n from samples")
+        assert found.table.to_pylist() == [{"n": 10}]
+        assert not process.is_alive, "one process, one query"
+
+
+def test_a_process_without_a_question_ends(kit: Kit) -> None:
+    with run.QueryProcess() as left:
+        pass
+    dropped = run.QueryProcess()
+    child = dropped._child
+    del dropped
+    assert (left._child.returncode, child.returncode) == (-signal.SIGKILL, -signal.SIGKILL)
+    with run.QueryProcess() as parentless:  # as when the dashboard is killed
+        assert parentless._child.stdin is not None
+        parentless._child.stdin.close()
+        assert parentless._child.wait() == 0
+
+
+_LOADED = """
+import sys; from curator.query import lean; lean.hide(); from curator.query import worker
+heavy = {"pandas", "numpy", "polars", "PIL", "rich", "pydantic", "obstore"}
+print(sorted(heavy & set(sys.modules)))
+lean.numpy_again(); import numpy
+"""
+
+
+def test_it_starts_without_what_no_count_needs() -> None:
+    """Each of these takes longer to load than the query takes."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LOADED], capture_output=True, check=True, env=run._environment()
+    )
+    assert done.stdout == b"[]\n"
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+@pytest.mark.long
+def test_the_process_reads_every_view(edited: Kit, view: run.View) -> None:
+    """Also those that load more, in a process that started without numpy."""
+    table = run_query(edited.ws.store, f"select * from {view.name}").table
+    assert table.column_names == list(view.columns)
+    assert table.to_pylist() == ask(edited, f"select * from {view.name}")
 
 
 def test_run_query_reads_the_edits(edited: Kit) -> None:

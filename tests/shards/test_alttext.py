@@ -18,6 +18,7 @@ from curator.steps.index import IndexReport, make_index, say_index
 from curator.steps.workspace import Workspace, open_workspace
 from curator.store import index, parquet
 from curator.store.runs import open_run
+from curator.store.schemas import INDEX_SCHEMA
 from tests.kit.tars import Files, image_bytes, only, scan, tar
 
 
@@ -250,8 +251,8 @@ def test_an_index_of_older_rules_is_made_again(
     # as a store of before has it: without the two fields
     header = json.loads(parquet.read_metadata(path))
     del header["rules"], header["alt_texts"]
-    table = parquet.to_table(rows, index.INDEX_SCHEMA)
+    table = parquet.to_table(rows, INDEX_SCHEMA)
     parquet.write(path, table, json.dumps(header).encode())
-    assert index.shard_facts(ws.store, "a").sha256 == facts.sha256  # still opens
+    assert index.shard_facts(ws.store, "a").digest == facts.digest  # still opens
     assert indexed(ws).num_scanned == 1
     assert indexed(ws).num_scanned == 0

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from curator.core.errors import NotFoundError, UsageError
-from curator.shards.scan import ScanOptions, discover, scan_shard
+from curator.shards.dataset import discover
+from curator.shards.scan import ScanOptions, scan_shard
 from tests.kit.tars import shard_reasons
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from curator.core.errors import UsageError
 from curator.core.stopping import StopRequest
 from curator.export.version import export
+from curator.shards.dataset import discover
 from curator.shards.keys import spelling
-from curator.shards.scan import ScanOptions, discover
+from curator.shards.scan import ScanOptions
 from curator.steps.index import make_index
 from curator.steps.workspace import open_workspace
 from curator.store import index

@@ -20,9 +20,9 @@ import pytest
 from curator.core.errors import DamageError, StorageBusyError, UsageError
 from curator.shards import cache
 from curator.shards import objects as store_objects
+from curator.shards.dataset import discover
 from curator.shards.objects import Remote, Stamp
 from curator.shards.places import from_text, to_text
-from curator.shards.scan import discover
 from tests.kit import objects, tars
 from tests.kit.cli import curator, recaption
 from tests.kit.objects import BUCKET, SECRET

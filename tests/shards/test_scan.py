@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.core.errors import DamageError, UsageError
+from curator.shards import digest
+from curator.shards.dataset import ShardRef, discover
 from curator.shards.places import read_bytes
 from curator.shards.samples import Member
-from curator.shards.scan import ScanOptions, ShardRef, discover, scan_shard
+from curator.shards.scan import ScanOptions, scan_shard
 from tests.kit.tars import (
     flip,
     foreign_tar,
@@ -41,7 +43,7 @@ def test_a_whole_shard(tmp_path: Path) -> None:
     assert reasons(result) == {"0": None, "1": None, "2": None, "3": None}
     assert (result.problems, result.num_unsafe) == ([], 0)
     assert (result.name, result.size_bytes) == ("00000", len(data))
-    assert result.sha256 == hashlib.sha256(data).hexdigest()
+    assert result.digest == digest.of_buffer(data)
     second = result.samples[1]
     image = image_bytes(1)
     assert second.image is not None
@@ -139,7 +141,7 @@ def test_four_kilobytes_of_zeros(tmp_path: Path) -> None:
 def test_no_byte_at_all(tmp_path: Path) -> None:
     result = scan(tmp_path, b"")
     assert (reasons(result), shard_reasons(result)) == ({}, ["tar.empty"])
-    assert result.sha256 == hashlib.sha256(b"").hexdigest()
+    assert result.digest == digest.of_buffer(b"")
 
 
 def test_zeros_only(tmp_path: Path) -> None:

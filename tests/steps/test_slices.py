@@ -20,7 +20,7 @@ from curator.edits import log as edit_log
 from curator.edits.history import EDIT, Draft, SampleRef
 from curator.ratings import log as rating_log
 from curator.ratings.log import Answer, ShownPair
-from curator.shards.scan import Dataset, ShardRef
+from curator.shards.dataset import Dataset, ShardRef
 from curator.steps.merge import merge
 from curator.steps.workspace import open_workspace, slice_of
 from curator.store.facts import CAPTIONS, Facts

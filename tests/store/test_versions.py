@@ -18,7 +18,7 @@ from curator.store.versions import ShardEntry, Version
 
 SHARD = ShardEntry(
     name="00000",
-    sha256="a" * 64,
+    digest="a" * 64,
     num_samples=3,
     counts={"captioned": 1, "kept": 1, "dropped": 1, "quarantined": 0},
     rows_digest="b" * 64,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -36,25 +36,36 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         yield opened
 
 
+class Child(contextlib.nullcontext[None]):
+    """What `QueryProcess` starts, without a process."""
+
+    returncode = 0
+
+    def poll(self) -> None:
+        """It runs."""
+
+    def kill(self) -> None:
+        """It ends with the query."""
+
+
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """The worker's own code without the second its process takes to start; what it was asked."""
+    """The worker's own code without the start of its process; what it was asked."""
     asked: list[Request] = []
 
-    def run(command: list[str], **given: Any) -> subprocess.CompletedProcess[bytes]:
-        assert command[-1] == query._START
-        request = Request(**json.loads(given["input"]))
-        asked.append(request)
-        head, table = worker.answer(request)
-        body = io.BytesIO()
-        if table is not None:
-            with pa.ipc.new_stream(body, table.schema) as writer:
-                writer.write_table(table)
-        return subprocess.CompletedProcess(
-            command, 0, json.dumps(head).encode() + b"\n" + body.getvalue(), b""
-        )
+    class Answering(Child):
+        def communicate(self, data: bytes, timeout: float) -> tuple[bytes, bytes]:
+            request = Request(**json.loads(data))
+            assert timeout == request.timeout_sec
+            asked.append(request)
+            head, table = worker.answer(request)
+            body = io.BytesIO()
+            if table is not None:
+                with pa.ipc.new_stream(body, table.schema) as writer:
+                    writer.write_table(table)
+            return json.dumps(head).encode() + b"\n" + body.getvalue(), b""
 
-    monkeypatch.setattr(query.subprocess, "run", run)
+    monkeypatch.setattr(query, "_started", Answering)
     return asked
 
 
@@ -264,10 +275,11 @@ def test_every_attack_meets_the_process_itself(
 def test_an_endless_query_is_stopped(
     kit: Kit, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(*_: object, **given: Any) -> None:
-        raise subprocess.TimeoutExpired("query", given["timeout"])
+    class Late(Child):
+        def communicate(self, _: bytes, timeout: float) -> None:
+            raise subprocess.TimeoutExpired("query", timeout)
 
-    monkeypatch.setattr(query.subprocess, "run", late)
+    monkeypatch.setattr(query, "_started", Late)
     page = shown(run(open_page(kit), "select 1"))
     assert "the query took longer than 30 s" in page
     assert "query.timeout" in page

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from curator.policy.decider import Decider, Inputs, applies, read_decision
+from curator.policy.decider import Decider, Group, Inputs, applies, read_decision
 from curator.policy.model import Policy, Rule
 from curator.policy.preview.values import Bound, Extent
 from curator.store import index
@@ -50,8 +50,9 @@ class PreviewDecider(Decider):
             self._checks = known(SCORES, self._checks.maker)
         self.evaluated: dict[str, pl.DataFrame] = {}
 
-    def _evaluate(self, shard: str, texts: pl.DataFrame) -> pl.DataFrame:
-        evaluated = self.evaluated[shard] = super()._evaluate(shard, texts)
+    def _evaluate(self, group: Group, texts: pl.DataFrame) -> pl.DataFrame:
+        (shard,) = group
+        evaluated = self.evaluated[shard] = super()._evaluate(group, texts)
         return evaluated
 
     def limits(self) -> list[Limit]:
@@ -157,7 +158,7 @@ class ShardPreviewer:
         """What the version decided for these very bytes; nothing where it has others."""
         entry = self._entries.get(shard)
         store = self._decider.store
-        if entry is None or entry.sha256 != index.shard_facts(store, shard).sha256:
+        if entry is None or entry.digest != index.shard_facts(store, shard).digest:
             return decision.clear()
         return read_decision(store, entry)
 

@@ -156,7 +156,7 @@ def test_an_index_that_was_made_again_does_not_fit(tmp_path: Path) -> None:
     path = kit.ws.shards[0].path
     path.write_bytes(path.read_bytes().replace(b"IMG_2034", b"IMG_2035"))
     make_index(kit.ws, ScanOptions(), stop=StopRequest())
-    with pytest.raises(DamageError, match=r"sha256 was .*, but the index is of"):
+    with pytest.raises(DamageError, match=r"digest was .*, but the index is of"):
         first_batch(kit.ws.spec)
 
 

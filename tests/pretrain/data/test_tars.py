@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from curator.core.errors import DamageError
-from curator.shards.scan import ScanOptions, ShardRef, ShardScan, discover, scan_shard
+from curator.shards.dataset import ShardRef, discover
+from curator.shards.scan import ScanOptions, ShardScan, scan_shard
 from pretrain.data import tars as sources
 from pretrain.data.tables import ROWS
 from pretrain.data.tars import TarTables

@@ -1,7 +1,8 @@
 """Query: read-only SQL over the tables, with the schema beside it and results to download.
 
 Nothing runs by itself: a link brings its SQL along, and the reader presses Run. `curator.query.run`
-isolates foreign SQL in its own process; this page adds nothing to it.
+isolates foreign SQL in its own process, one for each query; this page only keeps the next one
+started, so that nobody waits for its libraries.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import streamlit as st
 
 from curator.core.errors import CuratorError
 from curator.core.strictjson import finite
-from curator.query.run import VIEWS, QueryResult, View, run_query
+from curator.query.run import VIEWS, QueryProcess, QueryResult, View
 from curator.store import parquet
 from ui.shared import context, parts
 
@@ -92,6 +94,7 @@ class Answer:
 
 def page() -> None:
     """Draw the page."""
+    _keep_one_started()
     st.html(_CSS)
     parts.heading("Query", "One read-only SELECT over the tables of the store")
     left, right = st.columns([2, 1], gap="large")
@@ -115,15 +118,39 @@ def ask(sql: str, *, version: int | None, limit: int) -> QueryResult:
         UsageError: refused, invalid, too slow or too large. DamageError: a damaged file.
     """
     ws = context.workspace()
-    return run_query(
-        ws.store,
-        sql,
-        version=version,
-        shards=[ref.name for ref in ws.shards],
-        limit=limit,
-        timeout_sec=TIMEOUT_SEC,
-        memory_mib=MEMORY_MIB,
-    )
+    with _take() as process:
+        found = process.run(
+            ws.store,
+            sql,
+            version=version,
+            shards=[ref.name for ref in ws.shards],
+            limit=limit,
+            timeout_sec=TIMEOUT_SEC,
+            memory_mib=MEMORY_MIB,
+        )
+    _keep_one_started()
+    return found
+
+
+@st.cache_resource(show_spinner=False)
+def _started() -> deque[QueryProcess]:
+    """Return the processes that wait for a query, of all readers together."""
+    return deque()
+
+
+def _keep_one_started() -> None:
+    if not _started():
+        _started().append(QueryProcess())
+
+
+def _take() -> QueryProcess:
+    while True:
+        try:
+            process = _started().pop()
+        except IndexError:  # another reader took it
+            return QueryProcess()
+        if process.is_alive:
+            return process
 
 
 # -- the question ---------------------------------------------------------------------------------
