@@ -1,9 +1,9 @@
 """Two verbs at once on one store, the second at a chosen moment of the first.
 
 Run as `python -m tests.kit.pair_worker FIRST FOLDER MOMENTS`; prints one JSON object. The first
-verb stops in front of one of its write steps, the second runs from its beginning to its end, the
-first goes on: a race that random timing hits once in a thousand runs is met in every one. As in
-`tests.kit.crash_worker`, every verb runs in a forked process.
+verb stops in front of one of its write steps, the second runs from its beginning to its end (or
+until it waits for the first), the first goes on: a race that random timing hits once in a thousand
+runs is met in every one. As in `tests.kit.crash_worker`, every verb runs in a forked process.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
@@ -179,7 +180,19 @@ def race(first: Callable[[Path], None], second: Callable[[Path], None], root: Pa
     os.close(here[1])
     os.close(write)
     os.read(here[0], 1)  # empty if it ended before
-    outcomes = {"second": in_child(lambda: ended(second, root))}
+
+    def meanwhile() -> list[object]:
+        """The second; where it waits for a shard that the first works on, the first goes on."""
+        pause = time.sleep
+
+        def go_on(_sec: float) -> None:
+            os.write(there[1], b".")
+            pause(0.01)
+
+        with patch.object(time, "sleep", go_on):
+            return ended(second, root)
+
+    outcomes = {"second": in_child(meanwhile)}
     os.write(there[1], b".")
     with os.fdopen(read, "rb") as pipe:
         outcomes["first"] = tuple(json.loads(pipe.read()))
