@@ -230,7 +230,8 @@ def open_workspace(
         opened = copies.read_only(root, brief=reads == "versions")
     else:
         opened = Store.create(root) if create else Store.open(root)
-    if not adopt and reads != "versions":
+    is_brief = isinstance(root, Remote) and reads == "versions"  # has no index to compare with
+    if not adopt and not is_brief:
         identity.check(opened, dataset, spec=where)
     if create:
         identity.remember(opened, dataset)

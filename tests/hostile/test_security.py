@@ -177,7 +177,9 @@ def test_s2_no_code_comes_from_data(whole_run: tuple[Path, Audited, bool]) -> No
     (query,) = done.starts
     assert query.name == "subprocess.Popen"
     assert query.arguments[0] == sys.executable
-    assert "from curator.query.worker import main; main(to)'" in str(query.arguments[1])
+    assert "from curator.query.worker import main; lean.numpy_again(); main(to)'" in str(
+        query.arguments[1]
+    )
     assert "select" not in str(query.arguments)
     assert not (folder / "escaped").exists()
 
