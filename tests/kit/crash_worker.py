@@ -173,13 +173,15 @@ def in_child(work: Callable[[], object]) -> tuple[int, str]:
 def tree(root: Path) -> dict[str, str]:
     """Every file that counts: not the logs of runs, temporary files, or where the dataset lies.
 
+    Nor the empty files of claims, of which a kill may leave one.
+
     Of a listing, what it says now: how often it was said depends on what came between.
     """
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(_counted(path)).hexdigest()
         for path in sorted(root.rglob("*"))
         if path.is_file()
-        and "runs" not in path.relative_to(root).parts
+        and not {"runs", "claims"} & {*path.relative_to(root).parts}
         and not path.name.startswith(fsops.TEMP_PREFIX)
         and path.name != identity.FILE
     }
