@@ -95,6 +95,8 @@ class Claims:
         return self._folder / f"{ref.name}{self._stage}.lock"
 
     def _is_free(self, ref: ShardRef) -> bool:
+        if not self._path(ref).exists():  # nothing is created only to look
+            return True
         with contextlib.suppress(ConflictError), fsops.locked(self._path(ref)):
             return True
         return False

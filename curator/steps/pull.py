@@ -9,8 +9,15 @@ from curator.core.stopping import StopRequest
 from curator.shards.dataset import discover
 from curator.shards.objects import Remote
 from curator.steps.merge import MergeReport, merge
-from curator.steps.workspace import StoreName, Workspace, open_workspace, split_spec, store_place
-from curator.store import copies, fsops, remote
+from curator.steps.workspace import (
+    StoreName,
+    Workspace,
+    command,
+    open_workspace,
+    split_spec,
+    store_place,
+)
+from curator.store import copies, fsops, remote, sealed
 from curator.store.remote import RemoteStore
 from curator.store.runs import open_run
 from curator.store.store import Store, only_read
@@ -46,14 +53,16 @@ def pull(spec: str, store: StoreName | None, url: Remote, *, stop: StopRequest) 
     push = copies.newest(source)
     state = source.state(push)
     if not (root / "store.json").exists():
+        mark = root / remote.FOLDER / "pulling.json"
         foreign = [
             path
             for path in sorted(root.rglob("*"))
-            if path.is_file()
-            and not path.name.startswith(fsops.TEMP_PREFIX)
-            and path.relative_to(root).as_posix() not in state
+            if path.is_file() and path != mark and path.relative_to(root).as_posix() not in state
         ]
-        if foreign:
+        if mark.exists():  # of an earlier state, whose pull was stopped
+            for path in foreign:
+                fsops.remove(path)
+        elif foreign:
             raise UsageError(
                 f"the folder is no store and holds other files ({foreign[0].name})",
                 where=root,
@@ -61,7 +70,9 @@ def pull(spec: str, store: StoreName | None, url: Remote, *, stop: StopRequest) 
                 hint="name another with --store FOLDER",
                 reason="output.foreign",
             )
+        sealed.write(mark, {"url": url.url})
         num_files = copies.fill(source, state, root, stop=stop)
+        fsops.remove(mark)
         ws = open_workspace(spec, store, create=True)
         remote.remember(ws.store.root, url, push.state)
         return PullReport(push.number, push.newest, num_files, None)
@@ -78,7 +89,7 @@ def _check_numbers(ws: Workspace, there: Store, url: Remote) -> None:
     """Refuse stores in which a number means two versions: merged, v2 of one would be v3."""
     for number in sorted({*ws.store.numbers()} & {*there.numbers()}):
         if ws.store.version(number).id != there.version(number).id:
-            new = ws.command("pull", url).replace("curator pull", "curator pull --store NEW")
+            new = command("pull", ws.spec, "NEW", url)
             raise ConflictError(
                 f"v{number} is another version here than there: both were decided at the same time",
                 where=url,

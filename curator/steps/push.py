@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from curator.core import progress
-from curator.core.errors import ConflictError
+from curator.core.errors import ConflictError, DamageError
 from curator.core.stopping import StopRequest
 from curator.shards.objects import Remote
 from curator.steps.workspace import Workspace
@@ -197,7 +197,10 @@ class _Seen:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.path = root / remote.FOLDER / "seen.parquet"
-        frame = parquet.read(self.path, _SEEN) if self.path.exists() else parquet.empty(_SEEN)
+        try:
+            frame = parquet.read(self.path, _SEEN)
+        except DamageError:  # or there is none
+            frame = parquet.empty(_SEEN)
         self.known = {path: tuple(rest) for path, *rest in frame.iter_rows()}
 
     def find(self, path: str) -> Entry | None:

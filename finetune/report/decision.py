@@ -11,7 +11,8 @@ candidates:
 
 Several candidates that are better than the baseline are compared with each other in every task,
 paired by seed; these comparisons are a family of their own (Holm, 5 %). Only one that is better
-than all others somewhere, and worse than none anywhere, is named alone.
+than all others somewhere, and worse than none anywhere, is named alone. Otherwise those are named
+that no other one is ahead of; the rest is told to be behind.
 
 The least visible difference of a task is the one that a paired t test over its n seeds finds with
 80 % power, two-sided, at 5 % divided by the comparisons of the family: sd * delta(n), where delta
@@ -155,18 +156,36 @@ def _use(
             return Decision(
                 choice="use", arms=(arm,), sentence=f"Use {arm}: {_join(over)}{unseen}, {tail}."
             )
+    first = _first(better, between)
     wins = [
         f"{arm} beats {other}, {_gains(won, several=several)}"
         for (arm, other), told in between.items()
-        if (won := _only(told, "better"))
+        if arm in first and other in first and (won := _only(told, "better"))
     ]
     how = f"of them {_join(wins)}" if wins else "which of them is better cannot be told"
-    each = _join([f"{arm} {gains(arm)}" for arm in better])
+    if behind := [arm for arm in better if arm not in first]:
+        how += f"; {_join(behind)} {'is' if len(behind) == 1 else 'are'} better too, but behind"
+    each = _join([f"{arm} {gains(arm)}" for arm in first])
     return Decision(
         choice="use",
-        arms=tuple(better),
-        sentence=f"Use {_join(better, 'or')}: over {reference}, {each}; {how}, {tail}.",
+        arms=tuple(first),
+        sentence=f"Use {_join(first, 'or')}: over {reference}, {each}; {how}, {tail}.",
     )
+
+
+def _first(arms: Sequence[str], between: Mapping[tuple[str, str], Told]) -> Sequence[str]:
+    """Return the arms that no other one is ahead of: better somewhere and worse nowhere.
+
+    All of them if that leaves fewer than two: one that is not ahead of each other one is not named
+    alone, and three may be ahead of each other in a circle.
+    """
+    ahead = {arm for (arm, other), told in between.items() if _kind(told) == "better"}
+    first = [
+        arm
+        for arm in arms
+        if not any(_kind(between[other, arm]) == "better" for other in ahead - {arm})
+    ]
+    return first if len(first) > 1 else arms
 
 
 def _between(tasks: Sequence[TaskResult], arms: Sequence[str]) -> dict[tuple[str, str], Told]:

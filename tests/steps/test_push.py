@@ -11,6 +11,7 @@ import pytest
 from curator.core.errors import ConflictError
 from curator.core.stopping import StopRequest
 from curator.shards import objects as store_objects
+from curator.steps.pull import pull
 from curator.steps.push import PushReport, push
 from curator.steps.workspace import open_workspace
 from curator.store import copies, fsops, remote
@@ -254,6 +255,34 @@ def test_a_damaged_copy_is_noticed(moto: str, here: Path, monkeypatch: pytest.Mo
     assert again.exit_line["error"] == "store.none"  # what was fetched is not taken for a store
     objects.put(moto, f"store/{key}", data)
     assert curator("pull", here / "shards", URL, "--store", here / "other").code == 0
+
+
+def test_a_pull_that_was_stopped_goes_on_with_a_newer_push(
+    moto: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, moto, here)
+    store, other = here / "shards/.curator", here / "other"
+    journal = store / "journal/captions/echo-12345678/00000.jnl"
+    journal.parent.mkdir(parents=True)
+    journal.write_bytes(b"")  # of a job that goes on
+    pushed(here)
+    fetch = RemoteStore.file
+
+    def stops(self: RemoteStore, path: str, entry: remote.Entry) -> bytes:
+        if path.startswith("versions/"):
+            raise KeyboardInterrupt
+        return fetch(self, path, entry)
+
+    monkeypatch.setattr(copies, "_CHUNK", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(RemoteStore, "file", stops)
+        with pytest.raises(KeyboardInterrupt):
+            pull(str(here / "shards"), other, store_objects.parse(URL), stop=StopRequest())
+    assert not (other / "store.json").exists()
+    journal.unlink()
+    pushed(here)
+    assert curator("pull", here / "shards", URL, "--store", other).code == 0
+    assert content(other) == content(store)
 
 
 def test_a_newer_push_replaces_the_copy_to_read_from(

@@ -243,6 +243,17 @@ def test_two_are_better_and_not_told_apart() -> None:
     )
 
 
+def test_those_behind_are_named_last() -> None:
+    # v2 over v4: 6, 6, 5, 7; v3 over v4: 6, 5, 6, 7.
+    scores = {"v2": miou(9, 10, 9, 10), "v3": miou(9, 9, 10, 10), "v4": miou(3, 4, 4, 3)}
+    found = decided(task("mIoU", {"v1": V1, **scores}), arms=(*BOTH, "v4"))
+    assert (found.choice, found.arms) == ("use", BOTH)
+    assert found.sentence == (
+        "Use v2 or v3: over v1, v2 +9.5 mIoU [8.6, 10.4] and v3 +9.5 mIoU [8.6, 10.4]; which of "
+        "them is better cannot be told; v4 is better too, but behind, 4 seeds."
+    )
+
+
 def test_one_of_two_is_best() -> None:
     # v3 over v2: 4, 5, 5, 4.
     won = task("mIoU", {"v1": V1, "v2": miou(9, 10, 9, 10), "v3": miou(13, 15, 14, 14)})

@@ -301,7 +301,8 @@ def test_no_sentence_has_numbers_of_other_settings(tmp_path: Path, name: str) ->
     assert set(re.findall(r"\d[\d,.]*\b", notes)) <= allowed
     assert not set(re.findall(r"[a-z]+", notes.lower())) & WORDS
     for text in (render_markdown(report), *report.warnings):
-        assert "200 steps" not in text
+        if 200 not in {task.options.get("steps") for task in made.task}:
+            assert "200 steps" not in text
         assert "100,000" not in text
         for seeds in re.findall(r"(\w+) seeds?\b(?! would)", text):
             assert seeds in (

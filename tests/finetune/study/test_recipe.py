@@ -68,7 +68,8 @@ def test_ready_studies(name: str) -> None:
     assert made.seeds == (0, 1)
     alt_texts = "folder/alt_texts.parquet:right_37" if name == "reference" else "v2"
     assert made.arm_named(made.baseline).data == f"folder/shards@{alt_texts}"
-    assert {task.protocol for task in made.task} == {"solved"}
+    assert {task.protocol for task in made.task if not task.arms} == {"solved"}
+    assert {task.protocol for task in made.task if task.arms} <= {"finetune"}
     assert {"captions", "images", "random"} <= {arm.kind for arm in made.arm}
     assert made.pretrain.recipe in RECIPES.names()
 
