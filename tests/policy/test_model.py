@@ -15,6 +15,7 @@ def test_the_presets_are_those_promised() -> None:
     assert PRESETS.names() == [
         "as-is",
         "best",
+        "blend",
         "filter",
         "keep-all",
         "mix",
