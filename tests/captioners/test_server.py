@@ -150,7 +150,7 @@ def test_a_refused_image_fails_alone_and_is_not_sent_again(serve, tmp_path):
     # Escaped and cut: the server's words go into a table that people look at.
     assert outcomes[1].detail.startswith("HTTP 400: image too\\nodd xxx")
     assert len(outcomes[1].detail) < 500
-    # Not the length of the log: a refusal that comes before any caption is followed by a test image.
+    # Not the length of the log: a refusal before any caption is followed by a test image.
     assert [entry["sha256"] for entry in log_of(tmp_path)].count(bad.image_sha256) == 1
 
 
