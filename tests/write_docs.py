@@ -51,6 +51,7 @@ NEEDS = {
     "scores": "`curator score`",
     "flags": "`curator score --scorer text`",
     "copies": "a pass over all images",
+    "alt_text": "an alt text",
 }
 
 

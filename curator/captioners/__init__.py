@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from curator.core.model_spec import OPEN_CLIP_FILES, TRANSFORMERS_FILES, ModelSpec
+from curator.core.names import NOTHING, Items
 from curator.core.registry import Registry
 
 STOP = "stop"
@@ -25,13 +26,15 @@ class CaptionRequest:
 
     `image` holds the encoded bytes as stored in the shard; `image_sha256` is their hex digest and
     identifies the answer. `prompt` is the final text, already filled in and cleaned, without
-    model-specific tokens.
+    model-specific tokens. `keep` are the names and numbers of the alt text that the caption should
+    have; only `curator.captioners.guard` reads them.
     """
 
     image_sha256: str
     image: bytes
     prompt: str
     candidate: int = 0
+    keep: Items = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,10 @@ class Captioner(Protocol):
         nothing    those of `sampling`, `language` that its constructor has
         model      `model`, `revision`, `device`, `dtype`, `sampling`
         server     `model`, `url` (a list for several), `stall_timeout_sec`, `sampling`, and those
-                   of `concurrency`, `max_pixels`, `server_wait_sec` that its constructor has
+                   of `concurrency`, `max_pixels`, `server_wait_sec`, `text_only` that its
+                   constructor has
+
+    `system`, a system prompt, is given to those that have it, and asked of no other.
 
     It may have a method `prefetch(requests)`, which gets the batch after the next call of
     `caption` and returns at once.

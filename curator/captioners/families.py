@@ -55,9 +55,12 @@ class Chat:
     one_prompt_a_batch = False
     padding_side = "left"
 
-    def __init__(self, processor: Any, model: Any) -> None:
+    def __init__(self, processor: Any, model: Any, system: str | None = None) -> None:
         self._processor = processor
         self._encoder_decoder = bool(model.config.is_encoder_decoder)
+        self._head: list[dict[str, Any]] = []
+        if system is not None:
+            self._head = [{"role": "system", "content": [{"type": "text", "text": system}]}]
 
     def instruction(self, prompt: str) -> str:
         """Return the prompt unchanged."""
@@ -67,10 +70,11 @@ class Chat:
         """Encode one user turn per image: the image, then the text; padded on the left."""
         turns = [
             [
+                *self._head,
                 {
                     "role": "user",
                     "content": [{"type": "image", "image": image}, {"type": "text", "text": text}],
-                }
+                },
             ]
             for image, text in zip(images, instructions, strict=True)
         ]
@@ -222,17 +226,24 @@ _BY_MODEL_TYPE: Mapping[str, type[_Tasks]] = {
 }
 
 
-def family_of(processor: Any, model: Any) -> Family:
-    """Return the family of a loaded model.
+def family_of(processor: Any, model: Any, system: str | None = None) -> Family:
+    """Return the family of a loaded model, which is given the system prompt `system`.
 
     Raises:
-        UsageError: the model has no chat template and is not of a known family.
+        UsageError: the model has no chat template and is not of a known family, or it takes no
+            system prompt.
     """
     model_type = model.config.model_type
     if model_type in _BY_MODEL_TYPE:
+        if system is not None:
+            raise UsageError(
+                f"model type {model_type!r} takes no system prompt",
+                hint="drop --system; or take a model with a chat template",
+                reason="prompt.unsupported",
+            )
         return _BY_MODEL_TYPE[model_type](processor, model)
     if getattr(processor, "chat_template", None):
-        return Chat(processor, model)
+        return Chat(processor, model, system)
     raise UsageError(
         f"model type {model_type!r} has no chat template, so how to ask it is unknown",
         hint=f"a model with a chat template works, and: {', '.join(sorted(_BY_MODEL_TYPE))}; "

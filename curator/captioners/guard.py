@@ -12,12 +12,16 @@
     the prompt, a speaker's name                              vlm.echo
     <|im_start|>user in the middle                            vlm.special_token
     fewer or more answers than requests, also one by one      vlm.mismatch
+    a forbidden word, or none of a required one               vlm.words
 
 `curator.scorers.text.check_text` defines what is bad; this module handles it. Openers such as "This
 image shows" are not a failure: policies can use their flag. Good captions are only tidied: text
 around them is removed (`curator.captioners.answers`), and one that reached the token limit is cut
 back to its last whole sentence (`curator.captioners.cut`). The caption's `note` keeps the removed
 text.
+
+A caption that breaks the rules on words is asked for again with a sentence that names the words.
+The better of the two counts (`curator.captioners.words`).
 
 The second try uses the prompt's alternative wording and `candidate + 1000`, hence another seed. The
 alternatives ask for English, so for other languages the wording stays the same.
@@ -39,7 +43,8 @@ from curator.captioners.cut import cut_back
 from curator.captioners.excerpt import excerpt
 from curator.captioners.options import RETRY_CANDIDATE
 from curator.captioners.pixels import probe_request
-from curator.captioners.prompts import Prompt, reword
+from curator.captioners.prompts import Prompt, reword, without_texts
+from curator.captioners.words import WordRules
 from curator.core import contract
 from curator.core.errors import EngineError, nearest
 from curator.core.reasons import REASONS
@@ -68,6 +73,7 @@ _REASONS = {
 }
 _WANTS = "list[Caption | CaptionFailure], one for each request"
 _TRIED_AGAIN = frozenset(_REASONS.values()) | {"vlm.reasoning_only"}
+_NO_RULES = WordRules()
 _MODEL_TALK = re.compile(r"\b(?:an AI|language model|artificial intelligence)\b", re.IGNORECASE)
 
 
@@ -92,13 +98,22 @@ class Prefetches(Protocol):
 class Guarded:
     """Wraps a captioner and returns only captions that are fit to be stored.
 
-    `prompt` is the prompt that the requests were rendered from, `language` the expected language.
+    `prompt` is the prompt that the requests were rendered from, `language` the expected language,
+    `words` are the rules on words.
     """
 
-    def __init__(self, captioner: Captioner, *, prompt: Prompt, language: str = "en") -> None:
+    def __init__(
+        self,
+        captioner: Captioner,
+        *,
+        prompt: Prompt,
+        language: str = "en",
+        words: WordRules = _NO_RULES,
+    ) -> None:
         self._captioner = captioner
         self._prompt = prompt
         self._language = language
+        self._words = words
 
     def prefetch(self, requests: Sequence[CaptionRequest]) -> None:
         """Pass the batch to the captioner, if it can prefetch."""
@@ -141,11 +156,47 @@ class Guarded:
             if recovered:
                 outcomes = yield from self._judged_answers(requests)
         bad = [i for i, outcome in enumerate(outcomes) if _reason(outcome) in _TRIED_AGAIN]
-        if not bad:
+        if bad:
+            seconds = yield from self._judged_answers([self._other(requests[i]) for i in bad])
+            for i, second in zip(bad, seconds, strict=True):
+                outcomes[i] = second if isinstance(second, Caption) else _both(outcomes[i], second)
+        outcomes = yield from self._with_words(requests, outcomes)
+        return outcomes
+
+    def _with_words(
+        self, requests: Sequence[CaptionRequest], outcomes: Outcomes
+    ) -> Rounds[Outcomes]:
+        """Ask again for captions that break the rules on words."""
+        broken = {
+            i: found
+            for i, outcome in enumerate(outcomes)
+            if isinstance(outcome, Caption)
+            and (found := self._words.broken_by(outcome.text, requests[i].keep))
+        }
+        if not broken:
             return outcomes
-        seconds = yield from self._judged_answers([self._other(requests[i]) for i in bad])
-        for i, second in zip(bad, seconds, strict=True):
-            outcomes[i] = second if isinstance(second, Caption) else _both(outcomes[i], second)
+        again = [
+            replace(
+                requests[i],
+                prompt=f"{requests[i].prompt} {found.request}",
+                candidate=requests[i].candidate + RETRY_CANDIDATE,
+            )
+            for i, found in broken.items()
+        ]
+        seconds = yield from self._judged_answers(again)
+        for (i, first), second in zip(broken.items(), seconds, strict=True):
+            best, left = outcomes[i], first
+            if isinstance(second, Caption):
+                found = self._words.broken_by(second.text, requests[i].keep)
+                if found.rank < first.rank:
+                    best, left = second, found
+            if left.forbidden or left.missing:
+                outcomes[i] = CaptionFailure("vlm.words", left.detail)
+            elif left and isinstance(best, Caption):
+                note = " | ".join(filter(None, (best.note, left.detail)))
+                outcomes[i] = replace(best, note=note)
+            else:
+                outcomes[i] = best
         return outcomes
 
     def _judged_answers(self, requests: Sequence[CaptionRequest]) -> Rounds[Outcomes]:
@@ -218,7 +269,8 @@ class Guarded:
             return nothing
         if answer.is_list:
             return CaptionFailure("vlm.markup", excerpt(outcome.text))
-        failure = judge(answer.text, prompt=request.prompt, language=self._language)
+        asked = without_texts(request.prompt)
+        failure = judge(answer.text, prompt=asked, language=self._language)
         return failure or _finished(outcome, answer)
 
     def _recovered(self) -> Rounds[bool]:

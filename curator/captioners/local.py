@@ -68,7 +68,9 @@ class LocalCaptioner:
         device: str | None = None,
         dtype: str | None = None,
         revision: str | None = None,
+        system: str | None = None,
     ) -> None:
+        self._system = system
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
         self._sampling = sampling
@@ -203,7 +205,7 @@ class LocalCaptioner:
             )
         _check_complete(self._folder, info)
         self._model = model.to(self.device).eval()
-        self._family: Family = family_of(self._processor, self._model)
+        self._family: Family = family_of(self._processor, self._model, self._system)
         self._tokenizer.padding_side = self._family.padding_side
         self._eos = eos_token_ids(self._model)
 

@@ -25,20 +25,30 @@ class Mismatch(Exception):
 
 
 def body_of(
-    image: bytes, prompt: str, candidate: int, num: int = 1, *, model: str, sampling: Sampling
+    image: bytes | None,
+    prompt: str,
+    candidate: int,
+    num: int = 1,
+    *,
+    model: str,
+    sampling: Sampling,
+    system: str | None = None,
 ) -> bytes:
     """Return the JSON body that asks for `num` captions of one image, from `candidate` on.
 
-    `image` is a `data:` URI; it goes before the text, as in Qwen's training. `n` is sent only to
-    ask for more than one caption. vLLM draws the i-th of them with the seed `seed + i`, which is
-    what a request of its own would be sent with, so how captions are asked for changes nothing.
+    `image` is a `data:` URI; it goes before the text, as in Qwen's training; None: the request has
+    text alone. `n` is sent only to ask for more than one caption. vLLM draws the i-th of them with
+    the seed `seed + i`, which is what a request of its own would be sent with, so how captions are
+    asked for changes nothing.
     """
-    content = [
-        {"type": "image_url", "image_url": {"url": ""}},
-        {"type": "text", "text": prompt},
-    ]
+    content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
+    if image is not None:
+        content.insert(0, {"type": "image_url", "image_url": {"url": ""}})
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
     document: dict[str, Any] = {
-        "messages": [{"role": "user", "content": content}],
+        "messages": messages,
         "model": model,
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
@@ -47,7 +57,10 @@ def body_of(
     }
     if num > 1:
         document["n"] = num
-    # The image is put in afterwards, so that a megabyte is not searched for what JSON escapes.
+    if image is None:
+        return json.dumps(document).encode()
+    # The image is put in afterwards, so that a megabyte is not searched for what JSON escapes. Its
+    # place is unambiguous: within a JSON string, quotes are escaped.
     head, url, tail = json.dumps(document).partition('"url": "')
     return b"".join(((head + url).encode(), image, tail.encode()))
 

@@ -59,8 +59,9 @@ class ServerCaptioner:
     """Captions with `model` of the servers at `url`, e.g. `http://host:8000/v1`; one or several.
 
     `concurrency` is the number of requests that each server has at once; None: as many as make it
-    faster. `max_pixels` makes larger images smaller before they are sent. `stall_timeout_sec`
-    limits one request with its retries, `server_wait_sec` how long to wait when no server is there.
+    faster. `max_pixels` makes larger images smaller before they are sent; with `text_only` none is
+    sent, for models that read text alone. `system` is the system prompt. `stall_timeout_sec` limits
+    one request with its retries, `server_wait_sec` how long to wait when no server is there.
     `Caption.num_tokens` is 0 if the server does not count, or counts several candidates together.
 
     Raises:
@@ -77,6 +78,8 @@ class ServerCaptioner:
         url: str | Sequence[str] | None = None,
         concurrency: int | None = None,
         max_pixels: int | None = None,
+        text_only: bool = False,
+        system: str | None = None,
         stall_timeout_sec: float = DEFAULTS.stall_timeout_sec,
         server_wait_sec: float = DEFAULTS.server_wait_sec,
     ) -> None:
@@ -106,6 +109,8 @@ class ServerCaptioner:
         self._sampling = sampling
         self._concurrency = concurrency
         self._max_pixels = max_pixels
+        self.text_only = text_only
+        self._system = system
         self._stall_timeout_sec = stall_timeout_sec
         self._server_wait_sec = server_wait_sec
 
@@ -144,7 +149,9 @@ class ServerCaptioner:
         return [task.result() for task in tasks]
 
     def prepare(self, request: CaptionRequest) -> bytes | CaptionFailure:
-        """Decode the image and return it as it is sent: a `data:` URI."""
+        """Decode the image and return it as it is sent: a `data:` URI; empty with `text_only`."""
+        if self.text_only:
+            return b""
         try:
             return data_uri(request.image, self._max_pixels)
         except Unusable as error:
@@ -169,12 +176,13 @@ class ServerCaptioner:
         """Return the body that asks for consecutive candidates of one image and prompt."""
         first, num = requests[0], len(requests)
         return body_of(
-            image,
+            None if self.text_only else image,
             first.prompt,
             first.candidate,
             num,
             model=self._model,
             sampling=self._sampling,
+            system=self._system,
         )
 
     def read(

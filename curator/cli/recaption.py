@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from curator.captioners import CAPTIONERS, DEFAULT_CAPTIONER
+from curator.captioners.prompts import PRESETS
 from curator.cli import options as o
 from curator.cli.decide import version_json, version_text
 from curator.cli.output import show, show_json, table
@@ -16,6 +17,7 @@ from curator.core.errors import UsageError
 from curator.core.run_options import DEFAULTS, RunOptions
 
 if TYPE_CHECKING:
+    from curator.engine.makers import Maker
     from curator.steps.recaption import RecaptionReport
     from curator.steps.workspace import Workspace
 
@@ -58,10 +60,42 @@ def recaption(
         float, typer.Option(help="Seconds to wait when no server is there, then the run ends.")
     ] = DEFAULTS.server_wait_sec,
     prompt: Annotated[
-        str,
-        typer.Option(help="kinds, short, detailed, spatial, grounded, or your own template."),
+        list[str] | None,
+        typer.Option(
+            help=f"{', '.join(PRESETS)}, or your own template; repeated: captions by each. "
+            "[default: short]"
+        ),
         PRESET_PROMPT,
-    ] = "short",
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="System prompt of a chat model.")
+    ] = None,
+    caption_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GENERATOR",
+            help="Whose captions stand for {caption} in a prompt (default: those of the prompt "
+            "before it).",
+        ),
+    ] = None,
+    text_only: Annotated[
+        bool,
+        typer.Option(help="Send a server the prompt with {caption} and no image."),
+        HARMLESS,
+    ] = False,
+    keep_names: Annotated[
+        bool,
+        typer.Option(help="Ask again for names and numbers of the alt text that a caption lost."),
+        HARMLESS,
+    ] = False,
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORD", help="Refuse captions with this word; may be repeated."),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORD", help="Refuse captions without this word; may be repeated."),
+    ] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Number of captions per image.")] = 1,
     max_tokens: Annotated[int | None, typer.Option(help="Maximum tokens per caption.")] = None,
     temperature: Annotated[
@@ -110,11 +144,23 @@ def recaption(
 
         curator recaption shards/ --captioner server --url http://gpu:8000/v1 \\
             --model Qwen/Qwen3-VL-8B-Instruct --policy best
+
+    Alt text and caption fused in a second round, from the same model:
+
+        curator recaption shards/ --prompt detailed --prompt fuse --keep-names
     """
     from contextlib import nullcontext
 
+    from curator.captioners.prompts import get_prompt
+    from curator.captioners.words import WordRules
     from curator.core.stopping import stop_on_signals
-    from curator.engine.makers import all_of, captioner_maker, checker_maker, scorer_maker
+    from curator.engine.makers import (
+        all_of,
+        captioner_maker,
+        check_stages,
+        checker_maker,
+        scorer_maker,
+    )
     from curator.engine.serve import LocalServers
     from curator.policy.model import load_policy
     from curator.shards.dataset import discover
@@ -146,29 +192,45 @@ def recaption(
         servers = LocalServers(serve, model=model, num=workers)
         url = servers.urls
     discover(dataset)  # report a wrong path before a model is downloaded
-    generate, by, checker = all_of(
-        lambda: (
-            captioner_maker(
-                captioner,
-                model=model,
-                url=url,
-                prompt=prompt,
-                language=language,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
-                device=device,
-                dtype=dtype,
-                stall_timeout_sec=stall_timeout,
-                server_wait_sec=server_wait,
-                concurrency=concurrency,
-                max_pixels=max_pixels,
-                candidates=candidates,
+    prompts = list(dict.fromkeys(prompt or ["short"])) if chosen.needs_generated else []
+    words = WordRules(
+        keep_names=keep_names, forbid=tuple(forbid or ()), require=tuple(require or ())
+    )
+    generators: list[Maker] = []
+
+    def add_generators() -> None:
+        """Make the captioner of each prompt; `{caption}` is what the one before it makes."""
+        for one in prompts:
+            needs_caption = get_prompt(one).needs_caption
+            before = generators[-1].name if generators else None
+            generators.append(
+                captioner_maker(
+                    captioner,
+                    model=model,
+                    url=url,
+                    prompt=one,
+                    language=language,
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    top_p=top_p,
+                    seed=seed,
+                    device=device,
+                    dtype=dtype,
+                    stall_timeout_sec=stall_timeout,
+                    server_wait_sec=server_wait,
+                    concurrency=concurrency,
+                    max_pixels=max_pixels,
+                    candidates=candidates,
+                    caption_from=(caption_from or before) if needs_caption else None,
+                    text_only=text_only and needs_caption,
+                    system=system,
+                    words=words,
+                )
             )
-            if chosen.needs_generated
-            else None
-        ),
+
+    check_stages(prompts, caption_from, text_only=text_only)
+    _, by, checker = all_of(
+        add_generators,
         lambda: (
             scorer_maker(scorer or chosen.scorer, language=language, device=device, dtype=dtype)
             if chosen.needs_score or worst
@@ -178,7 +240,7 @@ def recaption(
     )
     assert checker is not None
     asked = Recaption(
-        captioner=generate,
+        captioners=tuple(generators),
         scorer=by,
         checker=checker,
         policy=chosen,
@@ -201,7 +263,7 @@ def recaption(
         gpus=gpus,
     )
     if servers is None:
-        reach_server(dataset, store, generate)
+        reach_server(dataset, store, generators)
     ws = open_workspace(dataset, store, create=True, shard_slice=shard_slice)
     with stop_on_signals() as stop, servers or nullcontext():
         report = run(ws, asked, run_options, servers=servers, stop=stop)

@@ -308,6 +308,8 @@ def _value(label: str, value: Any, param: Any, typed: Any, path: Path, *, is_fol
 
     Typer alone would accept "3" for 3 and true for 1, because typed options are always text.
     """
+    if param.multiple and _is_text(value):
+        value = [value]
     wanted = _wanted(value, param)
     if wanted is not None:
         raise UsageError(

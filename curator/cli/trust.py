@@ -49,7 +49,7 @@ def _is_policy(value: Any, _folder: Path) -> bool:
 def _is_prompt(value: Any, _folder: Path) -> bool:
     from curator.captioners.prompts import PRESETS
 
-    return value in PRESETS
+    return set([value] if isinstance(value, str) else value) <= set(PRESETS)
 
 
 def _is_bundled(value: Any, _folder: Path) -> bool:

@@ -23,7 +23,6 @@ from typing import Generic, TypeVar
 import numpy as np
 import polars as pl
 
-from curator.compare.names import MAYBE, Items, items_of, lost_items
 from curator.compare.pairs import ShardPair, VersionScores, texts_of
 from curator.compare.stats import LengthCounter, PairCounter, ScoreCounter
 from curator.compare.values import (
@@ -40,6 +39,7 @@ from curator.compare.values import (
 )
 from curator.compare.words import WordCounter
 from curator.core import clock
+from curator.core.names import MAYBE, Items, items_of, lost_items
 from curator.store.store import Store
 from curator.store.versions import ACTIONS, ShardEntry, Version
 

@@ -80,6 +80,7 @@ REASONS: dict[str, Reason] = {
     "vlm.special_token": Reason("caption", True, "a special token of a tokenizer in the text"),
     "vlm.stuck": Reason("caption", True, "the same caption for too many different images"),
     "vlm.mismatch": Reason("caption", True, "an answer that matches no request"),
+    "vlm.words": Reason("caption", True, "a forbidden word, or a required one is missing, twice"),
     "vlm.oom": Reason("caption", True, "out of memory with this image alone"),
     "vlm.stalled": Reason("caption", True, "no answer within the stall timeout"),
     "engine.error": Reason("caption", True, "the engine answered with an error"),

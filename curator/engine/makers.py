@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from curator.captioners import CAPTIONERS, DEFAULT_CAPTIONER
 from curator.captioners.options import Sampling
-from curator.captioners.prompts import get_prompt
+from curator.captioners.prompts import Prompt, get_prompt
+from curator.captioners.words import WordRules
 from curator.core.errors import CuratorError, EngineError, UsageError, nearest
 from curator.core.hashing import digest
 from curator.core.model_spec import ModelSpec
@@ -30,9 +31,10 @@ from curator.scorers import CHECKER, OF_MODELS, SCORERS
 from curator.scorers.language import is_wrong_language
 from curator.store.store import MAKER_DIGEST_CHARS
 
-_MAX_TOKENS = {"short": 64, "grounded": 96}
+_MAX_TOKENS = {"short": 64, "grounded": 96, "fuse": 96}
 _MAX_TOKENS_LONG = 192
 _SLUG_CHARS = 32
+_NO_RULES = WordRules()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,8 +200,14 @@ def captioner_maker(
     concurrency: int | None = None,
     max_pixels: int | None = None,
     candidates: int = 1,
+    caption_from: str | None = None,
+    text_only: bool = False,
+    system: str | None = None,
+    words: WordRules = _NO_RULES,
 ) -> Maker:
     """Return the maker for `--captioner`, a name of CAPTIONERS, and its options.
+
+    `caption_from` is the maker whose captions stand for `{caption}` in the prompt.
 
     Raises:
         UsageError: conflicting options, or a class that does not satisfy the protocol.
@@ -231,6 +239,7 @@ def captioner_maker(
                 hint=f"add --captioner {servers}",
                 reason="option.value",
             )
+    _check_stage(captioner, asked, caption_from, text_only=text_only, system=system)
     pinned: str | None
     options: dict[str, Any]
     if spec.needs == "nothing":
@@ -257,6 +266,7 @@ def captioner_maker(
             "concurrency": concurrency,
             "max_pixels": max_pixels,
             "server_wait_sec": server_wait_sec,
+            "text_only": text_only,
         }
         options |= {name: value for name, value in more.items() if name in taken}
         named, pinned = str(model), revision
@@ -287,6 +297,11 @@ def captioner_maker(
         "language": language,
         "sampling": asdict(sampling),
     }
+    if system is not None:
+        recipe["system"] = options["system"] = system
+    more_recipe = {"caption_from": caption_from, "text_only": text_only, "words": words.to_recipe()}
+    # Only what is set: the names of makers from before these options were there do not change.
+    recipe |= {name: value for name, value in more_recipe.items() if value}
     if max_pixels is not None:
         recipe["max_pixels"] = max_pixels
     if spec.needs != "nothing" and spec.version > 1:
@@ -298,6 +313,53 @@ def captioner_maker(
         recipe=recipe,
         options=options,
     )
+
+
+def check_stages(prompts: Sequence[str], caption_from: str | None, *, text_only: bool) -> None:
+    """Raise a UsageError for options about `{caption}` where no prompt has it."""
+    if any(get_prompt(prompt).needs_caption for prompt in prompts):
+        return
+    given = {"--caption-from": caption_from is not None, "--text-only": text_only}
+    for option in (option for option, is_given in given.items() if is_given):
+        raise UsageError(
+            f"{option} is for prompts with {{caption}}, and no --prompt has it",
+            hint=f"add --prompt fuse, or a prompt of your own with {{caption}}; or drop {option}",
+            reason="option.value",
+        )
+
+
+def _check_stage(
+    captioner: str, prompt: Prompt, caption_from: str | None, *, text_only: bool, system: str | None
+) -> None:
+    """Raise a UsageError for options of the prompt that do not fit together, or the captioner."""
+    if prompt.needs_caption and caption_from is None:
+        raise UsageError(
+            "the prompt has {caption}, and it is not said whose captions those are",
+            hint="add --caption-from GENERATOR (`curator query DATASET 'select distinct generator "
+            "from generated'` lists them), or name the prompt that makes them before it: "
+            "--prompt detailed --prompt fuse",
+            reason="option.missing",
+        )
+    taken = inspect.signature(CAPTIONERS.get(captioner)).parameters
+    for option, is_set, name in (
+        ("--text-only", text_only, "text_only"),
+        ("--system", system is not None, "system"),
+    ):
+        if is_set and name not in taken:
+            able = [row for row in CAPTIONERS.rows if name in _parameters(row)]
+            raise UsageError(
+                f"--captioner {captioner} has no {option}",
+                hint=f"drop {option}, or take --captioner {' or '.join(able)}",
+                reason="option.value",
+            )
+
+
+def _parameters(captioner: str) -> Collection[str]:
+    """Return what the class of a row is built with; nothing where it cannot be imported."""
+    try:
+        return inspect.signature(CAPTIONERS.get(captioner)).parameters
+    except (ImportError, CuratorError):
+        return ()
 
 
 def _checked_url(

@@ -86,11 +86,13 @@ class LocalServers:
             watcher.stdout.close()
 
     def start(self, say: Callable[[str], object], stop: Callable[[], bool]) -> None:
-        """Start all servers and wait until they answer.
+        """Start all servers and wait until they answer; nothing to do if they were started.
 
         Raises:
             EngineError: one cannot be started, or ends before it answers; with its last lines.
         """
+        if self._watchers:
+            return
         began = told = time.monotonic()
         say(f"starting {len(self._ports)} x {shlex.join(self._commands[0])}")
         for number in range(len(self._ports)):

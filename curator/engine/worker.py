@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from curator.captioners import CAPTIONERS, Caption, Captioner, CaptionFailure, CaptionRequest
 from curator.captioners.guard import Guarded
 from curator.captioners.prompts import get_prompt
+from curator.captioners.words import WordRules
 from curator.core import contract, images
 from curator.core.errors import DamageError, Unusable, nearest
+from curator.core.names import NOTHING, Items
 from curator.core.reasons import REASONS
 from curator.scorers import SCORERS, Score, Scorer
 from curator.shards.places import Place, read_bytes, read_many
@@ -27,6 +29,7 @@ from curator.shards.places import Place, read_bytes, read_many
 if TYPE_CHECKING:
     from curator.captioners.server import ServerCaptioner
 
+_NO_RULES = WordRules()
 K = TypeVar("K")
 V = TypeVar("V")
 _WANTS = (
@@ -73,6 +76,7 @@ class CaptionItem:
     prompt: str
     candidate: int
     attempt: int = 0
+    keep: Items = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +114,16 @@ class CaptionWorker:
     """Captions batches. `captioner` is a name of `CAPTIONERS`."""
 
     def __init__(
-        self, captioner: str, options: Mapping[str, Any], *, prompt: str, language: str
+        self,
+        captioner: str,
+        options: Mapping[str, Any],
+        *,
+        prompt: str,
+        language: str,
+        words: WordRules = _NO_RULES,
     ) -> None:
         built: Captioner = contract.build(CAPTIONERS, captioner, options)
-        self._captioner = Guarded(built, prompt=get_prompt(prompt), language=language)
+        self._captioner = Guarded(built, prompt=get_prompt(prompt), language=language, words=words)
         self._read = _ReadAhead[CaptionItem, CaptionRequest]()
 
     def prefetch(self, items: Sequence[CaptionItem]) -> None:
@@ -137,6 +147,8 @@ class PrepareWorker:
 
     def __call__(self, items: Sequence[CaptionItem]) -> list[bytes | CaptionFailure]:
         """Return the image of every item as it is sent; those of one image share their bytes."""
+        if self._captioner.text_only:  # the shards are not even read
+            return [b""] * len(items)
         requests = _requests(list({item.image: item for item in items}.values()))
         prepared = {
             item.image: self._captioner.prepare(request) for item, request in requests.items()
@@ -158,10 +170,11 @@ class CaptionStream:
         *,
         prompt: str,
         language: str,
+        words: WordRules,
         stop: Callable[[], bool],
     ) -> None:
         built: ServerCaptioner = contract.build(CAPTIONERS, captioner, options)
-        self._guard = Guarded(built, prompt=get_prompt(prompt), language=language)
+        self._guard = Guarded(built, prompt=get_prompt(prompt), language=language, words=words)
         self._servers = built.connect(stop)
 
     async def __aenter__(self) -> CaptionStream:
@@ -199,7 +212,10 @@ class CaptionStream:
             EngineError: as `Guarded.caption`.
         """
         rounds = self._guard.rounds(
-            [CaptionRequest(one.image.sha256, b"", one.prompt, one.candidate) for one in items]
+            [
+                CaptionRequest(one.image.sha256, b"", one.prompt, one.candidate, one.keep)
+                for one in items
+            ]
         )
         try:
             asked = next(rounds)
@@ -278,6 +294,8 @@ class _ReadAhead(Generic[K, V]):
 def _requests(items: Sequence[CaptionItem]) -> dict[CaptionItem, CaptionRequest]:
     data = read_all([item.image for item in items])
     return {
-        item: CaptionRequest(item.image.sha256, data[item.image], item.prompt, item.candidate)
+        item: CaptionRequest(
+            item.image.sha256, data[item.image], item.prompt, item.candidate, item.keep
+        )
         for item in items
     }

@@ -190,6 +190,9 @@ class Decider:
             else:
                 parts.extend(generated(name, frame) for name, frame in made.items())
         texts = (pl.concat(parts) if parts else alt_texts(usable).clear()).with_row_index("rank")
+        if self.policy.needs_alt_text:
+            beside = usable.select("row", "alt_text")
+            texts = texts.join(beside, on="row", how="left", maintain_order="left")
         if (scored := self._scored.pop(group, None)) is not None:
             scored = scored.cast({"failure": pl.String})
             return pl.concat([texts, scored], how="horizontal")

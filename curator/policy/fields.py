@@ -13,11 +13,12 @@ import polars as pl
 
 from curator.core.errors import UsageError
 from curator.policy.field import PolicyField
+from curator.policy.names_kept import NAMES_KEPT
 from curator.scorers.text import FLAGS
 
 COLUMNS = (
     *("text", "source", "score", "width", "height", "truncated"),
-    *("flags", "copies", "copy_number"),
+    *("flags", "copies", "copy_number", "alt_text"),
 )
 """What the expression of a field may use; the decider has more columns, which are its own."""
 
@@ -105,6 +106,7 @@ FIELDS: dict[str, PolicyField] = {
         starts={"first of equal images": {"name": "unique", "max": 0}},
         examples=(({"copy_number": 1}, 1),),
     ),
+    "names_kept": NAMES_KEPT,
 }
 
 

@@ -167,6 +167,11 @@ class Policy(BaseModel):
         """Whether the decision depends on duplicate images."""
         return self._has_rule_with("copies")
 
+    @property
+    def needs_alt_text(self) -> bool:
+        """Whether a rule compares texts with the alt text of their sample."""
+        return self._has_rule_with("alt_text")
+
     def _has_rule_with(self, needs: str) -> bool:
         return any(FIELDS[rule.field].needs == needs for rule in self.rule)
 

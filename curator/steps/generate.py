@@ -12,11 +12,13 @@ import numpy as np
 import polars as pl
 
 from curator.captioners import CAPTIONERS, Caption, CaptionFailure
-from curator.captioners.prompts import Prompt, get_prompt, render
+from curator.captioners.prompts import Prompt, get_prompt, render, safe_text
 from curator.captioners.stuck_detector import MAX_IMAGES, StuckDetector
+from curator.captioners.words import WordRules
 from curator.core import clock, progress
 from curator.core.errors import QuarantineLimitError, UsageError
 from curator.core.hashing import text_sha256
+from curator.core.names import NOTHING, Items, items_of
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.engine.claims import Claims
@@ -74,6 +76,7 @@ def generate(
     limit = _worst_limit(ws, only) if only else None
     num_samples = {ref.name: index.shard_facts(ws.store, ref.name).num_samples for ref in ws.shards}
     total = sum(num_samples.values())
+    words = WordRules.of(maker.recipe)
     numbers_of = {ref.name: number for number, ref in enumerate(ws.shards)}
     detectors: _Detectors = defaultdict(StuckDetector)
 
@@ -81,21 +84,32 @@ def generate(
         detectors.pop(shard, None)
         claims.free(shard)
 
+    from_name = maker.recipe.get("caption_from")
+    captioned = Facts(ws.store, CAPTIONS, str(from_name)) if from_name else None
+    keep_of = items_of if words.keep_names else lambda _alt_text: NOTHING
+    num_without = 0
+
     def planned(
         advance: progress.Advance, shards: Iterable[ShardRef]
     ) -> Iterator[tuple[str, list[CaptionItem]]]:
         prompt = get_prompt(str(maker.recipe["prompt"]))
         numbers = pl.DataFrame({"candidate": pl.Series(range(candidates), dtype=pl.Int16)})
+        nonlocal num_without
         for ref in shards:
             samples = _asked(ws, ref, only, limit)
+            if captioned is not None:
+                samples = _with_caption(samples, captioned)
+                num_without += samples["caption"].null_count()
+                samples = samples.drop_nulls("caption")
             images = samples.unique("image_sha256", keep="first", maintain_order=True)
             wanted = images.join(numbers, how="cross", maintain_order="left_right")
             pending = facts.pending(wanted)
             advance(num_samples[ref.name] * candidates - len(pending))
             place = sparse(ref.path, int(pending["length"].sum()) // candidates)
-            if len(pending) and is_whole(place) and run_options.executor == "local":
+            is_ahead = is_whole(place) and not maker.recipe.get("text_only")
+            if len(pending) and is_ahead and run_options.executor == "local":
                 ahead.after(numbers_of[ref.name])
-            yield ref.name, _items(replace(ref, path=place), prompt, pending)
+            yield ref.name, _items(replace(ref, path=place), prompt, pending, keep_of)
 
     build: Any = partial(
         CaptionWorker,
@@ -103,6 +117,7 @@ def generate(
         maker.options,
         prompt=maker.recipe["prompt"],
         language=maker.recipe["language"],
+        words=words,
     )
     if executor is None and hasattr(CAPTIONERS.get(maker.row), "connect"):
         build = partial(PrepareWorker, maker.row, maker.options)
@@ -115,6 +130,7 @@ def generate(
                 maker.options,
                 prompt=str(maker.recipe["prompt"]),
                 language=str(maker.recipe["language"]),
+                words=words,
                 stop=stop,
             )
 
@@ -140,6 +156,11 @@ def generate(
         )
         for shards in claims.rounds(ws.shards, stop=stop):
             loop.run(planned(advance, claims.take(shards)), stop=stop)
+    if num_without:
+        progress.say(
+            f"{num_without:,} of {total:,} samples have no caption by {from_name} to put into the "
+            "prompt, and were left out"
+        )
     tally = loop.tally
     if only_thought := tally.failures.get("vlm.reasoning_only"):
         progress.say(
@@ -206,17 +227,35 @@ def _asked(ws: Workspace, ref: ShardRef, only: Only | None, limit: float | None)
     return samples
 
 
-def _items(ref: ShardRef, prompt: Prompt, pending: pl.DataFrame) -> list[CaptionItem]:
-    rows = pending.select("image_sha256", "offset", "length", "alt_text", "candidate", "attempt")
+def _with_caption(samples: pl.DataFrame, captioned: Facts) -> pl.DataFrame:
+    """Add `caption`, the first caption of each image by another maker that is fit for a prompt."""
+    images = samples.select("image_sha256").unique()
+    made = captioned.candidates(images, ["text"]).drop_nulls("text")
+    fit = pl.col("text").map_elements(lambda text: bool(safe_text(text)), return_dtype=pl.Boolean)
+    first = made.filter(fit).unique("image_sha256", keep="first", maintain_order=True)
+    first = first.select("image_sha256", caption="text")
+    return samples.join(first, on="image_sha256", how="left", maintain_order="left")
+
+
+def _items(
+    ref: ShardRef, prompt: Prompt, pending: pl.DataFrame, keep_of: Callable[[str], Items]
+) -> list[CaptionItem]:
+    caption = pl.col("caption") if "caption" in pending.columns else pl.lit(None, pl.String)
+    rows = pending.select(
+        *("image_sha256", "offset", "length", "alt_text", "candidate", "attempt"),
+        caption.alias("caption"),
+    )
     return [
         CaptionItem(
             ref.name,
             ImageRef(ref.path, offset, length, sha256),
-            render(prompt, alt_text=alt_text),
+            render(prompt, alt_text=alt_text, caption=caption),
             number,
             attempt,
+            # Of what the model is shown: cleaned, and no longer than that.
+            keep_of(safe_text(alt_text or "")),
         )
-        for sha256, offset, length, alt_text, number, attempt in rows.iter_rows()
+        for sha256, offset, length, alt_text, number, attempt, caption in rows.iter_rows()
     ]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from curator.captioners.server import reach
 from curator.core import progress
-from curator.core.errors import EngineError, NotFoundError, StrictError, UsageError
+from curator.core.errors import EngineError, NotFoundError, StrictError, UsageError, nearest
 from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.engine.facts_loop import Tally
@@ -29,12 +30,13 @@ from curator.store.versions import Version
 class Recaption:
     """The settings of `recaption`.
 
-    `captioner` and `scorer` are None when the policy does not need them. With `worst_percent` only
-    the images with the worst-scored alt texts are captioned, and the policy should keep the other
-    alt texts.
+    `captioners` is empty and `scorer` None when the policy does not need them. Captioners work one
+    after the other; one whose prompt has `{caption}` comes behind the one that it builds on. With
+    `worst_percent` only the images with the worst-scored alt texts are captioned, and the policy
+    should keep the other alt texts.
     """
 
-    captioner: Maker | None
+    captioners: tuple[Maker, ...]
     scorer: Maker | None
     checker: Maker
     policy: Policy
@@ -66,7 +68,7 @@ class Recaption:
     @property
     def maker_names(self) -> list[str]:
         """Return the names of the makers of this run."""
-        makers = (self.captioner, self.scorer, self.checker)
+        makers = (*self.captioners, self.scorer, self.checker)
         return [maker.name for maker in makers if maker is not None]
 
 
@@ -88,18 +90,18 @@ class RecaptionReport:
         return sum(tally.made + tally.num_failed for tally in tallies)
 
 
-def reach_server(spec: str, store: StoreName | None, captioner: Maker | None) -> None:
+def reach_server(spec: str, store: StoreName | None, captioners: Sequence[Maker]) -> None:
     """Check that a server answers, before reading the shards, which can take hours.
 
-    Only a warning if another server answers, or if the store has captions of this captioner: it may
-    need no new ones.
+    Only a warning if another server answers, or if the store has captions of all captioners: they
+    may need no new ones.
 
     Raises:
-        EngineError: no server answers, and the store has no captions of this captioner.
+        EngineError: no server answers, and the store has no captions of a captioner.
     """
-    if captioner is None or captioner.spec.needs != "server":
+    if not captioners or captioners[0].spec.needs != "server":
         return
-    url = captioner.options["url"]
+    url = captioners[0].options["url"]
     urls = [url] if isinstance(url, str) else url
     errors = []
     for one in urls:
@@ -112,7 +114,7 @@ def reach_server(spec: str, store: StoreName | None, captioner: Maker | None) ->
             known = open_workspace(spec, store).store.makers(CAPTIONS)
         except NotFoundError:
             known = []
-        if captioner.name not in known:
+        if not {maker.name for maker in captioners} <= set(known):
             raise errors[0]
     rest = "existing captions" if len(errors) == len(urls) else "other servers"
     for failed in errors:
@@ -138,6 +140,7 @@ def recaption(
         StoppedError, QuarantineLimitError, EngineError, DamageError, StorageError: finished facts
         are kept. StrictError: the version is committed, but rows are in quarantine.
     """
+    _check_caption_from(ws, asked.captioners)
     makers = [asked.scorer, asked.checker] if asked.scorer else [asked.checker]
     options = {
         "dataset": ws.spec,
@@ -151,22 +154,23 @@ def recaption(
         say_index(indexed, run)
         scored = score_all(ws, makers, run_options, stop=stop)
         captioned = Tally()
-        generators: tuple[str, ...] = ()
-        if asked.captioner is not None:
-            only = None
-            if asked.worst_percent is not None and asked.scorer is not None:
-                only = Only(worst_percent=asked.worst_percent, scorer=asked.scorer.name)
-            captioned = generate(
+        only = None
+        if asked.worst_percent is not None and asked.scorer is not None:
+            only = Only(worst_percent=asked.worst_percent, scorer=asked.scorer.name)
+        for captioner in asked.captioners:
+            made = generate(
                 ws,
-                asked.captioner,
+                captioner,
                 run_options,
                 candidates=asked.candidates,
                 only=only,
                 servers=servers,
                 stop=stop,
             )
-            check_failures(ws, asked.captioner, asked.policy, run_options, only=only)
-            generators = (asked.captioner.name,)
+            captioned = captioned.plus(made)
+            check_failures(ws, captioner, asked.policy, run_options, only=only)
+        generators = _by_preference(asked.captioners)
+        if generators:
             more = score_all(
                 ws, makers, run_options, generators=generators, by_people=False, stop=stop
             )
@@ -191,6 +195,29 @@ def recaption(
     if asked.strict:
         _check_strict(ws, asked, version)
     return report
+
+
+def _by_preference(captioners: Sequence[Maker]) -> tuple[str, ...]:
+    """Return names in the order given, but what was made out of captions before those."""
+    names: list[str] = []
+    for maker in captioners:
+        built_on = maker.recipe.get("caption_from")
+        names.insert(names.index(built_on) if built_on in names else len(names), maker.name)
+    return tuple(names)
+
+
+def _check_caption_from(ws: Workspace, captioners: Sequence[Maker]) -> None:
+    """Raise a UsageError if a prompt asks about captions that nobody made or will make."""
+    known = {*ws.store.makers(CAPTIONS)}
+    for maker in captioners:
+        wanted = maker.recipe.get("caption_from")
+        if wanted is not None and wanted not in known:
+            raise UsageError(
+                f"--caption-from is {wanted!r}, and the store has no captions by that name",
+                hint=nearest(wanted, sorted(known)) if known else "caption the images first",
+                reason="option.value",
+            )
+        known.add(maker.name)
 
 
 def _check_strict(ws: Workspace, asked: Recaption, version: Version | None) -> None:

@@ -271,7 +271,7 @@ def test_what_is_always_a_path_need_not_exist(demo: Path, monkeypatch: pytest.Mo
         ("[look]\nmodel = 2024-01-01", "config.value", "model is a date in "),
         ('[look]\nmodel = "a\\u0000"', "config.value", "allowed: a string"),
         ("[look]\nstrict = 'yes'", "config.value", "allowed: true or false"),
-        ("[look]\nimage-ext = 'jpg'", "config.value", 'such as ["a", "b"]'),
+        ("[look]\nimage-ext = 3", "config.value", 'such as ["a", "b"]'),
         ("[look]\nimage-ext = ['jpg', 1]", "config.value", "allowed: a list of strings"),
         ("[look\n", "config.invalid", "not valid TOML"),
         ("[look]\nbatch-size = " + "1" * 5000, "config.invalid", "not valid TOML"),
@@ -409,8 +409,8 @@ def test_no_bytes_break_a_command(place: Path, text: bytes | str) -> None:
 # Every option of every command stands in one of these two. Whoever adds one decides: harmless in a
 # stranger's file (and marked so where it is defined), or not.
 HARMLESS = {
-    "recaption": "caption-field image-ext language model policy prompt scorer seed store strict "
-    "temperature top-p",
+    "recaption": "caption-field image-ext keep-names language model policy prompt scorer seed "
+    "store strict temperature text-only top-p",
     "score": "caption-field image-ext language scorer store",
     "decide": "language policy store",
     "pack": "caption-column format image-column images",
@@ -430,9 +430,9 @@ HARMLESS = {
     **dict.fromkeys(("quarantine list", "quarantine retry"), "store"),
 }
 OF_ONES_OWN = {
-    "recaption": "batch-size cache-dir cache-size candidates captioner concurrency device dtype "
-    "executor gpus max-pixels max-quarantine max-tokens only ray-address serve server-wait "
-    "shard-slice stall-timeout url workers",
+    "recaption": "batch-size cache-dir cache-size candidates caption-from captioner concurrency "
+    "device dtype executor forbid gpus max-pixels max-quarantine max-tokens only ray-address "
+    "require serve server-wait shard-slice stall-timeout system url workers",
     "score": "batch-size cache-dir cache-size device dtype executor generated gpus max-quarantine "
     "ray-address shard-slice stall-timeout workers",
     "decide": "generator max-quarantine use-scorer",

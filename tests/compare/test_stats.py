@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator.compare import words as compare_words
-from curator.compare.names import MAYBE, NUMBER_WORDS, items_of, lost_items
 from curator.compare.stats import (
     LengthCounter,
     PairCounter,
     ScoreCounter,
 )
 from curator.compare.words import Sketch, WordCounter
+from curator.core.names import MAYBE, NUMBER_WORDS, items_of, lost_items
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50), st.integers(1, 4))

@@ -28,6 +28,7 @@ TEXT = {
     "flags": ([], pl.List(pl.String)),
     "copies": (1, pl.Int32),
     "copy_number": (0, pl.Int32),
+    "alt_text": ("a dog", pl.String),
 }
 """The columns of a text as the decider has them."""
 DECIDERS_OWN = ("row", "rank", "source", "text", "text_sha256", "failure", "failed", "whole")

@@ -57,7 +57,7 @@ def ws(tmp_path: Path) -> Workspace:
 
 def run(ws: Workspace, maker: Maker, *, policy: str = "replace", **engine: Any) -> RecaptionReport:
     asked = Recaption(
-        captioner=maker, scorer=None, checker=checker_maker("en"), policy=load_policy(policy)
+        captioners=(maker,), scorer=None, checker=checker_maker("en"), policy=load_policy(policy)
     )
     options = {"caption_batch_size": 6, "max_quarantine": 1.0, **engine}
     return recaption(ws, asked, RunOptions(**options), stop=StopRequest())

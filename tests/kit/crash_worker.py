@@ -83,7 +83,7 @@ def do_score(root: Path) -> int:
 
 def do_recaption(root: Path) -> int:
     asked = Recaption(
-        captioner=captioner_maker("echo"),
+        captioners=(captioner_maker("echo"),),
         scorer=None,
         checker=checker_maker("en"),
         policy=load_policy("replace"),
@@ -120,7 +120,7 @@ def litter(root: Path) -> None:
 def make_slices(root: Path) -> None:
     """Two stores, each of one slice; the second also has an edit, and a version of its own."""
     asked = Recaption(
-        captioner=captioner_maker("echo"),
+        captioners=(captioner_maker("echo"),),
         scorer=None,
         checker=checker_maker("en"),
         policy=load_policy("replace"),

@@ -50,7 +50,7 @@ def do_index(root: Path) -> None:
 def do_recaption(root: Path, seed: int = 1) -> None:
     """A captioner that has not been here yet, and the first options again."""
     asked = Recaption(
-        captioner=captioner_maker("echo", seed=seed),
+        captioners=(captioner_maker("echo", seed=seed),),
         scorer=None,
         checker=checker_maker("en"),
         policy=load_policy("replace"),

@@ -3,9 +3,9 @@
     python tests/kit/stub_server.py --mode busy --times 1 --log requests.jsonl
 
 prints its port and serves until it is killed. It answers an image with a text made of the hash of
-its bytes, so a test can tell whether each answer reached the right request. `--mode` is what it
-does instead, to the image whose hash begins with `--target` (any, by default), for the first
-`--times` requests of that image (always, by default).
+its bytes, a request without one with that of its text, so a test can tell whether each answer
+reached the right request. `--mode` is what it does instead, to the image whose hash begins with
+`--target` (any, by default), for the first `--times` requests of that image (always, by default).
 """
 
 from __future__ import annotations
@@ -56,9 +56,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        url = body["messages"][0]["content"][0]["image_url"]["url"]
+        *heads, user = body["messages"]
+        *images, text = user["content"]
+        url = images[0]["image_url"]["url"] if images else ""
         mime, _, data = url.removeprefix("data:").partition(";base64,")
-        image_sha256 = hashlib.sha256(base64.b64decode(data)).hexdigest()
+        # A request of text alone is told from others by its text.
+        told_by = base64.b64decode(data) if images else text["text"].encode()
+        image_sha256 = hashlib.sha256(told_by).hexdigest()
         with self.lock:
             self.seen[image_sha256] += 1
             number = self.seen[image_sha256]
@@ -71,7 +75,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "sha256": image_sha256,
                 "authorization": self.headers.get("Authorization"),
                 "seed": body["seed"],
-                "prompt": body["messages"][0]["content"][1]["text"],
+                "prompt": text["text"],
+                "system": [head["content"] for head in heads],
             }
         )
         hit = image_sha256.startswith(self.options.target) and number <= self.options.times

@@ -45,7 +45,7 @@ def work(root: Path, name: str) -> list[object]:
     """The command of one process: its version, and captions made."""
     ws = open_workspace(str(root / "shards" / f"{name}-*.tar"), root / "store", create=True)
     asked = Recaption(
-        captioner=captioner_maker("echo"),
+        captioners=(captioner_maker("echo"),),
         scorer=None,
         checker=checker_maker("en"),
         policy=load_policy("replace"),

@@ -1,10 +1,10 @@
-"""Find the names and numbers of an alt text, and which of them the chosen texts have lost.
+"""Find the names and numbers of an alt text, and which of them other texts have lost.
 
 A name is a run of capitalised words that does not open a sentence; where more than 70 % of such
 words are capitalised (a headline) nothing is taken for a name. A number is written in digits or as
 a number word from two on ("one" is mostly a pronoun); "3" and "three" are equal. File names and
-links are ignored. This is a heuristic for English-like scripts: it measures the drift between two
-versions and is unreliable for a single text.
+links are ignored. This is a heuristic for English-like scripts: it is made for shares over many
+texts, and is unreliable for a single one.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class Items(NamedTuple):
 
     names: tuple[str, ...]
     numbers: tuple[str, ...]
+
+
+NOTHING = Items((), ())
 
 
 def items_of(text: str) -> Items:
