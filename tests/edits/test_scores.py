@@ -183,7 +183,7 @@ def test_the_health_of_edited_texts_is_checked_as_well(ws: Workspace) -> None:
 def test_recaption_scores_edited_texts(ws: Workspace, asked: list[tuple[bytes, str]]) -> None:
     edit(ws, "a0", DOGS, "dogs")
     wanted = Recaption(
-        captioner=captioner_maker("echo"),
+        captioners=(captioner_maker("echo"),),
         scorer=MAKER,
         checker=checker_maker("en"),
         policy=parse_policy(store.POLICIES["best"], where="test"),
