@@ -74,7 +74,8 @@ class Captioner(Protocol):
                    of `concurrency`, `max_pixels`, `server_wait_sec`, `text_only` that its
                    constructor has
 
-    `system`, a system prompt, is given to those that have it, and asked of no other.
+    `system`, a system prompt, and `examples` are given where they were asked for, and are an error
+    for a class without them.
 
     It may have a method `prefetch(requests)`, which gets the batch after the next call of
     `caption` and returns at once.

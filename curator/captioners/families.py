@@ -21,8 +21,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from PIL import Image
 
+from curator.captioners.examples import Example
 from curator.captioners.prompts import preset_of
 from curator.core.errors import UsageError
+from curator.core.images import decode
 
 
 class Family(Protocol):
@@ -49,18 +51,32 @@ class Family(Protocol):
         ...
 
 
+def heads_of(system: str | None, examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Return the turns before a request: the system prompt, and examples with their answers."""
+    heads = [] if system is None else [_turn("system", system)]
+    for example in examples:
+        image = None if example.image is None else decode(example.image).image
+        heads += [_turn("user", example.prompt, image), _turn("assistant", example.caption)]
+    return heads
+
+
+def _turn(role: str, text: str, image: Image.Image | None = None) -> dict[str, Any]:
+    content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+    if image is not None:
+        content.insert(0, {"type": "image", "image": image})
+    return {"role": role, "content": content}
+
+
 class Chat:
     """Every model with a chat template: SmolVLM, Idefics3, Qwen-VL, LLaVA, FastVLM, InternVL..."""
 
     one_prompt_a_batch = False
     padding_side = "left"
 
-    def __init__(self, processor: Any, model: Any, system: str | None = None) -> None:
+    def __init__(self, processor: Any, model: Any, heads: Sequence[Mapping[str, Any]] = ()) -> None:
         self._processor = processor
         self._encoder_decoder = bool(model.config.is_encoder_decoder)
-        self._head: list[dict[str, Any]] = []
-        if system is not None:
-            self._head = [{"role": "system", "content": [{"type": "text", "text": system}]}]
+        self._heads = heads
 
     def instruction(self, prompt: str) -> str:
         """Return the prompt unchanged."""
@@ -70,11 +86,8 @@ class Chat:
         """Encode one user turn per image: the image, then the text; padded on the left."""
         turns = [
             [
-                *self._head,
-                {
-                    "role": "user",
-                    "content": [{"type": "image", "image": image}, {"type": "text", "text": text}],
-                },
+                *self._heads,
+                _turn("user", text, image),
             ]
             for image, text in zip(images, instructions, strict=True)
         ]
@@ -226,24 +239,24 @@ _BY_MODEL_TYPE: Mapping[str, type[_Tasks]] = {
 }
 
 
-def family_of(processor: Any, model: Any, system: str | None = None) -> Family:
-    """Return the family of a loaded model, which is given the system prompt `system`.
+def family_of(processor: Any, model: Any, heads: Sequence[Mapping[str, Any]] = ()) -> Family:
+    """Return the family of a loaded model; `heads` are the turns before each request.
 
     Raises:
         UsageError: the model has no chat template and is not of a known family, or it takes no
-            system prompt.
+            such turns.
     """
     model_type = model.config.model_type
     if model_type in _BY_MODEL_TYPE:
-        if system is not None:
+        if heads:
             raise UsageError(
-                f"model type {model_type!r} takes no system prompt",
-                hint="drop --system; or take a model with a chat template",
+                f"model type {model_type!r} takes no system prompt and no examples",
+                hint="drop --system and --examples; or take a model with a chat template",
                 reason="prompt.unsupported",
             )
         return _BY_MODEL_TYPE[model_type](processor, model)
     if getattr(processor, "chat_template", None):
-        return Chat(processor, model, system)
+        return Chat(processor, model, heads)
     raise UsageError(
         f"model type {model_type!r} has no chat template, so how to ask it is unknown",
         hint=f"a model with a chat template works, and: {', '.join(sorted(_BY_MODEL_TYPE))}; "

@@ -27,7 +27,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from curator.captioners import Caption, CaptionFailure, CaptionRequest
 from curator.captioners.answers import split_reasoning
-from curator.captioners.families import Family, answer_ids, eos_token_ids, family_of
+from curator.captioners.examples import Example
+from curator.captioners.families import Family, answer_ids, eos_token_ids, family_of, heads_of
 from curator.captioners.options import Sampling
 from curator.captioners.pixels import DecodePool
 from curator.captioners.sampling import BROKEN_LOGITS, Drawer, DrawProcessor, has_zero_run
@@ -69,8 +70,9 @@ class LocalCaptioner:
         dtype: str | None = None,
         revision: str | None = None,
         system: str | None = None,
+        examples: Sequence[Example] = (),
     ) -> None:
-        self._system = system
+        self._heads = heads_of(system, examples)
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
         self._sampling = sampling
@@ -205,7 +207,7 @@ class LocalCaptioner:
             )
         _check_complete(self._folder, info)
         self._model = model.to(self.device).eval()
-        self._family: Family = family_of(self._processor, self._model, self._system)
+        self._family: Family = family_of(self._processor, self._model, self._heads)
         self._tokenizer.padding_side = self._family.padding_side
         self._eos = eos_token_ids(self._model)
 

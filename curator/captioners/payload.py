@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from curator.captioners import LENGTH, STOP, Caption, CaptionFailure
+from curator.captioners.examples import Example
 from curator.captioners.options import Sampling
 from curator.core.images import decode
 
@@ -32,23 +33,20 @@ def body_of(
     *,
     model: str,
     sampling: Sampling,
-    system: str | None = None,
+    heads: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
     """Return the JSON body that asks for `num` captions of one image, from `candidate` on.
 
     `image` is a `data:` URI; it goes before the text, as in Qwen's training; None: the request has
-    text alone. `n` is sent only to ask for more than one caption. vLLM draws the i-th of them with
-    the seed `seed + i`, which is what a request of its own would be sent with, so how captions are
-    asked for changes nothing.
+    text alone. `heads` are the messages before it, as `heads_of` makes them. `n` is sent only to
+    ask for more than one caption. vLLM draws the i-th of them with the seed `seed + i`, which is
+    what a request of its own would be sent with, so how captions are asked for changes nothing.
     """
     content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
     if image is not None:
         content.insert(0, {"type": "image_url", "image_url": {"url": ""}})
-    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
     document: dict[str, Any] = {
-        "messages": messages,
+        "messages": [*heads, {"role": "user", "content": content}],
         "model": model,
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
@@ -60,9 +58,24 @@ def body_of(
     if image is None:
         return json.dumps(document).encode()
     # The image is put in afterwards, so that a megabyte is not searched for what JSON escapes. Its
-    # place is unambiguous: within a JSON string, quotes are escaped.
-    head, url, tail = json.dumps(document).partition('"url": "')
+    # place is the last of its kind: behind the examples, and within a string quotes are escaped.
+    head, url, tail = json.dumps(document).rpartition('"url": "')
     return b"".join(((head + url).encode(), image, tail.encode()))
+
+
+def heads_of(system: str | None, examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Return the messages before a request: the system prompt, and examples as turns of a chat."""
+    heads: list[dict[str, Any]] = []
+    if system is not None:
+        heads.append({"role": "system", "content": system})
+    for example in examples:
+        content: list[dict[str, Any]] = [{"type": "text", "text": example.prompt}]
+        if example.image is not None:
+            url = data_uri(example.image).decode()
+            content.insert(0, {"type": "image_url", "image_url": {"url": url}})
+        heads.append({"role": "user", "content": content})
+        heads.append({"role": "assistant", "content": example.caption})
+    return heads
 
 
 def data_uri(image: bytes, max_pixels: int | None = None) -> bytes:

@@ -38,10 +38,18 @@ import aiohttp
 from yarl import URL
 
 from curator.captioners import Caption, CaptionFailure, CaptionRequest
+from curator.captioners.examples import Example
 from curator.captioners.excerpt import excerpt
 from curator.captioners.fleet import HINTS, Fleet, Unanswered, models_url
 from curator.captioners.options import Sampling
-from curator.captioners.payload import Mismatch, body_of, captions_of, data_uri, error_text
+from curator.captioners.payload import (
+    Mismatch,
+    body_of,
+    captions_of,
+    data_uri,
+    error_text,
+    heads_of,
+)
 from curator.captioners.pixels import probe_request
 from curator.core.errors import EngineError, Unusable, UsageError, check_value
 from curator.core.run_options import DEFAULTS
@@ -60,8 +68,9 @@ class ServerCaptioner:
 
     `concurrency` is the number of requests that each server has at once; None: as many as make it
     faster. `max_pixels` makes larger images smaller before they are sent; with `text_only` none is
-    sent, for models that read text alone. `system` is the system prompt. `stall_timeout_sec` limits
-    one request with its retries, `server_wait_sec` how long to wait when no server is there.
+    sent, for models that read text alone. `system` is the system prompt, and `examples` are shown
+    before each request. `stall_timeout_sec` limits one request with its retries, `server_wait_sec`
+    how long to wait when no server is there.
     `Caption.num_tokens` is 0 if the server does not count, or counts several candidates together.
 
     Raises:
@@ -80,6 +89,7 @@ class ServerCaptioner:
         max_pixels: int | None = None,
         text_only: bool = False,
         system: str | None = None,
+        examples: Sequence[Example] = (),
         stall_timeout_sec: float = DEFAULTS.stall_timeout_sec,
         server_wait_sec: float = DEFAULTS.server_wait_sec,
     ) -> None:
@@ -110,7 +120,7 @@ class ServerCaptioner:
         self._concurrency = concurrency
         self._max_pixels = max_pixels
         self.text_only = text_only
-        self._system = system
+        self._heads = heads_of(system, examples)
         self._stall_timeout_sec = stall_timeout_sec
         self._server_wait_sec = server_wait_sec
 
@@ -182,7 +192,7 @@ class ServerCaptioner:
             num,
             model=self._model,
             sampling=self._sampling,
-            system=self._system,
+            heads=self._heads,
         )
 
     def read(

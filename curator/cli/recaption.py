@@ -70,6 +70,13 @@ def recaption(
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="System prompt of a chat model.")
     ] = None,
+    examples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON Lines of image and caption that a chat model is shown before each request.",
+        ),
+    ] = None,
     caption_from: Annotated[
         str | None,
         typer.Option(
@@ -224,6 +231,7 @@ def recaption(
                     caption_from=(caption_from or before) if needs_caption else None,
                     text_only=text_only and needs_caption,
                     system=system,
+                    examples=examples,
                     words=words,
                 )
             )

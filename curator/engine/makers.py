@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from curator.captioners import CAPTIONERS, DEFAULT_CAPTIONER
+from curator.captioners.examples import load_examples
 from curator.captioners.options import Sampling
 from curator.captioners.prompts import Prompt, get_prompt
 from curator.captioners.words import WordRules
@@ -203,11 +204,13 @@ def captioner_maker(
     caption_from: str | None = None,
     text_only: bool = False,
     system: str | None = None,
+    examples: str | None = None,
     words: WordRules = _NO_RULES,
 ) -> Maker:
     """Return the maker for `--captioner`, a name of CAPTIONERS, and its options.
 
-    `caption_from` is the maker whose captions stand for `{caption}` in the prompt.
+    `examples` is the path of a file for `curator.captioners.examples`; `caption_from` is the maker
+    whose captions stand for `{caption}` in the prompt.
 
     Raises:
         UsageError: conflicting options, or a class that does not satisfy the protocol.
@@ -239,7 +242,16 @@ def captioner_maker(
                 hint=f"add --captioner {servers}",
                 reason="option.value",
             )
-    _check_stage(captioner, asked, caption_from, text_only=text_only, system=system)
+    _check_stage(
+        captioner,
+        asked,
+        caption_from,
+        asks={
+            "--text-only": text_only,
+            "--system": system is not None,
+            "--examples": examples is not None,
+        },
+    )
     pinned: str | None
     options: dict[str, Any]
     if spec.needs == "nothing":
@@ -299,6 +311,9 @@ def captioner_maker(
     }
     if system is not None:
         recipe["system"] = options["system"] = system
+    if examples is not None:
+        options["examples"] = load_examples(examples, asked, text_only=text_only)
+        recipe["examples"] = [example.to_recipe() for example in options["examples"]]
     more_recipe = {"caption_from": caption_from, "text_only": text_only, "words": words.to_recipe()}
     # Only what is set: the names of makers from before these options were there do not change.
     recipe |= {name: value for name, value in more_recipe.items() if value}
@@ -329,9 +344,9 @@ def check_stages(prompts: Sequence[str], caption_from: str | None, *, text_only:
 
 
 def _check_stage(
-    captioner: str, prompt: Prompt, caption_from: str | None, *, text_only: bool, system: str | None
+    captioner: str, prompt: Prompt, caption_from: str | None, *, asks: Mapping[str, bool]
 ) -> None:
-    """Raise a UsageError for options of the prompt that do not fit together, or the captioner."""
+    """Raise a UsageError if a prompt lacks captions, or its captioner an option of `asks`."""
     if prompt.needs_caption and caption_from is None:
         raise UsageError(
             "the prompt has {caption}, and it is not said whose captions those are",
@@ -341,10 +356,8 @@ def _check_stage(
             reason="option.missing",
         )
     taken = inspect.signature(CAPTIONERS.get(captioner)).parameters
-    for option, is_set, name in (
-        ("--text-only", text_only, "text_only"),
-        ("--system", system is not None, "system"),
-    ):
+    for option, is_set in asks.items():
+        name = option.removeprefix("--").replace("-", "_")
         if is_set and name not in taken:
             able = [row for row in CAPTIONERS.rows if name in _parameters(row)]
             raise UsageError(

@@ -431,8 +431,8 @@ HARMLESS = {
 }
 OF_ONES_OWN = {
     "recaption": "batch-size cache-dir cache-size candidates caption-from captioner concurrency "
-    "device dtype executor forbid gpus max-pixels max-quarantine max-tokens only ray-address "
-    "require serve server-wait shard-slice stall-timeout system url workers",
+    "device dtype examples executor forbid gpus max-pixels max-quarantine max-tokens only "
+    "ray-address require serve server-wait shard-slice stall-timeout system url workers",
     "score": "batch-size cache-dir cache-size device dtype executor generated gpus max-quarantine "
     "ray-address shard-slice stall-timeout workers",
     "decide": "generator max-quarantine use-scorer",

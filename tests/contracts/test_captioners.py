@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from curator.captioners import CAPTIONERS, Caption, Captioner, CaptionFailure, CaptionRequest
+from curator.captioners.examples import Example
 from curator.captioners.guard import Guarded, Prefetches
 from curator.captioners.local import LocalCaptioner
 from curator.captioners.options import Sampling
@@ -260,3 +261,31 @@ def test_batch_equals_single_on_real_photos(shared):
     assert together == [captioner.caption([request])[0] for request in requests]
     assert {outcome.finish_reason for outcome in together} == {"stop"}
     assert Guarded(captioner, prompt=PRESETS["short"]).caption(requests[::2]) == together[::2]
+
+
+def test_a_chat_model_reads_the_system_prompt_and_the_examples(tmp_path) -> None:
+    """They are turns before the request, so the model's prompt grows by them."""
+    example = Example("What is this?", "a red square", picture(5).image)
+    folder = tiny_folder(tmp_path, "smolvlm")
+    turns = {
+        heads: LocalCaptioner(model=folder, device="cpu", sampling=GREEDY, **options)
+        for heads, options in {
+            0: {},
+            1: {"system": "Answer in one word."},
+            3: {"system": "Answer in one word.", "examples": [example]},
+        }.items()
+    }
+    image = Image.new("RGB", (32, 32))
+    lengths = []
+    for heads, captioner in turns.items():
+        family = captioner._family
+        assert len(family._heads) == heads
+        lengths.append(family.encode([image], ["Say."])["input_ids"].shape[1])
+        (outcome,) = captioner.caption([picture(1)])
+        assert isinstance(outcome, Caption)
+    assert lengths == sorted(set(lengths)), lengths
+
+
+def test_a_model_without_a_chat_takes_neither(tmp_path) -> None:
+    with pytest.raises(UsageError, match="takes no system prompt and no examples"):
+        LocalCaptioner(model=tiny_folder(tmp_path, "blip"), device="cpu", system="Be brief.")

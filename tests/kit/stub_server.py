@@ -76,7 +76,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "authorization": self.headers.get("Authorization"),
                 "seed": body["seed"],
                 "prompt": text["text"],
-                "system": [head["content"] for head in heads],
+                "system": [head["content"] for head in heads if head["role"] == "system"],
+                "heads": [
+                    [head["role"], head["content"][0].get("type") == "image_url"]
+                    if isinstance(head["content"], list)
+                    else [head["role"], False]
+                    for head in heads
+                ],
             }
         )
         hit = image_sha256.startswith(self.options.target) and number <= self.options.times

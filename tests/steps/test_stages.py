@@ -133,6 +133,28 @@ def test_a_captioner_without_these_options_says_which_has_them(tmp_path, asking)
     assert "--captioner echo has no --system" in said.err
 
 
+def test_examples_are_shown_before_each_request(tmp_path, asking):
+    (tmp_path / "dog.png").write_bytes(tars.image_bytes(7))
+    good = {"image": "dog.png", "alt_text": "Rex", "caption": "Rex, a dog."}
+    file = tmp_path / "examples.jsonl"
+    file.write_text(json.dumps(good) + "\n")
+    assert curator(*asking, "--prompt", "grounded", "--examples", file).code == 0
+    assert {json.dumps(entry["heads"]) for entry in requests(tmp_path) if "heads" in entry} == {
+        '[["user", true], ["assistant", false]]'
+    }
+    assert len(rows(tmp_path, "select distinct text from generated")) == NUM, "not the example's"
+    for line, message in (
+        ('{"image": "dog.png"}', "has no 'caption'"),
+        ('{"image": "cat.png", "caption": "a cat"}', "an image that cannot be read"),
+        ('{"caption": "a cat", "imge": "x"}', "has 'imge'"),
+        ("[]", "is not an object of strings"),
+        ("", "has 0 lines"),
+    ):
+        file.write_text(line)
+        said = curator(*asking, "--prompt", "grounded", "--examples", file)
+        assert (said.code, message in said.err) == (2, True), said.err
+
+
 def test_lost_names_are_asked_for_and_noted(tmp_path, asking):
     curator(*asking, "--keep-names")
     posts = [entry for entry in requests(tmp_path) if entry["method"] == "POST"]
