@@ -13,6 +13,7 @@ import io
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -124,6 +125,7 @@ class Finished:
     """
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     stdout: str
 
@@ -141,6 +143,7 @@ def run(*command: object) -> Finished:
     """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         start = time.perf_counter()
+        before = _children_cpu_seconds()
         child = subprocess.Popen(
             [sys.executable, *map(str, command)], stdout=out, stderr=err, cwd=REPOSITORY
         )
@@ -153,7 +156,13 @@ def run(*command: object) -> Finished:
         err.seek(0)
         if child.returncode:
             raise SystemExit(f"{' '.join(map(str, command))}:\n{err.read()}")
-        return Finished(seconds, peak, out.read())
+        return Finished(seconds, _children_cpu_seconds() - before, peak, out.read())
+
+
+def _children_cpu_seconds() -> float:
+    """Processor time of all children that ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def tree(pid: int) -> list[int]:

@@ -114,12 +114,18 @@ def main() -> None:
 
 
 def make_store(
-    folder: Path, num_shards: int, num_samples: int, pictures: Sequence[bytes] = ()
+    folder: Path,
+    num_shards: int,
+    num_samples: int,
+    pictures: Sequence[bytes] = (),
+    *,
+    with_scores: bool = True,
+    unchecked: float = 0.0,
 ) -> Workspace:
     """Shards of `num_samples` each in `folder`/data, and their store in `folder`/store.
 
     With `pictures` (encoded images) every shard holds them once, one behind the other, and its
-    samples take turns in pointing at them.
+    samples take turns in pointing at them. `unchecked` is the share of texts without a check.
     """
     (folder / "data").mkdir()
     for shard in range(num_shards):
@@ -129,7 +135,8 @@ def make_store(
     checker = checker_maker("en")
     ws.store.write_recipe(CAPTIONS, generator.name, generator.recipe)
     ws.store.write_recipe(SCORES, checker.name, checker.recipe)
-    ws.store.write_recipe(SCORES, _SCORER, _RECIPE)
+    if with_scores:
+        ws.store.write_recipe(SCORES, _SCORER, _RECIPE)
     for number, ref in enumerate(ws.shards):
         rng = np.random.default_rng(number)
         samples = _samples(rng, number * num_samples, num_samples)
@@ -144,8 +151,10 @@ def make_store(
                 made.select("image_sha256", "text_sha256", "text"),
             ]
         ).drop_nulls()
-        _write_facts(ws, SCORES, _SCORER, ref.name, _scores(rng, texts))
+        if with_scores:
+            _write_facts(ws, SCORES, _SCORER, ref.name, _scores(rng, texts))
         checks = texts.unique("text_sha256", maintain_order=True)
+        checks = checks.filter(pl.Series(rng.random(len(checks)) >= unchecked))
         _write_facts(ws, SCORES, checker.name, ref.name, _checks(rng, checks))
     return ws
 
@@ -273,7 +282,8 @@ def _write_index(ws: Workspace, ref: ShardRef, samples: pl.DataFrame) -> None:
 
 def _write_facts(ws: Workspace, kind: str, maker: str, shard: str, frame: pl.DataFrame) -> None:
     schema = Facts(ws.store, kind, maker).schema
-    data = parquet.to_bytes(parquet.to_table(_complete(frame, schema), schema))
+    rows = _complete(frame, schema).sort([*Facts(ws.store, kind, maker).key, "attempt", "created"])
+    data = parquet.to_bytes(parquet.to_table(rows, schema))
     # The name that today's writer gives: by another, the whole table would be read to check it.
     name = f"{shard}.{hashlib.sha256(data).hexdigest()[:12]}.parquet"
     fsops.write_atomic(ws.store.facts_dir(kind, maker) / name, data)

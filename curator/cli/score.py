@@ -82,14 +82,15 @@ def score(
         if checker.name != maker.name:
             checked = run_scorer(ws, checker, run_options, generators=generators, stop=stop)
     flags = count_flags(ws, checker.name, generators)
-    summaries = summarize(ws, maker.name, generators)
+    # A scorer of texts only leaves flags and no number.
+    summaries = [] if is_text_only(maker.recipe) else summarize(ws, maker.name, generators)
     if json:
         scores = [asdict(summary) for summary in summaries]
         show_json(
             {"made": asdict(made), "checked": asdict(checked), "scores": scores, "flags": flags}
         )
         return
-    if is_text_only(maker.recipe):  # it leaves flags and no number
+    if is_text_only(maker.recipe):
         what = f"texts checked: {made.made:,}" if made.made else "all texts were checked already"
         show(what)
         if maker.name != checker.name:

@@ -5,7 +5,7 @@ Texts edited by hand are scored like alt texts, with all edits in effect applied
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -226,62 +226,75 @@ def count_flags(
 ) -> dict[str, dict[str, int]]:
     """Return source -> flag -> texts of a scorer of texts only; "" counts texts without a flag."""
     facts = Facts(ws.store, SCORES, maker_name)
-    found = {}
-    for source in (ALT_TEXT, *generators, HUMAN):
-        counts: Counter[str] = Counter()
-        for texts in _texts_by_shard(ws, source):
-            pairs = texts.with_columns(image_sha256=pl.lit(""))
-            for flags in facts.match(pairs, ["flags"])["flags"].drop_nulls().to_list():
-                counts.update(flags or [""])
-        if counts:
-            found[source] = dict(counts.most_common())
-    return found
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for source, texts in _texts_by_shard(ws, generators):
+        pairs = texts.with_columns(image_sha256=pl.lit(""))
+        flags = facts.match(pairs, ["flags"])["flags"].drop_nulls()
+        found[source][""] += int((flags.list.len() == 0).sum())
+        for flag, count in flags.explode().drop_nulls().value_counts().iter_rows():
+            found[source][flag] += count
+    counted = {source: +counts for source, counts in found.items()}
+    return {
+        source: dict(counts.most_common()) for source, counts in counted.items() if counts.total()
+    }
 
 
-def _texts_by_shard(ws: Workspace, source: str) -> Iterator[pl.DataFrame]:
-    """Yield the distinct (image, text) pairs of one source of texts, shard by shard."""
-    made = None if source in (ALT_TEXT, HUMAN) else Facts(ws.store, CAPTIONS, source)
+def _texts_by_shard(ws: Workspace, generators: Sequence[str]) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yield (source, its distinct image and text pairs) for each shard and source of texts.
+
+    All sources of a shard follow each other: its index is read once.
+    """
+    made = {name: Facts(ws.store, CAPTIONS, name) for name in generators}
     for ref in ws.shards:
         samples = _usable(ws, ref, ["image_sha256", "alt_text", "alt_sha256"])
-        if made is not None:
-            texts = _generated(samples, made)
-        else:
-            texts = _alt_texts(samples) if source == ALT_TEXT else _edited(ws, ref, samples)
-        yield _distinct([texts])
+        yield ALT_TEXT, _distinct([_alt_texts(samples)])
+        for name, source in made.items():
+            yield name, _distinct([_generated(samples, source)])
+        yield HUMAN, _distinct([_edited(ws, ref, samples)])
 
 
 def summarize(ws: Workspace, maker_name: str, generators: Sequence[str]) -> list[ScoreSummary]:
-    """Return statistics of the scores of alt texts, of each generator, and of edited texts."""
+    """Return statistics of the scores of alt texts, of each generator, and of edited texts.
+
+    Keeps the scores in memory, and the lowest sentence score of texts with several: at most eight
+    bytes a text.
+    """
     facts = Facts(ws.store, SCORES, maker_name)
     columns = ["score", "truncated", "sentences"]
+    scores: defaultdict[str, list[pl.Series]] = defaultdict(list)
+    lowest: defaultdict[str, list[pl.Series]] = defaultdict(list)
+    num_truncated: Counter[str] = Counter()
+    for source, texts in _texts_by_shard(ws, generators):
+        if texts.is_empty():
+            continue
+        scored = facts.read(texts, columns).filter(pl.col("score").is_finite())
+        scores[source].append(scored["score"])
+        lowest[source].append(_lowest(scored))
+        num_truncated[source] += int(scored["truncated"].sum())
     found = []
     for source in (ALT_TEXT, *generators, HUMAN):
-        parts = [
-            facts.read(texts, columns).select(columns) for texts in _texts_by_shard(ws, source)
-        ]
-        if not parts:
-            continue  # a slice without shards
-        scores = pl.concat(parts).filter(pl.col("score").is_finite())
-        if len(scores):
-            column = scores["score"]
-            q25, q50, q75 = (_number(column.quantile(q)) for q in (0.25, 0.5, 0.75))
-            found.append(
-                ScoreSummary(
-                    source=source,
-                    num_texts=len(scores),
-                    mean=_number(column.mean()),
-                    quartiles=(q25, q50, q75),
-                    num_truncated=int(scores["truncated"].sum()),
-                    weakest_sentence=_weakest(scores),
-                )
+        column = pl.concat([pl.Series(dtype=pl.Float32), *scores[source]])
+        if column.is_empty():
+            continue
+        q25, q50, q75 = (_number(column.quantile(q)) for q in (0.25, 0.5, 0.75))
+        weakest = pl.concat(lowest[source])
+        found.append(
+            ScoreSummary(
+                source=source,
+                num_texts=len(column),
+                mean=_number(column.mean()),
+                quartiles=(q25, q50, q75),
+                num_truncated=num_truncated[source],
+                weakest_sentence=_number(weakest.mean()) if len(weakest) else None,
             )
+        )
     return found
 
 
-def _weakest(scores: pl.DataFrame) -> float | None:
+def _lowest(scores: pl.DataFrame) -> pl.Series:
+    """Return the lowest sentence score of each text with several sentences."""
     lists = scores.filter(pl.col("sentences").list.len() > 1)["sentences"]
-    lowest = lists.list.eval(pl.element().struct.field("score")).list.min()
-    return _number(lowest.mean()) if len(lowest) else None
+    return lists.list.eval(pl.element().struct.field("score")).list.min()
 
 
 def _number(value: Any) -> float:
