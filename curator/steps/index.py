@@ -26,6 +26,7 @@ from curator.shards.scan import ScanOptions, ShardScan, scan_shard
 from curator.steps.workspace import Workspace
 from curator.store import index, outputs
 from curator.store.keyindex import hex64
+from curator.store.piles import Piles
 from curator.store.runs import Run
 
 _AHEAD = 2
@@ -214,8 +215,7 @@ def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:
     reasons: Counter[str] = Counter()
     problems: Counter[str] = Counter()
     num_samples = num_unusable = ignored = 0
-    # Empty arrays first: a slice may have no shard.
-    images, keys = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+    images, keys = Piles(), Piles()
     alt_texts = AltTexts()
     for ref in ws.shards:
         facts = index.shard_facts(ws.store, ref.name)
@@ -226,10 +226,15 @@ def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:
         alt_texts.add(facts.alt_texts)
         problems.update(str(problem["reason"]) for problem in facts.problems)
         reasons.update(rows["reason"].drop_nulls().to_list())
-        images.append(hex64(rows["image_sha256"].drop_nulls()))
-        keys.append(np.unique(rows["key"].hash(seed=0).to_numpy()))
-    values, copies = np.unique(np.concatenate(images), return_counts=True)
-    all_keys = np.concatenate(keys)
+        images.add(hex64(rows["image_sha256"].drop_nulls()))
+        keys.add(np.unique(rows["key"].hash(seed=0).to_numpy()))
+    num_copies, placeholders = 0, {}
+    for (pile,) in images:
+        values, copies = np.unique(pile, return_counts=True)
+        num_copies += len(pile) - len(values)
+        for value in np.flatnonzero(copies >= PLACEHOLDER_COPIES).tolist():
+            placeholders[f"{values[value]:016x}"] = int(copies[value])
+    num_cross_shard_keys = sum(len(pile) - len(np.unique(pile)) for (pile,) in keys)
     return IndexReport(
         num_shards=len(ws.shards),
         num_scanned=num_scanned,
@@ -238,13 +243,9 @@ def report(ws: Workspace, *, num_scanned: int = 0) -> IndexReport:
         reasons=dict(reasons.most_common()),
         problems=dict(problems.most_common()),
         num_ignored_members=ignored,
-        num_duplicate_images=int((copies - 1).sum()),
-        placeholders={
-            f"{value:016x}": int(count)
-            for value, count in zip(values, copies, strict=True)
-            if count >= PLACEHOLDER_COPIES
-        },
-        num_cross_shard_keys=len(all_keys) - len(np.unique(all_keys)),
+        num_duplicate_images=num_copies,
+        placeholders=placeholders,
+        num_cross_shard_keys=num_cross_shard_keys,
         alt_texts=alt_texts,
     )
 

@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ REOPENED = "retry.pending"
 SHARD = "shard"
 _FILES_AT_ONCE = min(8, os.cpu_count() or 1)
 """Threads that scan files; more than the number of cores would only use more memory."""
+_FILES_AHEAD = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +125,26 @@ class Facts:
                 self._journaled[path] = self.from_records(replay(path).records)
             self._files = [*self.parquet_files(), *self._journaled]
             self._known.update(self._files)
-            # In threads: reading and hashing release the GIL, and only 8 bytes per fact are kept.
-            with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-                found = list(pool.map(self._scan, self._files))
-            self._index.add_files([(file.keys, number) for number, file in enumerate(found)])
-            self._num_candidates = max([1, *(file.num_candidates for file in found)])
-            reopened = [file.reopened for file in found]
+            reopened: list[pl.DataFrame] = []
+            self._index.add_files(self._scanned(self._files, reopened))
             if reopened and len(asked := pl.concat(reopened)):
                 still = self.read(asked, ["failure"]).filter(pl.col("failure") == REOPENED)
                 self._reopened = key64(still, self.kind)
         return self._files
+
+    def _scanned(
+        self, files: Sequence[Path], reopened: list[pl.DataFrame]
+    ) -> Iterator[tuple[Keys, int]]:
+        """Yield (keys, number) of each file, and note its candidates and reopened failures."""
+        # In threads: reading and hashing release the GIL. A few files ahead: 8 bytes a fact.
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            for first in range(0, len(files), _FILES_AHEAD):
+                some = pool.map(self._scan, files[first : first + _FILES_AHEAD])
+                for number, file in enumerate(some, first):
+                    self._num_candidates = max(self._num_candidates, file.num_candidates)
+                    if len(file.reopened):
+                        reopened.append(file.reopened)
+                    yield file.keys, number
 
     def refresh(self, shard: str) -> None:
         """See what other processes stored since `files` was first asked; `shard` was just taken.

@@ -20,6 +20,7 @@ import random
 import secrets
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,19 @@ def set_step_hook(hook: StepHook | None) -> None:
     """Call `hook(operation, path)` before every write step; None removes it. For tests."""
     _failpoint.count = 0
     _failpoint.hook = hook
+
+
+def temporary_file() -> IO[bytes]:
+    """Open a file without a name in TMPDIR, for what does not fit into memory.
+
+    Nothing is left of it when the process ends, however that happens.
+    """
+    return tempfile.TemporaryFile()
+
+
+def temporary_errors() -> contextlib.AbstractContextManager[None]:
+    """Turn a full disk of TMPDIR into a StorageError; around what is written to such a file."""
+    return storage_errors(Path(tempfile.gettempdir()))
 
 
 @contextlib.contextmanager

@@ -1,17 +1,23 @@
-"""Map 64-bit keys of a maker's facts to file and row, in memory.
+"""Map 64-bit keys of a maker's facts to file and row.
 
-16 bytes per fact (about 1.6 GB for 100 million). Two different facts share a key with probability
-about n^2 / 2^65 (3e-4 at 100 million), so a reader of a row must compare its full key.
+16 bytes per fact: in memory, or beyond `IN_MEMORY` facts in temporary files that are mapped, so
+that the kernel's cache holds what fits (1.6 GB on disk for 100 million). Two different facts share
+a key with probability about n^2 / 2^65 (3e-4 at 100 million), so a reader of a row must compare its
+full key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
+
+from curator.store import fsops
+from curator.store.piles import Piles
 
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
 Places = np.ndarray[Any, np.dtype[np.int64]]
@@ -20,6 +26,8 @@ CLAIMED = -1
 """File number of a key that is being made and is not in a file yet."""
 NOWHERE = -1
 """Place of a key that is not in any file; every place in a file is 0 or more."""
+IN_MEMORY = 4_000_000
+"""Facts of a maker whose places are held in memory."""
 _ROW_BITS = 32
 
 
@@ -39,21 +47,58 @@ class KeyIndex:
     """A growing map from keys to places: a few sorted runs, merged as they grow."""
 
     _runs: list[tuple[Keys, Places]] = field(default_factory=list)
+    _mapped: list[mmap.mmap] = field(default_factory=list)
 
     def add(self, keys: Keys, file_number: int) -> None:
         """Register `keys` as the rows of a file, in order; or as `CLAIMED`."""
         self.add_files([(keys, file_number)])
 
-    def add_files(self, files: Sequence[tuple[Keys, int]]) -> None:
-        """Like `add`, for many files: sorted once instead of merged one by one."""
-        found = [(number << _ROW_BITS) + np.arange(len(keys)) for keys, number in files]
-        if not sum(map(len, found)):
+    def add_files(self, files: Iterable[tuple[Keys, int]], in_memory: int = IN_MEMORY) -> None:
+        """Like `add`, for many files: sorted once instead of merged one by one.
+
+        More than `in_memory` keys are sorted on disk, and stay there.
+        """
+        piles = Piles(num_columns=2, at_once=in_memory)
+        for keys, number in files:
+            if len(keys):
+                piles.add(keys, (number << _ROW_BITS) + np.arange(len(keys)))
+        if not piles.num_rows:
             return
-        run = _sorted(np.concatenate([keys for keys, _ in files]), np.concatenate(found))
+        if piles.is_on_disk:
+            self._runs.insert(0, self._on_disk(piles))
+            return
+        ((all_keys, places),) = piles
+        run = _sorted(all_keys, places)
         while self._runs and len(self._runs[-1][0]) <= 2 * len(run[0]):
             older = self._runs.pop()
             run = _sorted(np.concatenate([older[0], run[0]]), np.concatenate([older[1], run[1]]))
         self._runs.append(run)
+
+    def _on_disk(self, piles: Piles) -> tuple[Keys, Places]:
+        """Write a sorted run to temporary files, and return them mapped."""
+        with (
+            fsops.temporary_errors(),
+            fsops.temporary_file() as keys_file,
+            fsops.temporary_file() as places_file,
+        ):
+            for keys, places in piles:
+                for file, column in zip(
+                    (keys_file, places_file), _sorted(keys, places), strict=True
+                ):
+                    file.write(column.tobytes())
+            mapped = []
+            for file in (keys_file, places_file):
+                file.flush()
+                found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                found.madvise(mmap.MADV_RANDOM)  # neighbours of a key are not asked for
+                mapped.append(found)
+        self._mapped += mapped
+        return np.frombuffer(mapped[0], np.uint64), np.frombuffer(mapped[1], np.int64)
+
+    def _let_go(self) -> None:
+        """Give pages of mapped runs back, so that they do not count as memory of this process."""
+        for found in self._mapped:
+            found.madvise(mmap.MADV_DONTNEED)  # the kernel keeps them in its cache
 
     def find(self, keys: Keys) -> tuple[Places, Places]:
         """Find all places of `keys`, without claims.
@@ -75,6 +120,7 @@ class KeyIndex:
                 places.append(places_of[at])
                 at = at + 1
         position, place = np.concatenate(positions), np.concatenate(places)
+        self._let_go()
         in_file = place >= 0
         return position[in_file], place[in_file]
 
@@ -84,6 +130,7 @@ class KeyIndex:
         for known, _ in self._runs:
             place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
             hit |= known[place] == keys
+        self._let_go()
         return hit
 
 

@@ -164,19 +164,22 @@ def test_the_key_of_a_caption_counts_the_candidate() -> None:
     st.lists(st.lists(st.integers(0, 30), max_size=8), max_size=12),
     st.integers(0, 30),
     st.integers(0, 12),
+    st.sampled_from([0, 5, 1000]),
 )
 def test_the_key_index_agrees_with_a_dictionary(
-    files: list[list[int]], asked: int, at_once: int
+    files: list[list[int]], asked: int, at_once: int, in_memory: int
 ) -> None:
+    """Also where it is on disk: beyond `in_memory` keys, which lie on different piles."""
     index, truth = KeyIndex(), []
-    known = [(np.array(keys, np.uint64), number) for number, keys in enumerate(files)]
-    index.add_files(known[:at_once])
+    spread = np.uint64(2**58 + 1)
+    known = [(np.array(keys, np.uint64) * spread, number) for number, keys in enumerate(files)]
+    index.add_files(known[:at_once], in_memory)
     for later, number in known[at_once:]:
         index.add(later, number)
     for number, file in enumerate(files):
         truth += [(number, row) for row, key in enumerate(file) if key == asked]
-    index.add(np.array([31], np.uint64), CLAIMED)
-    keys = np.array([32, asked, 31], np.uint64)
+    index.add(np.array([31], np.uint64) * spread, CLAIMED)
+    keys = np.array([32, asked, 31], np.uint64) * spread
     positions, places = index.find(keys)
     assert set(positions.tolist()) <= {1}
     numbers, rows = split_places(places)
