@@ -185,7 +185,7 @@ def judge(folder: Path) -> Path:
         head = model.get_output_embeddings().weight
         yes, no = tok.convert_tokens_to_ids(["Yes", "No"])
         head.mul_(1e-4)
-        head[yes] *= 1e4
+        head[yes] *= 1e5
         head[no] = -head[yes]
 
     torch.manual_seed(0)
