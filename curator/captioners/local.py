@@ -113,7 +113,10 @@ class LocalCaptioner:
         return self._each(requests, self._generate)
 
     def likelihoods(
-        self, requests: Sequence[CaptionRequest], answers: Sequence[tuple[int, ...]], num_leading: int
+        self,
+        requests: Sequence[CaptionRequest],
+        answers: Sequence[tuple[int, ...]],
+        num_leading: int,
     ) -> list[Likelihoods | CaptionFailure]:
         """Return how likely each of `answers`, lists of token ids, begins the answer to a request.
 

@@ -91,9 +91,7 @@ def _asked(sentence: str) -> str:
     return strip_special_tokens(sentence)[0][:MAX_CHARS]
 
 
-def _score(
-    spans: Sequence[tuple[int, int]], answers: Sequence[Caption | CaptionFailure]
-) -> Score:
+def _score(spans: Sequence[tuple[int, int]], answers: Sequence[Caption | CaptionFailure]) -> Score:
     if not spans:
         return Score(None, failure="caption.empty", detail="no text to score")
     verdicts: list[float] = []

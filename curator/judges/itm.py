@@ -108,7 +108,9 @@ class ItmScorer:
         chances = dict(
             zip(todo, self._match([(decoded[image], text) for image, text in todo]), strict=True)
         )
-        return [self._score(image, decoded[image], text, plans[text], chances) for image, text in pairs]
+        return [
+            self._score(image, decoded[image], text, plans[text], chances) for image, text in pairs
+        ]
 
     def _score(
         self,
@@ -124,7 +126,9 @@ class ItmScorer:
             return Score(None, failure="caption.empty", detail="no text to score")
         found = [chances[image, piece] for piece in _pieces(text, plan)]
         if not all(map(math.isfinite, found)):
-            return Score(None, failure="score.not_finite", detail=f"NaN or infinity in {self._dtype}")
+            return Score(
+                None, failure="score.not_finite", detail=f"NaN or infinity in {self._dtype}"
+            )
         apart = found[1:] if plan.whole else found
         return Score(
             found[0] if plan.whole else sum(apart) / len(apart),
