@@ -212,7 +212,7 @@ class LocalCaptioner:
         answers: Sequence[tuple[int, ...]],
         num_leading: int,
     ) -> list[Likelihoods | CaptionFailure]:
-        """Return the probabilities of the answers; as many passes as there are longer ones, and one.
+        """Return the probabilities of the answers: a pass for the first tokens, one for each longer.
 
         `generate` is led along each answer instead of a plain forward pass, so that positions and
         masks of padded prompts are those of captioning, whatever the family.

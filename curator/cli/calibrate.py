@@ -94,7 +94,7 @@ def _text(found: Calibration) -> str:
             '  name = "right"',
             '  field = "score"',
             f'  scorer = "{found.scorer.partition("-")[0]}"',
-            f"  min = {found.threshold:.6g}",
+            f"  min = {found.threshold:.9g}",
         )
     )
 

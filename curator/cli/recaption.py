@@ -253,18 +253,20 @@ def recaption(
     def add_judges() -> None:
         """Make the scorers that rules ask besides the policy's own."""
         named = {split_scorer(one)[0]: one for one in judge or ()}
-        for row in named:
+        for row, one in named.items():
             if row not in chosen.other_scorers:
                 raise UsageError(
-                    f"--judge is {named[row]!r}, and policy {chosen.name!r} has no rule with "
+                    f"--judge is {one!r}, and policy {chosen.name!r} has no rule with "
                     f"scorer = {row!r}",
                     hint="drop it, or add such a rule; the policy's own scorer is --scorer",
                     reason="option.value",
                 )
         for row in chosen.other_scorers:
             url = scorer_url if SCORERS.spec(row).served else None
-            one = named.get(row, row)
-            judges.append(scorer_maker(one, language=language, device=device, dtype=dtype, url=url))
+            asked_for = named.get(row, row)
+            judges.append(
+                scorer_maker(asked_for, language=language, device=device, dtype=dtype, url=url)
+            )
 
     own_row = split_scorer(scorer or chosen.scorer)[0]
     others_served = any(SCORERS.spec(row).served for row in chosen.other_scorers)

@@ -148,7 +148,7 @@ class Decider:
         return limits
 
     def _score_first(self, group: Group) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-        """Return the scores of a group by column and source; kept for `decide` if they are small."""
+        """Return the scores of a group by column and source; kept for `decide` if small."""
         texts = self._texts(group, *self._inputs(group))
         others = [_column_of(row) for row in self._others]
         if self.policy.surgery is None:

@@ -73,7 +73,8 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 class Rule(BaseModel):
     """One condition on a row of `curator.policy.fields.FIELDS`.
 
-    `scorer`, for the field `score`, is the scorer that is asked; None: the policy's. A text without a value for `field` (for example, never scored) fails the rule.
+    `scorer`, for the field `score`, is the scorer that is asked; None: the policy's.
+    A text without a value for `field` (for example, never scored) fails the rule.
     """
 
     model_config = _STRICT

@@ -35,7 +35,7 @@ MIN_OF_EACH = 5
 _RIGHT = frozenset(("1", "true", "yes", "match", "right", "good", "correct"))
 _WRONG = frozenset(("0", "false", "no", "no-match", "no_match", "wrong", "bad", "incorrect"))
 _NUM_DRAWS = 1000
-_TABLES = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson}
+_TABLES = (".parquet", ".csv", ".jsonl")
 _LABELS = {"image_sha256": pl.String, "text_sha256": pl.String, "right": pl.Boolean}
 
 
@@ -279,7 +279,7 @@ def _share(hits: Any, of: Any) -> Share:
 
 
 def _auroc(score: Any, right: Any, image: Any) -> Share:
-    """Return the AUROC; texts of one image are drawn together, for they are no separate evidence."""
+    """Return the AUROC; texts of one image are drawn together: they are no separate evidence."""
     rng = np.random.default_rng(0)
     _, group = np.unique(image, return_inverse=True)
     places = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
@@ -298,8 +298,7 @@ def _auroc(score: Any, right: Any, image: Any) -> Share:
 def _read(table: Path) -> pl.DataFrame:
     if not table.is_file():
         raise NotFoundError(f"no file {str(table)!r}", reason="labels.not_found")
-    read = _TABLES.get(table.suffix)
-    if read is None:
+    if table.suffix not in _TABLES:
         raise UsageError(
             f"a table of type {table.suffix or 'unknown'!r}",
             where=table,
@@ -309,13 +308,12 @@ def _read(table: Path) -> pl.DataFrame:
     try:
         if table.suffix == ".csv":  # a key such as 000000001 is no number
             return pl.read_csv(table, infer_schema=False)
-        found: pl.DataFrame = read(table)
+        return pl.read_parquet(table) if table.suffix == ".parquet" else pl.read_ndjson(table)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         (first, *_) = str(error).splitlines() or [type(error).__name__]
         raise UsageError(
             f"the table cannot be read ({first})", where=table, reason="labels.invalid"
         ) from error
-    return found
 
 
 def skipped_text(skipped: Iterable[tuple[str, int]]) -> str:
