@@ -212,7 +212,7 @@ class LocalCaptioner:
         answers: Sequence[tuple[int, ...]],
         num_leading: int,
     ) -> list[Likelihoods | CaptionFailure]:
-        """Return the probabilities of the answers: a pass for the first tokens, one for each longer.
+        """Return the probabilities of the answers: one pass, and one for each of several tokens.
 
         `generate` is led along each answer instead of a plain forward pass, so that positions and
         masks of padded prompts are those of captioning, whatever the family.

@@ -4,8 +4,9 @@
 
 prints its port and serves until it is killed. It answers an image with a text made of the hash of
 its bytes, a request without one with that of its text, so a test can tell whether each answer
-reached the right request. To a judge's question it answers as `yes_no` and `verdict` say. `--mode` is what it does instead, to the image whose hash begins with
-`--target` (any, by default), for the first `--times` requests of that image (always, by default).
+reached the right request. To a judge's question it answers as `yes_no` and `verdict` say. `--mode`
+is what it does instead, to the image whose hash begins with `--target` (any, by default), for the
+first `--times` requests of that image (always, by default).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules that ask several scorers at once, worked out by hand over the table of `tests.kit.store`."""
+"""Rules that ask several scorers, worked out by hand over the table of `tests.kit.store`."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from curator.ratings import log as rating_log
 from curator.steps.calibrate import Labels, calibrate, labels_of_ratings, labels_of_table
 from curator.store.facts import SCORES, Facts
 from tests.kit.cli import curator
-from tests.kit.store import SCORER, Kit, add_facts, image, score_fact, small_store
+from tests.kit.store import SCORER, Kit, add_facts, image, maker_name, score_fact, small_store
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,14 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     return small_store(tmp_path_factory.mktemp("calibrate") / "shards", policies=())
 
 
-def labelled(kit: Kit, maker: str, rows: list[tuple[str, float | None, bool]]) -> Labels:
+def named(label: str) -> str:
+    return maker_name("clip", {"scorer": "clip", "model": label})
+
+
+def labelled(kit: Kit, label: str, rows: list[tuple[str, float | None, bool]]) -> Labels:
     """Give each text its score, for an image of its own."""
-    facts = Facts(kit.ws.store, SCORES, maker)
-    kit.ws.store.write_recipe(SCORES, maker, {"scorer": "clip"})
+    facts = Facts(kit.ws.store, SCORES, named(label))
+    kit.ws.store.write_recipe(SCORES, named(label), {"scorer": "clip", "model": label})
     add_facts(facts, "00000", [score_fact(t.encode(), t, s) for t, s, _ in rows if s is not None])
     texts = pl.DataFrame(
         [
@@ -45,8 +49,8 @@ def test_a_clean_cut_is_found(kit: Kit) -> None:
     rows: list[tuple[str, float | None, bool]] = [
         (f"text {i}", (0.6, 0.8, 0.2, 0.4)[i % 4], i % 4 < 2) for i in range(160)
     ]
-    labels = labelled(kit, "clip-clean-000000000000", [*rows, ("unscored", None, True)])
-    found = calibrate(kit.ws, labels, "clip-clean-000000000000")
+    labels = labelled(kit, "clean", [*rows, ("unscored", None, True)])
+    found = calibrate(kit.ws, labels, named("clean"))
     assert found.threshold == pytest.approx(0.6)
     assert (found.num_right, found.num_wrong, found.skipped) == (80, 80, {"no score": 1})
     assert (found.auroc.value, found.precision.value, found.recall.value) == (1.0, 1.0, 1.0)
@@ -61,19 +65,19 @@ def test_precision_asks_for_the_lowest_threshold(kit: Kit) -> None:
     rows: list[tuple[str, float | None, bool]] = [
         (f"sure {i}", (0.9, 0.5, 0.5, 0.1)[i % 4], i % 4 < 2) for i in range(400)
     ]
-    labels = labelled(kit, "clip-half-000000000000", rows)
-    strict = calibrate(kit.ws, labels, "clip-half-000000000000", min_precision=0.95)
-    loose = calibrate(kit.ws, labels, "clip-half-000000000000", min_precision=0.6)
+    labels = labelled(kit, "half", rows)
+    strict = calibrate(kit.ws, labels, named("half"), min_precision=0.95)
+    loose = calibrate(kit.ws, labels, named("half"), min_precision=0.6)
     assert (strict.threshold, loose.threshold) == (pytest.approx(0.9), pytest.approx(0.5))
     assert strict.precision.value == 1.0
     assert strict.recall.value == pytest.approx(0.5, abs=0.1)
+    few = Labels(texts=labels.texts.head(6), source="a test", skipped={})
     with pytest.raises(UsageError, match="needs"):
-        few = Labels(texts=labels.texts.head(6), source="a test", skipped={})
-        calibrate(kit.ws, few, "clip-half-000000000000")
+        calibrate(kit.ws, few, named("half"))
     flipped = labels.texts.with_columns(~pl.col("right"))
-    with pytest.raises(UsageError, match=r"labelled|no threshold") as caught:
-        both = Labels(texts=flipped, source="a test", skipped={})
-        calibrate(kit.ws, both, "clip-half-000000000000", min_precision=0.99)
+    wrong = Labels(texts=flipped, source="a test", skipped={})
+    with pytest.raises(UsageError, match="no threshold") as caught:
+        calibrate(kit.ws, wrong, named("half"), min_precision=0.99)
     assert caught.value.reason == "labels.precision"
 
 
@@ -83,9 +87,7 @@ def test_the_interval_covers_a_known_auroc(kit: Kit) -> None:
     rows: list[tuple[str, float | None, bool]] = [
         (f"normal {i}", float(rng.normal(i % 2)), bool(i % 2)) for i in range(600)
     ]
-    found = calibrate(
-        kit.ws, labelled(kit, "clip-norm-000000000000", rows), "clip-norm-000000000000"
-    )
+    found = calibrate(kit.ws, labelled(kit, "norm", rows), named("norm"))
     assert found.auroc.low is not None
     assert found.auroc.high is not None
     assert found.auroc.low < 0.760 < found.auroc.high
@@ -146,8 +148,8 @@ def test_labels_of_ratings(tmp_path: Path) -> None:
     rate("split", "halved", "right", "Ann")
     found = labels_of_ratings(kit.ws)
     said = dict(found.texts.select("text_sha256", "right").iter_rows())
-    named = {text_sha256(t): t for t in ("good", "poor", "other", "bad", "worse", "halved")}
-    assert {named[key]: right for key, right in said.items()} == {
+    texts = {text_sha256(t): t for t in ("good", "poor", "other", "bad", "worse", "halved")}
+    assert {texts[key]: right for key, right in said.items()} == {
         "good": True,  # twice for, once against
         "poor": False,
         "other": True,
