@@ -35,9 +35,7 @@ def calibrate(
     ] = None,
     precision: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, help="Lowest threshold with this precision (default: the best F1)."
-        ),
+        typer.Option(help="Lowest threshold with this precision, 0 to 1 (default: the best F1)."),
     ] = None,
     store: o.StoreOption = None,
     json: o.Json = False,

@@ -22,7 +22,7 @@ import polars as pl
 from statsmodels.stats.proportion import proportion_confint
 
 from curator.core.auroc import auroc
-from curator.core.errors import NotFoundError, UsageError
+from curator.core.errors import NotFoundError, UsageError, check_value
 from curator.core.hashing import text_sha256
 from curator.ratings import log as rating_log
 from curator.steps.workspace import Workspace
@@ -198,6 +198,8 @@ def calibrate(
     Raises:
         UsageError: too few labels have scores, or no threshold reaches `min_precision`.
     """
+    sane = min_precision is None or 0 < min_precision <= 1
+    check_value(sane, "--precision", min_precision, "above 0 and at most 1")
     texts = labels.texts.unique(["image_sha256", "text_sha256"], keep="any")
     disputed = (
         labels.texts.group_by("image_sha256", "text_sha256")

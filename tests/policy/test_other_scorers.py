@@ -110,7 +110,7 @@ def test_the_preview_decides_the_same(kit: Kit) -> None:
     seen = Previewer(kit.ws.store).preview(policy, inputs, version)
     assert seen.counts == dict(version.counts)
     assert not any(move.is_changed for move in seen.moves)
-    shown = next(line for line in seen.lines if line.limit.rule.name == "shown")
+    shown = next(line for line in seen.lines if line.rule == "shown")
     assert shown.num_inside == 1
 
 
