@@ -189,7 +189,7 @@ def _without_logprobs(url: str, why: str) -> EngineError:
         did="all stored facts are kept",
         hint=f"it must accept logprobs with top_logprobs = {NUM_LEADING}, as vLLM, SGLang and "
         "llama.cpp do; or judge in words: --scorer claims=MODEL; or here: without --scorer-url",
-        reason="judge.no_logprobs",
+        reason="server.no_logprobs",
     )
 
 
@@ -205,7 +205,7 @@ class _ServerJudge:
         try:
             found = self._chooser.caption(requests)
         except CuratorError as error:  # a server that refuses the option says so in its own words
-            if error.reason != "judge.no_logprobs" and "logprob" in str(error).lower():
+            if error.reason != "server.no_logprobs" and "logprob" in str(error).lower():
                 raise _without_logprobs(self._chooser.url, str(error)) from error
             raise
         return [one if isinstance(one, CaptionFailure) else _weighed(one) for one in found]

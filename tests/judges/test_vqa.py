@@ -155,7 +155,7 @@ def test_a_server_without_logprobs_is_named(serve: Callable[[str], str], mode: s
     url = serve(mode)
     with pytest.raises(EngineError, match="no log probabilities") as caught:
         VqaScorer(model="tiny", url=url).score([(photo(0), "a dog")])
-    assert caught.value.reason == "judge.no_logprobs"
+    assert caught.value.reason == "server.no_logprobs"
     assert "127.0.0.1" in str(caught.value)
     assert "claims" in (caught.value.hint or "")
 
