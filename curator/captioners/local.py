@@ -13,10 +13,11 @@ and beam search is off.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -38,6 +39,19 @@ from curator.core.errors import EngineError
 from curator.core.text import strip_special_tokens
 
 _DEFAULT_SAMPLING = Sampling()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihoods:
+    """How likely a model is to begin its answer with each of some texts.
+
+    `of` has one probability per text, in their order; `leading` are the ids of the likeliest first
+    tokens, the likeliest first.
+    """
+
+    of: tuple[float, ...]
+    leading: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +110,33 @@ class LocalCaptioner:
         Raises:
             UsageError: the model cannot follow this prompt.
         """
-        outcomes: dict[int, Caption | CaptionFailure] = {}
+        return self._each(requests, self._generate)
+
+    def likelihoods(
+        self,
+        requests: Sequence[CaptionRequest],
+        answers: Sequence[tuple[int, ...]],
+        num_leading: int,
+    ) -> list[Likelihoods | CaptionFailure]:
+        """Return how likely each of `answers`, lists of token ids, begins the answer to a request.
+
+        The probabilities are those of the whole vocabulary, without `Sampling`. Failures and errors
+        as in `caption`.
+        """
+        return self._each(requests, partial(self._weigh, answers=answers, num_leading=num_leading))
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model."""
+        return self._tokenizer
+
+    def _each(
+        self,
+        requests: Sequence[CaptionRequest],
+        work: Callable[[Sequence[_DecodedRequest]], list[T | CaptionFailure]],
+    ) -> list[T | CaptionFailure]:
+        """Decode the images and apply `work` to batches of requests; return outcomes in order."""
+        outcomes: dict[int, T | CaptionFailure] = {}
         groups: defaultdict[str, list[tuple[int, _DecodedRequest]]] = defaultdict(list)
         for position, image in enumerate(self._images.take(requests)):
             if isinstance(image, CaptionFailure):
@@ -107,7 +147,7 @@ class LocalCaptioner:
             key = instruction if self._family.one_prompt_a_batch else ""
             groups[key].append((position, item))
         for group in groups.values():
-            answers = self._answer([item for _, item in group])
+            answers = self._halving([item for _, item in group], work)
             outcomes.update(zip((position for position, _ in group), answers, strict=True))
         return [outcomes[position] for position in range(len(requests))]
 
@@ -124,10 +164,14 @@ class LocalCaptioner:
         clean, _ = strip_special_tokens(prompt, self._special_tokens)
         return self._family.instruction(clean)
 
-    def _answer(self, items: Sequence[_DecodedRequest]) -> list[Caption | CaptionFailure]:
+    def _halving(
+        self,
+        items: Sequence[_DecodedRequest],
+        work: Callable[[Sequence[_DecodedRequest]], list[T | CaptionFailure]],
+    ) -> list[T | CaptionFailure]:
         """Return one outcome per item; halve a failing batch until the failing item is alone."""
         try:
-            return self._generate(items)
+            return work(items)
         except torch.OutOfMemoryError as error:
             failure = CaptionFailure("vlm.oom", f"batch of 1: {str(error).splitlines()[0]}"[:500])
         except ValueError as error:  # raised by processors, e.g. for an extreme aspect ratio
@@ -138,13 +182,10 @@ class LocalCaptioner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         half = len(items) // 2
-        return self._answer(items[:half]) + self._answer(items[half:])
+        return self._halving(items[:half], work) + self._halving(items[half:], work)
 
     def _generate(self, items: Sequence[_DecodedRequest]) -> list[Caption | CaptionFailure]:
-        encoded = self._family.encode(
-            [item.image for item in items], [item.instruction for item in items]
-        )
-        inputs = {name: self._to_device(value) for name, value in encoded.items()}
+        inputs = self._inputs(items)
         requests = [item.request for item in items]
         eos = torch.tensor(self._eos, dtype=torch.long, device=self.device)
         draw = DrawProcessor(Drawer(self._sampling, requests, self.device), eos, len(items))
@@ -163,6 +204,56 @@ class LocalCaptioner:
             BROKEN_LOGITS if broken[i] else self._caption(request, rows_BT[i])
             for i, request in enumerate(requests)
         ]
+
+    def _weigh(
+        self,
+        items: Sequence[_DecodedRequest],
+        *,
+        answers: Sequence[tuple[int, ...]],
+        num_leading: int,
+    ) -> list[Likelihoods | CaptionFailure]:
+        """Return the probabilities of the answers: one pass, and one for each of several tokens.
+
+        `generate` is led along each answer instead of a plain forward pass, so that positions and
+        masks of padded prompts are those of captioning, whatever the family.
+        """
+        inputs = self._inputs(items)
+        first_BV = self._led(inputs, ())[0].softmax(-1)
+        columns_B = []
+        for answer in answers:
+            likelihood_B = first_BV[:, answer[0]]
+            if len(answer) > 1:
+                for step, logits_BV in enumerate(self._led(inputs, answer[:-1])[1:], start=1):
+                    likelihood_B = likelihood_B * logits_BV.softmax(-1)[:, answer[step]]
+            columns_B.append(likelihood_B)
+        rows = torch.stack(columns_B, dim=-1).tolist()
+        leading = first_BV.topk(min(num_leading, first_BV.shape[-1])).indices.tolist()
+        finite = torch.isfinite(first_BV).all(-1).tolist()
+        return [
+            Likelihoods(tuple(row), tuple(ids)) if is_finite else BROKEN_LOGITS
+            for row, ids, is_finite in zip(rows, leading, finite, strict=True)
+        ]
+
+    def _led(self, inputs: Mapping[str, Any], path: Sequence[int]) -> list[Tensor]:
+        """Return the logits `[B, V]` (fp32) of each step while the tokens of `path` are taken."""
+        with torch.inference_mode():
+            found = self._model.generate(
+                **inputs,
+                max_new_tokens=len(path) + 1,
+                do_sample=False,
+                num_beams=1,
+                logits_processor=[_Lead(path)],
+                output_logits=True,
+                return_dict_in_generate=True,
+                **_NO_WARPING,
+            )
+        return [logits_BV.float() for logits_BV in found.logits]
+
+    def _inputs(self, items: Sequence[_DecodedRequest]) -> dict[str, Any]:
+        encoded = self._family.encode(
+            [item.image for item in items], [item.instruction for item in items]
+        )
+        return {name: self._to_device(value) for name, value in encoded.items()}
 
     def _caption(self, request: CaptionRequest, row: list[int]) -> Caption | CaptionFailure:
         ids, ended = answer_ids(row, self._eos)
@@ -186,7 +277,7 @@ class LocalCaptioner:
         return value.to(self.device, self.dtype if value.is_floating_point() else None)
 
     def _load_processor(self) -> Any:
-        with _loading(self._folder):
+        with loading(self._folder):
             processor: Any = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]  # theirs
                 self._folder, trust_remote_code=False, local_files_only=True
             )
@@ -195,7 +286,7 @@ class LocalCaptioner:
         return processor
 
     def _load_model(self) -> None:
-        with _loading(self._folder):
+        with loading(self._folder):
             auto: Any = AutoModelForImageTextToText  # its annotation lacks the (model, info) pair
             model, info = auto.from_pretrained(
                 self._folder,
@@ -205,11 +296,26 @@ class LocalCaptioner:
                 local_files_only=True,
                 output_loading_info=True,
             )
-        _check_complete(self._folder, info)
+        check_complete(self._folder, info)
         self._model = model.to(self.device).eval()
         self._family: Family = family_of(self._processor, self._model, self._heads)
         self._tokenizer.padding_side = self._family.padding_side
         self._eos = eos_token_ids(self._model)
+
+
+class _Lead(transformers.LogitsProcessor):
+    """Makes `generate` take the tokens of `path`, one a step; then it is free."""
+
+    def __init__(self, path: Sequence[int]) -> None:
+        self._path = list(path)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores with which the next token of the path wins."""
+        if not self._path:
+            return scores
+        led = torch.full_like(scores, -torch.inf)
+        led[:, self._path.pop(0)] = 0.0
+        return led
 
 
 # `Sampling` sets how tokens are drawn; the checkpoint's own values would only cause warnings.
@@ -224,7 +330,7 @@ def _special_tokens(tokenizer: Any) -> list[str]:
 
 
 @contextmanager
-def _loading(folder: str) -> Iterator[None]:
+def loading(folder: str) -> Iterator[None]:
     """Convert what transformers raises while loading `folder` to an EngineError."""
     # The command has its own progress bar.
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
@@ -251,7 +357,7 @@ def _loading(folder: str) -> Iterator[None]:
         ) from error
 
 
-def _check_complete(folder: str, info: Mapping[str, Any]) -> None:
+def check_complete(folder: str, info: Mapping[str, Any]) -> None:
     """Raise if weights are missing: transformers only warns and initializes them randomly."""
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:

@@ -34,11 +34,13 @@ def body_of(
     model: str,
     sampling: Sampling,
     heads: Sequence[Mapping[str, Any]] = (),
+    top_logprobs: int | None = None,
 ) -> bytes:
     """Return the JSON body that asks for `num` captions of one image, from `candidate` on.
 
     `image` is a `data:` URI; it goes before the text, as in Qwen's training; None: the request has
-    text alone. `heads` are the messages before it, as `heads_of` makes them. `n` is sent only to
+    text alone. `heads` are the messages before it, as `heads_of` makes them. `top_logprobs` asks
+    for the likeliest tokens at each place, that many of them. `n` is sent only to
     ask for more than one caption. vLLM draws the i-th of them with the seed `seed + i`, which is
     what a request of its own would be sent with, so how captions are asked for changes nothing.
     """
@@ -55,6 +57,8 @@ def body_of(
     }
     if num > 1:
         document["n"] = num
+    if top_logprobs is not None:
+        document |= {"logprobs": True, "top_logprobs": top_logprobs}
     if image is None:
         return json.dumps(document).encode()
     # The image is put in afterwards, so that a megabyte is not searched for what JSON escapes. Its
@@ -162,6 +166,25 @@ def _caption_of(
         seed,
         reasoning=next((text for text in thoughts if isinstance(text, str) and text.strip()), ""),
     )
+
+
+def first_logprobs_of(answer: bytes) -> list[tuple[str, float]] | None:
+    """Return the likeliest first tokens of the only answer with their log probabilities.
+
+    None: the server gave no log probabilities, which is how some servers ignore the request.
+
+    Raises:
+        Mismatch: not JSON, or not of the form that the API describes.
+    """
+    try:
+        logprobs = _json(answer)["choices"][0].get("logprobs")
+        content = logprobs.get("content") if isinstance(logprobs, dict) else None
+        if not content:
+            return None
+        tops = content[0].get("top_logprobs")
+        return [(str(top["token"]), float(top["logprob"])) for top in tops] if tops else None
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise Mismatch("log probabilities of an unknown form") from error
 
 
 def error_text(answer: bytes) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from curator.cli import demo, edits, quarantine
+from curator.cli.calibrate import calibrate
 from curator.cli.decide import decide
 from curator.cli.diff import diff
 from curator.cli.doctor import doctor
@@ -35,7 +36,7 @@ from curator.cli.ui import ui
 
 # The order of `curator --help` and of docs/reference/cli.md; every command stands in one section.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Curate": ("recaption", "score", "decide", "policy", "edits"),
+    "Curate": ("recaption", "score", "calibrate", "decide", "policy", "edits"),
     "Look": ("log", "show", "diff", "query", "ui"),
     "Keep": (
         "pack",
@@ -108,7 +109,7 @@ def root(
 
 
 for command in (
-    recaption, score, decide, policy,
+    recaption, score, calibrate, decide, policy,
     log, diff, query, ui,
     pack, index, merge, push, pull, export, tag, fsck, gc, doctor,
     pretrain, finetune, study, report,

@@ -28,8 +28,12 @@ def decide(
         ),
     ] = None,
     use_scorer: Annotated[
-        str | None,
-        typer.Option("--use-scorer", help="Scorer whose scores to use, if there are several."),
+        list[str] | None,
+        typer.Option(
+            "--use-scorer",
+            help="Scorer whose scores to use, if there are several; repeat for rules that ask "
+            "others.",
+        ),
     ] = None,
     language: Annotated[
         str | None,
@@ -51,7 +55,7 @@ def decide(
     from curator.core.stopping import stop_on_signals
     from curator.engine.makers import checker_maker
     from curator.policy.model import load_policy
-    from curator.steps.decide import MakerChoice
+    from curator.steps.decide import MakerChoice, chosen_scorers
     from curator.steps.decide import decide as run
     from curator.steps.workspace import open_workspace, refuse_version
     from curator.store.runs import open_run
@@ -61,7 +65,7 @@ def decide(
     ws = open_workspace(dataset, store)
     choice = MakerChoice(
         generators=tuple(generator or ()),
-        scorer=use_scorer,
+        **chosen_scorers(ws, chosen, use_scorer or ()),
         checker=checker_maker(language).name if language else None,
     )
     run_options = RunOptions(max_quarantine=max_quarantine)

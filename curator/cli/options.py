@@ -97,11 +97,22 @@ Scorer = Annotated[
     str | None,
     typer.Option(
         "--scorer",
-        metavar="SCORER|MODEL",
-        help=f"Scorer to use (default: the policy's, else {OF_MODELS}), or the model for "
-        f"{OF_MODELS}: an open_clip NAME:TAG, a hub id org/name, or a folder. {rows(SCORERS)}.",
+        metavar="SCORER|SCORER=MODEL|MODEL",
+        help=f"Scorer to use (default: the policy's, else {OF_MODELS}), with its model if not the "
+        f"default; or only the model for {OF_MODELS}: an open_clip NAME:TAG, a hub id org/name, "
+        f"or a folder. {rows(SCORERS)}.",
     ),
     BUNDLED_MODEL,
+]
+ScorerUrl = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scorer-url",
+        metavar="URL",
+        help="Base URL of an OpenAI-compatible server that runs the model of the scorer "
+        f"({', '.join(name for name, spec in SCORERS.rows.items() if spec.served)}); may be "
+        "repeated.",
+    ),
 ]
 Language = Annotated[
     str,

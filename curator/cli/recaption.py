@@ -15,6 +15,7 @@ from curator.cli.output import show, show_json, table
 from curator.cli.trust import BUNDLED_MODEL, HARMLESS, PRESET_PROMPT
 from curator.core.errors import UsageError
 from curator.core.run_options import DEFAULTS, RunOptions
+from curator.scorers import SCORERS
 
 if TYPE_CHECKING:
     from curator.engine.makers import Maker
@@ -118,6 +119,15 @@ def recaption(
     seed: Annotated[int, typer.Option(help="Seed for sampling."), HARMLESS] = 0,
     language: o.Language = "en",
     scorer: o.Scorer = None,
+    scorer_url: o.ScorerUrl = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCORER=MODEL",
+            help="Model of a scorer that only rules of the policy ask (default: the scorer's); "
+            "may be repeated.",
+        ),
+    ] = None,
     only: Annotated[
         str | None,
         typer.Option(metavar="'worst 30%'", help="Caption only images with the worst alt texts."),
@@ -167,6 +177,7 @@ def recaption(
         check_stages,
         checker_maker,
         scorer_maker,
+        split_scorer,
     )
     from curator.engine.serve import LocalServers
     from curator.policy.model import load_policy
@@ -237,10 +248,40 @@ def recaption(
             )
 
     check_stages(prompts, caption_from, text_only=text_only)
-    _, by, checker = all_of(
+    judges: list[Maker] = []
+
+    def add_judges() -> None:
+        """Make the scorers that rules ask besides the policy's own."""
+        named = {split_scorer(one)[0]: one for one in judge or ()}
+        for row, one in named.items():
+            if row not in chosen.other_scorers:
+                raise UsageError(
+                    f"--judge is {one!r}, and policy {chosen.name!r} has no rule with "
+                    f"scorer = {row!r}",
+                    hint="drop it, or add such a rule; the policy's own scorer is --scorer",
+                    reason="option.value",
+                )
+        for row in chosen.other_scorers:
+            url = scorer_url if SCORERS.spec(row).served else None
+            asked_for = named.get(row, row)
+            judges.append(
+                scorer_maker(asked_for, language=language, device=device, dtype=dtype, url=url)
+            )
+
+    own_row = split_scorer(scorer or chosen.scorer)[0]
+    others_served = any(SCORERS.spec(row).served for row in chosen.other_scorers)
+    own_url = scorer_url if SCORERS.spec(own_row).served or not others_served else None
+    _, _, by, checker = all_of(
         add_generators,
+        add_judges,
         lambda: (
-            scorer_maker(scorer or chosen.scorer, language=language, device=device, dtype=dtype)
+            scorer_maker(
+                scorer or chosen.scorer,
+                language=language,
+                device=device,
+                dtype=dtype,
+                url=own_url,
+            )
             if chosen.needs_score or worst
             else None
         ),
@@ -250,6 +291,7 @@ def recaption(
     asked = Recaption(
         captioners=tuple(generators),
         scorer=by,
+        judges=tuple(judges),
         checker=checker,
         policy=chosen,
         candidates=candidates,

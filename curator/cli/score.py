@@ -15,6 +15,7 @@ def score(
     dataset: o.WholeDataset,
     *,
     scorer: o.Scorer = None,
+    scorer_url: o.ScorerUrl = None,
     language: o.Language = "en",
     generated: Annotated[
         bool, typer.Option("--generated", help="Also score generated captions.")
@@ -51,6 +52,7 @@ def score(
     from curator.scorers import is_text_only
     from curator.shards.scan import ScanOptions
     from curator.steps.index import make_index, say_index
+    from curator.steps.kinship import say_kinship
     from curator.steps.score import count_flags, summarize
     from curator.steps.score import score as run_scorer
     from curator.steps.workspace import open_workspace, refuse_version
@@ -59,7 +61,7 @@ def score(
 
     refuse_version(dataset, "score")
     checker = checker_maker(language)
-    maker = scorer_maker(scorer, language=language, device=device, dtype=dtype)
+    maker = scorer_maker(scorer, language=language, device=device, dtype=dtype, url=scorer_url)
     run_options = RunOptions(
         workers=workers,
         score_batch_size=batch_size or DEFAULTS.score_batch_size,
@@ -74,6 +76,7 @@ def score(
     )
     ws = open_workspace(dataset, store, create=True, shard_slice=shard_slice)
     options = {"dataset": dataset, "scorer": maker.name, "shard_slice": shard_slice}
+    say_kinship(ws, maker)
     with stop_on_signals() as stop, open_run(ws.store, "score", options) as run:
         say_index(make_index(ws, scan, run_options, stop=stop), run)
         generators = tuple(ws.store.makers(CAPTIONS)) if generated else ()

@@ -177,7 +177,8 @@ def _rule(rule: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
         reached = f" ({', '.join(values)})" if values else ""
         parts.append(f"at or above percentile {rule['min_percentile']:g}{reached}")
     whose = "" if rule.get("source", "any") == "any" else f" of {_source(rule['source'])}"
-    return f"{row.label if row else rule['field']}{whose}: {', '.join(parts)}"
+    by = f" by {rule['scorer']}" if rule.get("scorer") else ""
+    return f"{row.label if row else rule['field']}{by}{whose}: {', '.join(parts)}"
 
 
 def _limit(surgery: Mapping[str, Any]) -> str:

@@ -9,8 +9,19 @@ from curator.core.registry import Spec
 
 # What is fetched from a hub repository: never code, never a pickle. A cached copy without one of
 # those named in full is a stopped download, or another library's part of the repository.
-TRANSFORMERS_FILES = ("config.json", "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+# The model card (README.md) names the model that this one was made from; the pattern keeps a cached
+# copy without a card whole.
+TRANSFORMERS_FILES = (
+    "config.json",
+    "*.json",
+    "*.safetensors",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "README*",
+)
 OPEN_CLIP_FILES = (
+    "README*",
     "open_clip_config.json",
     "open_clip_model.safetensors",
     "*.json",

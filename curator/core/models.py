@@ -108,6 +108,14 @@ def locate(
     return folder
 
 
+def at_hand(model: str, *, revision: str | None = None) -> Path | None:
+    """Return the folder of `model` if it is here, in a folder or the hub's cache; else None."""
+    try:
+        return _folder(model) or _cached(_repository(model), revision)
+    except (UsageError, NotFoundError):
+        return None
+
+
 def weights(folder: Path) -> list[Path]:
     """List the safetensors files of a model folder, sorted by name.
 

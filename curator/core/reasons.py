@@ -67,6 +67,8 @@ REASONS: dict[str, Reason] = {
     # score
     "caption.empty": Reason("score", False, "no text to score"),
     "score.not_finite": Reason("score", True, "NaN or infinity, in 32-bit floats too"),
+    "judge.no_yes_no": Reason("score", True, "neither yes nor no among a judge's likeliest tokens"),
+    "judge.unclear": Reason("score", True, "a judge's answer that is none of those it was offered"),
     # caption
     "vlm.refusal": Reason("caption", True, "the model refused"),
     "vlm.repetition": Reason("caption", True, "the model repeated itself"),

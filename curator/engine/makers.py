@@ -87,6 +87,8 @@ def check_row(table: Registry[Any], row: str) -> Any:
     keywords = by_needs[spec.needs]
     if table.kind == SCORERS.kind and spec.needs == "nothing":
         keywords = keywords if spec.language else ()
+    elif table.kind == SCORERS.kind:
+        keywords = (*keywords, *(("url",) if spec.served else ()))
     elif spec.needs == "nothing":  # a captioner takes those that it has
         taken = inspect.signature(table.get(row)).parameters
         keywords = tuple(name for name in keywords if name in taken)
@@ -128,8 +130,11 @@ def scorer_maker(
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    url: str | Sequence[str] | None = None,
 ) -> Maker:
-    """Return the maker for `--scorer`: a name of SCORERS, or a model for the scorer `OF_MODELS`.
+    """Return the maker for `--scorer`: SCORER, SCORER=MODEL, or a model for the scorer `OF_MODELS`.
+
+    SCORER is a name of SCORERS. With `url` the model is one of these servers.
 
     Raises:
         UsageError: unknown scorer, or its class does not satisfy the protocol.
@@ -137,13 +142,9 @@ def scorer_maker(
         `curator.core.models`.
     """
     scorer = scorer or OF_MODELS
-    if scorer not in SCORERS and ":" not in scorer and "/" not in scorer:
-        raise UsageError(
-            f"unknown scorer {scorer!r}",
-            hint=f"{nearest(scorer, SCORERS)}; or a folder, org/name, or ViT-B-32:tag",
-            reason="scorer.unknown",
-        )
-    row, model = (scorer, None) if scorer in SCORERS else (OF_MODELS, scorer)
+    row, model = split_scorer(scorer)
+    if url:
+        return _served_scorer(row, model, [url] if isinstance(url, str) else list(url))
     if SCORERS.rows[row].needs == "model":
         require("models", f"--scorer {scorer}")
     spec = check_row(SCORERS, row)
@@ -171,6 +172,66 @@ def scorer_maker(
         }
         options = {"model": model, "revision": revision, "device": device, "dtype": exact}
     return Maker(name=_name(row, label, recipe), row=row, spec=spec, recipe=recipe, options=options)
+
+
+def split_scorer(scorer: str) -> tuple[str, str | None]:
+    """Return the row of SCORERS and the model that `--scorer` names.
+
+    Raises:
+        UsageError: unknown scorer, or a model for one that takes none.
+    """
+    row, is_given, model = scorer.partition("=")
+    if row not in SCORERS:
+        row, model = OF_MODELS, scorer
+        if ":" not in scorer and "/" not in scorer:
+            raise UsageError(
+                f"unknown scorer {scorer!r}",
+                hint=f"{nearest(scorer.partition('=')[0], SCORERS)}; or a folder, org/name, or "
+                "ViT-B-32:tag",
+                reason="scorer.unknown",
+            )
+    elif is_given and (not model or SCORERS.rows[row].needs != "model"):
+        takers = ", ".join(name for name, one in SCORERS.rows.items() if one.needs == "model")
+        raise UsageError(
+            f"--scorer is {scorer!r}" + (f", and {row!r} takes no model" if model else ""),
+            hint=f"write SCORER=MODEL with one of: {takers}; or --scorer {row}",
+            reason="option.value",
+        )
+    return row, model or None
+
+
+def _served_scorer(row: str, model: str | None, urls: Sequence[str]) -> Maker:
+    """Return the maker of a scorer whose model is at servers."""
+    spec = check_row(SCORERS, row)
+    if not spec.served:
+        able = [name for name, one in SCORERS.rows.items() if one.served]
+        raise UsageError(
+            f"--scorer-url is for scorers that a server can run, and {row!r} is none",
+            hint=f"drop --scorer-url, or take --scorer {'=MODEL or --scorer '.join(able)}=MODEL",
+            reason="option.value",
+        )
+    if model is None:
+        raise UsageError(
+            f"--scorer {row} with --scorer-url needs the model's name there",
+            hint=f"e.g. --scorer {row}=Qwen/Qwen2.5-VL-7B-Instruct",
+            reason="option.missing",
+        )
+    for one in urls:
+        check_url("--scorer-url", one)
+    recipe = {"scorer": row, "model": model, "served": True, "version": spec.version}
+    options = {"model": model, "url": urls[0] if len(urls) == 1 else list(dict.fromkeys(urls))}
+    name = _name(row, model, recipe)
+    return Maker(name=name, row=row, spec=spec, recipe=recipe, options=options)
+
+
+def check_url(option: str, url: str) -> None:
+    """Raise a UsageError unless `url` can be that of a server."""
+    if not re.match(r"https?://[^/]", url):
+        raise UsageError(
+            f"{option} is {url!r}",
+            hint="allowed: http://HOST:PORT/v1 or https://...",
+            reason="option.value",
+        )
 
 
 def checker_maker(language: str) -> Maker:
@@ -387,12 +448,7 @@ def _checked_url(
             reason="option.missing",
         )
     for one in urls:
-        if not re.match(r"https?://[^/]", one):
-            raise UsageError(
-                f"--url is {one!r}",
-                hint="allowed: http://HOST:PORT/v1 or https://...",
-                reason="option.value",
-            )
+        check_url("--url", one)
     return urls[0] if len(urls) == 1 else urls
 
 

@@ -113,7 +113,9 @@ def count_copies(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     ]
 
 
-def scores_by_source(texts: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def scores_by_source(
+    texts: pl.DataFrame, column: str = "score"
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return source -> scores of its texts, and of their sentences if `texts` has them."""
     found = {}
     for (source,), part in texts.group_by("source"):
@@ -121,7 +123,7 @@ def scores_by_source(texts: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndar
         if "sentences" in texts.columns:
             apart = part["sentences"].explode().struct.field("score").drop_nulls()
             sentences = apart.to_numpy()
-        found[str(source)] = (part["score"].drop_nulls().to_numpy(), sentences)
+        found[str(source)] = (part[column].drop_nulls().to_numpy(), sentences)
     return found
 
 

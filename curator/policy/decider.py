@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
 
@@ -65,6 +65,7 @@ class Inputs:
     generators: tuple[str, ...] = ()
     scorer: str | None = None
     checker: str | None = None
+    others: Mapping[str, str] = field(default_factory=dict)  # scorer of a rule -> its maker
 
 
 class Decider:
@@ -93,6 +94,7 @@ class Decider:
         self._counting = Lock()
         self._scored: dict[Group, pl.DataFrame] = {}  # score and failure, text by text
         self._scores = Facts(store, SCORES, inputs.scorer) if inputs.scorer else None
+        self._others = {row: Facts(store, SCORES, name) for row, name in inputs.others.items()}
         self._checks = (
             Facts(store, SCORES, inputs.checker) if inputs.checker and policy.needs_flags else None
         )
@@ -106,7 +108,8 @@ class Decider:
 
     def _find_facts(self) -> None:
         """Find the existing facts; not thread-safe."""
-        for facts in (*(facts for _, facts in self._captions), self._scores, self._checks):
+        of_captions = (facts for _, facts in self._captions)
+        for facts in (*of_captions, self._scores, self._checks, *self._others.values()):
             if facts is not None:
                 facts.files()
 
@@ -124,31 +127,43 @@ class Decider:
         by_sentence = surgery is not None and surgery.min_percentile is not None
         if not wanted and not by_sentence:
             return {}
-        scores: dict[str, list[np.ndarray]] = {}
+        scores: dict[tuple[str, str], list[np.ndarray]] = {}
         sentences: dict[str, list[np.ndarray]] = {}
         self._find_facts()
         with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
             for found in pool.map(self._score_first, self._groups):
-                for source, (of_texts, of_sentences) in found.items():
-                    scores.setdefault(source, []).append(of_texts)
-                    sentences.setdefault(source, []).append(of_sentences)
+                for (column, source), (of_texts, of_sentences) in found.items():
+                    scores.setdefault((column, source), []).append(of_texts)
+                    if column == "score":
+                        sentences.setdefault(source, []).append(of_sentences)
         limits: dict[str, float] = {}
         for rule in wanted:
-            for source, arrays in scores.items():
-                if rule.source in ("any", source if source == ALT_TEXT else GENERATED):
+            for (column, source), arrays in scores.items():
+                is_of = rule.source in ("any", source if source == ALT_TEXT else GENERATED)
+                if is_of and column == self.column(rule):
                     set_quantile(limits, f"{rule.name}@{source}", arrays, rule.min_percentile)
         if surgery is not None and by_sentence:
             for source, arrays in sentences.items():
                 set_quantile(limits, f"surgery@{source}", arrays, surgery.min_percentile)
         return limits
 
-    def _score_first(self, group: Group) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Return the scores of a group by source; cached for `decide` if they are small."""
+    def _score_first(self, group: Group) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        """Return the scores of a group by column and source; kept for `decide` if small."""
         texts = self._texts(group, *self._inputs(group))
+        others = [_column_of(row) for row in self._others]
         if self.policy.surgery is None:
-            kept = texts.select("score", pl.col("failure").cast(pl.Categorical))
+            kept = texts.select("score", pl.col("failure").cast(pl.Categorical), *others)
             self._scored[group] = kept
-        return scores_by_source(texts)
+        return {
+            (column, source): found
+            for column in ("score", *others)
+            for source, found in scores_by_source(texts, column).items()
+        }
+
+    def column(self, rule: Rule) -> str:
+        """Return the column of the values that a rule is about."""
+        other = self.policy.other_scorer(rule)
+        return rule.field if other is None else _column_of(other)
 
     @cached_property
     def _copies(self) -> dict[Group, pl.DataFrame]:
@@ -202,8 +217,15 @@ class Decider:
         names = ["score", "failure", *(["sentences"] if self.policy.surgery else [])]
         if self._scores is None:
             empty = Facts(self.store, SCORES, "none").empty(names)
-            return texts.with_columns(pl.lit(None, t).alias(n) for n, t in empty.schema.items())
-        return pl.concat([texts, self._scores.match(texts, names)], how="horizontal")
+            nothing = [pl.lit(None, t).alias(n) for n, t in empty.schema.items()]
+            own = texts.with_columns(nothing).select(empty.columns)
+        else:
+            own = self._scores.match(texts, names)
+        others = [
+            facts.match(texts, ["score"]).rename({"score": _column_of(row)})
+            for row, facts in self._others.items()
+        ]
+        return pl.concat([texts, own, *others], how="horizontal")
 
     def _with_flags(self, texts: pl.DataFrame) -> pl.DataFrame:
         if self._checks is None:
@@ -262,9 +284,9 @@ class Decider:
             texts = texts.join(self._copies[group], on="row", how="left", maintain_order="left")
         texts = with_fields(texts, (rule.field for rule in self.policy.rule))
         verdicts = [
-            pl.when(applies(rule) & ~passes(rule, self._limit_of(rule.name))).then(
-                pl.lit(rule.name)
-            )
+            pl.when(
+                applies(rule) & ~passes(rule, self._limit_of(rule.name), self.column(rule))
+            ).then(pl.lit(rule.name))
             for rule in self.policy.rule
         ]
         nothing_left = pl.when(pl.col("text") == "").then(pl.lit("surgery"))
@@ -394,12 +416,18 @@ def applies(rule: Rule) -> pl.Expr:
     return {"any": pl.lit(True), ALT_TEXT: is_alt, GENERATED: ~is_alt}[rule.source]
 
 
-def passes(rule: Rule, percentile: pl.Expr) -> pl.Expr:
-    """Whether a text passes a rule that applies to it; the column of its field must exist.
+def _column_of(scorer: str) -> str:
+    """Return the column with the scores of another scorer than the policy's."""
+    return f"score by {scorer}"
 
-    `percentile` is the value of `min_percentile` for the source of the text.
+
+def passes(rule: Rule, percentile: pl.Expr, column: str | None = None) -> pl.Expr:
+    """Whether a text passes a rule that applies to it.
+
+    `percentile` is the value of `min_percentile` for the source of the text; `column` has the
+    values, by default the one with the name of the field.
     """
-    value = pl.col(rule.field)
+    value = pl.col(column or rule.field)
     if FIELDS[rule.field].names:
         bad = value.list.set_intersection(list(rule.none_of)).list.len() > 0
         return (~bad).fill_null(False)

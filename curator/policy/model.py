@@ -17,6 +17,12 @@
     field = "score"
     min_percentile = 30                   # within each generator, over this dataset
 
+    [[rule]]
+    name = "shown"
+    field = "score"
+    scorer = "vqa"                        # of another scorer than the policy's
+    min = 0.5
+
     [surgery]                             # drop unsupported sentences, keep the rest
     min_percentile = 10
 
@@ -37,12 +43,22 @@ from __future__ import annotations
 import tomllib
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from curator.core.errors import UsageError, nearest
 from curator.core.presets import Presets
 from curator.core.validation import explain
 from curator.policy.fields import FIELDS
+from curator.scorers import SCORERS
 
 MAX_NAME_CHARS = 60
 CHANGED = "+"
@@ -57,6 +73,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 class Rule(BaseModel):
     """One condition on a row of `curator.policy.fields.FIELDS`.
 
+    `scorer`, for the field `score`, is the scorer that is asked; None: the policy's.
     A text without a value for `field` (for example, never scored) fails the rule.
     """
 
@@ -65,6 +82,7 @@ class Rule(BaseModel):
     name: str = Field(min_length=1, max_length=60)
     source: Source | Literal["any"] = "any"
     field: str
+    scorer: str | None = None
     min: float | None = None
     max: float | None = None
     min_percentile: float | None = Field(default=None, ge=0, le=100)
@@ -95,9 +113,26 @@ class Rule(BaseModel):
             # Also refuses NaN: every comparison with it is false.
             if limit is not None and not row.lowest <= limit <= row.highest:
                 raise ValueError(f"`{bound}` of {self.field} is {limit:g}; allowed: {row.range}")
-        if self.min_percentile is not None and self.field != "score":
-            raise ValueError("`min_percentile` is only for field = 'score'")
+        for key, value in (("min_percentile", self.min_percentile), ("scorer", self.scorer)):
+            if value is not None and self.field != "score":
+                raise ValueError(f"`{key}` is only for field = 'score'")
         return self
+
+    @field_validator("scorer")
+    @classmethod
+    def _gives_scores(cls, name: str | None) -> str | None:
+        of_pairs = [row for row, spec in SCORERS.rows.items() if not spec.text_only]
+        if name is not None and name not in of_pairs:
+            raise ValueError(nearest(name, of_pairs))
+        return name
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out a scorer that is not named: the ids of versions without one do not change."""
+        found: dict[str, object] = plain(self)
+        if self.scorer is None:
+            found.pop("scorer", None)
+        return found
 
 
 class Surgery(BaseModel):
@@ -141,8 +176,22 @@ class Policy(BaseModel):
 
     @property
     def needs_score(self) -> bool:
-        """Whether the decision depends on alignment scores."""
-        return self.pick == "best" or self.surgery is not None or self._has_rule_with("scores")
+        """Whether the decision depends on scores of the policy's own scorer."""
+        own = any(
+            FIELDS[rule.field].needs == "scores" and self.other_scorer(rule) is None
+            for rule in self.rule
+        )
+        return self.pick == "best" or self.surgery is not None or own
+
+    @property
+    def other_scorers(self) -> tuple[str, ...]:
+        """Return the scorers that rules ask besides the policy's own, in their order."""
+        asked = (self.other_scorer(rule) for rule in self.rule)
+        return tuple(dict.fromkeys(scorer for scorer in asked if scorer is not None))
+
+    def other_scorer(self, rule: Rule) -> str | None:
+        """Return the scorer that a rule asks, None if it is the policy's own."""
+        return None if rule.scorer == self.scorer else rule.scorer
 
     @property
     def needs_flags(self) -> bool:

@@ -174,6 +174,10 @@ VIEWS: tuple[View, ...] = (
             "flags": ("VARCHAR[]", "problems of the text"),
             "measures": ('STRUCT("name" VARCHAR, "value" FLOAT)[]', "measures of the text"),
             **_FACT,
+            "detail": (
+                "VARCHAR",
+                "description of the failure, or a JSON list of what a judge said of each sentence",
+            ),
         },
     ),
     View(

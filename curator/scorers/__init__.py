@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from curator.core.model_spec import OPEN_CLIP_FILES, ModelSpec
+from curator.core.model_spec import OPEN_CLIP_FILES, TRANSFORMERS_FILES, ModelSpec
 from curator.core.registry import Registry
 
 
@@ -32,7 +32,10 @@ class Score:
     several sentences or exceeds the scorer's context, `sentences` has one score for each. If it
     exceeds the context, `truncated` is true and `score` is the mean over `sentences`, never the
     score of a silently cut text. `flags` are codes of `curator.scorers.text`, such as `refusal`;
-    `measures` are named statistics of the text.
+    `measures` are named numbers behind the score. `words` is what a judge said, in its own words,
+    one for each of `sentences`.
+
+    A scorer need not score sentences; its row says so (`by_sentence`).
     """
 
     score: float | None
@@ -43,6 +46,7 @@ class Score:
     measures: Mapping[str, float] = field(default_factory=dict)
     failure: str | None = None
     detail: str = ""
+    words: tuple[str, ...] = ()
 
 
 class Scorer(Protocol):
@@ -52,7 +56,8 @@ class Scorer(Protocol):
 
         needs      keywords
         nothing    `language`, if its row says so
-        model      `model`, `revision`, `device`, `dtype`
+        model      `model`, `revision`, `device`, `dtype`; `url` (a list for several) instead of the
+                   last three, where its row says `served` and `--scorer-url` is given
 
     It may have a method `prefetch(pairs)`, which gets the batch after the next call of `score` and
     returns at once.
@@ -71,10 +76,16 @@ class ScorerSpec(ModelSpec):
         text_only: the scorer reads only the text, so it runs once per text and gets no image.
             Policies use its flags, not its score.
         language: its constructor takes `language`, the language that captions should be in.
+        served: its constructor takes `url` too: the model may be one of a server.
+        by_sentence: texts of several sentences have a score for each, which surgery needs.
+        judge: its model should be of another family than the captioner (`curator.judges.lineage`).
     """
 
     text_only: bool = False
     language: bool = False
+    served: bool = False
+    by_sentence: bool = True
+    judge: bool = False
 
 
 SCORERS = Registry(
@@ -88,6 +99,38 @@ SCORERS = Registry(
             default_model_gpu="hf-hub:timm/ViT-B-16-SigLIP2-256",
             files=OPEN_CLIP_FILES,
             tiny="tests.kit.tiny:clip",
+        ),
+        "vqa": ScorerSpec(
+            "curator.judges.vqa:VqaScorer",
+            help="VQAScore: how likely a vision-language model says that the image shows the text",
+            needs="model",
+            default_model="HuggingFaceTB/SmolVLM-500M-Instruct",
+            default_model_gpu="Qwen/Qwen3-VL-2B-Instruct",
+            files=TRANSFORMERS_FILES,
+            tiny="tests.kit.tiny:judge",
+            served=True,
+            by_sentence=False,
+            judge=True,
+        ),
+        "claims": ScorerSpec(
+            "curator.judges.claims:ClaimsScorer",
+            help="the share of sentences that a vision-language model finds supported by the image",
+            needs="model",
+            default_model="HuggingFaceTB/SmolVLM-500M-Instruct",
+            default_model_gpu="Qwen/Qwen3-VL-2B-Instruct",
+            files=TRANSFORMERS_FILES,
+            tiny="tests.kit.tiny:claims_judge",
+            served=True,
+            judge=True,
+        ),
+        "itm": ScorerSpec(
+            "curator.judges.itm:ItmScorer",
+            help="how likely image and text match, by the matching head of a BLIP model",
+            needs="model",
+            default_model="Salesforce/blip-itm-base-coco",
+            files=TRANSFORMERS_FILES,
+            tiny="tests.kit.tiny:itm",
+            judge=True,
         ),
         "text": ScorerSpec(
             "curator.scorers.text:TextScorer",

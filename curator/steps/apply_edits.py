@@ -98,10 +98,15 @@ def scoring_command(version: Version, dataset: str, store: StoreName | None, *mo
     Of a model folder only the last path component is known: `PATH` stands for its parent.
     """
     recipe = version.makers[version.policy["scores_by"]]
-    if recipe["scorer"] != OF_MODELS:
-        return command("score", dataset, store, "--scorer", recipe["scorer"], *more)
-    is_folder = str(recipe["revision"]).startswith("sha256:")
+    row = str(recipe["scorer"])
+    if "model" not in recipe:
+        return command("score", dataset, store, "--scorer", row, *more)
+    is_folder = str(recipe.get("revision")).startswith("sha256:")
     model = f"PATH/{recipe['model']}" if is_folder else str(recipe["model"])
+    if row != OF_MODELS:
+        model = f"{row}={model}"
+    if recipe.get("served"):
+        more = ("--scorer-url", "URL", *more)
     dtype = ["--dtype", str(recipe["dtype"])] if "dtype" in recipe else []
     return command("score", dataset, store, "--scorer", model, *dtype, *more)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import polars as pl
 
@@ -37,11 +37,13 @@ class MakerChoice:
     """The makers whose facts to use; None or () means the only ones in the store.
 
     `generators` are preferred, in this order; the other ones in the store compete behind them.
+    `others` are makers for the rules that ask another scorer than the policy's.
     """
 
     generators: Sequence[str] = ()
     scorer: str | None = None
     checker: str | None = None
+    others: Sequence[str] = ()
 
 
 def decide(
@@ -102,6 +104,8 @@ def _decide(
         "scores_by": inputs.scorer,
         "checker_facts": inputs.checker,
     }
+    if inputs.others:
+        stored_policy["other_scores_by"] = dict(inputs.others)
     draft = Version(
         number=0,
         id=versions.version_id(stored_policy, entries),
@@ -256,14 +260,18 @@ def _check_quarantine(entries: Sequence[ShardEntry], limit: float) -> None:
 
 def _recipes(ws: Workspace, inputs: Inputs) -> dict[str, dict[str, Any]]:
     names = {name: CAPTIONS for name in inputs.generators}
-    names |= {name: SCORES for name in (inputs.scorer, inputs.checker) if name}
+    names |= dict.fromkeys(_scorers_of(inputs), SCORES)
     return {name: ws.store.recipe(kind, name) for name, kind in names.items()}
+
+
+def _scorers_of(inputs: Inputs) -> list[str]:
+    return [name for name in (inputs.scorer, inputs.checker, *inputs.others.values()) if name]
 
 
 def _num_files(ws: Workspace, inputs: Inputs) -> dict[str, int]:
     """Count the listed fact files by kind and maker, so that `fsck` notices a lost listing."""
     kinds = dict.fromkeys(inputs.generators, CAPTIONS)
-    kinds |= {name: SCORES for name in (inputs.scorer, inputs.checker) if name}
+    kinds |= dict.fromkeys(_scorers_of(inputs), SCORES)
     listed = {
         f"{kind}/{name}": listing_of(ws.store, kind, name).num_listed(".parquet")
         for name, kind in kinds.items()
@@ -275,8 +283,18 @@ def check_scorer(policy: Policy) -> None:
     """Check that a policy that needs scores names a scorer of image-text pairs.
 
     Raises:
-        UsageError: it names a scorer of texts only.
+        UsageError: it names a scorer of texts only, or surgery needs scores of sentences and it
+            gives none.
     """
+    spec = SCORERS.rows.get(policy.scorer)
+    if policy.surgery is not None and spec is not None and not spec.by_sentence:
+        able = [n for n, s in SCORERS.rows.items() if s.by_sentence and not s.text_only]
+        raise UsageError(
+            f"policy {policy.name!r} cuts sentences by their scores, and {policy.scorer!r} scores "
+            "only whole texts",
+            hint=f"set scorer to one of: {', '.join(able)}; or drop [surgery]",
+            reason="policy.invalid",
+        )
     if policy.needs_score and SCORERS.spec(policy.scorer).text_only:
         of_pairs = [name for name, spec in SCORERS.rows.items() if not spec.text_only]
         raise UsageError(
@@ -285,6 +303,34 @@ def check_scorer(policy: Policy) -> None:
             hint=f"set scorer to one of: {', '.join(of_pairs)}; or use a rule with field = 'flags'",
             reason="policy.invalid",
         )
+
+
+class ChosenScorers(TypedDict):
+    """Two fields of `MakerChoice`."""
+
+    scorer: str | None
+    others: tuple[str, ...]
+
+
+def chosen_scorers(ws: Workspace, policy: Policy, names: Sequence[str]) -> ChosenScorers:
+    """Divide the makers of --use-scorer: for the policy's own scorer, and for rules on others.
+
+    Raises:
+        UsageError: two of one scorer.
+    """
+    known = ws.store.makers(SCORES)
+    row_of = {name: ws.store.recipe(SCORES, name).get("scorer") for name in names if name in known}
+    others = tuple(name for name in names if row_of.get(name) in policy.other_scorers)
+    own = [name for name in names if name not in others]
+    rows = [row_of[name] for name in others]
+    if len(own) > 1 or len(set(rows)) < len(rows):
+        raise UsageError(
+            f"--use-scorer names two for one scorer: {', '.join(names)}",
+            hint=f"policy {policy.name!r} asks one each of: "
+            + ", ".join((policy.scorer, *policy.other_scorers)),
+            reason="option.value",
+        )
+    return ChosenScorers(scorer=own[0] if own else None, others=others)
 
 
 def resolve_inputs(ws: Workspace, policy: Policy, choice: MakerChoice) -> Inputs:
@@ -297,11 +343,21 @@ def resolve_inputs(ws: Workspace, policy: Policy, choice: MakerChoice) -> Inputs
         scorer = _one_scorer(ws, policy.scorer, choice.scorer)
     elif len(known := _scorers(ws, policy.scorer)) == 1:
         scorer = known[0]  # does not change the decision; stored with the chosen texts
+    row_of = {
+        name: ws.store.recipe(SCORES, name).get("scorer")
+        for name in choice.others
+        if name in ws.store.makers(SCORES)
+    }
+    others = {
+        row: _one_scorer(ws, row, next((n for n, of in row_of.items() if of == row), None))
+        for row in policy.other_scorers
+    }
     return Inputs(
         shards=tuple(ref.name for ref in ws.shards),
         generators=generators,
         scorer=scorer,
         checker=checker,
+        others=others,
     )
 
 
@@ -348,6 +404,15 @@ def _scorers(ws: Workspace, row: str) -> list[str]:
             same = hashing.canonical_json(recipe)
             newest[same] = max(newest.get(same, (rules, name)), (rules, name))
     return [name for _, name in newest.values()]
+
+
+def scorer_named(ws: Workspace, name: str) -> str:
+    """Return the maker whose full name this is, or the only one of this row of SCORERS.
+
+    Raises:
+        UsageError: there is none, or there are several.
+    """
+    return name if name in ws.store.makers(SCORES) else _one_scorer(ws, name, None)
 
 
 def _one_scorer(ws: Workspace, row: str, asked: str | None) -> str:

@@ -75,10 +75,10 @@ def doctor(
     yield _space(folder)
     yield _open_files()
     yield _put_if_absent(folder)
-    row, named = (scorer or OF_MODELS), None
-    if row not in SCORERS and ("/" in row or ":" in row):
-        row, named = OF_MODELS, row
-    yield from _needs(SCORERS, row, named, (), asked=scorer is not None)
+    row, _, named = (scorer or OF_MODELS).partition("=")
+    if row not in SCORERS and scorer and ("/" in scorer or ":" in scorer):
+        row, named = OF_MODELS, scorer
+    yield from _needs(SCORERS, row, named or None, (), asked=scorer is not None)
     if captioner is None and urls:
         captioner = next(name for name, spec in CAPTIONERS.rows.items() if spec.needs == "server")
     is_asked = captioner is not None

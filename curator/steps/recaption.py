@@ -18,6 +18,7 @@ from curator.shards.scan import ScanOptions
 from curator.steps.decide import MakerChoice, check_scorer, decide
 from curator.steps.generate import Only, check_failures, generate
 from curator.steps.index import IndexReport, make_index, say_index
+from curator.steps.kinship import say_kinship
 from curator.steps.quarantine import rows as quarantine_rows
 from curator.steps.score import ScoreSummary, score_all, summarize
 from curator.steps.workspace import StoreName, Workspace, open_workspace
@@ -30,6 +31,7 @@ from curator.store.versions import Version
 class Recaption:
     """The settings of `recaption`.
 
+    `judges` are the scorers that rules of the policy ask besides its own.
     `captioners` is empty and `scorer` None when the policy does not need them. Captioners work one
     after the other; one whose prompt has `{caption}` comes behind the one that it builds on. With
     `worst_percent` only the images with the worst-scored alt texts are captioned, and the policy
@@ -40,6 +42,7 @@ class Recaption:
     scorer: Maker | None
     checker: Maker
     policy: Policy
+    judges: tuple[Maker, ...] = ()
     candidates: int = 1
     worst_percent: float | None = None
     scan: ScanOptions = field(default_factory=ScanOptions)
@@ -68,7 +71,7 @@ class Recaption:
     @property
     def maker_names(self) -> list[str]:
         """Return the names of the makers of this run."""
-        makers = (*self.captioners, self.scorer, self.checker)
+        makers = (*self.captioners, self.scorer, *self.judges, self.checker)
         return [maker.name for maker in makers if maker is not None]
 
 
@@ -141,7 +144,10 @@ def recaption(
         are kept. StrictError: the version is committed, but rows are in quarantine.
     """
     _check_caption_from(ws, asked.captioners)
-    makers = [asked.scorer, asked.checker] if asked.scorer else [asked.checker]
+    for judge in (asked.scorer, *asked.judges):
+        if judge is not None:
+            say_kinship(ws, judge, [*asked.captioners, *([asked.scorer] if asked.scorer else [])])
+    makers = [one for one in (asked.scorer, *asked.judges, asked.checker) if one is not None]
     options = {
         "dataset": ws.spec,
         "policy": asked.policy.name,
@@ -180,6 +186,7 @@ def recaption(
                 generators=generators,
                 scorer=asked.scorer.name if asked.scorer else None,
                 checker=asked.checker.name,
+                others=tuple(judge.name for judge in asked.judges),
             )
             version, is_new = decide(ws, asked.policy, choice, run_options, stop=stop)
             run.event("version", number=version.number, id=version.id, new=is_new)

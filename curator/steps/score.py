@@ -5,6 +5,7 @@ Texts edited by hand are scored like alt texts, with all edits in effect applied
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -199,10 +200,16 @@ def _record(item: ScoreItem, text: str, found: Score) -> dict[str, Any]:
             {"name": name, "value": value} for name, value in sorted(found.measures.items())
         ],
         "failure": found.failure,
-        "detail": found.detail[:500] or None,
+        "detail": _words(found.words) if found.words else found.detail[:500] or None,
         "attempt": item.attempt,
         "created": clock.now(),
     }
+
+
+def _words(words: Sequence[str]) -> str:
+    """Return what a judge said of each sentence as a JSON list, for the column `detail`."""
+    said = json.dumps(words, ensure_ascii=False)
+    return said.encode("utf-8", "replace").decode()  # a model can write half a surrogate pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -412,6 +412,7 @@ HARMLESS = {
     "recaption": "caption-field image-ext keep-names language model policy prompt scorer seed "
     "store strict temperature text-only top-p",
     "score": "caption-field image-ext language scorer store",
+    "calibrate": "store",
     "decide": "language policy store",
     "pack": "caption-column format image-column images",
     "index": "caption-field image-ext store",
@@ -431,10 +432,11 @@ HARMLESS = {
 }
 OF_ONES_OWN = {
     "recaption": "batch-size cache-dir cache-size candidates caption-from captioner concurrency "
-    "device dtype examples executor forbid gpus max-pixels max-quarantine max-tokens only "
-    "ray-address require serve server-wait shard-slice stall-timeout system url workers",
+    "device dtype examples executor forbid gpus judge max-pixels max-quarantine max-tokens only "
+    "ray-address require scorer-url serve server-wait shard-slice stall-timeout system url workers",
     "score": "batch-size cache-dir cache-size device dtype executor generated gpus max-quarantine "
-    "ray-address shard-slice stall-timeout workers",
+    "ray-address scorer-url shard-slice stall-timeout workers",
+    "calibrate": "labels precision use-scorer",
     "decide": "generator max-quarantine use-scorer",
     "pack": "samples-per-shard",
     "index": "adopt cache-dir cache-size executor ray-address shard-slice workers",

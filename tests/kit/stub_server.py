@@ -4,8 +4,9 @@
 
 prints its port and serves until it is killed. It answers an image with a text made of the hash of
 its bytes, a request without one with that of its text, so a test can tell whether each answer
-reached the right request. `--mode` is what it does instead, to the image whose hash begins with
-`--target` (any, by default), for the first `--times` requests of that image (always, by default).
+reached the right request. To a judge's question it answers as `yes_no` and `verdict` say. `--mode`
+is what it does instead, to the image whose hash begins with `--target` (any, by default), for the
+first `--times` requests of that image (always, by default).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import collections
 import hashlib
 import http.server
 import json
+import math
 import sys
 import threading
 import time
@@ -41,6 +43,23 @@ def completion(texts: list[str], **fields: Any) -> dict[str, Any]:
         "choices": choices,
         "usage": {"completion_tokens": len(texts[0].split()) if texts else 0},
     }
+
+
+def yes_no(image_sha256: str) -> list[tuple[str, float]]:
+    """The first tokens and their probabilities: yes is as likely as the hash says, up to 0.8."""
+    yes = 0.8 * int(image_sha256[:8], 16) / 0xFFFFFFFF
+    return [("Yes", yes), ("No", 0.8 - yes), (" yes", 0.05), ("A", 0.1)]
+
+
+def verdict(image_sha256: str) -> str:
+    """What a judge says of any sentence about an image, by the hash of the image."""
+    word = ("Supported", "Not supported", "Cannot tell")[int(image_sha256[:8], 16) % 3]
+    return f"{word}: I see number {int(image_sha256[:12], 16)}."
+
+
+def leading(tokens: list[tuple[str, float]]) -> dict[str, Any]:
+    top = [{"token": token, "logprob": math.log(chance)} for token, chance in tokens]
+    return {"content": [{**top[0], "top_logprobs": top}]}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -90,6 +109,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send(404, {"error": {"message": "not found"}})
         elif hit and self.options.mode != "ok":
             getattr(self, f"_mode_{self.options.mode}")(answer(image_sha256))
+        elif body.get("logprobs"):
+            said = completion([yes_no(image_sha256)[0][0]])
+            said["choices"][0]["logprobs"] = leading(yes_no(image_sha256))
+            self._send(200, said)
+        elif "judge this sentence" in text["text"]:
+            self._send(200, completion([verdict(image_sha256)]))
         else:
             wall = body["seed"] if body["temperature"] > 0 else 0
             self._send(200, completion([answer(image_sha256, wall)]))
@@ -135,6 +160,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _mode_drop(self, text: str) -> None:
         self.close_connection = True
         self.connection.close()
+
+    def _mode_no_logprobs(self, text: str) -> None:
+        self._send(200, completion(["Yes"]))
+
+    def _mode_refuses_logprobs(self, text: str) -> None:
+        self._send(400, {"error": {"message": "top_logprobs is not supported by this model"}})
+
+    def _mode_chatty(self, text: str) -> None:
+        """A judge that answers with anything but yes or no, or a verdict."""
+        said = completion(["Well, that depends on what you mean."])
+        said["choices"][0]["logprobs"] = leading([("Well", 0.9), ("The", 0.05)])
+        self._send(200, said)
 
     def _mode_two(self, text: str) -> None:
         self._send(200, completion([text, "Another text."]))

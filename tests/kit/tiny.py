@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.kit import tinymodels
 from tests.kit.captions import tiny_folder
 from tests.kit.paths import STUB_SERVER
 from tests.kit.tinyclip import save_tiny_clip
@@ -42,3 +43,18 @@ def server(_folder: Path) -> Iterator[Options]:
 def clip(folder: Path) -> Iterator[Options]:
     model = str(save_tiny_clip(folder / "tiny-clip"))
     yield {"model": model, "device": "cpu", "batch_size": 4, "decode_workers": 2}
+
+
+@contextmanager
+def judge(folder: Path) -> Iterator[Options]:
+    yield {"model": str(tinymodels.judge(folder / "tiny-judge")), "device": "cpu"}
+
+
+@contextmanager
+def claims_judge(folder: Path) -> Iterator[Options]:
+    yield {"model": str(tinymodels.claims_judge(folder / "tiny-claims")), "device": "cpu"}
+
+
+@contextmanager
+def itm(folder: Path) -> Iterator[Options]:
+    yield {"model": str(tinymodels.blip_itm(folder / "tiny-itm")), "device": "cpu"}

@@ -100,14 +100,9 @@ def _clip_images(side: int) -> Any:
     return CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False)
 
 
-def blip(folder: Path) -> Path:
-    from transformers import (
-        BertTokenizerFast,
-        BlipConfig,
-        BlipForConditionalGeneration,
-        BlipImageProcessor,
-        BlipProcessor,
-    )
+def _blip_parts() -> tuple[Any, Any]:
+    """The config and the processor of a BLIP."""
+    from transformers import BertTokenizerFast, BlipConfig, BlipImageProcessor, BlipProcessor
 
     words = sorted({word for line in SENTENCES for word in line.lower().strip(".").split()})
     letters = [*"abcdefghijklmnopqrstuvwxyz.-", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
@@ -125,10 +120,20 @@ def blip(folder: Path) -> Path:
     }
     config = BlipConfig(text_config=text, vision_config=VISION, projection_dim=32)
     images = BlipImageProcessor(size={"height": 56, "width": 56})
-    return _save(folder, BlipForConditionalGeneration(config), BlipProcessor(images, tok))
+    return config, BlipProcessor(images, tok)
 
 
-def smolvlm(folder: Path) -> Path:
+def blip(folder: Path) -> Path:
+    from transformers import BlipForConditionalGeneration
+
+    config, processor = _blip_parts()
+    return _save(folder, BlipForConditionalGeneration(config), processor)
+
+
+def smolvlm(
+    folder: Path, words: tuple[str, ...] = (), lean: Callable[[Any, Any], None] | None = None
+) -> Path:
+    """`words` get tokens of their own; `lean(model, tokenizer)` changes the weights at the end."""
     from transformers import (
         SmolVLMConfig,
         SmolVLMForConditionalGeneration,
@@ -149,6 +154,7 @@ def smolvlm(folder: Path) -> Path:
             "end_of_utterance_token": "<end_of_utterance>",
         },
     )
+    tok.add_tokens(list(words))
     config = SmolVLMConfig(
         vision_config=VISION,
         text_config=_text("llama", tok),
@@ -163,7 +169,59 @@ def smolvlm(folder: Path) -> Path:
         image_seq_len=4,
         chat_template=IMAGE_FIRST.replace("IMG", "<image>"),
     )
-    return _save(folder, SmolVLMForConditionalGeneration(config), processor)
+    model = SmolVLMForConditionalGeneration(config)
+    saved = _save(folder, model, processor)
+    if lean is not None:
+        with torch.no_grad():
+            lean(model, tok)
+        model.save_pretrained(folder)
+    return saved
+
+
+def judge(folder: Path) -> Path:
+    """A SmolVLM that begins its answers with Yes or No: one row of its head opposes the other."""
+
+    def lean(model: Any, tok: Any) -> None:
+        head = model.get_output_embeddings().weight
+        yes, no = tok.convert_tokens_to_ids(["Yes", "No"])
+        head.mul_(1e-4)
+        head[yes] *= 1e5
+        head[no] = -head[yes]
+
+    torch.manual_seed(0)
+    return smolvlm(folder, ("Yes", "No"), lean)
+
+
+VERDICTS = ("supported.", "not supported.", "cannot tell.")
+
+
+def claims_judge(folder: Path) -> Path:
+    """A SmolVLM that answers with one of `VERDICTS`, and then ends."""
+
+    def lean(model: Any, tok: Any) -> None:
+        head, words = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+        ids = tok.convert_tokens_to_ids(list(VERDICTS))
+        end, turn = tok.convert_tokens_to_ids(["<|end|>", "<|assistant|>"])
+        head.mul_(0.05)
+        head[:, 0] = 0
+        head[ids] *= 20
+        head[ids[2]] = -head[ids[0]] - head[ids[1]]
+        # The first number of a state says "a verdict was given", which makes the end likely.
+        head[end], head[end, 0] = 0, 100.0
+        words[ids], words[turn, 0] = 0, -3.0
+        words[ids, 0] = 100.0
+
+    torch.manual_seed(0)
+    return smolvlm(folder, VERDICTS, lean)
+
+
+def blip_itm(folder: Path) -> Path:
+    from transformers import BlipForImageTextRetrieval, BlipProcessor
+
+    torch.manual_seed(0)
+    config, processor = _blip_parts()
+    assert isinstance(processor, BlipProcessor)
+    return _save(folder, BlipForImageTextRetrieval(config), processor)
 
 
 def qwen2_vl(folder: Path) -> Path:

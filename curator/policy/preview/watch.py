@@ -48,6 +48,7 @@ class PreviewDecider(Decider):
             self._scores = known(SCORES, self._scores.maker)
         if self._checks is not None:
             self._checks = known(SCORES, self._checks.maker)
+        self._others = {row: known(SCORES, facts.maker) for row, facts in self._others.items()}
         self.evaluated: dict[str, pl.DataFrame] = {}
 
     def _evaluate(self, group: Group, texts: pl.DataFrame) -> pl.DataFrame:
@@ -81,7 +82,7 @@ class PreviewDecider(Decider):
             mine &= pl.col("source") == limit.source
         value = pl.lit(None, pl.Float64)
         if rule.field != "flags":
-            value = pl.col(rule.field).cast(pl.Float64).fill_nan(None)
+            value = pl.col(self.column(rule)).cast(pl.Float64).fill_nan(None)
         beyond = pl.lit(True)
         if limit.limit is not None:
             beyond = value < limit.limit if limit.bound == "min" else value > limit.limit

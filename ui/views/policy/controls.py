@@ -237,7 +237,8 @@ def _limits(place: int, rule: Rule) -> None:
                 return change_rule(policy, place, **{bound: found})
 
             unit = f" ({row.unit})" if row.unit else ""
-            label = f"{row.label} {word}".capitalize() + unit
+            by = f" by {rule.scorer}" if rule.scorer else ""
+            label = f"{row.label}{by} {word}".capitalize() + unit
             _number(f"{bound}_{place}", label, value, edit, step=row.step, row=row)
 
 
