@@ -129,13 +129,13 @@ _OVERLAY = """There are no images here. Each row of `data/*.parquet` is one capt
 |---|---|
 {columns}
 
-To lay the captions over your own copy of the images, match `sha256` where your files are byte for
-byte those of the shards, `uid` (DataComp) or `url` where they were downloaded again, and `key`
-only with the same shards. An image that was downloaded again may have changed: where both sides
-have the SHA-256 of the downloaded file (`original_sha256`), compare it. With caption-curator:
+To lay the captions over your own copy of the images, match `image_sha256` where your files are
+byte for byte those of the shards, `uid` (DataComp) or `url` where they were downloaded again, and
+`key` only with the same shards. An image that was downloaded again may have changed: where both
+sides have the SHA-256 of the downloaded file (`original_sha256`), compare it. With caption-curator:
 
 ```
-curator import SHARDS data --name captions --sha256 sha256 --text text
+curator import SHARDS data --name captions --sha256 image_sha256 --text text
 ```"""
 
 _STATED = """The license above was stated by whoever made this export; it does not follow from the

@@ -62,7 +62,7 @@ PRESETS = ("recap-datacomp",)
 
 OVERLAY_SCHEMA = pa.schema(
     [
-        ("sha256", pa.large_string()),
+        ("image_sha256", pa.large_string()),
         ("key", pa.large_string()),
         ("shard", pa.large_string()),
         ("uid", pa.large_string()),
@@ -76,7 +76,7 @@ OVERLAY_SCHEMA = pa.schema(
     ]
 )
 OVERLAY_COLUMNS = {
-    "sha256": "SHA-256 of the encoded image as it lay in the shard",
+    "image_sha256": "SHA-256 of the encoded image as it lay in the shard",
     "key": "key of the sample in the shard",
     "shard": "name of the shard, without .tar",
     "uid": "`uid` of the sample's .json, as DataComp has it; null if there is none",
@@ -146,7 +146,7 @@ def overlay_table(rows: pl.DataFrame, *, shard: str, path: Place) -> pa.Table:
     columns = {name: pl.Series(found[field], dtype=pl.String) for name, field in FROM_JSON.items()}
     ids = samples.select("row").with_columns(**columns)
     frame = rows.join(ids, on="row", how="left", maintain_order="left").with_columns(
-        sha256="image_sha256", shard=pl.lit(shard)
+        shard=pl.lit(shard)
     )
     return parquet.to_table(frame, OVERLAY_SCHEMA)
 

@@ -324,7 +324,7 @@ def test_an_overlay_finds_its_images_in_other_copies(tmp_path: Path) -> None:
     report = run(kit, "as-is", tmp_path / "out", "overlay")
     rows = pq.read_table(tmp_path / "out/data/00000.parquet").to_pylist()
     assert rows[0] == {
-        "sha256": hashlib.sha256(tars.image_bytes(0)).hexdigest(),
+        "image_sha256": hashlib.sha256(tars.image_bytes(0)).hexdigest(),
         "key": "a",
         "shard": "00000",
         "uid": "uid-a",
