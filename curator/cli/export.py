@@ -21,9 +21,12 @@ def export(
     ],
     *,
     to: Annotated[
-        Literal["wds", "parquet", "hf"],
+        Literal["wds", "open_clip", "datacompdr", "hf", "parquet", "overlay"],
         typer.Option(
-            "--to", help="Tars, Parquet tables, or tars with a Hugging Face dataset card."
+            "--to",
+            help="Tars: wds for any trainer, open_clip with all captions by weight, datacompdr for"
+            " MobileCLIP, hf with a dataset card. Tables: parquet, and overlay to publish"
+            " captions without images.",
         ),
     ] = "wds",
     other_members: Annotated[
@@ -32,7 +35,10 @@ def export(
     ] = False,
     license: Annotated[
         str | None,
-        typer.Option("--license", help="License id for the dataset card, e.g. cc-by-4.0."),
+        typer.Option(
+            "--license",
+            help="License id for the card of hf and overlay, e.g. cc-by-4.0; unknown if left out.",
+        ),
     ] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="Column layout for parquet: recap-datacomp.")
@@ -82,3 +88,5 @@ def export(
         f"{version.name} -> {out}: {report.num_samples:,} samples, {report.num_captions:,} captions"
         f" in {report.num_shards} shards ({report.num_new_shards} new), {report.size_bytes:,} bytes"
     )
+    for command in report.commands:
+        show(f"{command.about}:\n  {command.text}")

@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 
 from curator.core.clock import iso
 from curator.core.errors import UsageError
+from curator.export.croissant import UNKNOWN
+from curator.export.huggingface import ImageNames
+from curator.export.tables import OVERLAY_COLUMNS
 from curator.policy.model import ALT_TEXT
 from curator.store.versions import Version
 
@@ -41,8 +44,9 @@ task_categories:
 size_categories:
 - {size}
 tags:
-- webdataset
+- {tag}
 - image-captions
+- croissant
 configs:
 - config_name: default
   data_files:
@@ -50,7 +54,7 @@ configs:
     path: {data_files}
 ---
 
-# {num_samples:,} images with curated captions
+# {title}
 
 One caption version of {num_shards:,} shards of image-text pairs, made by caption-curator {tool}
 on {created}.
@@ -72,26 +76,7 @@ on {created}.
 
 {sources}
 
-Each sample is `KEY.{image_ext}` ({images}), `KEY.txt` (the
-first caption) and `KEY.json`: the fields of the source, and `curator.captions` with the text,
-source, sampling weight and score of every caption (`curator_export.captions` where the source has
-a field `curator` of its own). Trainers that read only the `.txt` see the first caption. To sample
-one of them by weight:
-
-```python
-import random
-
-import webdataset as wds
-
-def one_caption(sample):
-    fields = sample["json"]
-    captions = fields.get("curator_export", fields.get("curator"))["captions"]
-    weights = [caption["weight"] for caption in captions]
-    sample["txt"] = random.choices([caption["text"] for caption in captions], weights)[0]
-    return sample
-
-data = wds.WebDataset("data/00000.tar").decode(only=["txt", "json"]).map(one_caption)
-```
+{contents}
 
 ## How it was made
 
@@ -113,26 +98,65 @@ Thresholds that its percentiles came out at:
 - Scores are similarities by the named scorer, with its blind spots and its length limit. They are
   no measure of truth, and scores of different scorers cannot be compared.
 - A policy that selects by score also selects by what its scorer has learnt, biases included.
-- Nothing was filtered for safety, personal data or copyright beyond what the policy says. The
-  license above was stated by whoever made this export; it does not follow from the tool.
+- Nothing was filtered for safety, personal data or copyright beyond what the policy says.
+  {license_note}
 """
 
+_TARS = """Each sample is `KEY.{image_ext}` ({images}), `KEY.txt` (the
+first caption) and `KEY.json`: the fields of the source, and `curator.captions` with the text,
+source, sampling weight and score of every caption (`curator_export.captions` where the source has
+a field `curator` of its own). Trainers that read only the `.txt` see the first caption. To sample
+one of them by weight:
 
-def check_license(license_id: str | None) -> None:
-    """Refuse a card without a license.
+```python
+import random
+
+import webdataset as wds
+
+def one_caption(sample):
+    fields = sample["json"]
+    captions = fields.get("curator_export", fields.get("curator"))["captions"]
+    weights = [caption["weight"] for caption in captions]
+    sample["txt"] = random.choices([caption["text"] for caption in captions], weights)[0]
+    return sample
+
+data = wds.WebDataset("data/00000.tar").decode(only=["txt", "json"]).map(one_caption)
+```"""
+
+_OVERLAY = """There are no images here. Each row of `data/*.parquet` is one caption:
+
+| column | meaning |
+|---|---|
+{columns}
+
+To lay the captions over your own copy of the images, match `image_sha256` where your files are
+byte for byte those of the shards, `uid` (DataComp) or `url` where they were downloaded again, and
+`key` only with the same shards. An image that was downloaded again may have changed: where both
+sides have the SHA-256 of the downloaded file (`original_sha256`), compare it. With caption-curator:
+
+```
+curator import SHARDS data --name captions --sha256 image_sha256 --text text
+```"""
+
+_STATED = """The license above was stated by whoever made this export; it does not follow from the
+  tool."""
+_NOT_STATED = """The license is unknown: nobody stated one when this export was made. Images and
+  alt texts have the rights of their sources."""
+
+
+def check_license(license_id: str) -> None:
+    """Refuse what cannot be the license id of a card.
 
     Raises:
-        UsageError: no license was given, or it is not a license id.
+        UsageError: it is not a license id.
     """
-    if license_id is None or not _LICENSE.fullmatch(license_id):
+    if not _LICENSE.fullmatch(license_id):
         raise UsageError(
-            "the dataset card needs the license of the images and texts"
-            if license_id is None
-            else f"{license_id!r} is not a license id",
+            f"{license_id!r} is not a license id",
             did="nothing was written",
-            hint="--license cc-by-4.0, for instance; `other` if none fits, `unknown` if you do not "
-            "know it",
-            reason="option.missing" if license_id is None else "option.value",
+            hint="--license cc-by-4.0, for instance; `other` if none fits, `unknown` (the default) "
+            "if you do not know it",
+            reason="option.value",
         )
 
 
@@ -149,24 +173,24 @@ def card(
     num_captions: int,
     sources: Mapping[str, int],
     data_files: str | Sequence[str],
-    image_ext: str,
-    formats: str | None,
+    names: ImageNames | None,
 ) -> str:
     """Return the text of README.md. `sources` counts captions by source.
 
-    `image_ext` is the extension of all images in the export; `formats` lists their extensions in
-    the source if there were several.
+    `names` are the images of the tars, None for an overlay.
     """
-    images = "the bytes of the source, not re-encoded"
-    if formats is not None:
-        images += f": {formats}, all with one extension, because `load_dataset` needs that"
     written = sum(number for name, number in sources.items() if name != ALT_TEXT)
+    is_overlay = names is None
     return _TEMPLATE.format(
         license=json.dumps(license_id),
-        size=size_category(num_samples),
+        license_note=_NOT_STATED if license_id == UNKNOWN else _STATED,
+        size=size_category(num_captions if is_overlay else num_samples),
+        tag="parquet" if is_overlay else "webdataset",
+        title=f"Captions of {num_samples:,} images, without the images"
+        if is_overlay
+        else f"{num_samples:,} images with curated captions",
+        contents=_columns() if names is None else _tars(names),
         data_files=json.dumps(data_files),
-        image_ext=image_ext,
-        images=images,
         num_samples=num_samples,
         num_shards=len(version.shards),
         tool=version.tool_version,
@@ -183,6 +207,19 @@ def card(
         thresholds=_fence(version.thresholds),
         **version.counts,
     )
+
+
+def _tars(names: ImageNames) -> str:
+    images = "the bytes of the source, not re-encoded"
+    if names.is_mixed:
+        formats = names.formats_in_words()
+        images += f": {formats}, all with one extension, because `load_dataset` needs that"
+    return _TARS.format(image_ext=names.image_ext, images=images)
+
+
+def _columns() -> str:
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in OVERLAY_COLUMNS.items()]
+    return _OVERLAY.format(columns="\n".join(rows))
 
 
 def _source_table(sources: Mapping[str, int]) -> str:

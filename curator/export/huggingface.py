@@ -1,4 +1,4 @@
-"""Check the requirements of Hugging Face's `datasets` on tars before anything is written.
+"""What Hugging Face asks of tars, checked before anything is written, and how to upload them.
 
 `load_dataset` takes the columns from the first five samples of the first tar: all five must have
 the same extensions, and an extension that first occurs later is not read at all (datasets,
@@ -8,6 +8,7 @@ detect the format from the bytes. Other files must have the same extensions in a
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from curator.core.errors import UsageError
 from curator.export.samples import others_of
 from curator.export.shards import exported_samples
+from curator.shards.places import Place
 from curator.store.store import Store
 from curator.store.versions import Version
 
@@ -63,3 +65,8 @@ def layout(store: Store, version: Version, *, other_members: bool) -> ImageNames
             reason="option.value",
         )
     return ImageNames(image_ext, ranked)
+
+
+def upload_command(out: Place) -> str:
+    """Return the command of `huggingface_hub` that publishes a folder and can be run again."""
+    return f"hf upload ORGANISATION/NAME {shlex.quote(str(out))} . --repo-type dataset"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from types import TracebackType
 from typing import Any, Self
@@ -61,6 +61,29 @@ class ExportSample:
             for one in self.texts
         ]
         return {"version": version_id, "action": self.action, "captions": captions}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFiles:
+    """What a tar holds of the captions of one sample, beside the `curator` field of KEY.json.
+
+    `txt` is KEY.txt, `fields` are further fields of KEY.json, `members` further files by extension.
+    Each of `counted` counts one in the stats of the shard, for the flags that the export prints.
+    """
+
+    txt: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, bytes] = field(default_factory=dict)
+    counted: tuple[str, ...] = ()
+
+
+TextLayout = Callable[[ExportSample, str], TextFiles]
+"""Takes a sample and the id of the version."""
+
+
+def first_text(sample: ExportSample, _version_id: str) -> TextFiles:
+    """Return the first caption as KEY.txt, for trainers that read nothing else."""
+    return TextFiles(txt=sample.texts[0].text)
 
 
 def own_field(fields: Mapping[str, Any]) -> str | None:

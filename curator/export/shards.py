@@ -12,11 +12,15 @@ import polars as pl
 
 from curator.core import hashing
 from curator.core.errors import DamageError
+from curator.export import open_clip
 from curator.export import tables as export_tables
 from curator.export.samples import (
     FIELD,
     ExportSample,
     ShardReader,
+    TextFiles,
+    TextLayout,
+    first_text,
     free_field,
     json_bytes,
     samples_of,
@@ -45,7 +49,8 @@ Advance = Callable[[int], None]
 class ShardJob:
     """One shard to be exported to the file `path`; the options are those of `export`.
 
-    `image_ext` is the extension of every image in a tar; None keeps the source's extensions.
+    `texts` is how a tar holds the captions. `image_ext` is the extension of every image in a tar;
+    None keeps the source's extensions.
     """
 
     store: Store
@@ -56,6 +61,7 @@ class ShardJob:
     other_members: bool
     preset: str | None
     on_progress: Advance
+    texts: TextLayout = first_text
     image_ext: str | None = None
 
     @property
@@ -167,28 +173,42 @@ def exported_samples(store: Store, entry: ShardEntry) -> Iterator[ExportSample]:
 def write_tar(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
     """Write a tar of the samples, checking the images against their sha256."""
     counts = {"json_replaced": 0, "fields_renamed": 0}
+    counted: Counter[str] = Counter()
     with ShardReader(job.ref.path) as source, outputs.new_file(job.path) as file:
         sink = outputs.TarSink(file)
         for sample in samples_of(rows):
             fields, is_replaced = source.json_fields(sample)
+            fields = open_clip.without_text_keys(fields)
             name = free_field(fields)
             counts["json_replaced"] += is_replaced
             counts["fields_renamed"] += name != FIELD
             fields[name] = sample.as_json(job.version.id)
-            for member, data in _members(sample, fields, source, job):
+            texts = job.texts(sample, job.version.id)
+            counted.update(texts.counted)
+            for member, data in _members(sample, fields, texts, source, job):
                 sink.add(member, data)
             job.on_progress(1)
         sha256 = sink.finish()
-    return {"sha256": sha256, "size_bytes": sink.size_bytes, **counts}
+    return {
+        "sha256": sha256,
+        "size_bytes": sink.size_bytes,
+        "counted": dict(sorted(counted.items())),
+        **counts,
+    }
 
 
 def _members(
-    sample: ExportSample, fields: Mapping[str, Any], source: ShardReader, job: ShardJob
+    sample: ExportSample,
+    fields: Mapping[str, Any],
+    texts: TextFiles,
+    source: ShardReader,
+    job: ShardJob,
 ) -> list[tuple[str, bytes]]:
     files = [
         (f"{sample.key}.{job.image_ext or sample.plain_ext}", source.image(sample)),
-        (f"{sample.key}.txt", sample.texts[0].text.encode()),
-        (f"{sample.key}.json", json_bytes(fields)),
+        (f"{sample.key}.txt", texts.txt.encode()),
+        (f"{sample.key}.json", json_bytes({**fields, **texts.fields})),
+        *((f"{sample.key}.{ext}", data) for ext, data in texts.members.items()),
     ]
     return [*files, *(source.other_members(sample) if job.other_members else ())]
 
@@ -199,7 +219,18 @@ def write_table(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
         table = export_tables.plain_table(rows, shard=job.entry.name)
     else:
         table = export_tables.recap_table(job.store, job.version, rows, path=job.ref.path)
-    data = parquet.to_bytes(table)
+    return _put_table(job, rows, parquet.to_bytes(table))
+
+
+def write_overlay(job: ShardJob, rows: pl.DataFrame) -> dict[str, Any]:
+    """Write a table of the captions that can be laid over other copies of the images."""
+    table = export_tables.overlay_table(rows, shard=job.entry.name, path=job.ref.path)
+    about = export_tables.overlay_metadata(job.version)
+    counted = {name: table.num_rows - table[name].null_count for name in export_tables.FROM_JSON}
+    return _put_table(job, rows, parquet.to_bytes(table, about)) | {"counted": counted}
+
+
+def _put_table(job: ShardJob, rows: pl.DataFrame, data: bytes) -> dict[str, Any]:
     outputs.put(job.path, data)
     job.on_progress(rows["row"].n_unique())
     return {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}

@@ -5,14 +5,20 @@ preset is the layout of a published data set, one row per sample, with those col
 filled from the facts:
 
     recap-datacomp   Recap-DataComp-1B (arXiv 2406.08478), without its two GPT-4V columns
+
+An overlay has one row per caption and what finds the image again in other people's copies: the
+digest of its bytes, key, uid and url.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import polars as pl
 import pyarrow as pa
 
 from curator.core.errors import UsageError, nearest
+from curator.core.hashing import canonical_json
 from curator.export.samples import ShardReader, samples_of
 from curator.policy.model import ALT_TEXT
 from curator.shards.places import Place
@@ -54,6 +60,39 @@ RECAP_SCHEMA = pa.schema(
 )
 PRESETS = ("recap-datacomp",)
 
+OVERLAY_SCHEMA = pa.schema(
+    [
+        ("image_sha256", pa.large_string()),
+        ("key", pa.large_string()),
+        ("shard", pa.large_string()),
+        ("uid", pa.large_string()),
+        ("url", pa.large_string()),
+        ("original_sha256", pa.large_string()),
+        ("slot", pa.int16()),
+        ("text", pa.large_string()),
+        ("source", pa.large_string()),
+        ("weight", pa.float32()),
+        ("score", pa.float32()),
+    ]
+)
+OVERLAY_COLUMNS = {
+    "image_sha256": "SHA-256 of the encoded image as it lay in the shard",
+    "key": "key of the sample in the shard",
+    "shard": "name of the shard, without .tar",
+    "uid": "`uid` of the sample's .json, as DataComp has it; null if there is none",
+    "url": "`url` of the sample's .json; null if there is none",
+    "original_sha256": "`sha256` of the sample's .json: with img2dataset the file as downloaded, "
+    "before resizing; null if there is none",
+    "slot": "0 for the first caption of a sample",
+    "text": "the caption",
+    "source": "who wrote it: `alt_text` or a name of the makers in README.md",
+    "weight": "sampling weight; the weights of one sample add up to 1",
+    "score": "of this text and image, by the scorer of the policy; null if it was not scored",
+}
+"""The columns of an overlay and what they mean."""
+FROM_JSON = {"uid": "uid", "url": "url", "original_sha256": "sha256"}
+"""Columns of an overlay that come from a field of the sample's .json."""
+
 
 def check_preset(name: str) -> None:
     """Refuse a preset that does not exist.
@@ -82,7 +121,7 @@ def recap_table(store: Store, version: Version, rows: pl.DataFrame, *, path: Pla
     samples = rows.unique("row", keep="first", maintain_order=True)
     frame = (
         samples.select("row", "key", "image_sha256", "alt_text", text_sha256="alt_sha256")
-        .with_columns(url=pl.Series(_urls(samples, path), dtype=pl.String))
+        .with_columns(url=pl.Series(_json_texts(samples, path, ["url"])["url"], dtype=pl.String))
         .join(generated, on="row", how="left", maintain_order="left")
         .join(
             _alt_scores(store, version, samples),
@@ -100,10 +139,35 @@ def recap_table(store: Store, version: Version, rows: pl.DataFrame, *, path: Pla
     return parquet.to_table(frame, RECAP_SCHEMA)
 
 
-def _urls(samples: pl.DataFrame, path: Place) -> list[str | None]:
+def overlay_table(rows: pl.DataFrame, *, shard: str, path: Place) -> pa.Table:
+    """Return one row per caption in OVERLAY_SCHEMA's columns; `path` is the shard."""
+    samples = rows.unique("row", keep="first", maintain_order=True)
+    found = _json_texts(samples, path, FROM_JSON.values())
+    columns = {name: pl.Series(found[field], dtype=pl.String) for name, field in FROM_JSON.items()}
+    ids = samples.select("row").with_columns(**columns)
+    frame = rows.join(ids, on="row", how="left", maintain_order="left").with_columns(
+        shard=pl.lit(shard)
+    )
+    return parquet.to_table(frame, OVERLAY_SCHEMA)
+
+
+def overlay_metadata(version: Version) -> bytes:
+    """Return what each table of an overlay says of itself: version, policy and makers."""
+    about = {"version": version.id, "policy": version.policy, "makers": version.makers}
+    return canonical_json(about)
+
+
+def _json_texts(
+    samples: pl.DataFrame, path: Place, names: Iterable[str]
+) -> dict[str, list[str | None]]:
+    """Return fields of each sample's .json; None where it is missing or no printable text."""
     with ShardReader(path) as source:
-        found = [source.json_fields(sample)[0].get("url") for sample in samples_of(samples)]
-    return [url if isinstance(url, str) and url.isprintable() else None for url in found]
+        found = [source.json_fields(sample)[0] for sample in samples_of(samples)]
+    return {name: [_printable(fields.get(name)) for fields in found] for name in names}
+
+
+def _printable(value: object) -> str | None:
+    return value if isinstance(value, str) and value.isprintable() else None
 
 
 def _alt_scores(store: Store, version: Version, samples: pl.DataFrame) -> pl.DataFrame:

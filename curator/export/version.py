@@ -1,19 +1,20 @@
 """Export a version to files that trainers can read without this tool.
 
-    wds       NAME.tar for every shard NAME: the samples that are captioned or kept
-    parquet   NAME.parquet: the captions as a table, no images (see `curator.export.tables`)
-    hf        data/NAME.tar and a dataset card (see `curator.export.card`); all images have the same
-              extension, as `load_dataset` requires (see `curator.export.huggingface`)
+    wds          NAME.tar for every shard NAME: the samples that are captioned or kept
+    open_clip    the same, with every caption under a key of its own (`curator.export.open_clip`)
+    datacompdr   the same, with the generated captions in KEY.syn.json (`curator.export.datacompdr`)
+    hf           data/NAME.tar, a dataset card (`curator.export.card`) and Croissant metadata; all
+                 images have one extension, for `load_dataset` (`curator.export.huggingface`)
+    parquet      NAME.parquet: the captions as a table, no images (`curator.export.tables`)
+    overlay      data/NAME.parquet: the captions with what finds their images in other people's
+                 copies, a card and Croissant metadata
 
-In a tar, KEY.jpg is the image byte for byte (its sha256 is checked while copying), KEY.txt the
-first caption, and KEY.json the original fields plus one:
+In a tar, KEY.jpg is the image byte for byte (its sha256 is checked while copying), KEY.txt one
+caption, and KEY.json the original fields plus one:
 
     "curator": {"version": ..., "action": ..., "captions": [{"text", "source", "weight", "score"}]}
 
 If the source already has a field `curator`, it stays and ours is called `curator_export`.
-open_clip_train reads only the .txt. To sample among several captions, map the decoded sample:
-`c = s["json"]["curator"]["captions"]; random.choices([x["text"] for x in c], [x["weight"] for x
-in c])[0]`.
 
 Each file has a NAME_stats.json beside it, which is written last and marks the shard as complete.
 Folders of tars have a sizes.json, from which open_clip_train takes the number of samples.
@@ -32,32 +33,59 @@ from typing import Any, Literal, get_args
 from curator.core.clock import iso
 from curator.core.errors import UsageError, nearest
 from curator.export import card as export_card
+from curator.export import croissant, datacompdr, open_clip
 from curator.export import tables as export_tables
-from curator.export.huggingface import ImageNames, layout
-from curator.export.samples import FIELD
-from curator.export.shards import Advance, ShardJob, write_table, write_tar
+from curator.export.huggingface import ImageNames, layout, upload_command
+from curator.export.samples import FIELD, TextLayout, first_text
+from curator.export.shards import (
+    Advance,
+    ShardJob,
+    Writer,
+    write_overlay,
+    write_table,
+    write_tar,
+)
 from curator.shards import cache
 from curator.shards.dataset import ShardRef
-from curator.shards.places import Place, below
+from curator.shards.places import Place, Remote, below
 from curator.store import outputs
 from curator.store.store import Store
 from curator.store.versions import Version, shards_of
 
 MANIFEST = outputs.EXPORT_MANIFEST
 
-Target = Literal["wds", "parquet", "hf"]
+Target = Literal["wds", "open_clip", "datacompdr", "hf", "parquet", "overlay"]
 
-_FOLDER = {"wds": None, "parquet": None, "hf": "data"}
-_SUFFIX = {"wds": ".tar", "parquet": ".parquet", "hf": ".tar"}
-_WRITERS = {"wds": write_tar, "parquet": write_table, "hf": write_tar}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """How a target is written. Tars hold their captions as `texts` has it.
+
+    Its files lie in `data/` with a card and Croissant metadata beside it if `is_published`.
+    """
+
+    suffix: str
+    write: Writer
+    texts: TextLayout = first_text
+    is_published: bool = False
+
+
+_LAYOUTS: Mapping[str, _Layout] = {
+    "wds": _Layout(suffix=".tar", write=write_tar),
+    "open_clip": _Layout(suffix=".tar", write=write_tar, texts=open_clip.text_files),
+    "datacompdr": _Layout(suffix=".tar", write=write_tar, texts=datacompdr.text_files),
+    "hf": _Layout(suffix=".tar", write=write_tar, is_published=True),
+    "parquet": _Layout(suffix=".parquet", write=write_table),
+    "overlay": _Layout(suffix=".parquet", write=write_overlay, is_published=True),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
     """Options of `export`. `other_members` also copies files other than image, txt and json.
 
-    `license` is a Hugging Face license id, required for `hf`. `preset` is a column layout of
-    `export_tables.PRESETS`, for `parquet`.
+    `license` is a Hugging Face license id, for `hf` and `overlay`; without it their card says
+    `unknown`. `preset` is a column layout of `export_tables.PRESETS`, for `parquet`.
     """
 
     other_members: bool = False
@@ -65,9 +93,19 @@ class ExportOptions:
     preset: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to type in a shell, and a sentence about it."""
+
+    about: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
     """Counts of shards and samples in the whole output; `num_new_shards` were made by this run.
+
+    `commands` are for the reader to type next.
 
     `num_json_replaced` samples had a .json that cannot be parsed; their new one has only `curator`.
     `num_fields_renamed` samples have a field `curator` in the source, so ours has another name.
@@ -83,6 +121,7 @@ class ExportReport:
     size_bytes: int
     num_fields_renamed: int = 0
     warnings: tuple[str, ...] = ()
+    commands: tuple[Command, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the report for `--json`."""
@@ -112,9 +151,9 @@ def export(
     """
     _check_options(to, options)
     refs = shards_of(version, shards)
-    folder = _FOLDER[to]
-    base = out if folder is None else out / folder
-    paths = {name: _path(base, name, _SUFFIX[to]) for name in refs}
+    how = _LAYOUTS[to]
+    base = out / "data" if how.is_published else out
+    paths = {name: _path(base, name, how.suffix) for name in refs}
     recipe = {
         "verb": "export",
         "version": version.id,
@@ -140,22 +179,46 @@ def export(
                 other_members=options.other_members,
                 preset=options.preset,
                 on_progress=on_progress or (lambda _: None),
+                texts=how.texts,
                 image_ext=names.image_ext if names else None,
             )
             found = job.finished()
             num_new += found is None
-            if found is None and to != "parquet":
+            if found is None and how.suffix == ".tar":
                 ahead.after(number)
-            stats[entry.name] = found or job.make(_WRITERS[to])
+            stats[entry.name] = found or job.make(how.write)
             if found:
                 job.on_progress(found["successes"])
         report = _report(version, to, stats, num_new)
-        if to != "parquet":
+        manifest = _manifest(version, paths, stats, out)
+        if how.suffix == ".tar":
             _write_sizes(paths, stats)
-        if names is not None:
-            _write_card(out, version, stats, report, names, str(options.license))
-        outputs.write_manifest(out / MANIFEST, recipe, _manifest(version, paths, stats, out))
-    return replace(report, warnings=tuple(_warnings(report, names)))
+        if how.is_published:
+            license_id = options.license or croissant.UNKNOWN
+            _write_card(out, version, stats, report, names, license_id)
+            about = _croissant(version, manifest["files"], names, license_id)
+            outputs.put(out / croissant.NAME, about)
+        outputs.write_manifest(out / MANIFEST, recipe, manifest)
+    return replace(
+        report,
+        warnings=tuple(_warnings(report, names)),
+        commands=tuple(_commands(out, to, paths, stats)),
+    )
+
+
+def _commands(
+    out: Place, to: str, paths: Mapping[str, Place], stats: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Command]:
+    sizes = {path: stats[name]["successes"] for name, path in paths.items()}
+    counted: Counter[str] = Counter()
+    for one in stats.values():
+        counted.update(one.get("counted", {}))
+    if to == "open_clip":
+        yield Command(open_clip.about(counted), open_clip.command(out, sizes, counted))
+    elif to == "datacompdr":
+        yield Command(datacompdr.ABOUT, datacompdr.command(out, sizes, counted))
+    elif _LAYOUTS[to].is_published and not isinstance(out, Remote):
+        yield Command("publish the folder on the Hugging Face Hub", upload_command(out))
 
 
 def _warnings(report: ExportReport, names: ImageNames | None) -> Iterator[str]:
@@ -188,11 +251,24 @@ def _check_options(to: str, options: ExportOptions) -> None:
         if to != "parquet":
             raise UsageError("--preset works only with --to parquet", reason="option.value")
         export_tables.check_preset(options.preset)
-    if to == "hf":
+    if options.license is not None:
+        if not _LAYOUTS[to].is_published:
+            raise UsageError(
+                "--license works only with --to hf and --to overlay, for their dataset card",
+                reason="option.value",
+            )
         export_card.check_license(options.license)
-    elif options.license is not None:
+    if options.other_members and to in ("datacompdr", "parquet", "overlay"):
         raise UsageError(
-            "--license works only with --to hf, for its dataset card", reason="option.value"
+            f"--other-members does not work with --to {to}"
+            + (
+                ", because embeddings (.npz) and .syn.json of the source belong to other captions"
+                if to == "datacompdr"
+                else ", which has no members"
+            ),
+            did="nothing was written",
+            hint="leave out --other-members",
+            reason="option.value",
         )
 
 
@@ -228,15 +304,16 @@ def _write_card(
     version: Version,
     stats: Mapping[str, Mapping[str, Any]],
     report: ExportReport,
-    names: ImageNames,
+    names: ImageNames | None,
     license_id: str,
 ) -> None:
     sources: Counter[str] = Counter()
     for one in stats.values():
         sources.update(one["sources"])
+    suffix = ".parquet" if names is None else ".tar"
     nested = any("/" in name for name in stats)
-    data_files: str | list[str] = "data/**/*.tar" if nested else "data/*.tar"
-    filled = [f"data/{name}.tar" for name, one in stats.items() if one["successes"]]
+    data_files: str | list[str] = f"data/**/*{suffix}" if nested else f"data/*{suffix}"
+    filled = [f"data/{name}{suffix}" for name, one in stats.items() if one["successes"]]
     if filled and len(filled) < len(stats):  # load_dataset fails on a first tar without samples
         data_files = filled
     text = export_card.card(
@@ -246,10 +323,23 @@ def _write_card(
         num_captions=report.num_captions,
         sources=sources,
         data_files=data_files,
-        image_ext=names.image_ext,
-        formats=names.formats_in_words() if names.is_mixed else None,
+        names=names,
     )
     outputs.put(out / "README.md", text.encode())
+
+
+def _croissant(
+    version: Version, files: croissant.Files, names: ImageNames | None, license_id: str
+) -> bytes:
+    if names is not None:
+        return croissant.of_tars(version, files, license_id=license_id, image_ext=names.image_ext)
+    return croissant.of_tables(
+        version,
+        files,
+        license_id=license_id,
+        schema=export_tables.OVERLAY_SCHEMA,
+        descriptions=export_tables.OVERLAY_COLUMNS,
+    )
 
 
 def _manifest(

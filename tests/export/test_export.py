@@ -9,13 +9,11 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import open_clip
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
@@ -35,6 +33,8 @@ from pretrain.data.loader import open_source
 from tests.kit import store, tars
 from tests.kit.store import GENERATOR, Kit, small_store
 from tests.kit.webread import webdataset_samples
+
+TARGETS = get_args(Target)
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +287,7 @@ def test_a_shard_without_samples_is_still_there(kit: Kit, tmp_path: Path) -> Non
     assert webdataset_samples(tmp_path) == []
 
 
-@pytest.mark.parametrize("to", ["wds", "parquet", "hf"])
+@pytest.mark.parametrize("to", TARGETS)
 def test_exporting_twice_gives_the_same_bytes(kit: Kit, tmp_path: Path, to: Target) -> None:
     options = {"license": "other"} if to == "hf" else {}
     run(kit, "all", tmp_path / "one", to=to, **options)
@@ -370,30 +370,17 @@ def test_recap_datacomp_takes_urls_from_the_json(tmp_path: Path) -> None:
 # -- hf ------------------------------------------------------------------------------------------
 
 
-def columns_by_hugging_face(folder: Path) -> set[str]:
-    """The columns that `load_dataset(folder)` finds, by the rule of its WebDataset reader.
+def loaded(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `datasets.load_dataset(folder)`."""
+    from datasets import load_dataset  # imports torch and pandas
 
-    datasets, packaged_modules/webdataset/webdataset.py: the first five samples of the first tar
-    must have files of the same names, and their values one Arrow type.
-    """
-    card = DatasetCard((folder / "README.md").read_text()).data.to_dict()
-    pattern = card["configs"][0]["data_files"][0]["path"]
-    patterns = [pattern] if isinstance(pattern, str) else pattern
-    first = next(path for one in patterns for path in sorted(folder.glob(one)))
-    with tarfile.open(first) as archive:
-        samples: dict[str, dict[str, object]] = {}
-        for member in archive:
-            name = re.match(r"^((?:.*/|)[^.]+)[.]([^/]*)$", member.name)
-            file = archive.extractfile(member)
-            assert name is not None
-            assert file is not None
-            value = json.loads(file.read()) if name[2] == "json" else file.read()
-            samples.setdefault(name[1], {})[name[2]] = value
-    five = list(samples.values())[:5]
-    if any(one.keys() != five[0].keys() for one in five):
-        raise ValueError("the files in the archive don't share the same types")
-    pa.concat_tables([pa.Table.from_pylist([one]) for one in five], promote_options="default")
-    return set(five[0])
+    cache = folder.parent / "hf-cache"
+    return list(load_dataset(str(folder), split="train", cache_dir=str(cache)))
+
+
+def columns_by_hugging_face(folder: Path) -> set[str]:
+    """The columns of `datasets.load_dataset(folder)`, without its own."""
+    return {name for name in loaded(folder)[0] if not name.startswith("__")}
 
 
 def mixed(number: int, kind: str, ext: str, **others: bytes) -> tars.Files:
@@ -503,9 +490,11 @@ def test_size_categories(number: int, category: str) -> None:
 
 def test_options_that_do_not_go_together(kit: Kit, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"to": "hf"}, "needs the license"),
         ({"to": "hf", "license": "My License\n---"}, "not a license id"),
-        ({"to": "wds", "license": "mit"}, "--to hf"),
+        ({"to": "overlay", "license": ""}, "not a license id"),
+        ({"to": "wds", "license": "mit"}, "--to hf and --to overlay"),
+        ({"to": "datacompdr", "other_members": True}, "belong to other captions"),
+        ({"to": "overlay", "other_members": True}, "has no members"),
         ({"to": "wds", "preset": "recap-datacomp"}, "--to parquet"),
         ({"to": "parquet", "preset": "recap-datacom"}, "did you mean 'recap-datacomp'"),
         ({"to": "zip"}, "cannot export to 'zip'"),
@@ -633,7 +622,7 @@ def test_a_damaged_decision(tmp_path: Path) -> None:
 # -- resume --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("to", ["wds", "parquet", "hf"])
+@pytest.mark.parametrize("to", ["wds", "hf", "overlay"])  # the others take the same steps
 @pytest.mark.long
 def test_every_write_step_can_fail_and_the_next_run_finishes(
     kit: Kit, tmp_path: Path, to: Target
