@@ -131,12 +131,28 @@ _OVERLAY = """There are no images here. Each row of `data/*.parquet` is one capt
 
 To lay the captions over your own copy of the images, match `image_sha256` where your files are
 byte for byte those of the shards, `uid` (DataComp) or `url` where they were downloaded again, and
-`key` only with the same shards. An image that was downloaded again may have changed: where both
-sides have the SHA-256 of the downloaded file (`original_sha256`), compare it. With caption-curator:
+`key` only with the same shards. An image that was downloaded again may have changed, and a caption
+of another picture is wrong: compare the SHA-256 of the downloaded file before you use it. With the
+tables that img2dataset writes beside its shards (`--compute_hash sha256`):
 
+```python
+import polars as pl
+
+captions = pl.read_parquet("data/*.parquet")
+mine = pl.read_parquet("my-shards/*.parquet").filter(pl.col("status") == "success")
+images = captions.filter(pl.col("slot") == 0).join(
+    mine.select("url", "sha256"), on="url", how="left"
+)
+counts = images.select(
+    same=(pl.col("sha256") == pl.col("original_sha256")).sum(),
+    changed=(pl.col("sha256") != pl.col("original_sha256")).sum(),
+    missing=pl.col("sha256").is_null().sum(),
+)
+print(counts)
 ```
-curator import SHARDS data --name captions --sha256 image_sha256 --text text
-```"""
+
+caption-curator trains on them where they lie, found by `image_sha256`:
+`curator pretrain 'my-shards/@data/*.parquet:text'`."""
 
 _STATED = """The license above was stated by whoever made this export; it does not follow from the
   tool."""

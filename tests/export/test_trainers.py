@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -31,6 +32,7 @@ from curator.shards.places import Place, parse
 from curator.shards.samples import Member
 from curator.steps.workspace import open_workspace
 from curator.store import parquet
+from pretrain.data.loader import open_source
 from tests.kit import store, tars
 from tests.kit.cli import curator
 from tests.kit.store import GENERATOR, Kit, small_store
@@ -345,6 +347,27 @@ def test_an_overlay_finds_its_images_in_other_copies(tmp_path: Path) -> None:
     assert "hf upload" in report.commands[0].text
 
 
+def test_the_card_of_an_overlay_counts_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three images a has the hash of before, b another one, and c has no url."""
+    run(datacomp(tmp_path / "in"), "as-is", tmp_path / "out", "overlay")
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (tmp_path / "out/README.md").read_text(), re.DOTALL
+    )
+    (tmp_path / "out/my-shards").mkdir()
+    theirs = {
+        "url": ["https://x.org/a.jpg", "https://x.org/b.jpg", "https://x.org/d.jpg"],
+        "sha256": ["a" * 64, "f" * 64, None],
+        "status": ["success", "success", "failed_to_download"],
+    }
+    pl.DataFrame(theirs).write_parquet(tmp_path / "out/my-shards/00000.parquet")
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["counts"].row(0, named=True) == {"same": 1, "changed": 1, "missing": 1}
+
+
 def test_an_overlay_has_every_caption_and_a_card(kit: Kit, tmp_path: Path) -> None:
     run(kit, "mixed", tmp_path / "out", "overlay")
     frame = pl.read_parquet(tmp_path / "out/data/*.parquet")
@@ -359,6 +382,18 @@ def test_an_overlay_has_every_caption_and_a_card(kit: Kit, tmp_path: Path) -> No
     assert "nobody stated one" in card.text
     found = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     assert sorted(found["text"]) == sorted(frame["text"])
+
+
+def test_an_overlay_is_a_table_to_train_on(kit: Kit, tmp_path: Path) -> None:
+    """Laid over the same shards, it gives each image the captions that the version chose."""
+    run(kit, "mixed", tmp_path / "out", "overlay")
+    source = open_source(f"{kit.ws.spec}@{tmp_path}/out/data/*.parquet:text")
+    texts = dict(source.read(0).rows.select("key", "texts").iter_rows())
+    assert texts["a0"] == [
+        "Two dogs run on the beach near Brighton",
+        "two dogs running on a beach",
+    ]
+    assert len(texts) == 6
 
 
 # -- Croissant -----------------------------------------------------------------------------------
