@@ -161,9 +161,13 @@ def _json_texts(
     samples: pl.DataFrame, path: Place, names: Iterable[str]
 ) -> dict[str, list[str | None]]:
     """Return fields of each sample's .json; None where it is missing or no printable text."""
+    found: dict[str, list[str | None]] = {name: [] for name in names}
     with ShardReader(path) as source:
-        found = [source.json_fields(sample)[0] for sample in samples_of(samples)]
-    return {name: [_printable(fields.get(name)) for fields in found] for name in names}
+        for sample in samples_of(samples):
+            fields, _ = source.json_fields(sample)
+            for name, values in found.items():
+                values.append(_printable(fields.get(name)))
+    return found
 
 
 def _printable(value: object) -> str | None:

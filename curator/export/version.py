@@ -184,7 +184,7 @@ def export(
             )
             found = job.finished()
             num_new += found is None
-            if found is None and how.suffix == ".tar":
+            if found is None and to != "parquet":
                 ahead.after(number)
             stats[entry.name] = found or job.make(how.write)
             if found:
