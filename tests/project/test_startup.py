@@ -28,7 +28,8 @@ LEAVES = frozenset(
     f"curator.{name}"
     for name in (
         "captioners.coca", "captioners.families", "captioners.local", "captioners.sampling",
-        "core.devices", "core.open_clip_names", "scorers.clip", "scorers.clip_model",
+        "core.devices", "core.open_clip_names", "judges.ask", "judges.claims", "judges.itm",
+        "judges.vqa", "scorers.clip", "scorers.clip_model",
     )
 )  # fmt: skip  # the modules that may import torch
 MODEL_CODE = frozenset(
