@@ -41,7 +41,8 @@ Every quarantine row and every failed fact carries one of these codes. *Retry* s
 FIELDS_HEAD = """# The fields of a policy
 
 A rule asks about one of these fields, with `min`, `max` or (for `score`) `min_percentile`;
-a rule on `flags` has `none_of`. A text without a value passes no rule. To add a field:
+a rule on `flags` has `none_of`. A text without a value passes no rule. Every
+[concept](../how-to/concepts.md) is a field too, `concept.NAME`. To add a field:
 [extend](../extend/policy_field.md). Generated from the code by `make docs`.
 
 | field | what it is | limits | needs |

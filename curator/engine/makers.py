@@ -126,13 +126,14 @@ def all_of(*makers: Callable[[], Maker | None]) -> list[Maker | None]:
 def scorer_maker(
     scorer: str | None,
     *,
+    of_models: str = OF_MODELS,
     language: str = "en",
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
     url: str | Sequence[str] | None = None,
 ) -> Maker:
-    """Return the maker for `--scorer`: SCORER, SCORER=MODEL, or a model for the scorer `OF_MODELS`.
+    """Return the maker for `--scorer`: SCORER, SCORER=MODEL, or a model for the scorer `of_models`.
 
     SCORER is a name of SCORERS. With `url` the model is one of these servers.
 
@@ -143,6 +144,7 @@ def scorer_maker(
     """
     scorer = scorer or OF_MODELS
     row, model = split_scorer(scorer)
+    row = of_models if row == OF_MODELS else row
     if url:
         return _served_scorer(row, model, [url] if isinstance(url, str) else list(url))
     if SCORERS.rows[row].needs == "model":

@@ -31,8 +31,9 @@ from curator.policy.candidates import (
     set_quantile,
     whole_first,
 )
-from curator.policy.fields import FIELDS, with_fields
+from curator.policy.fields import field_of, with_fields
 from curator.policy.model import ALT_TEXT, GENERATED, Policy, Rule
+from curator.scorers.concepts import FIELD_PREFIX
 from curator.store import index, parquet
 from curator.store.facts import CAPTIONS, SCORES, Facts
 from curator.store.schemas import DECISION_SCHEMA
@@ -66,6 +67,7 @@ class Inputs:
     scorer: str | None = None
     checker: str | None = None
     others: Mapping[str, str] = field(default_factory=dict)  # scorer of a rule -> its maker
+    concepts: str | None = None  # scorer of the words of concepts
 
 
 class Decider:
@@ -98,6 +100,9 @@ class Decider:
         self._checks = (
             Facts(store, SCORES, inputs.checker) if inputs.checker and policy.needs_flags else None
         )
+        self._concepts = (
+            Facts(store, SCORES, inputs.concepts) if inputs.concepts and policy.concepts else None
+        )
 
     def prepare(self) -> None:
         """Read what all shards share; afterwards `decide` may run in several threads."""
@@ -109,7 +114,8 @@ class Decider:
     def _find_facts(self) -> None:
         """Find the existing facts; not thread-safe."""
         of_captions = (facts for _, facts in self._captions)
-        for facts in (*of_captions, self._scores, self._checks, *self._others.values()):
+        shared = (self._scores, self._checks, self._concepts, *self._others.values())
+        for facts in (*of_captions, *shared):
             if facts is not None:
                 facts.files()
 
@@ -233,6 +239,19 @@ class Decider:
         wanted = texts.select(pl.lit("").alias("image_sha256"), "text_sha256")
         return texts.with_columns(self._checks.match(wanted, ["flags"]))
 
+    def _with_concepts(self, texts: pl.DataFrame) -> pl.DataFrame:
+        """Add a column for each concept: the highest score of its words with the image."""
+        for name, wordings in self.policy.concepts.items():
+            parts = [pl.lit(None, pl.Float32)]
+            if self._concepts is not None:
+                asked = [
+                    texts.select("image_sha256", text_sha256=pl.lit(text_sha256(words)))
+                    for words in wordings
+                ]
+                parts += [pl.lit(self._concepts.match(one, ["score"])["score"]) for one in asked]
+            texts = texts.with_columns(pl.max_horizontal(parts).alias(FIELD_PREFIX + name))
+        return texts
+
     def _operate(self, texts: pl.DataFrame) -> pl.DataFrame:
         """Apply sentence surgery: texts of several sentences lose those below the limit."""
         surgery = self.policy.surgery
@@ -279,7 +298,7 @@ class Decider:
 
     def _evaluate(self, group: Group, texts: pl.DataFrame) -> pl.DataFrame:
         """Add `failed`: the name of the first rule that a text fails, or null."""
-        texts = self._operate(self._with_flags(texts))
+        texts = self._operate(self._with_concepts(self._with_flags(texts)))
         if self.policy.needs_copies:
             texts = texts.join(self._copies[group], on="row", how="left", maintain_order="left")
         texts = with_fields(texts, (rule.field for rule in self.policy.rule))
@@ -428,7 +447,7 @@ def passes(rule: Rule, percentile: pl.Expr, column: str | None = None) -> pl.Exp
     values, by default the one with the name of the field.
     """
     value = pl.col(column or rule.field)
-    if FIELDS[rule.field].names:
+    if field_of(rule.field).names:
         bad = value.list.set_intersection(list(rule.none_of)).list.len() > 0
         return (~bad).fill_null(False)
     passed = value.is_not_null() & value.is_not_nan()  # polars sorts NaN above all numbers

@@ -34,8 +34,8 @@ class PolicyField:
         lowest, highest: a limit outside is refused; texts have no other values.
         step: of the number box on the page Policy.
         needs: facts beyond the text and its image, without which the policy is refused ("scores",
-            "flags"), a pass over all images of the dataset first ("copies"), or the alt text of the
-            sample beside each of its texts ("alt_text").
+            "flags", "concepts"), a pass over all images of the dataset first ("copies"), or the
+            alt text of the sample beside each of its texts ("alt_text").
         names: for a list of names instead of a number: the allowed ones, with what they mean.
         starts: what the page Policy offers under "Add a rule", and the keys that it starts with.
         examples: (columns of a text, its value), worked out by hand, for the contract suite.
@@ -48,7 +48,7 @@ class PolicyField:
     lowest: float = -inf
     highest: float = inf
     step: float = 1.0
-    needs: Literal["scores", "flags", "copies", "alt_text"] | None = None
+    needs: Literal["scores", "flags", "copies", "alt_text", "concepts"] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     starts: Mapping[str, _RuleStart] = field(default_factory=dict)
     examples: tuple[tuple[Mapping[str, object], object], ...] = ()

@@ -14,6 +14,7 @@ import polars as pl
 from curator.core.errors import UsageError
 from curator.policy.field import PolicyField
 from curator.policy.names_kept import NAMES_KEPT
+from curator.scorers.concepts import FIELD_PREFIX
 from curator.scorers.text import FLAGS
 
 COLUMNS = (
@@ -110,6 +111,26 @@ FIELDS: dict[str, PolicyField] = {
 }
 
 
+def field_of(name: str) -> PolicyField:
+    """Return the row of a field; `concept.NAME` has one for every name.
+
+    Raises:
+        KeyError: no such field.
+    """
+    if not name.startswith(FIELD_PREFIX):
+        return FIELDS[name]
+    concept = name.removeprefix(FIELD_PREFIX)
+    return PolicyField(
+        label=f"looks like {concept}",
+        help=f"How much the image looks like the words of the concept {concept}.",
+        value=pl.col(name),
+        lowest=0,
+        highest=1,
+        step=0.05,
+        needs="concepts",
+    )
+
+
 def with_fields(texts: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
     """Add the values of these fields to a frame of texts (`curator.policy.field` has its columns).
 
@@ -117,7 +138,7 @@ def with_fields(texts: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
         UsageError: policy_field.contract; a field asks for a column that is not there, or gives
             something else than numbers, or for a field with `names` than lists of strings.
     """
-    values = {name: FIELDS[name].value for name in dict.fromkeys(names)}
+    values = {name: field_of(name).value for name in dict.fromkeys(names)}
     try:
         found = texts.with_columns(**values)
     except pl.exceptions.PolarsError:
@@ -131,14 +152,14 @@ def with_fields(texts: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
         raise  # each by itself can be computed: not the fault of one row
     for name in values:
         dtype = found.schema[name]
-        wanted = dtype == pl.List(pl.String) if FIELDS[name].names else dtype.is_numeric()
+        wanted = dtype == pl.List(pl.String) if field_of(name).names else dtype.is_numeric()
         if not wanted and dtype != pl.Null:
             raise _unfit(name, f"the expression of its row gives {dtype}", texts)
     return found
 
 
 def _unfit(name: str, what: str, texts: pl.DataFrame) -> UsageError:
-    kind = "a list of strings" if FIELDS[name].names else "a number"
+    kind = "a list of strings" if field_of(name).names else "a number"
     return UsageError(
         f"policy field {name!r}: {what}",
         hint=f"it must give {kind} for each text, and may use the columns "

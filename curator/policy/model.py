@@ -30,6 +30,10 @@
     alt_text = 0.4
     generated = 0.6
 
+    [[concept]]                           # gives rules the field concept.maps
+    name = "maps"
+    words = ["a map", "a satellite photo"]
+
 A single score threshold would delete the longer captions that help dense tasks: scorers give them
 lower scores than short ones (GBC, arXiv 2407.06723: 0.33 short, 0.26 detailed). Therefore
 percentiles are computed within each generator.
@@ -57,8 +61,8 @@ from pydantic import (
 from curator.core.errors import UsageError, nearest
 from curator.core.presets import Presets
 from curator.core.validation import explain
-from curator.policy.fields import FIELDS
-from curator.scorers import SCORERS
+from curator.policy.fields import FIELDS, field_of
+from curator.scorers import SCORERS, concepts
 
 MAX_NAME_CHARS = 60
 CHANGED = "+"
@@ -91,13 +95,13 @@ class Rule(BaseModel):
     @field_validator("field")
     @classmethod
     def _is_in_the_table(cls, name: str) -> str:
-        if name not in FIELDS:
+        if name not in FIELDS and not name.startswith(concepts.FIELD_PREFIX):
             raise ValueError(nearest(name, FIELDS))
         return name
 
     @model_validator(mode="after")
     def _its_limits_are_allowed(self) -> Self:
-        row = FIELDS[self.field]
+        row = field_of(self.field)
         limits = [self.min, self.max, self.min_percentile]
         if row.names:
             if not self.none_of or any(limit is not None for limit in limits):
@@ -159,6 +163,23 @@ class Weights(BaseModel):
     generated: float = Field(default=1.0, ge=0)
 
 
+class Concept(BaseModel):
+    """What the rules call `concept.NAME`: an image has the highest value of these words."""
+
+    model_config = _STRICT
+
+    name: str
+    words: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _can_be_used(self) -> Self:
+        try:
+            concepts.check_concept(self.name, self.words)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
 class Policy(BaseModel):
     """A complete policy. The module docstring has an example with every key."""
 
@@ -173,6 +194,33 @@ class Policy(BaseModel):
     rule: tuple[Rule, ...] = ()
     surgery: Surgery | None = None
     weights: Weights = Weights()
+    concept: tuple[Concept, ...] = ()
+
+    @model_validator(mode="after")
+    def _its_concepts_are_known(self) -> Self:
+        own = [one.name for one in self.concept]
+        if len(set(own)) < len(own):
+            raise ValueError("two concepts have the same name")
+        known = {*own, *concepts.PRESETS}
+        for name in self._concept_names:
+            if name not in known:
+                raise ValueError(
+                    f"no concept is called {name!r}: {nearest(name, known)}; or say what it is in"
+                    " a table [[concept]] with name and words"
+                )
+        return self
+
+    @property
+    def concepts(self) -> dict[str, tuple[str, ...]]:
+        """The words of every concept that a rule asks about, by name."""
+        own = {one.name: one.words for one in self.concept}
+        return {name: own.get(name) or concepts.PRESETS[name] for name in self._concept_names}
+
+    @property
+    def _concept_names(self) -> list[str]:
+        prefix = concepts.FIELD_PREFIX
+        fields = (rule.field for rule in self.rule if rule.field.startswith(prefix))
+        return list(dict.fromkeys(field.removeprefix(prefix) for field in fields))
 
     @property
     def needs_score(self) -> bool:
@@ -222,7 +270,7 @@ class Policy(BaseModel):
         return self._has_rule_with("alt_text")
 
     def _has_rule_with(self, needs: str) -> bool:
-        return any(FIELDS[rule.field].needs == needs for rule in self.rule)
+        return any(field_of(rule.field).needs == needs for rule in self.rule)
 
 
 PRESETS = Presets("policy", "curator.policy", "presets")

@@ -44,6 +44,8 @@ def to_toml(policy: Policy) -> str:
         lines += ["", "[surgery]", *_lines(policy.surgery.model_dump(exclude_none=True))]
     if policy.weights != Weights():
         lines += ["", "[weights]", *_lines(policy.weights.model_dump())]
+    for concept in policy.concept:
+        lines += ["", "[[concept]]", *_lines(concept.model_dump())]
     return "\n".join(lines) + "\n"
 
 

@@ -132,6 +132,15 @@ SCORERS = Registry(
             tiny="tests.kit.tiny:itm",
             judge=True,
         ),
+        "concept": ScorerSpec(
+            "curator.scorers.concept:ConceptScorer",
+            help="how much an image looks like words of yours; set by `score --concept`",
+            needs="model",
+            default_model="hf-hub:laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+            default_model_gpu="hf-hub:timm/ViT-B-16-SigLIP2-256",
+            files=OPEN_CLIP_FILES,
+            tiny="tests.kit.tiny:clip",
+        ),
         "text": ScorerSpec(
             "curator.scorers.text:TextScorer",
             help="flags bad texts without looking at the image: refusals, loops, spam",

@@ -18,7 +18,7 @@ from curator.core.run_options import DEFAULTS, RunOptions
 from curator.core.stopping import StopRequest
 from curator.policy.decider import CUT, SHARDS_AT_ONCE, Decider, Inputs
 from curator.policy.model import Policy, under_its_own_name
-from curator.scorers import CHECKER, SCORERS
+from curator.scorers import CHECKER, SCORERS, concepts
 from curator.shards.dataset import ShardRef, as_now
 from curator.steps.workspace import Workspace
 from curator.store import fsops, index, parquet, versions
@@ -106,6 +106,11 @@ def _decide(
     }
     if inputs.others:
         stored_policy["other_scores_by"] = dict(inputs.others)
+    if inputs.concepts:  # also with the words of presets, which may change
+        words = {name: list(wordings) for name, wordings in policy.concepts.items()}
+        stored_policy |= {"concepts": words, "concept_facts": inputs.concepts}
+    if not policy.concept:  # as before there were concepts: the id is a digest of this
+        del stored_policy["concept"]
     draft = Version(
         number=0,
         id=versions.version_id(stored_policy, entries),
@@ -265,7 +270,8 @@ def _recipes(ws: Workspace, inputs: Inputs) -> dict[str, dict[str, Any]]:
 
 
 def _scorers_of(inputs: Inputs) -> list[str]:
-    return [name for name in (inputs.scorer, inputs.checker, *inputs.others.values()) if name]
+    shared = (inputs.scorer, inputs.checker, inputs.concepts, *inputs.others.values())
+    return [name for name in shared if name]
 
 
 def _num_files(ws: Workspace, inputs: Inputs) -> dict[str, int]:
@@ -339,8 +345,12 @@ def resolve_inputs(ws: Workspace, policy: Policy, choice: MakerChoice) -> Inputs
     generators = _generators(ws, policy, choice.generators)
     checker = _one_scorer(ws, CHECKER, choice.checker) if policy.needs_flags else None
     scorer = None
-    if policy.needs_score or choice.scorer is not None:
-        scorer = _one_scorer(ws, policy.scorer, choice.scorer)
+    asked = choice.scorer
+    of_concepts = asked if asked in _scorers(ws, concepts.ROW) else None
+    if of_concepts is not None and policy.scorer != concepts.ROW:
+        asked = None
+    if policy.needs_score or asked is not None:
+        scorer = _one_scorer(ws, policy.scorer, asked)
     elif len(known := _scorers(ws, policy.scorer)) == 1:
         scorer = known[0]  # does not change the decision; stored with the chosen texts
     row_of = {
@@ -358,7 +368,47 @@ def resolve_inputs(ws: Workspace, policy: Policy, choice: MakerChoice) -> Inputs
         scorer=scorer,
         checker=checker,
         others=others,
+        concepts=concept_scorer(ws, policy, of_concepts),
     )
+
+
+def concept_scorer(ws: Workspace, policy: Policy, asked: str | None = None) -> str | None:
+    """Return the scorer of the concepts of a policy, after making sure that it scored all words.
+
+    `asked` is the one to use if it scores concepts; otherwise there must be only one.
+
+    Raises:
+        UsageError: a concept has no scores, or several models scored it.
+    """
+    if not policy.concepts:
+        return None
+    known = _scorers(ws, concepts.ROW)
+    unscored = list(policy.concepts)
+    if known:
+        scorer = _one_scorer(ws, concepts.ROW, asked if asked in known else None)
+        facts = Facts(ws.store, SCORES, scorer)
+        unscored = [
+            name for name, words in policy.concepts.items() if not all(_met(ws, facts, words))
+        ]
+    if unscored:
+        wanted = (f"--concept={name}={'|'.join(policy.concepts[name])}" for name in unscored)
+        raise UsageError(
+            f"the policy asks about concepts without scores: {', '.join(unscored)}",
+            where=ws.store.root,
+            hint=f"run `{ws.command('score', *wanted)}` first",
+            reason="scorer.none",
+        )
+    return scorer
+
+
+def _met(ws: Workspace, facts: Facts, wordings: Sequence[str]) -> Iterator[bool]:
+    """Say for each wording whether an image was scored with it: one shard is mostly enough."""
+    for words in wordings:
+        digest = pl.lit(hashing.text_sha256(words))
+        yield any(
+            facts.match(images.with_columns(text_sha256=digest), ["score"])["score"].count()
+            for images in (index.read(ws.store, ref.name, ["image_sha256"]) for ref in ws.shards)
+        )
 
 
 def _generators(ws: Workspace, policy: Policy, asked: Sequence[str]) -> tuple[str, ...]:

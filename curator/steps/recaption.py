@@ -15,7 +15,7 @@ from curator.engine.makers import Maker
 from curator.engine.serve import LocalServers
 from curator.policy.model import Policy
 from curator.shards.scan import ScanOptions
-from curator.steps.decide import MakerChoice, check_scorer, decide
+from curator.steps.decide import MakerChoice, check_scorer, concept_scorer, decide
 from curator.steps.generate import Only, check_failures, generate
 from curator.steps.index import IndexReport, make_index, say_index
 from curator.steps.kinship import say_kinship
@@ -158,6 +158,7 @@ def recaption(
     with open_run(ws.store, "recaption", options) as run:
         indexed = make_index(ws, asked.scan, run_options, stop=stop)
         say_index(indexed, run)
+        concept_scorer(ws, asked.policy, asked.scorer.name if asked.scorer else None)
         scored = score_all(ws, makers, run_options, stop=stop)
         captioned = Tally()
         only = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,12 +49,14 @@ def score(
     *,
     generators: Sequence[str] = (),
     by_people: bool = True,
+    words: Sequence[str] = (),
     executor: Executor | None = None,
     stop: StopRequest,
 ) -> Tally:
     """Score every pair that has no score from this maker yet.
 
-    The texts are the captions of `generators`, with `by_people` also alt texts and edited texts.
+    The texts are the captions of `generators`, with `by_people` also alt texts and edited texts,
+    and `words`, which are scored with every image.
 
     Raises:
         same as `curator.engine.facts_loop.FactsLoop.run`.
@@ -75,6 +77,7 @@ def score(
             parts = [_generated(samples, source) for source in sources]
             if by_people:
                 parts = [_alt_texts(samples), *parts, _edited(ws, ref, samples)]
+            parts += [with_words(samples, one) for one in words]
             pairs = _distinct(parts)
             if text_only:
                 pairs = pairs.with_columns(image_sha256=pl.lit(""))
@@ -136,6 +139,12 @@ def _usable(ws: Workspace, ref: ShardRef, columns: list[str]) -> pl.DataFrame:
 def _alt_texts(samples: pl.DataFrame) -> pl.DataFrame:
     there = samples.filter(has_alt_text())
     return there.rename({"alt_text": "text", "alt_sha256": "text_sha256"}).select(*_PAIR)
+
+
+def with_words(samples: pl.DataFrame, words: str) -> pl.DataFrame:
+    """Return the same words as the text of every image: image_sha256, text_sha256, text."""
+    digest = text_sha256(words)
+    return samples.select("image_sha256", text_sha256=pl.lit(digest), text=pl.lit(words))
 
 
 def _generated(samples: pl.DataFrame, source: Facts) -> pl.DataFrame:
@@ -293,6 +302,58 @@ def summarize(ws: Workspace, maker_name: str, generators: Sequence[str]) -> list
                 quartiles=(q25, q50, q75),
                 num_truncated=num_truncated[source],
                 weakest_sentence=_number(weakest.mean()) if len(weakest) else None,
+            )
+        )
+    return found
+
+
+LIKELY = 0.5
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConceptSummary:
+    """What the images have for a concept. `quantiles` are those at 50, 90 and 99 %.
+
+    `num_likely` images have at least `LIKELY`; `highest` are the keys of the first ones.
+    """
+
+    name: str
+    num_images: int
+    quantiles: tuple[float, float, float]
+    num_likely: int
+    highest: tuple[str, ...]
+
+
+def summarize_concepts(
+    ws: Workspace, maker_name: str, concepts: Mapping[str, Sequence[str]]
+) -> list[ConceptSummary]:
+    """Return statistics of the scores of concepts: each image has the highest of its wordings."""
+    facts = Facts(ws.store, SCORES, maker_name)
+    found = []
+    for name, wordings in concepts.items():
+        values = []
+        top = pl.DataFrame(schema={"key": pl.String, "value": pl.Float32})
+        for ref in ws.shards:
+            samples = _usable(ws, ref, ["key", "image_sha256"])
+            scores = [
+                facts.match(with_words(samples, words), ["score"])["score"].alias(str(number))
+                for number, words in enumerate(wordings)
+            ]
+            scored = samples.select("key", value=pl.max_horizontal(scores)).drop_nulls()
+            values.append(scored["value"])
+            top = pl.concat([top, scored]).top_k(_EXAMPLES, by="value")
+        column = pl.concat(values)
+        if column.is_empty():
+            continue
+        q50, q90, q99 = (_number(column.quantile(q)) for q in (0.5, 0.9, 0.99))
+        found.append(
+            ConceptSummary(
+                name=name,
+                num_images=len(column),
+                quantiles=(q50, q90, q99),
+                num_likely=int((column >= LIKELY).sum()),
+                highest=tuple(top.sort("value", descending=True)["key"]),
             )
         )
     return found

@@ -434,8 +434,8 @@ OF_ONES_OWN = {
     "recaption": "batch-size cache-dir cache-size candidates caption-from captioner concurrency "
     "device dtype examples executor forbid gpus judge max-pixels max-quarantine max-tokens only "
     "ray-address require scorer-url serve server-wait shard-slice stall-timeout system url workers",
-    "score": "batch-size cache-dir cache-size device dtype executor generated gpus max-quarantine "
-    "ray-address scorer-url shard-slice stall-timeout workers",
+    "score": "batch-size cache-dir cache-size concept device dtype executor generated gpus "
+    "max-quarantine ray-address scorer-url shard-slice stall-timeout workers",
     "calibrate": "labels precision use-scorer",
     "decide": "generator max-quarantine use-scorer",
     "pack": "samples-per-shard",

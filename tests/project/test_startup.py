@@ -29,7 +29,7 @@ LEAVES = frozenset(
     for name in (
         "captioners.coca", "captioners.families", "captioners.local", "captioners.sampling",
         "core.devices", "core.open_clip_names", "judges.ask", "judges.claims", "judges.itm",
-        "judges.vqa", "scorers.clip", "scorers.clip_model",
+        "judges.vqa", "scorers.clip", "scorers.clip_model", "scorers.concept",
     )
 )  # fmt: skip  # the modules that may import torch
 MODEL_CODE = frozenset(

@@ -49,6 +49,8 @@ class PreviewDecider(Decider):
         if self._checks is not None:
             self._checks = known(SCORES, self._checks.maker)
         self._others = {row: known(SCORES, facts.maker) for row, facts in self._others.items()}
+        if self._concepts is not None:
+            self._concepts = known(SCORES, self._concepts.maker)
         self.evaluated: dict[str, pl.DataFrame] = {}
 
     def _evaluate(self, group: Group, texts: pl.DataFrame) -> pl.DataFrame:

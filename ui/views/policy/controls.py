@@ -15,7 +15,7 @@ import streamlit as st
 
 from curator.core.errors import UsageError
 from curator.policy.field import PolicyField
-from curator.policy.fields import FIELDS
+from curator.policy.fields import field_of
 from curator.policy.model import Policy, Rule, parse_policy
 from curator.policy.text_edit import add_rule, change, change_rule, drop_rule, new_rules, to_toml
 from ui.shared import parts
@@ -219,7 +219,7 @@ def _rule(place: int, rule: Rule) -> None:
 
 
 def _limits(place: int, rule: Rule) -> None:
-    row = FIELDS[rule.field]
+    row = field_of(rule.field)
     if row.names:
         _names(place, rule, row)
     if rule.min_percentile is not None:

@@ -7,7 +7,7 @@ import base64
 import streamlit as st
 
 from curator.compare.marks import word_changes
-from curator.policy.fields import FIELDS
+from curator.policy.fields import field_of
 from curator.policy.preview.values import Candidate, Line, Move, Moved, Preview
 from curator.store.versions import ACTIONS, Version
 from ui.shared import context, parts
@@ -95,8 +95,8 @@ def _limit(found: Line) -> str:
     source = {"any": "", "alt_text": " of alt texts", "generated": " of generated captions"}
     whose = source.get(found.source, f" of {found.source}")
     if found.bound == "flags":
-        return f"{found.rule}: {FIELDS[found.field].label}{whose}"
-    row = FIELDS[found.field]
+        return f"{found.rule}: {field_of(found.field).label}{whose}"
+    row = field_of(found.field)
     value = "no value yet" if found.limit is None else f"{found.limit:.5g} {row.unit}".rstrip()
     sign = "≥" if found.bound == "min" else "≤"
     share = "" if found.percentile is None else f" (percentile {found.percentile:g})"
