@@ -395,7 +395,8 @@ def concept_scorer(ws: Workspace, policy: Policy, asked: str | None = None) -> s
         raise UsageError(
             f"the policy asks about concepts without scores: {', '.join(unscored)}",
             where=ws.store.root,
-            hint=f"run `{ws.command('score', *wanted)}` first",
+            hint=f"run `{ws.command('score', *wanted)}` first"
+            + (f", with the --scorer of {scorer}" if known else ""),
             reason="scorer.none",
         )
     return scorer

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import io
+import itertools
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -68,3 +70,26 @@ def test_alignment_tells_right_from_wrong_as_well_as_a_plain_loop(
     ours = alt_auroc(alt_scores(ws, maker.name), pl.read_parquet(photos / "captions.parquet"))
     assert ours == pytest.approx(plain_loop_auroc(shared), abs=5e-4)
     assert ours == pytest.approx(0.956, abs=2e-3)  # the model's own README
+
+
+def test_a_concept_finds_dogs_and_not_what_its_model_never_saw(
+    shared: Path, tmp_path: Path
+) -> None:
+    """The results page's figures for 500 of its photos: what is known is found, the rest is not."""
+    from benchmarks.concepts import photos, scores, watermarked
+    from curator.core.auroc import auroc
+    from curator.scorers.concept import ConceptScorer
+    from curator.scorers.concepts import PRESETS
+
+    folder = shared / "data" / "photos"
+    keys, images = zip(*itertools.islice(photos(folder), 500), strict=True)
+    written = dict(
+        pl.read_parquet(folder / "captions.parquet").select("key", "human_captions").iter_rows()
+    )
+    named = np.array([sum("dog" in text.lower() for text in written[key]) for key in keys])
+    scorer = ConceptScorer(str(shared / "models" / "photo-clip"))
+    dogs, *marks = scores(scorer, images, ["a photo of a dog", *PRESETS["watermark"]]).T
+    assert auroc(dogs[named >= 2], dogs[named == 0]) > 0.8
+    clean = np.maximum(*marks)
+    planted = scores(scorer, [watermarked(data) for data in images[:100]], PRESETS["watermark"])
+    assert auroc(planted.max(1), clean) < 0.6  # no better than chance: docs/results says so
