@@ -226,7 +226,7 @@ class Policy(BaseModel):
     def needs_score(self) -> bool:
         """Whether the decision depends on scores of the policy's own scorer."""
         own = any(
-            FIELDS[rule.field].needs == "scores" and self.other_scorer(rule) is None
+            field_of(rule.field).needs == "scores" and self.other_scorer(rule) is None
             for rule in self.rule
         )
         return self.pick == "best" or self.surgery is not None or own
