@@ -176,7 +176,7 @@ VIEWS: tuple[View, ...] = (
             **_FACT,
             "detail": (
                 "VARCHAR",
-                "description of the failure, or a JSON list of what a judge said of each sentence",
+                "description of the failure, or what a judge said, as JSON",
             ),
         },
     ),

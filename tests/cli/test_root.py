@@ -55,7 +55,7 @@ def test_version() -> None:
     [
         ("curator rec", ["recaption"]),
         ("curator edits und", ["undo"]),
-        ("curator recaption --capt", ["--captioner", "--caption-field"]),
+        ("curator recaption --caption-f", ["--caption-from", "--caption-field"]),
     ],
 )
 def test_the_shell_completes(words: str, found: list[str], tmp_path: Path) -> None:
