@@ -12,7 +12,7 @@
     the prompt, a speaker's name                              vlm.echo
     <|im_start|>user in the middle                            vlm.special_token
     fewer or more answers than requests, also one by one      vlm.mismatch
-    a forbidden word, or none of a required one               vlm.words
+    a forbidden word is there, or a required one is missing   vlm.words
 
 `curator.scorers.text.check_text` defines what is bad; this module handles it. Openers such as "This
 image shows" are not a failure: policies can use their flag. Good captions are only tidied: text
@@ -44,7 +44,7 @@ from curator.captioners.excerpt import excerpt
 from curator.captioners.options import RETRY_CANDIDATE
 from curator.captioners.pixels import probe_request
 from curator.captioners.prompts import Prompt, reword, without_texts
-from curator.captioners.words import WordRules
+from curator.captioners.words import NO_RULES, WordRules
 from curator.core import contract
 from curator.core.errors import EngineError, nearest
 from curator.core.reasons import REASONS
@@ -73,7 +73,6 @@ _REASONS = {
 }
 _WANTS = "list[Caption | CaptionFailure], one for each request"
 _TRIED_AGAIN = frozenset(_REASONS.values()) | {"vlm.reasoning_only"}
-_NO_RULES = WordRules()
 _MODEL_TALK = re.compile(r"\b(?:an AI|language model|artificial intelligence)\b", re.IGNORECASE)
 
 
@@ -108,7 +107,7 @@ class Guarded:
         *,
         prompt: Prompt,
         language: str = "en",
-        words: WordRules = _NO_RULES,
+        words: WordRules = NO_RULES,
     ) -> None:
         self._captioner = captioner
         self._prompt = prompt

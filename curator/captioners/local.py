@@ -286,17 +286,7 @@ class LocalCaptioner:
         return processor
 
     def _load_model(self) -> None:
-        with loading(self._folder):
-            auto: Any = AutoModelForImageTextToText  # its annotation lacks the (model, info) pair
-            model, info = auto.from_pretrained(
-                self._folder,
-                dtype=self.dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        check_complete(self._folder, info)
+        model = load_model(AutoModelForImageTextToText, self._folder, self.dtype)
         self._model = model.to(self.device).eval()
         self._family: Family = family_of(self._processor, self._model, self._heads)
         self._tokenizer.padding_side = self._family.padding_side
@@ -357,7 +347,28 @@ def loading(folder: str) -> Iterator[None]:
         ) from error
 
 
-def check_complete(folder: str, info: Mapping[str, Any]) -> None:
+def load_model(auto: Any, folder: str, dtype: torch.dtype) -> Any:
+    """Return the model in `folder` as transformers' class `auto` builds it, on the CPU.
+
+    Only safetensors, no code of the repository, and no weight may be missing.
+
+    Raises:
+        EngineError: it cannot be loaded, or its weights are not complete.
+    """
+    with loading(folder):
+        model, info = auto.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    _check_complete(folder, info)
+    return model
+
+
+def _check_complete(folder: str, info: Mapping[str, Any]) -> None:
     """Raise if weights are missing: transformers only warns and initializes them randomly."""
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:

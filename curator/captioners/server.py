@@ -119,7 +119,7 @@ class ServerCaptioner:
         self._sampling = sampling
         self._concurrency = concurrency
         self._max_pixels = max_pixels
-        self.text_only = text_only
+        self._text_only = text_only
         self._heads = heads_of(system, examples)
         self._stall_timeout_sec = stall_timeout_sec
         self._server_wait_sec = server_wait_sec
@@ -160,7 +160,7 @@ class ServerCaptioner:
 
     def prepare(self, request: CaptionRequest) -> bytes | CaptionFailure:
         """Decode the image and return it as it is sent: a `data:` URI; empty with `text_only`."""
-        if self.text_only:
+        if self._text_only:
             return b""
         try:
             return data_uri(request.image, self._max_pixels)
@@ -186,7 +186,7 @@ class ServerCaptioner:
         """Return the body that asks for consecutive candidates of one image and prompt."""
         first, num = requests[0], len(requests)
         return body_of(
-            None if self.text_only else image,
+            None if self._text_only else image,
             first.prompt,
             first.candidate,
             num,

@@ -57,7 +57,7 @@ class WordRules:
 
     def to_recipe(self) -> dict[str, Any]:
         """Return what goes into a recipe; empty if there are no rules."""
-        return asdict(self) if self != WordRules() else {}
+        return asdict(self) if self != NO_RULES else {}
 
     def broken_by(self, text: str, keep: Items) -> Broken:
         """Return what a caption breaks; `keep` are names and numbers of its sample's alt text."""
@@ -67,6 +67,9 @@ class WordRules:
             missing=tuple(word for word in self.require if not _has(text, word)),
             lost=tuple(item for kind in lost for item in kind),
         )
+
+
+NO_RULES = WordRules()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from curator.captioners import CAPTIONERS, DEFAULT_CAPTIONER
 from curator.captioners.examples import load_examples
 from curator.captioners.options import Sampling
 from curator.captioners.prompts import Prompt, get_prompt
-from curator.captioners.words import WordRules
+from curator.captioners.words import NO_RULES, WordRules
 from curator.core.errors import CuratorError, EngineError, UsageError, nearest
 from curator.core.hashing import digest
 from curator.core.model_spec import ModelSpec
@@ -35,7 +35,6 @@ from curator.store.store import MAKER_DIGEST_CHARS
 _MAX_TOKENS = {"short": 64, "grounded": 96, "fuse": 96}
 _MAX_TOKENS_LONG = 192
 _SLUG_CHARS = 32
-_NO_RULES = WordRules()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +267,7 @@ def captioner_maker(
     text_only: bool = False,
     system: str | None = None,
     examples: str | None = None,
-    words: WordRules = _NO_RULES,
+    words: WordRules = NO_RULES,
 ) -> Maker:
     """Return the maker for `--captioner`, a name of CAPTIONERS, and its options.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from curator.captioners import CAPTIONERS, Caption, Captioner, CaptionFailure, CaptionRequest
 from curator.captioners.guard import Guarded
 from curator.captioners.prompts import get_prompt
-from curator.captioners.words import WordRules
+from curator.captioners.words import NO_RULES, WordRules
 from curator.core import contract, images
 from curator.core.errors import DamageError, Unusable, nearest
 from curator.core.names import NOTHING, Items
@@ -29,7 +29,6 @@ from curator.shards.places import Place, read_bytes, read_many
 if TYPE_CHECKING:
     from curator.captioners.server import ServerCaptioner
 
-_NO_RULES = WordRules()
 K = TypeVar("K")
 V = TypeVar("V")
 _WANTS = (
@@ -120,7 +119,7 @@ class CaptionWorker:
         *,
         prompt: str,
         language: str,
-        words: WordRules = _NO_RULES,
+        words: WordRules = NO_RULES,
     ) -> None:
         built: Captioner = contract.build(CAPTIONERS, captioner, options)
         self._captioner = Guarded(built, prompt=get_prompt(prompt), language=language, words=words)
@@ -144,10 +143,11 @@ class PrepareWorker:
 
     def __init__(self, captioner: str, options: Mapping[str, Any]) -> None:
         self._captioner: ServerCaptioner = contract.build(CAPTIONERS, captioner, options)
+        self._is_text_only = bool(options.get("text_only"))  # not every class knows it
 
     def __call__(self, items: Sequence[CaptionItem]) -> list[bytes | CaptionFailure]:
         """Return the image of every item as it is sent; those of one image share their bytes."""
-        if self._captioner.text_only:  # the shards are not even read
+        if self._is_text_only:  # the shards are not even read
             return [b""] * len(items)
         requests = _requests(list({item.image: item for item in items}.values()))
         prepared = {

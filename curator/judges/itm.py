@@ -14,14 +14,14 @@ import torch
 from transformers import AutoConfig, AutoProcessor, BlipForImageTextRetrieval
 
 from curator.captioners import CaptionFailure
-from curator.captioners.local import check_complete, loading
+from curator.captioners.local import load_model, loading
 from curator.captioners.pixels import DecodePool
 from curator.core import models
 from curator.core.devices import choose_device, choose_dtype
 from curator.core.errors import EngineError, UsageError
 from curator.core.text import strip_special_tokens
 from curator.judges.ask import request_of
-from curator.scorers import Score, SentenceScore
+from curator.scorers import Score
 from curator.scorers.text_windows import Budget, TextPlan, plan_text
 
 _BATCH = 32
@@ -62,21 +62,12 @@ class ItmScorer:
                 hint="e.g. --scorer itm=Salesforce/blip-itm-base-coco; other models: --scorer vqa",
                 reason="model.unsupported",
             )
-        auto: Any = BlipForImageTextRetrieval  # its annotation lacks the (model, info) pair
         with loading(self._folder):
             processor: Any = AutoProcessor
             self._processor = processor.from_pretrained(
                 self._folder, trust_remote_code=False, local_files_only=True
             )
-            loaded, info = auto.from_pretrained(
-                self._folder,
-                dtype=self._dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        check_complete(self._folder, info)
+        loaded = load_model(BlipForImageTextRetrieval, self._folder, self._dtype)
         self._model = loaded.to(self._device).eval()
         limit = int(loaded.config.text_config.max_position_embeddings)
         tokenizer = self._processor.tokenizer
@@ -103,7 +94,7 @@ class ItmScorer:
         for image, text in pairs:
             plan = plans[text]
             if plan is not None and not isinstance(decoded[image], CaptionFailure):
-                wanted |= dict.fromkeys((image, piece) for piece in _pieces(text, plan))
+                wanted |= dict.fromkeys((image, piece) for piece in plan.texts(text))
         todo = list(wanted)
         chances = dict(
             zip(todo, self._match([(decoded[image], text) for image, text in todo]), strict=True)
@@ -124,21 +115,12 @@ class ItmScorer:
             return Score(None, failure=decoded.reason, detail=decoded.detail)
         if plan is None:
             return Score(None, failure="caption.empty", detail="no text to score")
-        found = [chances[image, piece] for piece in _pieces(text, plan)]
+        found = [chances[image, piece] for piece in plan.texts(text)]
         if not all(map(math.isfinite, found)):
             return Score(
                 None, failure="score.not_finite", detail=f"NaN or infinity in {self._dtype}"
             )
-        apart = found[1:] if plan.whole else found
-        return Score(
-            found[0] if plan.whole else sum(apart) / len(apart),
-            num_tokens=plan.num_tokens,
-            truncated=not plan.whole,
-            sentences=tuple(
-                SentenceScore(start, end, chance)
-                for (start, end), chance in zip(plan.pieces, apart, strict=True)
-            ),
-        )
+        return plan.score(found)
 
     def _match(self, pairs: Sequence[tuple[Any, str]]) -> list[float]:
         """Return P(match) of each (decoded image, text), batch by batch."""
@@ -169,9 +151,3 @@ class ItmScorer:
             scores_B2 = self._model(**inputs, use_itm_head=True).itm_score
         matches: list[float] = scores_B2.float().softmax(-1)[:, _MATCH].tolist()
         return matches
-
-
-def _pieces(text: str, plan: TextPlan) -> list[str]:
-    """Return the texts to score: the whole if it fits, then the sentences or windows."""
-    pieces = [text[start:end] for start, end in plan.pieces]
-    return [text, *pieces] if plan.whole else pieces

@@ -78,7 +78,7 @@ class ScorerSpec(ModelSpec):
         language: its constructor takes `language`, the language that captions should be in.
         served: its constructor takes `url` too: the model may be one of a server.
         by_sentence: texts of several sentences have a score for each, which surgery needs.
-        judge: its model should be of another family than the captioner (`curator.judges.lineage`).
+        judge: its model should be of another family than the captioner (`curator.steps.kinship`).
     """
 
     text_only: bool = False

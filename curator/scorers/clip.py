@@ -21,7 +21,7 @@ from curator.core import images
 from curator.core.devices import choose_device, choose_dtype
 from curator.core.errors import EngineError, Unusable
 from curator.core.text import strip_special_tokens
-from curator.scorers import Score, SentenceScore
+from curator.scorers import Score
 from curator.scorers.clip_model import ClipModel, load_clip
 from curator.scorers.text_windows import Budget, TextPlan, plan_text
 
@@ -104,7 +104,7 @@ class ClipScorer:
             text: self._plan(text) for text in dict.fromkeys(t for _, t in pairs) if text.strip()
         }
         texts = list(
-            dict.fromkeys(piece for text, plan in plans.items() for piece in _pieces(text, plan))
+            dict.fromkeys(piece for text, plan in plans.items() for piece in plan.texts(text))
         )
         with torch.inference_mode():
             text_vectors = self._encode(texts, self._clip.encode_texts)
@@ -115,7 +115,7 @@ class ClipScorer:
             left, right = [], []
             for image, text in pairs:
                 if image in image_rows and text in plans:
-                    pieces = _pieces(text, plans[text])
+                    pieces = plans[text].texts(text)
                     left += [text_rows[piece] for piece in pieces]
                     right += [image_rows[image]] * len(pieces)
             # One product for all pairs: one transfer from the device per pair would cost more than
@@ -130,7 +130,7 @@ class ClipScorer:
                     scores.append(Score(None, failure="caption.empty", detail="no text to score"))
                 else:
                     plan = plans[text]
-                    mine = list(itertools.islice(cosines, len(_pieces(text, plan))))
+                    mine = list(itertools.islice(cosines, len(plan.texts(text))))
                     scores.append(self._judge(image, text, plan, mine))
         return scores
 
@@ -141,7 +141,7 @@ class ClipScorer:
     def _judge(self, image: bytes, text: str, plan: TextPlan, cosines: list[float]) -> Score:
         """Compute the `Score` of one pair from the cosines of its pieces."""
         if not _finite(cosines) and self._clip.dtype is not torch.float32:
-            cosines = self._again(image, _pieces(text, plan))
+            cosines = self._again(image, plan.texts(text))
         flags = ("special_token",) if strip_special_tokens(text)[1] else ()
         if not _finite(cosines):
             return Score(
@@ -152,17 +152,7 @@ class ClipScorer:
                 failure=_NOT_FINITE,
                 detail="NaN or infinity in float32",
             )
-        apart = cosines[1:] if plan.whole else cosines
-        return Score(
-            cosines[0] if plan.whole else sum(apart) / len(apart),
-            num_tokens=plan.num_tokens,
-            truncated=not plan.whole,
-            sentences=tuple(
-                SentenceScore(start, end, cosine)
-                for (start, end), cosine in zip(plan.pieces, apart, strict=True)
-            ),
-            flags=flags,
-        )
+        return plan.score(cosines, flags=flags)
 
     def _again(self, image: bytes, pieces: list[str]) -> list[float]:
         """Recompute the cosines of one pair in float32: NaN in fp16 or bf16 is mostly overflow."""
@@ -240,12 +230,6 @@ class ClipScorer:
                 torch.cuda.empty_cache()
                 log.warning("out of memory: batch size reduced to %d", self._batch_size)
         return torch.cat(parts) if parts else torch.empty(0, 1, device=self._device)
-
-
-def _pieces(text: str, plan: TextPlan) -> list[str]:
-    """Return the strings to encode for `text`: the whole text if it fits, then its pieces."""
-    apart = [text[start:end] for start, end in plan.pieces]
-    return [text, *apart] if plan.whole else apart
 
 
 def _finite(cosines: list[float]) -> bool:

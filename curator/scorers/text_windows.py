@@ -11,11 +11,12 @@ longer than the context are never tokenized whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from curator.core.text import split_sentences
+from curator.scorers import Score, SentenceScore
 
 _WORD = re.compile(r"\S+")
 # A text with more characters per token of context than this cannot fit, so it is not tokenized;
@@ -35,6 +36,25 @@ class TextPlan:
     whole: bool
     pieces: tuple[tuple[int, int], ...]
     num_tokens: int
+
+    def texts(self, text: str) -> list[str]:
+        """Return what to score of `text`: the whole if it fits, then its pieces."""
+        apart = [text[start:end] for start, end in self.pieces]
+        return [text, *apart] if self.whole else apart
+
+    def score(self, values: Sequence[float], *, flags: tuple[str, ...] = ()) -> Score:
+        """Return the score of a text from those of its `texts`, in their order."""
+        apart = values[1:] if self.whole else values
+        return Score(
+            values[0] if self.whole else sum(apart) / len(apart),
+            num_tokens=self.num_tokens,
+            truncated=not self.whole,
+            sentences=tuple(
+                SentenceScore(start, end, value)
+                for (start, end), value in zip(self.pieces, apart, strict=True)
+            ),
+            flags=flags,
+        )
 
 
 class Budget(NamedTuple):

@@ -117,26 +117,22 @@ def labels_of_table(ws: Workspace, table: Path) -> Labels:
         schema_overrides={"text": pl.String},
     )
     rows = rows.filter(labels.is_not_null())
-    samples = pl.concat(
-        index.read(ws.store, ref.name, ["key", "image_sha256", "alt_sha256", "reason"])
-        for ref in ws.shards
-    ).filter(pl.col("reason").is_null())
-    if samples["key"].is_duplicated().any():
-        twice = samples.filter(pl.col("key").is_duplicated())["key"][0]
-        if rows["key"].is_in([twice]).any():
-            raise UsageError(
-                f"the key {twice!r} is in the dataset twice, so its label has no one image",
-                where=table,
-                hint="label samples whose keys are unique",
-                reason="labels.invalid",
-            )
+    samples, example = _labelled_samples(ws, rows)
+    twice = samples.filter(pl.col("key").is_duplicated())
+    if len(twice):
+        raise UsageError(
+            f"the key {twice['key'][0]!r} is in the dataset twice, so its label has no one image",
+            where=table,
+            hint="label samples whose keys are unique",
+            reason="labels.invalid",
+        )
     joined = rows.join(samples, on="key", how="inner")
     if joined.is_empty():
         raise UsageError(
             f"none of the {len(rows):,} keys of the table is one of the dataset",
             where=table,
-            hint=f"a key is a sample's name in its shard, such as {samples['key'][0]!r}"
-            if len(samples)
+            hint=f"a key is a sample's name in its shard, such as {example!r}"
+            if example is not None
             else "index the dataset first",
             reason="labels.unmatched",
         )
@@ -154,6 +150,19 @@ def labels_of_table(ws: Workspace, table: Path) -> Labels:
         source=f"table {table.name}",
         skipped={reason: count for reason, count in skipped.items() if count},
     )
+
+
+def _labelled_samples(ws: Workspace, rows: pl.DataFrame) -> tuple[pl.DataFrame, str | None]:
+    """Return the usable samples whose keys have labels, and the key of any sample."""
+    columns = ["key", "image_sha256", "alt_sha256", "reason"]
+    found = [pl.DataFrame(schema=dict.fromkeys(columns, pl.String))]
+    example = None
+    for ref in ws.shards:
+        samples = index.read(ws.store, ref.name, columns).filter(pl.col("reason").is_null())
+        if example is None and len(samples):
+            example = str(samples["key"][0])
+        found.append(samples.join(rows, on="key", how="semi"))
+    return pl.concat(found), example
 
 
 def labels_of_ratings(ws: Workspace) -> Labels:

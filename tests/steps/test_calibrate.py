@@ -14,7 +14,17 @@ from curator.ratings import log as rating_log
 from curator.steps.calibrate import Labels, calibrate, labels_of_ratings, labels_of_table
 from curator.store.facts import SCORES, Facts
 from tests.kit.cli import curator
-from tests.kit.store import SCORER, Kit, add_facts, image, maker_name, score_fact, small_store
+from tests.kit.store import (
+    SCORER,
+    Kit,
+    Row,
+    add_facts,
+    image,
+    maker_name,
+    open_kit,
+    score_fact,
+    small_store,
+)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +135,18 @@ def test_bad_tables(kit: Kit, tmp_path: Path, text: str, said: str) -> None:
         labels_of_table(kit.ws, tmp_path / "labels.csv")
     with pytest.raises(NotFoundError):
         labels_of_table(kit.ws, tmp_path / "none.csv")
+
+
+def test_a_labelled_key_in_two_shards_is_refused(tmp_path: Path) -> None:
+    """Also where it is not the first such key of the dataset."""
+    rows = (Row("x", "one"), Row("y", "two"))
+    kit = open_kit(tmp_path / "shards", {"00000": (*rows, Row("z", "three")), "00001": rows})
+    table = tmp_path / "labels.csv"
+    table.write_text("key,label\ny,1\nz,0\n", "utf-8")
+    with pytest.raises(UsageError, match="the key 'y' is in the dataset twice"):
+        labels_of_table(kit.ws, table)
+    table.write_text("key,label\nz,0\n", "utf-8")
+    assert labels_of_table(kit.ws, table).texts["right"].to_list() == [False]
 
 
 def test_labels_of_ratings(tmp_path: Path) -> None:
